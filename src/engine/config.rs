@@ -1,0 +1,134 @@
+//! The limits and habits of a cache, checked once: bad values cannot be built.
+#![forbid(unsafe_code)]
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::error::{Error, Result};
+
+/// Most items of one cache: item numbers have 28 bits.
+pub const MAX_ITEMS: u64 = (1 << 28) - 2;
+/// Longest key, bytes.
+pub const MAX_KEY: u64 = 65_535;
+/// Longest value, bytes: a length has 32 bits.
+pub const MAX_VALUE: u64 = u32::MAX as u64;
+/// Most blocks of a cache that counts blocks.
+pub const MAX_BLOCKS: u64 = u32::MAX as u64;
+/// Longest `lock_timeout`.
+pub const MAX_LOCK_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Blocks as a limit (uWSGI's `bitmap=1`): a value uses `ceil(len / size)` of `count` blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    /// Bytes of a block, at least 1.
+    pub size: u64,
+    /// Number of blocks, `1..=`[`MAX_BLOCKS`].
+    pub count: u64,
+}
+
+/// What makes room when the cache is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Eviction {
+    /// Nothing: a store of a new key is refused.
+    #[default]
+    None,
+    /// The least recently used item goes: exact up to 4,096 items, sampled above.
+    Lru,
+}
+
+/// A store file that backs the region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Path of the file.
+    pub path: PathBuf,
+    /// Whether a file that cannot be used is deleted and made anew (uWSGI's `store_delete`).
+    pub delete_unusable: bool,
+}
+
+/// Everything that makes one cache differ from another. Public fields are checked by [`Config::check`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The name, not empty.
+    pub name: String,
+    /// How many items can be stored at the same time, `1..=`[`MAX_ITEMS`] (uWSGI's `items=N` is N-1 here).
+    pub capacity: u64,
+    /// Longest key accepted, bytes, `1..=`[`MAX_KEY`].
+    pub max_key: u64,
+    /// Longest value accepted, bytes, `1..=`[`MAX_VALUE`].
+    pub max_value: u64,
+    /// Counts blocks too, when given.
+    pub blocks: Option<Blocks>,
+    /// What makes room in a full cache.
+    pub eviction: Eviction,
+    /// In a full cache, expired items are swept out at most once in so many seconds; 0 = no limit of its own.
+    pub sweep_on_full: u32,
+    /// A full cache is cleared when sweeping freed nothing.
+    pub clear_on_full: bool,
+    /// TTLs are kept but not enforced: neither reads nor sweeps drop an expired item (a full cache may).
+    pub no_expire: bool,
+    /// What the first math call on a missing key starts from.
+    pub math_initial: i64,
+    /// Keeps the time of the last change in the statistics.
+    pub last_modified: bool,
+    /// How long a writer waits for a lock that a live process holds.
+    pub lock_timeout: Duration,
+    /// The store file; `None` = anonymous memory, shared with forked children only.
+    pub store: Option<Store>,
+}
+
+impl Config {
+    /// The defaults of uWSGI for a cache of `capacity` items: keys of 2,048 and values of 65,535 bytes at most.
+    #[must_use]
+    pub fn new(name: &str, capacity: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            capacity,
+            max_key: 2048,
+            max_value: 65_535,
+            blocks: None,
+            eviction: Eviction::None,
+            sweep_on_full: 0,
+            clear_on_full: false,
+            no_expire: false,
+            math_initial: 0,
+            last_modified: false,
+            lock_timeout: Duration::from_secs(1),
+            store: None,
+        }
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] names the option, the value and the bound.
+    pub fn check(&self) -> Result<()> {
+        if self.name.is_empty() || self.name.len() > 255 || self.name.contains(['@', '\0']) {
+            return Err(Error::InvalidOption {
+                option: "name",
+                value: format!("{:?}", self.name),
+                reason: "must have 1 to 255 bytes, without '@' and NUL".to_owned(),
+            });
+        }
+        in_range("items", self.capacity, 1, MAX_ITEMS)?;
+        in_range("keysize", self.max_key, 1, MAX_KEY)?;
+        in_range("blocksize", self.max_value, 1, MAX_VALUE)?;
+        if let Some(b) = self.blocks {
+            in_range("blocksize", b.size, 1, MAX_VALUE)?;
+            in_range("blocks", b.count, 1, MAX_BLOCKS)?;
+        }
+        if self.lock_timeout.is_zero() || self.lock_timeout > MAX_LOCK_TIMEOUT {
+            return Err(Error::InvalidOption {
+                option: "lock_timeout",
+                value: format!("{:?}", self.lock_timeout),
+                reason: format!("must be more than 0 and at most {MAX_LOCK_TIMEOUT:?}"),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn in_range(option: &'static str, value: u64, min: u64, max: u64) -> Result<()> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::InvalidOption { option, value: value.to_string(), reason: format!("must be {min} to {max}") })
+}

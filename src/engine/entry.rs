@@ -1,0 +1,181 @@
+//! An entry: header, key, value, in one block; and the slot that points to it.
+//!
+//! ```text
+//! slot     tag 16 | offset / 8 48          0 = empty; tag 0xFFFF = link to an overflow bucket (last slot only)
+//! word 0   value length 32 | key length 16 | flags 4 | clear generation 12      0 = no entry (poisoned)
+//! word 1   item number 28 | Unix time of expiry 36 (0 = never)
+//! word 2   checksum (store files only)
+//! then     key, padded with zeros to 8, then value
+//! ```
+//! Immutable once published, except for the value of an 8-byte number in anonymous memory, which is one atomic word.
+#![forbid(unsafe_code)]
+
+use super::hash::Secret;
+use crate::shm::{Region, Source, sync::*};
+
+/// Tag of a link.
+pub(crate) const LINK: u64 = 0xFFFF;
+/// Reads miss the item.
+pub(crate) const UNGETTABLE: u64 = 1;
+/// A placeholder: somebody is computing the value.
+pub(crate) const LEASE: u64 = 2;
+/// Clear generations that entries tell apart.
+pub(crate) const GENERATIONS: u64 = 1 << 12;
+/// Latest expiry that an entry can hold (the year 4147).
+pub(crate) const MAX_EXPIRES: u64 = (1 << 36) - 1;
+
+/// Tag of a hash: never [`LINK`].
+#[inline]
+pub(crate) fn tag_of(hash: u64) -> u64 {
+    (hash & 0xFFFF).min(LINK - 1)
+}
+
+/// A slot's word.
+#[inline]
+pub(crate) fn slot(tag: u64, off: u64) -> u64 {
+    tag << 48 | off >> 3
+}
+
+/// Tag of a slot's word.
+#[inline]
+pub(crate) fn slot_tag(word: u64) -> u64 {
+    word >> 48
+}
+
+/// Offset of a slot's word.
+#[inline]
+pub(crate) fn slot_off(word: u64) -> u64 {
+    (word & 0xFFFF_FFFF_FFFF) << 3
+}
+
+/// The decoded header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) value_len: u64,
+    pub(crate) key_len: u64,
+    pub(crate) flags: u64,
+    pub(crate) generation: u64,
+    pub(crate) id: u32,
+    pub(crate) expires: u64,
+}
+
+impl Header {
+    /// Loads both words once.
+    #[inline]
+    pub(crate) fn load(r: &Region, off: u64) -> Self {
+        let w0 = r.word(off).load(Relaxed);
+        let w1 = r.word(off + 8).load(Relaxed);
+        Self {
+            value_len: w0 & 0xFFFF_FFFF,
+            key_len: w0 >> 32 & 0xFFFF,
+            flags: w0 >> 48 & 0xF,
+            generation: w0 >> 52,
+            id: (w1 & 0x0FFF_FFFF) as u32,
+            expires: w1 >> 28,
+        }
+    }
+
+    fn words(&self) -> [u64; 2] {
+        [
+            self.value_len | self.key_len << 32 | self.flags << 48 | self.generation << 52,
+            u64::from(self.id) | self.expires << 28,
+        ]
+    }
+
+    /// Bytes of the whole entry.
+    #[inline]
+    pub(crate) fn total(&self, head: u64) -> u64 {
+        size(head, self.key_len, self.value_len)
+    }
+}
+
+/// Bytes of an entry whose header has `head` bytes.
+#[inline]
+pub(crate) fn size(head: u64, key_len: u64, value_len: u64) -> u64 {
+    head + key_len.next_multiple_of(8) + value_len.next_multiple_of(8)
+}
+
+/// Bytes of a header.
+#[inline]
+pub(crate) fn header_len(checksums: bool) -> u64 {
+    if checksums { 24 } else { 16 }
+}
+
+/// Where the value starts.
+#[inline]
+pub(crate) fn value_off(off: u64, head: u64, key_len: u64) -> u64 {
+    off + head + key_len.next_multiple_of(8)
+}
+
+/// Whether the entry at `off` has this key. The caller has checked that the entry's length field equals the key's.
+#[inline]
+pub(crate) fn key_is(r: &Region, off: u64, head: u64, key: &[u8]) -> bool {
+    r.equals(off + head, key)
+}
+
+/// The value, to copy from.
+#[inline]
+pub(crate) fn value<'a>(r: &'a Region, off: u64, head: u64, h: &Header) -> Source<'a> {
+    r.source(value_off(off, head, h.key_len), h.value_len as usize)
+}
+
+/// A copy of the key.
+pub(crate) fn key(r: &Region, off: u64, head: u64, h: &Header) -> Vec<u8> {
+    let mut key = Vec::new();
+    r.source(off + head, h.key_len as usize).copy_to_vec(&mut key);
+    key
+}
+
+/// Writes a whole entry into a block that no reader can reach.
+#[inline]
+pub(crate) fn write(r: &Region, off: u64, checksums: Option<&Secret>, h: &Header, key: &[u8], value: &[u8]) {
+    let head = header_len(checksums.is_some());
+    let [w0, w1] = h.words();
+    r.word(off).store(w0, Relaxed);
+    r.word(off + 8).store(w1, Relaxed);
+    if let Some(secret) = checksums {
+        r.word(off + 16).store(sum(secret, w0, w1, key, value), Relaxed);
+    }
+    r.write(off + head, key);
+    r.write(value_off(off, head, h.key_len), value);
+}
+
+fn sum(secret: &Secret, w0: u64, w1: u64, key: &[u8], value: &[u8]) -> u64 {
+    let parts = [w0, w1, secret.hash(key), secret.hash(value)];
+    let mut bytes = [0u8; 32];
+    for (to, from) in bytes.chunks_exact_mut(8).zip(parts) {
+        to.copy_from_slice(&from.to_le_bytes());
+    }
+    secret.hash(&bytes)
+}
+
+/// Whether the checksum holds, on a private copy of key and value.
+pub(crate) fn checksum_holds(r: &Region, off: u64, secret: &Secret, h: &Header) -> bool {
+    let [w0, w1] = h.words();
+    let key = key(r, off, header_len(true), h);
+    let mut bytes = Vec::new();
+    value(r, off, header_len(true), h).copy_to_vec(&mut bytes);
+    r.word(off + 16).load(Relaxed) == sum(secret, w0, w1, &key, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_words_keep_every_field() {
+        let h = Header {
+            value_len: u64::from(u32::MAX),
+            key_len: 65_535,
+            flags: UNGETTABLE | LEASE,
+            generation: GENERATIONS - 1,
+            id: (1 << 28) - 1,
+            expires: MAX_EXPIRES,
+        };
+        let [w0, w1] = h.words();
+        assert_eq!((w0, w1), (u64::from(u32::MAX) | 0xFFFF << 32 | 3 << 48 | 0xFFF << 52, u64::MAX));
+        assert_eq!(slot_off(slot(0xABCD, 0x1234_5678)), 0x1234_5678);
+        assert_eq!(slot_tag(slot(0xABCD, 0x1234_5678)), 0xABCD);
+        assert_ne!(tag_of(u64::MAX), LINK);
+    }
+}

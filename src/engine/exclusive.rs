@@ -1,0 +1,69 @@
+//! One thread alone: uWSGI's `wlock`, which makes a read-modify-write of foreign code atomic. Readers do not notice.
+#![forbid(unsafe_code)]
+
+use super::Engine;
+use crate::{
+    error::{Error, Result},
+    os::{mutex::Locked, process::Owner},
+    shm::{layout::header, sync::*},
+};
+
+impl Engine {
+    fn foreign(&self) -> &AtomicU64 {
+        self.region.word(header::FOREIGN)
+    }
+
+    /// Takes the cache for the calling thread: no other thread or process writes until [`Engine::exclusive_end`].
+    /// The thread's own writes go on. Not recursive.
+    ///
+    /// # Errors
+    /// [`Error::WouldDeadlock`] when the thread has it already, [`Error::Timeout`].
+    pub fn exclusive_begin(&self) -> Result<()> {
+        let mutex = self.region.mutex(header::LOCK_FOREIGN);
+        if mutex.lock(self.config.lock_timeout)? == Locked::OwnerDied {
+            self.foreign().store(0, SeqCst);
+            mutex.consistent();
+        }
+        self.foreign().store(Owner::me().to_word(), SeqCst);
+        // Writers test the flag after taking their shard's lock: who took it before the flag stood is through when
+        // we have held it once.
+        for no in 0..self.geo.shards {
+            if let Err(e) = self.lock_raw(no) {
+                self.exclusive_end();
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends [`Engine::exclusive_begin`]. No effect if the calling thread does not hold it.
+    pub fn exclusive_end(&self) {
+        if self.foreign().load(SeqCst) == Owner::me().to_word() {
+            self.foreign().store(0, SeqCst);
+            self.region.mutex(header::LOCK_FOREIGN).unlock();
+        }
+    }
+
+    /// Waits until no other thread has the cache to itself.
+    #[cold]
+    pub(super) fn wait_exclusive(&self) -> Result<()> {
+        let flag = self.foreign().load(SeqCst);
+        if flag == 0 || flag == Owner::me().to_word() {
+            return Ok(());
+        }
+        let mutex = self.region.mutex(header::LOCK_FOREIGN);
+        match mutex.lock(self.config.lock_timeout) {
+            Ok(Locked::OwnerDied) => {
+                self.foreign().store(0, SeqCst);
+                mutex.consistent();
+                mutex.unlock();
+            }
+            Ok(Locked::Clean) => {
+                mutex.unlock();
+            }
+            Err(Error::WouldDeadlock) => {}
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! From limits to a layout: how many shards, buckets and spans.
+#![forbid(unsafe_code)]
+
+use super::{Config, Eviction, entry};
+use crate::{
+    error::{Error, Result},
+    shm::{
+        layout::{Geometry, Layout, SPAN},
+        span,
+    },
+};
+
+/// Up to so many items a cache with LRU has one shard, so that its order is exact.
+pub(super) const EXACT_LRU: u64 = 4096;
+/// Most address space that a region reserves.
+const MAX_RESERVE: u64 = 1 << 45;
+/// Tenths of items a head bucket is made for: 5.5 of 7 slots, about 14 bytes of index an item with what overflows.
+const LOAD_TENTHS: u64 = 55;
+
+/// The layout for `config`, with at most `max_spans` spans.
+pub(super) fn layout(config: &Config, max_spans: u64) -> Result<Layout> {
+    let geo = geometry(config, max_spans);
+    Layout::new(geo).ok_or_else(|| Error::InvalidOption {
+        option: "items",
+        value: config.capacity.to_string(),
+        reason: "the cache would need more address space than there is".to_owned(),
+    })
+}
+
+fn geometry(c: &Config, max_spans: u64) -> Geometry {
+    let shards = if c.eviction == Eviction::Lru && c.capacity <= EXACT_LRU { 1 } else { shards(c.capacity) };
+    let heads = (c.capacity * 10).div_ceil(LOAD_TENTHS).div_ceil(shards) * shards;
+    Geometry {
+        capacity: c.capacity,
+        shards,
+        heads,
+        // One in five heads overflows on average; a shard's luck has room for many times its spread.
+        overflow: heads / shards / 2 + 64,
+        spans: spans(c, shards).min(max_spans),
+        stamps: c.eviction == Eviction::Lru,
+        checksums: c.store.is_some(),
+    }
+}
+
+/// About 512 items a shard, at most 256 shards; very large caches get more, to keep a rebuild short.
+fn shards(capacity: u64) -> u64 {
+    let wanted = (capacity / 512).clamp(1, 256).max(capacity / 16_384);
+    wanted.next_power_of_two().min(4096)
+}
+
+/// Spans that all items at their limits need, with room for what classes and fragmentation waste.
+fn spans(c: &Config, shards: u64) -> u64 {
+    let head = entry::header_len(c.store.is_some());
+    let items =
+        |value: u64| u128::from(c.capacity) * u128::from(span::rounded(entry::size(head, c.max_key, value)));
+    let bytes = match c.blocks {
+        // All blocks as values, each with a key, rounded up: a value of a block or less at worst doubles.
+        Some(b) => u128::from(b.size) * u128::from(b.count) * 2 + items(0) + u128::from(SPAN) * 2,
+        None => items(c.max_value),
+    };
+    let large = entry::size(head, c.max_key, c.max_value) > 32 << 10;
+    let ample = if large { bytes + bytes / 2 } else { bytes + bytes / 8 };
+    // A partly used span for each class of each shard, unless the whole cache is smaller than that.
+    let slack = u128::from(shards * span::CLASSES * SPAN).min(ample + u128::from(64 * SPAN));
+    let total = (ample + slack).min(u128::from(MAX_RESERVE)) as u64;
+    total.div_ceil(SPAN).max(4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_hold_what_they_promise() {
+        for capacity in [1, 2, 99, 511, 4096, 4097, 100_000, 1_000_000, 50_000_000] {
+            for lru in [false, true] {
+                let mut c = Config::new("c", capacity);
+                c.eviction = if lru { Eviction::Lru } else { Eviction::None };
+                let l = layout(&c, u64::MAX).unwrap();
+                assert_eq!(l.geo.heads % l.geo.shards, 0);
+                assert!(l.geo.shards.is_power_of_two());
+                assert!(l.geo.heads * 7 > capacity, "{capacity}");
+                assert_eq!(lru && capacity <= EXACT_LRU, lru && l.geo.shards == 1);
+                assert_eq!(l.data % SPAN, 0);
+            }
+        }
+    }
+}

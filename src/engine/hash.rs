@@ -1,0 +1,101 @@
+//! The keyed hash: folded 64x64 -> 128-bit multiplications, in the way of Wang Yi's wyhash (public domain), with four
+//! random secrets of each cache instead of constants, so that nobody outside can choose keys that collide.
+//! Its results are part of the store format.
+#![forbid(unsafe_code)]
+
+/// Four random words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) [u64; 4]);
+
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let m = u128::from(a) * u128::from(b);
+    (m as u64) ^ (m >> 64) as u64
+}
+
+#[inline]
+fn word(b: &[u8]) -> u64 {
+    b.first_chunk().map_or(0, |c| u64::from_le_bytes(*c))
+}
+
+impl Secret {
+    /// Hash of `bytes`.
+    #[inline]
+    pub(crate) fn hash(&self, bytes: &[u8]) -> u64 {
+        let s = &self.0;
+        let len = bytes.len();
+        let mut seed = s[0] ^ fold(len as u64 ^ s[1], s[2]);
+        if len <= 16 {
+            let (a, b) = Self::short(bytes);
+            return fold(s[3] ^ seed, fold(a ^ s[1], b ^ seed) ^ s[2]);
+        }
+        let mut rest = bytes;
+        let mut lane = seed ^ s[3];
+        while rest.len() > 32 {
+            seed = fold(word(rest) ^ s[1], word(&rest[8..]) ^ seed);
+            lane = fold(word(&rest[16..]) ^ s[2], word(&rest[24..]) ^ lane);
+            rest = &rest[32..];
+        }
+        seed ^= lane;
+        if rest.len() > 16 {
+            seed = fold(word(rest) ^ s[1], word(&rest[8..]) ^ seed);
+        }
+        // The last 16 bytes, overlapping what was read already.
+        let tail = &bytes[len - 16..];
+        fold(s[3] ^ seed, fold(word(tail) ^ s[1], word(&tail[8..]) ^ seed) ^ s[2])
+    }
+
+    /// Up to 16 bytes as two words; every byte counts and lengths are told apart by the seed.
+    #[inline]
+    fn short(bytes: &[u8]) -> (u64, u64) {
+        let len = bytes.len();
+        if len >= 8 {
+            return (word(bytes), word(&bytes[len - 8..]));
+        }
+        let mut w = [0u8; 8];
+        w[..len].copy_from_slice(bytes);
+        (u64::from_le_bytes(w), len as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    const S: Secret =
+        Secret([0x1234_5678_9ABC_DEF1, 0xFEDC_BA98_7654_3211, 0x0F1E_2D3C_4B5A_6979, 0x1122_3344_5566_7789]);
+
+    #[test]
+    fn every_byte_and_the_length_count() {
+        let base: Vec<u8> = (0..200).map(|i| i as u8).collect();
+        for len in 1..200 {
+            let h = S.hash(&base[..len]);
+            assert_ne!(h, S.hash(&base[..len - 1]), "length {len}");
+            for i in 0..len {
+                let mut other = base[..len].to_vec();
+                other[i] ^= 1;
+                assert_ne!(h, S.hash(&other), "length {len} byte {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn high_and_low_bits_spread() {
+        let mut high = HashSet::new();
+        let mut low = HashSet::new();
+        for i in 0..10_000 {
+            let h = S.hash(format!("key:{i:012}").as_bytes());
+            high.insert(h >> 48);
+            low.insert(h & 0xFFFF);
+        }
+        // 10,000 balls in 65,536 urns fill about 9,270 of them.
+        assert!(high.len() > 9_100 && low.len() > 9_100, "{} {}", high.len(), low.len());
+    }
+
+    #[test]
+    fn the_secret_decides() {
+        let other = Secret([5, 6, 7, 8]);
+        assert_ne!(S.hash(b"key"), other.hash(b"key"));
+    }
+}

@@ -1,0 +1,194 @@
+//! Item numbers, 1 to capacity: stable while a key stays stored. A number is also the right to store an item, so the
+//! item limit is exact without any counter.
+//!
+//! ```text
+//! a half word per number    0 = free
+//!                           1 << 31 | shard = claimed by a writer of that shard, not published yet
+//!                           else bucket * 8 + slot: where its slot is
+//! bits, three levels        set = probably free; only a hint, put right by whoever finds it wrong
+//! ```
+//! The claim is one CAS on the half word and names its shard: if the writer dies, that shard's recovery finds it.
+#![forbid(unsafe_code)]
+
+use super::Engine;
+use crate::shm::{layout::shard, sync::*};
+
+const CLAIMED: u32 = 1 << 31;
+
+impl Engine {
+    #[inline]
+    fn id_word(&self, id: u32) -> &AtomicU32 {
+        self.region.half(self.layout.ids + u64::from(id) * 4)
+    }
+
+    fn bits(&self, level: usize, word: u64) -> &AtomicU64 {
+        self.region.word(self.layout.id_bits[level] + word * 8)
+    }
+
+    /// Marks all numbers free, in a region that nobody else uses.
+    pub(super) fn init_ids(&self) {
+        let mut count = self.geo.capacity + 1;
+        for level in 0..3 {
+            for word in 0..self.layout.id_words[level] {
+                let left = count - (word * 64).min(count);
+                let mut set = if left >= 64 { u64::MAX } else { (1 << left) - 1 };
+                if level == 0 && word == 0 {
+                    set &= !1; // There is no number 0.
+                }
+                self.bits(level, word).store(set, Relaxed);
+            }
+            count = self.layout.id_words[level];
+        }
+    }
+
+    /// Claims a free number for a writer of `shard_no`; `None` = all are in use.
+    pub(super) fn claim_id(&self, shard_no: u64) -> Option<u32> {
+        let hint = self.region.word(self.shard_off(shard_no) + shard::ID_HINT);
+        let id = hint.load(Relaxed) as u32;
+        if id != 0 && u64::from(id) <= self.geo.capacity && self.try_claim(id, shard_no) {
+            hint.store(0, Relaxed);
+            return Some(id);
+        }
+        // Shards start at different places, so that they touch different lines.
+        let home = self.layout.id_words[0] * shard_no / self.geo.shards;
+        self.claim_from(home, shard_no)
+    }
+
+    fn claim_from(&self, home: u64, shard_no: u64) -> Option<u32> {
+        if let Some(id) = self.claim_in_word(home, shard_no) {
+            return Some(id);
+        }
+        let [_, ones, twos] = self.layout.id_words;
+        for i in 0..twos {
+            let two = (home / 4096 + i) % twos;
+            while let Some(a) = lowest(self.bits(2, two)) {
+                let one = two * 64 + a;
+                while let Some(b) = (one < ones).then(|| lowest(self.bits(1, one))).flatten() {
+                    let word = one * 64 + b;
+                    if let Some(id) =
+                        (word < self.layout.id_words[0]).then(|| self.claim_in_word(word, shard_no)).flatten()
+                    {
+                        return Some(id);
+                    }
+                    self.clear_hint(1, one, b, || self.word_has_free(0, word));
+                }
+                self.clear_hint(2, two, a, || self.word_has_free(1, one));
+            }
+        }
+        None
+    }
+
+    fn claim_in_word(&self, word: u64, shard_no: u64) -> Option<u32> {
+        while let Some(bit) = lowest(self.bits(0, word)) {
+            let id = (word * 64 + bit) as u32;
+            let ok = id != 0 && u64::from(id) <= self.geo.capacity;
+            if ok && self.try_claim(id, shard_no) {
+                return Some(id);
+            }
+            self.clear_hint(0, word, bit, || ok && self.id_word(id).load(SeqCst) == 0);
+        }
+        None
+    }
+
+    fn try_claim(&self, id: u32, shard_no: u64) -> bool {
+        let ok = self.id_word(id).compare_exchange(0, CLAIMED | shard_no as u32, SeqCst, Relaxed).is_ok();
+        if ok {
+            let (word, bit) = (u64::from(id) / 64, u64::from(id) % 64);
+            self.clear_hint(0, word, bit, || self.id_word(id).load(SeqCst) == 0);
+        }
+        ok
+    }
+
+    /// Clears a bit that turned out wrong, and sets it again if `free` says that it became right meanwhile.
+    fn clear_hint(&self, level: usize, word: u64, bit: u64, free: impl Fn() -> bool) {
+        self.bits(level, word).fetch_and(!(1 << bit), SeqCst);
+        if free() {
+            self.bits(level, word).fetch_or(1 << bit, SeqCst);
+        }
+    }
+
+    fn word_has_free(&self, level: usize, word: u64) -> bool {
+        word < self.layout.id_words[level] && self.bits(level, word).load(SeqCst) != 0
+    }
+
+    /// Records where a number's slot is.
+    #[inline]
+    pub(super) fn place(&self, id: u32, bucket: u64, slot: u64) {
+        if id != 0 && u64::from(id) <= self.geo.capacity {
+            self.id_word(id).store(super::index::position(bucket, slot), Release);
+        }
+    }
+
+    /// Where a number's slot was, at this moment.
+    pub(super) fn place_of(&self, id: u32) -> Option<(u64, u64)> {
+        if id == 0 || u64::from(id) > self.geo.capacity {
+            return None;
+        }
+        let p = self.id_word(id).load(Acquire);
+        let (bucket, slot) = (u64::from(p) / 8, u64::from(p) % 8);
+        (p != 0 && p & CLAIMED == 0 && bucket < self.buckets && slot != 0).then_some((bucket, slot))
+    }
+
+    /// Frees a number.
+    pub(super) fn free_id(&self, id: u32, shard_no: u64) {
+        if id == 0 || u64::from(id) > self.geo.capacity {
+            return;
+        }
+        self.id_word(id).store(0, SeqCst);
+        self.hint_free(id);
+        self.region.word(self.shard_off(shard_no) + shard::ID_HINT).store(u64::from(id), Relaxed);
+    }
+
+    /// Sets the bits of a free number, where they are not set.
+    fn hint_free(&self, id: u32) {
+        let mut at = u64::from(id);
+        for level in 0..3 {
+            let (word, bit) = (at / 64, at % 64);
+            let bits = self.bits(level, word);
+            if bits.load(SeqCst) >> bit & 1 == 0 {
+                bits.fetch_or(1 << bit, SeqCst);
+            }
+            at = word;
+        }
+    }
+
+    /// Recovery: whether a number may belong to the entry at a place of a shard: it is free, claimed by the shard, or
+    /// already there or in the shard's hands.
+    pub(super) fn id_is_free_for(&self, id: u32, shard_no: u64, at: (u64, u64)) -> bool {
+        let word = self.id_word(id).load(Acquire);
+        let (bucket, slot) = (u64::from(word) / 8, u64::from(word) % 8);
+        if word == 0 || word & CLAIMED != 0 {
+            return word == 0 || u64::from(word & !CLAIMED) == shard_no;
+        }
+        (bucket, slot) == at || (bucket < self.buckets && self.shard_of(bucket) == shard_no)
+    }
+
+    /// Recovery of a shard: frees the numbers that it holds without an entry. `live` tells whether the slot at a place
+    /// holds an entry with the number.
+    pub(super) fn recover_ids(&self, shard_no: u64, live: impl Fn(u64, u64, u32) -> bool) {
+        for id in 1..=self.geo.capacity as u32 {
+            let word = self.id_word(id).load(Acquire);
+            let lost = if word == 0 {
+                // A death between "free" and its hint: any shard's recovery mends that.
+                true
+            } else if word & CLAIMED != 0 {
+                u64::from(word & !CLAIMED) == shard_no
+            } else {
+                let (bucket, slot) = (u64::from(word) / 8, u64::from(word) % 8);
+                bucket >= self.buckets
+                    || self.shard_of(bucket) == shard_no && (slot == 0 || !live(bucket, slot, id))
+            };
+            if !lost {
+                continue;
+            }
+            if word == 0 || self.id_word(id).compare_exchange(word, 0, SeqCst, Relaxed).is_ok() {
+                self.hint_free(id);
+            }
+        }
+    }
+}
+
+fn lowest(word: &AtomicU64) -> Option<u64> {
+    let w = word.load(SeqCst);
+    (w != 0).then(|| u64::from(w.trailing_zeros()))
+}

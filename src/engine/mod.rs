@@ -1,0 +1,92 @@
+//! The cache: an index of atomic slots over copy-on-write entries in one shared region.
+#![forbid(unsafe_code)]
+
+pub mod config;
+mod credit;
+mod entry;
+mod exclusive;
+mod geometry;
+mod hash;
+mod ids;
+mod index;
+mod lease;
+mod open;
+mod read;
+mod recover;
+mod room;
+mod shard;
+mod stats;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod types;
+mod write;
+
+use std::sync::Arc;
+
+pub use config::{Blocks, Config, Eviction, Store};
+pub use types::*;
+
+use crate::shm::{
+    Region,
+    layout::{Geometry, Layout},
+};
+
+/// One cache, mapped into this process. All methods may be called from any thread and, for anonymous regions,
+/// from any process forked after it was created.
+#[derive(Debug)]
+pub struct Engine {
+    region: Arc<Region>,
+    layout: Layout,
+    geo: Geometry,
+    config: Config,
+    secret: hash::Secret,
+    /// Bytes of an entry's header.
+    entry_head: u64,
+    heads_per_shard: u64,
+    buckets: u64,
+    /// Tells engines of this process apart.
+    serial: u64,
+    /// Generation of the locks that this engine may use.
+    lock_gen: u64,
+    /// Whether free pages may be given back (never in tmpfs stores).
+    may_punch: bool,
+    /// Whether recovery checks checksums: on opening after a crash of the machine.
+    verify: bool,
+    /// What was noticed when the region was made, for the host's log.
+    notes: Vec<String>,
+}
+
+impl Engine {
+    /// The limits in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What was noticed when the region was made or opened: texts for a log.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Descriptor of the store file, which a host must not close; `None` = anonymous.
+    #[must_use]
+    pub fn store_fd(&self) -> Option<i32> {
+        self.region.file().map(std::os::fd::AsRawFd::as_raw_fd)
+    }
+
+    /// A random number of this thread's (xorshift), for sampling.
+    fn random(&self) -> u64 {
+        thread_local! { static STATE: std::cell::Cell<u64> = const { std::cell::Cell::new(0) } }
+        let mut x = STATE.get();
+        if x == 0 {
+            x = self.secret.0[0] ^ crate::os::process::Owner::me().to_word() | 1;
+        }
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        STATE.set(x);
+        x
+    }
+}

@@ -1,0 +1,436 @@
+//! Making and opening regions.
+#![forbid(unsafe_code)]
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{Blocks, Config, Engine, Eviction, Store, entry, geometry, hash::Secret, stats::Counter};
+use crate::{
+    error::{Error, Result},
+    os::{
+        file::{self, Lock, OPENING, StoreFile, USERS},
+        map::Mapping,
+        mutex::MUTEX_SIZE,
+        process,
+    },
+    shm::{
+        Region,
+        layout::{Geometry, Layout, SPAN, header, shard},
+        sync::*,
+    },
+};
+
+/// "ucache" and a byte that tells the byte order.
+const MAGIC: u64 = 0x0165_6863_6163_7575;
+const VERSION: u64 = 1;
+const READY: u64 = 2;
+/// Spans that a new store has on disk.
+const FIRST_SPANS: u64 = 16;
+/// How long an opener waits for another one.
+const OPEN_PATIENCE: Duration = Duration::from_secs(30);
+
+impl Engine {
+    /// Makes a cache, or opens its store file if `config` names one that exists.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`], [`Error::Store`], [`Error::Os`].
+    pub fn create(config: &Config) -> Result<Arc<Self>> {
+        config.check()?;
+        match &config.store {
+            None => Self::anonymous(config),
+            Some(store) => Self::open_store(&store.path, Some(config)),
+        }
+    }
+
+    /// Opens an existing store file with the limits it was made with.
+    ///
+    /// # Errors
+    /// [`Error::Store`] says why the file cannot be used; it is left untouched.
+    pub fn attach(path: &Path) -> Result<Arc<Self>> {
+        Self::open_store(path, None)
+    }
+
+    fn anonymous(config: &Config) -> Result<Arc<Self>> {
+        let mut notes = Vec::new();
+        let mut max_spans = u64::MAX;
+        loop {
+            let layout = geometry::layout(config, max_spans)?;
+            match Mapping::anonymous(layout.end as usize) {
+                Ok(map) => {
+                    let region = Region::new(map, layout, None)?;
+                    region.keep_out_of_dumps();
+                    let engine = Self::assemble(region, config.clone(), true, notes);
+                    engine.init(config)?;
+                    return Ok(Arc::new(engine.reload()));
+                }
+                Err(e) if layout.geo.spans <= 4 => return Err(e),
+                Err(_) => {
+                    max_spans = layout.geo.spans / 2;
+                    notes = vec![format!(
+                        "address space is limited: {} MiB reserved for data, values may be refused before the limits are reached",
+                        (max_spans * SPAN) >> 20
+                    )];
+                }
+            }
+        }
+    }
+
+    /// Opens a store; `config` = makes it if missing, and its limits are wanted.
+    fn open_store(path: &Path, config: Option<&Config>) -> Result<Arc<Self>> {
+        let deadline = std::time::Instant::now() + OPEN_PATIENCE;
+        let mut delete = config.and_then(|c| c.store.as_ref()).is_some_and(|s| s.delete_unusable);
+        loop {
+            let file = StoreFile::open(path, config.is_some())?;
+            let opening = StoreFile::open(path, false)?;
+            if opening.id() != file.id() || !opening.lock(OPENING, Lock::Exclusive, false)? {
+                if std::time::Instant::now() > deadline {
+                    return Err(file::refused(path, "another process has been opening it for 30 seconds"));
+                }
+                std::thread::sleep(Duration::from_millis(2));
+                continue;
+            }
+            // Somebody may have replaced the file while we waited.
+            if StoreFile::open(path, false).is_ok_and(|now| now.id() != file.id()) {
+                continue;
+            }
+            let alone = file.lock(USERS, Lock::Exclusive, false)?;
+            if !alone && !file.lock(USERS, Lock::Shared, false)? {
+                return Err(file::refused(path, "its users' lock is held by something else"));
+            }
+            let opened = Self::open_locked(path, file, config, alone);
+            match opened {
+                Err(Error::Store { .. }) if delete && alone => {
+                    delete = false;
+                    std::fs::remove_file(path).map_err(|source| Error::Os { call: "unlink", source })?;
+                }
+                other => return other.map(Arc::new),
+            }
+        }
+    }
+
+    /// With the opening lock held, and the users' lock exclusive (`alone`) or shared.
+    fn open_locked(path: &Path, file: StoreFile, config: Option<&Config>, alone: bool) -> Result<Self> {
+        let mut page = vec![0u8; 4096];
+        let len = file.len()?;
+        let got = file.read_start(&mut page)?;
+        let word = |at: u64| {
+            let at = at as usize;
+            page.get(at..at + 8).and_then(<[u8]>::first_chunk).map_or(0, |b| u64::from_ne_bytes(*b))
+        };
+        let unfinished = alone && word(header::MAGIC) == MAGIC && word(header::STATE) != READY;
+        let engine = match config {
+            Some(c) if alone && (len == 0 || unfinished) => Self::new_store(file, c)?,
+            _ => {
+                if len == 0 || unfinished {
+                    return Err(file::refused(path, "was never finished by who made it"));
+                }
+                let on_disk =
+                    Disk { path, len: if got < page.len() { 0 } else { len }, word: &word, page: &page };
+                Self::existing(on_disk, file, config, alone)?
+            }
+        };
+        if let (true, Some(file)) = (alone, engine.region.file()) {
+            file.lock(USERS, Lock::Shared, false)?;
+        }
+        Ok(engine)
+    }
+
+    fn new_store(file: StoreFile, config: &Config) -> Result<Self> {
+        let layout = geometry::layout(config, u64::MAX)?;
+        let committed = (layout.data + FIRST_SPANS * SPAN).min(layout.end);
+        file.truncate(0)?;
+        file.grow(0, committed)?;
+        let may_punch = !file.on_tmpfs();
+        let map = Mapping::file(&file, layout.end as usize)?;
+        let region = Region::new(map, layout, Some(file))?;
+        let engine = Self::assemble(region, config.clone(), may_punch, Vec::new());
+        engine.region.word(header::COMMITTED).store(committed, Release);
+        engine.init(config)?;
+        Ok(engine.reload())
+    }
+
+    /// Opens what somebody made before.
+    fn existing(disk: Disk<'_>, file: StoreFile, config: Option<&Config>, alone: bool) -> Result<Self> {
+        let geo = disk.check(config)?;
+        let layout = Layout::new(geo).ok_or_else(|| disk.refuse("its geometry overflows"))?;
+        let committed = (disk.word)(header::COMMITTED);
+        if committed < layout.data || committed > layout.end || disk.len < committed {
+            return Err(disk.refuse(&format!("is cut off: {} bytes of {committed}", disk.len)));
+        }
+        let mut limits = disk.limits();
+        if let (Some(c), true) = (config, alone) {
+            limits = Config { store: limits.store, ..c.clone() };
+        }
+        limits.check()?;
+        let may_punch = !file.on_tmpfs();
+        let id = file.id();
+        let map = Mapping::file(&file, layout.end as usize)?;
+        let region = Region::new(map, layout, Some(file))?;
+        let mut engine = Self::assemble(region, limits.clone(), may_punch, Vec::new());
+        if alone {
+            let w = |at: u64| engine.region.word(at);
+            let same_boot = w(header::BOOT).load(Relaxed) == process::boot_id()
+                && (w(header::DEV).load(Relaxed), w(header::INO).load(Relaxed)) == (id.dev, id.ino);
+            let unclean = w(header::UNCLEAN).load(Relaxed) != 0;
+            engine.verify = unclean && !same_boot;
+            engine.write_limits(&limits);
+            engine.take_over(unclean)?;
+        }
+        Ok(engine.reload())
+    }
+
+    /// The first opener: nothing that the last users left in the locks is trusted, every shard is rebuilt.
+    fn take_over(&mut self, unclean: bool) -> Result<()> {
+        let w = |at: u64| self.region.word(at);
+        self.init_locks()?;
+        w(header::LOCK_GEN).fetch_add(1, AcqRel);
+        w(header::FOREIGN).store(0, Relaxed);
+        self.region.half(header::LEASE_WAITERS).store(0, Relaxed);
+        self.stamp_identity(if unclean { 2 } else { 1 });
+        for slot in 0..crate::shm::layout::STATS_SLOTS {
+            w(self.layout.stats + slot * crate::shm::layout::STATS).store(0, Relaxed);
+        }
+        for no in 0..self.geo.shards {
+            w(self.shard_off(no) + shard::DIRTY).store(1, Release);
+        }
+        crate::shm::span::recover_pool(&self.region);
+        self.lock_gen = w(header::LOCK_GEN).load(Relaxed);
+        for no in 0..self.geo.shards {
+            drop(self.lock_raw(no)?);
+        }
+        self.revoke_spare();
+        self.verify = false;
+        // A rebuild at opening is no repair of a death.
+        let repaired =
+            self.layout.stats + self.stats_slot() * crate::shm::layout::STATS + Counter::Repaired as u64 * 8;
+        let w = self.region.word(repaired);
+        w.store(w.load(Relaxed).wrapping_sub(self.geo.shards), Relaxed);
+        Ok(())
+    }
+
+    fn assemble(region: Region, config: Config, may_punch: bool, notes: Vec<String>) -> Self {
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
+        let layout = *region.layout();
+        Self {
+            geo: layout.geo,
+            layout,
+            secret: Secret(read_secret(&region)),
+            entry_head: entry::header_len(layout.geo.checksums),
+            heads_per_shard: layout.heads_per_shard(),
+            buckets: layout.buckets(),
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            lock_gen: region.word(header::LOCK_GEN).load(Relaxed),
+            region: Arc::new(region),
+            config,
+            may_punch,
+            verify: false,
+            notes,
+        }
+    }
+
+    /// After the header was written: what this process keeps of it.
+    fn reload(mut self) -> Self {
+        self.secret = Secret(read_secret(&self.region));
+        self.lock_gen = self.region.word(header::LOCK_GEN).load(Relaxed);
+        self
+    }
+
+    /// Fills in a fresh region of zeros.
+    fn init(&self, config: &Config) -> Result<()> {
+        let w = |at: u64| self.region.word(at);
+        w(header::VERSION).store(VERSION, Relaxed);
+        w(header::ABI).store(Layout::abi(MUTEX_SIZE), Relaxed);
+        w(header::CAPACITY).store(self.geo.capacity, Relaxed);
+        w(header::SHARDS).store(self.geo.shards, Relaxed);
+        w(header::HEADS).store(self.geo.heads, Relaxed);
+        w(header::OVERFLOW).store(self.geo.overflow, Relaxed);
+        w(header::SPANS).store(self.geo.spans, Relaxed);
+        w(header::FLAGS).store(self.geo.flags(), Relaxed);
+        let mut secret = [0; 4];
+        process::random_words(&mut secret);
+        for (i, s) in (0..).zip(secret) {
+            w(header::SECRET + i * 8).store(s | 1, Relaxed);
+        }
+        if self.region.file().is_none() {
+            w(header::COMMITTED).store(self.layout.end, Relaxed);
+        }
+        w(header::LOCK_GEN).store(1, Relaxed);
+        self.write_limits(config);
+        self.stamp_identity(1);
+        self.init_locks()?;
+        self.init_ids();
+        for no in 0..self.geo.shards {
+            w(self.shard_off(no) + shard::EARLIEST).store(u64::MAX, Relaxed);
+        }
+        w(header::MAGIC).store(MAGIC, Relaxed);
+        w(header::STATE).store(READY, Release);
+        Ok(())
+    }
+
+    fn init_locks(&self) -> Result<()> {
+        for lock in [header::LOCK_FOREIGN, header::LOCK_POOL, header::LOCK_CAPACITY] {
+            self.region.mutex(lock).init()?;
+        }
+        (0..self.geo.shards).try_for_each(|no| self.region.mutex(self.shard_off(no) + shard::LOCK).init())
+    }
+
+    /// Who runs this region now, and that it was not closed.
+    fn stamp_identity(&self, unclean: u64) {
+        let w = |at: u64| self.region.word(at);
+        let id = self.region.file().map(StoreFile::id);
+        w(header::DEV).store(id.map_or(0, |i| i.dev), Relaxed);
+        w(header::INO).store(id.map_or(0, |i| i.ino), Relaxed);
+        w(header::BOOT).store(process::boot_id(), Relaxed);
+        w(header::UNCLEAN).store(unclean, Relaxed);
+    }
+
+    fn write_limits(&self, c: &Config) {
+        let w = |at: u64, value: u64| self.region.word(at).store(value, Relaxed);
+        w(header::MAX_KEY, c.max_key);
+        w(header::MAX_VALUE, c.max_value);
+        w(header::BLOCK_SIZE, c.blocks.map_or(0, |b| b.size));
+        w(header::BLOCK_COUNT, c.blocks.map_or(0, |b| b.count));
+        let habits = [c.eviction == Eviction::Lru, c.clear_on_full, c.no_expire, c.last_modified];
+        w(header::HABITS, (0..).zip(habits).fold(0, |bits, (i, on)| bits | u64::from(on) << i));
+        w(header::SWEEP_ON_FULL, u64::from(c.sweep_on_full));
+        w(header::MATH_INITIAL, c.math_initial.cast_unsigned());
+        w(header::LOCK_TIMEOUT, u64::try_from(c.lock_timeout.as_nanos()).unwrap_or(u64::MAX));
+        w(header::NAME_LEN, c.name.len() as u64);
+        self.region.write(header::NAME, c.name.as_bytes());
+    }
+
+    /// Writes the store to disk (MS_SYNC + fsync); nothing for anonymous memory.
+    ///
+    /// # Errors
+    /// [`Error::Os`]: what was not written may be lost at a power failure.
+    pub fn sync(&self) -> Result<()> {
+        self.region.sync(self.region.word(header::COMMITTED).load(Acquire).min(self.layout.end))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let Some(file) = self.region.file() else { return };
+        if !file.is_same() {
+            return;
+        }
+        // The last user leaves the mark of a clean end. A forked relative shares our lock: then we are not the last, and
+        // whoever opens next finds the store in order all the same.
+        let alone = file.lock(USERS, Lock::Exclusive, false).unwrap_or(false);
+        if alone && self.region.word(header::LOCK_GEN).load(Relaxed) == self.lock_gen {
+            self.region.word(header::UNCLEAN).store(0, Release);
+        }
+        let _ = file.lock(USERS, Lock::Unlock, false);
+    }
+}
+
+fn read_secret(r: &Region) -> [u64; 4] {
+    [0, 1, 2, 3].map(|i| r.word(header::SECRET + i * 8).load(Relaxed))
+}
+
+/// The first page of an existing store, read before anything is mapped.
+struct Disk<'a> {
+    path: &'a Path,
+    len: u64,
+    word: &'a dyn Fn(u64) -> u64,
+    page: &'a [u8],
+}
+
+impl Disk<'_> {
+    fn refuse(&self, reason: &str) -> Error {
+        file::refused(self.path, reason)
+    }
+
+    /// Its geometry, if this build can read it and it is what `config` asks for.
+    fn check(&self, config: Option<&Config>) -> Result<Geometry> {
+        let w = self.word;
+        if w(header::MAGIC).swap_bytes() == MAGIC {
+            return Err(self.refuse("was made on a machine of the other byte order"));
+        }
+        if w(header::MAGIC) != MAGIC {
+            return Err(self.refuse("is not a ucache store"));
+        }
+        if w(header::VERSION) != VERSION {
+            return Err(
+                self.refuse(&format!("has format {}, this build reads {VERSION}", w(header::VERSION)))
+            );
+        }
+        let abi = Layout::abi(MUTEX_SIZE);
+        if w(header::ABI) != abi {
+            return Err(
+                self.refuse(&format!("has layout {:016x}, this build has {abi:016x}", w(header::ABI)))
+            );
+        }
+        if w(header::STATE) != READY {
+            return Err(self.refuse("was never finished by who made it"));
+        }
+        let geo = Geometry {
+            capacity: w(header::CAPACITY),
+            shards: w(header::SHARDS),
+            heads: w(header::HEADS),
+            overflow: w(header::OVERFLOW),
+            spans: w(header::SPANS),
+            stamps: w(header::FLAGS) & 1 != 0,
+            checksums: w(header::FLAGS) & 2 != 0,
+        };
+        let sane = geo.shards.is_power_of_two()
+            && geo.shards <= 4096
+            && geo.heads >= geo.shards
+            && geo.heads.is_multiple_of(geo.shards)
+            && geo.heads < 1 << 28
+            && geo.overflow >= 1
+            && geo.overflow.saturating_mul(geo.shards) < 1 << 28
+            && (1..=super::config::MAX_ITEMS).contains(&geo.capacity)
+            && (1..1 << 30).contains(&geo.spans)
+            && geo.checksums;
+        if !sane {
+            return Err(self.refuse("has a damaged header"));
+        }
+        if let Some(c) = config {
+            if c.capacity != geo.capacity {
+                let (made, asked) = (geo.capacity, c.capacity);
+                return Err(self.refuse(&format!(
+                    "was made for {made} items, {asked} are asked for (store_delete=1 starts fresh)"
+                )));
+            }
+            let lru = c.eviction == Eviction::Lru;
+            if lru != geo.stamps {
+                let (made, asked) = (geo.stamps, lru);
+                return Err(self.refuse(&format!(
+                    "was made with lru={made}, lru={asked} is asked for (store_delete=1 starts fresh)"
+                )));
+            }
+        }
+        Ok(geo)
+    }
+
+    /// The limits it was made with.
+    fn limits(&self) -> Config {
+        let w = self.word;
+        let name = usize::try_from(w(header::NAME_LEN)).unwrap_or(0).min(255);
+        let start = header::NAME as usize;
+        let habits = w(header::HABITS);
+        Config {
+            name: String::from_utf8_lossy(&self.page[start..start + name]).into_owned(),
+            capacity: w(header::CAPACITY),
+            max_key: w(header::MAX_KEY),
+            max_value: w(header::MAX_VALUE),
+            blocks: (w(header::BLOCK_SIZE) != 0)
+                .then(|| Blocks { size: w(header::BLOCK_SIZE), count: w(header::BLOCK_COUNT) }),
+            eviction: if habits & 1 != 0 { Eviction::Lru } else { Eviction::None },
+            sweep_on_full: u32::try_from(w(header::SWEEP_ON_FULL)).unwrap_or(u32::MAX),
+            clear_on_full: habits & 2 != 0,
+            no_expire: habits & 4 != 0,
+            math_initial: w(header::MATH_INITIAL).cast_signed(),
+            last_modified: habits & 8 != 0,
+            lock_timeout: Duration::from_nanos(w(header::LOCK_TIMEOUT)),
+            store: Some(Store { path: self.path.to_owned(), delete_unusable: false }),
+        }
+    }
+}

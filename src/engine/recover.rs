@@ -1,0 +1,214 @@
+//! Rebuilding a shard after a death, a panic or an unclean open. Everything but the index is rebuilt from the index;
+//! each step may be cut off and done again. No malloc: the allocator's locks may be those of a dead thread's fork.
+#![forbid(unsafe_code)]
+
+use super::{
+    Engine,
+    entry::{self, Header, LINK},
+    shard::ShardGuard,
+    stats::Counter,
+};
+use crate::shm::{
+    layout::{SLOTS, shard},
+    marks::{Bits, Marks},
+    span,
+    sync::*,
+};
+
+/// What one pass over a shard's index finds.
+struct Pass {
+    blocks: Marks,
+    overflow: Bits,
+    used: u64,
+    earliest: u64,
+    credit: u64,
+    dropped: u64,
+}
+
+impl Engine {
+    /// Makes a shard whole. The caller holds its lock, however it got it.
+    #[cold]
+    pub(super) fn recover(&self, guard: &ShardGuard<'_>) {
+        // First of all readers must drop what they are copying: nobody knows how far the dead writer was.
+        let first = guard.no * self.heads_per_shard;
+        for head in first..first + self.heads_per_shard {
+            self.bump(head);
+        }
+        fence(SeqCst);
+        let marks = Marks::new(&self.region).and_then(|m| Ok((m, Bits::new(self.geo.overflow)?)));
+        if let Ok((blocks, overflow)) = marks {
+            let mut pass = Pass { blocks, overflow, used: 0, earliest: u64::MAX, credit: 0, dropped: 0 };
+            for head in first..first + self.heads_per_shard {
+                self.recover_chain(guard, head, &mut pass);
+            }
+            self.recover_overflow(guard, &pass.overflow);
+            span::rebuild(&self.region, guard.no, guard.off, Some(&pass.blocks));
+            self.count(Counter::DroppedCorrupt, pass.dropped);
+            self.recount(guard, pass.used, pass.earliest, pass.credit);
+        } else {
+            self.empty_shard(guard, first);
+        }
+        self.recover_ids(guard.no, |bucket, slot, id| {
+            let word = self.slot(bucket, slot).load(Relaxed);
+            word != 0
+                && entry::slot_tag(word) != LINK
+                && self.header_at(entry::slot_off(word)).is_some_and(|h| h.id == id && h.key_len > 0)
+        });
+        self.count(Counter::Repaired, 1);
+        guard.word(shard::DIRTY).store(0, Release);
+    }
+
+    fn recount(&self, guard: &ShardGuard<'_>, used: u64, earliest: u64, credit: u64) {
+        guard.word(shard::USED).store(used, Relaxed);
+        guard.word(shard::EARLIEST).store(earliest, Relaxed);
+        guard.word(shard::ID_HINT).store(0, Relaxed);
+        self.recount_blocks(guard.no, credit);
+    }
+
+    /// Without scratch memory nothing can be told apart: the shard starts empty.
+    fn empty_shard(&self, guard: &ShardGuard<'_>, first: u64) {
+        let dropped = guard.word(shard::USED).load(Relaxed);
+        for head in first..first + self.heads_per_shard {
+            (1..=SLOTS).for_each(|slot| self.slot(head, slot).store(0, Release));
+            self.bump(head);
+        }
+        let start = self.geo.heads + guard.no * self.geo.overflow;
+        for bucket in start..start + self.geo.overflow {
+            (0..=SLOTS).for_each(|slot| self.slot(bucket, slot).store(0, Relaxed));
+        }
+        guard.word(shard::OVERFLOW_FREE).store(0, Relaxed);
+        guard.word(shard::OVERFLOW_BUMP).store(0, Relaxed);
+        span::rebuild(&self.region, guard.no, guard.off, None);
+        self.count(Counter::DroppedCorrupt, dropped);
+        self.recount(guard, 0, u64::MAX, 0);
+    }
+
+    /// Walks one chain with bounds; what does not belong there is cut out.
+    fn recover_chain(&self, guard: &ShardGuard<'_>, head: u64, pass: &mut Pass) {
+        let start = self.geo.heads + guard.no * self.geo.overflow;
+        let mut bucket = head;
+        loop {
+            let mut next = None;
+            for slot in 1..=SLOTS {
+                let word = self.slot(bucket, slot).load(Acquire);
+                if word == 0 {
+                    self.set_stamp(bucket, slot, u64::MAX);
+                    continue;
+                }
+                if entry::slot_tag(word) == LINK {
+                    next = self.link_of(word).filter(|&n| {
+                        slot == SLOTS
+                            && n >= start
+                            && n < start + self.geo.overflow
+                            && pass.overflow.set(n - start)
+                    });
+                    if next.is_none() {
+                        self.slot(bucket, slot).store(0, Release);
+                    }
+                    continue;
+                }
+                match self.recover_item(guard, head, (bucket, slot), word, pass) {
+                    Some(h) => self.keep_item(&h, (bucket, slot), pass),
+                    None => {
+                        self.slot(bucket, slot).store(0, Release);
+                        self.set_stamp(bucket, slot, u64::MAX);
+                        pass.dropped += 1;
+                    }
+                }
+            }
+            match next {
+                Some(n) => bucket = n,
+                None => return,
+            }
+        }
+    }
+
+    fn keep_item(&self, h: &Header, at: (u64, u64), pass: &mut Pass) {
+        pass.used += 1;
+        pass.credit += self.blocks_for(h.value_len);
+        if h.expires != 0 {
+            pass.earliest = pass.earliest.min(h.expires);
+        }
+        if self.geo.stamps && self.stamp(at.0, at.1) == u64::MAX {
+            self.set_stamp(at.0, at.1, 0);
+        }
+        self.place(h.id, at.0, at.1);
+    }
+
+    /// The entry of a slot, if it is one: its block is this shard's and not marked yet, its lengths fit, its key hashes
+    /// to this chain and tag and is not in the chain before, its number is nobody else's.
+    fn recover_item(
+        &self,
+        guard: &ShardGuard<'_>,
+        head: u64,
+        at: (u64, u64),
+        word: u64,
+        pass: &mut Pass,
+    ) -> Option<Header> {
+        let off = entry::slot_off(word);
+        let block = span::locate(&self.region, guard.no, off)?;
+        let h = self.header_at(off)?;
+        if h.key_len == 0 || h.value_len == 0 || h.total(self.entry_head) > block.len {
+            return None;
+        }
+        if h.id == 0 || u64::from(h.id) > self.geo.capacity || !self.id_is_free_for(h.id, guard.no, at) {
+            return None;
+        }
+        let hash = self.hash_in_place(off, &h);
+        if self.head_of(hash) != head || entry::tag_of(hash) != entry::slot_tag(word) {
+            return None;
+        }
+        if self.geo.checksums && self.verify && !entry::checksum_holds(&self.region, off, &self.secret, &h) {
+            return None;
+        }
+        (!self.key_before(head, at, off, &h) && pass.blocks.set(block.span, block.index)).then_some(h)
+    }
+
+    /// Whether a chain has the same key at an earlier place.
+    fn key_before(&self, head: u64, at: (u64, u64), off: u64, h: &Header) -> bool {
+        let mut before = false;
+        self.each_slot(head, |bucket, slot, word| {
+            if (bucket, slot) == at {
+                return false;
+            }
+            let other = entry::slot_off(word);
+            before = entry::slot_tag(word) == entry::slot_tag(self.slot(at.0, at.1).load(Relaxed))
+                && self.header_at(other).is_some_and(|o| {
+                    o.key_len == h.key_len
+                        && self.region.same(other + self.entry_head, off + self.entry_head, h.key_len)
+                });
+            !before
+        });
+        before
+    }
+
+    /// Rebuilds the list of unused overflow buckets.
+    fn recover_overflow(&self, guard: &ShardGuard<'_>, reached: &Bits) {
+        let start = self.geo.heads + guard.no * self.geo.overflow;
+        let bump = guard.word(shard::OVERFLOW_BUMP).load(Relaxed).min(self.geo.overflow);
+        guard.word(shard::OVERFLOW_BUMP).store(bump, Relaxed);
+        guard.word(shard::OVERFLOW_FREE).store(0, Relaxed);
+        for n in (0..bump).filter(|&n| !reached.get(n)) {
+            for slot in 1..=SLOTS {
+                self.slot(start + n, slot).store(0, Relaxed);
+                self.set_stamp(start + n, slot, u64::MAX);
+            }
+            self.give_overflow(guard.no, start + n);
+        }
+    }
+
+    /// Hash of an entry's key. Keys up to 64 bytes are hashed without allocating, longer ones in scratch memory.
+    fn hash_in_place(&self, off: u64, h: &Header) -> u64 {
+        let len = h.key_len as usize;
+        let mut short = [0u8; 64];
+        if let Some(buf) = short.get_mut(..len) {
+            self.region.source(off + self.entry_head, len).copy_to_slice(buf);
+            return self.secret.hash(buf);
+        }
+        Bits::bytes(len, |buf| {
+            self.region.source(off + self.entry_head, len).copy_to_slice(buf);
+            self.secret.hash(buf)
+        })
+        .unwrap_or(0)
+    }
+}

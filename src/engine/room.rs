@@ -1,0 +1,290 @@
+//! What happens when something runs out: grow, sweep, evict, clear, or refuse. Never with a shard's lock held.
+#![forbid(unsafe_code)]
+
+use super::{
+    Engine, Eviction,
+    entry::{self, LEASE},
+    index::Found,
+    stats::Counter,
+};
+use crate::{
+    error::{Error, Result},
+    os::clock,
+    shm::{
+        layout::{BUCKET, SLOTS, SPAN, header, shard},
+        span,
+        sync::*,
+    },
+};
+
+/// What ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Short {
+    /// Items.
+    Items,
+    /// Blocks: so many are needed.
+    Blocks(u64),
+    /// Memory or disk: so many bytes in one piece (0 = a bucket of the index).
+    Space(u64),
+}
+
+/// Attempts to make room for one write. Others may take what was freed: each gets a fair number of tries.
+const TRIES: u32 = 256;
+/// Random buckets looked at for a sampled victim.
+const SAMPLES: u64 = 3;
+/// Free spans with pages that are kept for the next large value.
+const KEEP_DIRTY: u64 = 256;
+/// Spans that a store grows by at least.
+const GROW: u64 = 16;
+
+/// How far one write's search for room has come.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    tries: u32,
+    counted: bool,
+    swept: bool,
+    released: bool,
+    cleared: bool,
+}
+
+impl Room {
+    /// Makes room, or says why there is none. `keep` is the item that the write is about.
+    pub(super) fn make(&mut self, e: &Engine, short: Short, keep: Option<u32>) -> Result<()> {
+        self.tries += 1;
+        if let Short::Space(bytes) = short
+            && e.grow(bytes)
+        {
+            return Ok(());
+        }
+        if !self.counted {
+            self.counted = true;
+            e.count(Counter::Full, 1);
+        }
+        if !self.swept {
+            self.swept = true;
+            if e.sweep_for_room()? > 0 {
+                self.cleared = true; // As native: what sweeping freed spares the clear.
+                return Ok(());
+            }
+        }
+        if matches!(short, Short::Space(_)) && !self.released {
+            self.released = true;
+            e.release_idle()?;
+            return Ok(());
+        }
+        if e.config.eviction == Eviction::Lru && self.tries < TRIES && e.evict(keep)? {
+            return Ok(());
+        }
+        if e.config.clear_on_full && !self.cleared {
+            self.cleared = true;
+            e.clear()?;
+            e.sweep()?;
+            return Ok(());
+        }
+        Err(refuse(e, short))
+    }
+}
+
+fn refuse(e: &Engine, short: Short) -> Error {
+    e.count(Counter::RejectedFull, 1);
+    match short {
+        Short::Items => Error::Full { limit: e.geo.capacity },
+        Short::Blocks(need) => Error::OutOfBlocks { need, limit: e.config.blocks.map_or(0, |b| b.count) },
+        Short::Space(len) => {
+            e.count(Counter::NoSpace, 1);
+            Error::NoSpace { len }
+        }
+    }
+}
+
+impl Engine {
+    /// Backs more of the data area, in a store; `false` = there is no more, or the disk is full.
+    fn grow(&self, bytes: u64) -> bool {
+        let Some(file) = self.region.file() else { return false };
+        let need = bytes.div_ceil(SPAN) * SPAN;
+        let committed = self.region.word(header::COMMITTED);
+        let seen = committed.load(Acquire);
+        let mend = || span::recover_pool(&self.region);
+        let grown = self.under(header::LOCK_POOL, mend, || {
+            let now = committed.load(Acquire);
+            if now != seen {
+                return true; // Somebody else was faster.
+            }
+            let ample = (need + GROW * SPAN).max((now - self.layout.data) / 8 / SPAN * SPAN);
+            [ample, need.max(SPAN)].into_iter().any(|more| {
+                let to = (now + more).min(self.layout.end);
+                let ok = to >= now + need && to > now && file.grow(now, to).is_ok();
+                if ok {
+                    committed.store(to, Release);
+                }
+                ok
+            })
+        });
+        grown.unwrap_or(false)
+    }
+
+    /// Sweeps because the cache is full: expired items of all shards, but not more often than configured.
+    fn sweep_for_room(&self) -> Result<u64> {
+        let every = u64::from(self.config.sweep_on_full);
+        if self.config.no_expire && every == 0 {
+            return self.reap_all(None);
+        }
+        let now = clock::unix_secs();
+        if every > 0 {
+            let next = self.region.word(header::NEXT_FULL_SWEEP);
+            let due = next.load(Relaxed);
+            if now < due || next.compare_exchange(due, now + every, Relaxed, Relaxed).is_err() {
+                return self.reap_all(None);
+            }
+        }
+        self.reap_all(Some(now))
+    }
+
+    /// Evicts one item, the least recently used or nearly so, but never `keep`.
+    fn evict(&self, keep: Option<u32>) -> Result<bool> {
+        if self.exact_lru() {
+            return self.evict_exact(keep);
+        }
+        for _ in 0..32 {
+            if let Some((bucket, slot, stamp)) = self.sample(keep)
+                && self.evict_at(bucket, slot, stamp)?
+            {
+                return Ok(true);
+            }
+        }
+        self.evict_exact(keep)
+    }
+
+    /// The one with the smallest stamp. Stamps are dense: a scan of 8 bytes a slot.
+    fn evict_exact(&self, keep: Option<u32>) -> Result<bool> {
+        let skip = keep.and_then(|id| self.place_of(id));
+        for _ in 0..self.geo.capacity.clamp(8, 4096) {
+            let mut oldest = (u64::MAX, 0, 0);
+            for bucket in 0..self.buckets {
+                let line = self.region.line(self.layout.stamps + bucket * BUCKET);
+                for slot in 1..=SLOTS {
+                    let stamp = !line[slot as usize].load(Relaxed);
+                    if stamp < oldest.0 && skip != Some((bucket, slot)) {
+                        oldest = (stamp, bucket, slot);
+                    }
+                }
+            }
+            let (stamp, bucket, slot) = oldest;
+            if stamp == u64::MAX {
+                return Ok(false);
+            }
+            if self.evict_at(bucket, slot, stamp)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The oldest of a few random buckets' items.
+    fn sample(&self, keep: Option<u32>) -> Option<(u64, u64, u64)> {
+        let skip = keep.and_then(|id| self.place_of(id));
+        let mut oldest = None;
+        for _ in 0..SAMPLES {
+            let head = self.random() % self.geo.heads;
+            self.each_slot(head, |bucket, slot, _| {
+                let stamp = self.stamp(bucket, slot);
+                if oldest.is_none_or(|(_, _, s)| stamp < s) && skip != Some((bucket, slot)) {
+                    oldest = Some((bucket, slot, stamp));
+                }
+                true
+            });
+        }
+        oldest
+    }
+
+    /// Evicts the item in a slot if it still has this stamp.
+    fn evict_at(&self, bucket: u64, slot: u64, stamp: u64) -> Result<bool> {
+        let guard = self.lock(self.shard_of(bucket))?;
+        let word = self.slot(bucket, slot).load(Acquire);
+        if word == 0 || entry::slot_tag(word) == entry::LINK {
+            // A late reader's stamp on a slot that became empty.
+            self.set_stamp(bucket, slot, u64::MAX);
+            return Ok(false);
+        }
+        let off = entry::slot_off(word);
+        let Some(header) = self.header_at(off).filter(|h| h.key_len > 0) else { return Ok(false) };
+        if self.stamp(bucket, slot) != stamp
+            || header.flags & LEASE != 0 && self.exact_lru() && self.items() > 1
+        {
+            // Used meanwhile; or a placeholder, whose filler is at work: make it the youngest.
+            self.touch(bucket, slot);
+            return Ok(false);
+        }
+        let head = self.head_of(self.secret.hash(&entry::key(&self.region, off, self.entry_head, &header)));
+        self.remove(&guard, head, &Found { bucket, slot, off, header });
+        self.count(Counter::Evicted, 1);
+        Ok(true)
+    }
+
+    /// Whether the LRU order is exact: one shard, stamps from a counter.
+    #[inline]
+    pub(super) fn exact_lru(&self) -> bool {
+        self.geo.shards == 1
+    }
+
+    /// The stamp of a use that happens now.
+    #[inline]
+    pub(super) fn tick(&self) -> u64 {
+        if self.config.eviction == Eviction::None {
+            return u64::MAX;
+        }
+        if self.exact_lru() {
+            self.region.word(header::LRU_CLOCK).fetch_add(1, Relaxed) + 1
+        } else {
+            clock::coarse_millis()
+        }
+    }
+
+    /// Marks a slot's item as used now. The only store of readers: to the stamps, which are never anything else.
+    #[inline]
+    pub(super) fn touch(&self, bucket: u64, slot: u64) {
+        if self.config.eviction == Eviction::None {
+            return;
+        }
+        let old = self.stamp(bucket, slot);
+        let newest = self.exact_lru() && old == self.region.word(header::LRU_CLOCK).load(Relaxed);
+        if !newest {
+            let now = self.tick();
+            if now != old {
+                self.set_stamp(bucket, slot, now);
+            }
+        }
+    }
+
+    /// Gives memory back once much of it lies free.
+    pub(super) fn trim_if_much(&self) {
+        let dirty = span::dirty(&self.region);
+        if dirty > KEEP_DIRTY && dirty > span::frontier(&self.region) / 8 {
+            self.trim();
+        }
+    }
+
+    /// Gives the pages of free spans back, where the kernel takes them.
+    pub(super) fn trim(&self) {
+        if self.may_punch && span::dirty(&self.region) > 0 {
+            let mend = || span::recover_pool(&self.region);
+            // A time-out means that somebody else is at it.
+            let _ = self.under(header::LOCK_POOL, mend, || span::trim(&self.region));
+        }
+    }
+
+    /// Frees the spans that shards keep for their next store.
+    fn release_idle(&self) -> Result<()> {
+        for no in 0..self.geo.shards {
+            let guard = self.lock(no)?;
+            span::release_idle(&self.region, guard.off);
+        }
+        Ok(())
+    }
+
+    /// Whether a shard has something to reap.
+    pub(super) fn is_due(&self, no: u64, now: Option<u64>) -> bool {
+        let word = |at: u64| self.region.word(self.shard_off(no) + at).load(Relaxed);
+        word(shard::REAPED) != self.clear_gen() || now.is_some_and(|now| word(shard::EARLIEST) <= now)
+    }
+}

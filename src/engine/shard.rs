@@ -1,0 +1,140 @@
+//! A shard's lock, and what every writer does after taking it.
+#![forbid(unsafe_code)]
+
+use super::{Engine, stats::Counter};
+use crate::{
+    error::{Error, Result},
+    os::{
+        mutex::{Locked, RobustMutex},
+        process::Owner,
+    },
+    shm::{
+        layout::{SHARD, header, shard},
+        sync::*,
+    },
+};
+
+/// A held shard lock.
+#[derive(Debug)]
+pub(crate) struct ShardGuard<'a> {
+    engine: &'a Engine,
+    pub(super) no: u64,
+    pub(super) off: u64,
+    mutex: RobustMutex,
+}
+
+impl Drop for ShardGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Half a change may stand: the next owner rebuilds, as after a death.
+            self.engine.region.word(self.off + shard::DIRTY).store(1, Release);
+        }
+        self.mutex.unlock();
+    }
+}
+
+impl ShardGuard<'_> {
+    #[inline]
+    pub(super) fn word(&self, at: u64) -> &AtomicU64 {
+        self.engine.region.word(self.off + at)
+    }
+
+    /// Adds to the count of items.
+    #[inline]
+    pub(super) fn add_used(&self, by: i64) {
+        let w = self.word(shard::USED);
+        w.store(w.load(Relaxed).saturating_add_signed(by), Relaxed);
+    }
+
+    /// Notes that an item expires at `expires`.
+    #[inline]
+    pub(super) fn note_expiry(&self, expires: u64) {
+        let w = self.word(shard::EARLIEST);
+        if expires != 0 && expires < w.load(Relaxed) {
+            w.store(expires, Relaxed);
+        }
+    }
+}
+
+impl Engine {
+    #[inline]
+    pub(super) fn shard_off(&self, no: u64) -> u64 {
+        self.layout.shards + no * SHARD
+    }
+
+    /// Locks a shard for a writer: rebuilt if its last owner died, reaped if a clear came, and not against a thread
+    /// that has the cache to itself.
+    #[inline]
+    pub(super) fn lock(&self, no: u64) -> Result<ShardGuard<'_>> {
+        let guard = self.lock_or_wait(no)?;
+        let current = self.clear_gen();
+        if guard.word(shard::REAPED).load(Relaxed) != current {
+            self.reap(&guard, current, None);
+        }
+        Ok(guard)
+    }
+
+    fn lock_or_wait(&self, no: u64) -> Result<ShardGuard<'_>> {
+        loop {
+            let guard = self.lock_raw(no)?;
+            let foreign = self.region.word(header::FOREIGN).load(SeqCst);
+            if foreign == 0 || foreign == Owner::me().to_word() {
+                return Ok(guard);
+            }
+            // Never wait with a shard held: the other thread may need it.
+            drop(guard);
+            self.wait_exclusive()?;
+        }
+    }
+
+    /// The lock itself, with recovery.
+    pub(super) fn lock_raw(&self, no: u64) -> Result<ShardGuard<'_>> {
+        let off = self.shard_off(no);
+        let mutex = self.region.mutex(off + shard::LOCK);
+        let locked = mutex.lock(self.config.lock_timeout).inspect_err(|e| {
+            if matches!(e, Error::Timeout { .. }) {
+                self.count(Counter::Timeouts, 1);
+            }
+        })?;
+        let guard = ShardGuard { engine: self, no, off, mutex };
+        if locked == Locked::OwnerDied {
+            guard.word(shard::DIRTY).store(1, Release);
+            self.count(Counter::OwnerDead, 1);
+        }
+        if guard.word(shard::DIRTY).load(Acquire) != 0 {
+            self.recover(&guard);
+        }
+        if locked == Locked::OwnerDied {
+            mutex.consistent();
+        }
+        if self.region.word(header::LOCK_GEN).load(Relaxed) != self.lock_gen {
+            return Err(Error::Damaged("the store was opened anew by somebody who saw no user of it"));
+        }
+        Ok(guard)
+    }
+
+    /// Runs `f` under a lock of the header (pool or capacity), mended by `mend` when its owner died.
+    pub(super) fn under<T>(&self, lock: u64, mend: impl FnOnce(), f: impl FnOnce() -> T) -> Result<T> {
+        struct Unlock(RobustMutex);
+        impl Drop for Unlock {
+            fn drop(&mut self) {
+                self.0.unlock();
+            }
+        }
+        let mutex = self.region.mutex(lock);
+        let locked = mutex.lock(self.config.lock_timeout)?;
+        let _unlock = Unlock(mutex);
+        if locked == Locked::OwnerDied {
+            self.count(Counter::OwnerDead, 1);
+            mend();
+            mutex.consistent();
+        }
+        Ok(f())
+    }
+
+    /// The current clear generation.
+    #[inline]
+    pub(super) fn clear_gen(&self) -> u64 {
+        self.region.word(header::CLEAR_GEN).load(Acquire)
+    }
+}

@@ -1,0 +1,180 @@
+//! Exact counters without shared lines: a slot of its own for each thread, plain increments, summed when read.
+//!
+//! A slot belongs to a thread until the thread ends; whoever needs one takes a free slot or adopts a dead thread's and
+//! goes on counting in it. Who finds none counts in slot 0, which is shared, with atomic additions.
+#![forbid(unsafe_code)]
+
+use std::{
+    cell::{Cell, RefCell},
+    sync::{Arc, Weak},
+};
+
+use super::{Engine, Stats};
+use crate::{
+    os::process::{Owner, fork_count},
+    shm::{
+        Region,
+        layout::{STATS, STATS_SLOTS, header, shard},
+        span,
+        sync::*,
+    },
+};
+
+/// What is counted; the value is the word in the slot (word 0 is its owner).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Counter {
+    Hits = 1,
+    Misses,
+    Stored,
+    Deleted,
+    Evicted,
+    Expired,
+    Full,
+    RejectedLimit,
+    RejectedFull,
+    NoSpace,
+    Timeouts,
+    OwnerDead,
+    Repaired,
+    DroppedCorrupt,
+    Cleared,
+}
+
+/// Slots of this thread, one a cache; freed when the thread ends.
+#[derive(Debug, Default)]
+struct Mine {
+    forks: u32,
+    slots: Vec<(u64, u64, Weak<Region>)>,
+}
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        if self.forks != fork_count() {
+            return; // The slots are the parent's.
+        }
+        for (_, slot, region) in &self.slots {
+            if let (Some(region), true) = (region.upgrade(), *slot != 0) {
+                region.word(region.layout().stats + slot * STATS).store(0, Release);
+            }
+        }
+    }
+}
+
+thread_local! {
+    static MINE: RefCell<Mine> = const { RefCell::new(Mine { forks: 0, slots: Vec::new() }) };
+    /// The slot used last: forks seen, serial of the engine, slot.
+    static LAST: Cell<(u32, u64, u64)> = const { Cell::new((u32::MAX, 0, 0)) };
+}
+
+impl Engine {
+    /// Adds to a counter of this thread.
+    #[inline]
+    pub(super) fn count(&self, counter: Counter, by: u64) {
+        let slot = self.stats_slot();
+        let word = self.region.word(self.layout.stats + slot * STATS + counter as u64 * 8);
+        if slot == 0 {
+            word.fetch_add(by, Relaxed);
+        } else {
+            // Nobody else writes here: no locked instruction.
+            word.store(word.load(Relaxed).wrapping_add(by), Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(super) fn stats_slot(&self) -> u64 {
+        let (forks, serial, slot) = LAST.get();
+        if serial == self.serial && forks == fork_count() { slot } else { self.find_slot() }
+    }
+
+    #[cold]
+    fn find_slot(&self) -> u64 {
+        let forks = fork_count();
+        // In a destructor of the thread, after MINE is gone, the shared slot serves.
+        let slot = MINE
+            .try_with(|mine| {
+                let Ok(mut mine) = mine.try_borrow_mut() else { return 0 };
+                if mine.forks != forks {
+                    mine.slots.clear();
+                    mine.forks = forks;
+                }
+                if let Some(&(_, slot, _)) = mine.slots.iter().find(|(serial, ..)| *serial == self.serial) {
+                    return slot;
+                }
+                mine.slots.retain(|(.., region)| region.strong_count() > 0);
+                let slot = self.claim_slot();
+                mine.slots.push((self.serial, slot, Arc::downgrade(&self.region)));
+                slot
+            })
+            .unwrap_or(0);
+        LAST.set((forks, self.serial, slot));
+        slot
+    }
+
+    /// A free slot, else a dead thread's, else 0.
+    fn claim_slot(&self) -> u64 {
+        let me = Owner::me().to_word();
+        let owner = |slot: u64| self.region.word(self.layout.stats + slot * STATS);
+        for slot in 1..STATS_SLOTS {
+            if owner(slot).load(Relaxed) == 0 && owner(slot).compare_exchange(0, me, AcqRel, Relaxed).is_ok()
+            {
+                return slot;
+            }
+        }
+        for slot in 1..STATS_SLOTS {
+            let old = owner(slot).load(Relaxed);
+            if Owner::from_word(old).is_dead()
+                && owner(slot).compare_exchange(old, me, AcqRel, Relaxed).is_ok()
+            {
+                return slot;
+            }
+        }
+        0
+    }
+
+    fn total(&self, counter: Counter) -> u64 {
+        let word =
+            |slot: u64| self.region.word(self.layout.stats + slot * STATS + counter as u64 * 8).load(Relaxed);
+        (0..STATS_SLOTS).map(word).fold(0, u64::wrapping_add)
+    }
+
+    /// Items stored, those of shards that a clear has emptied but nobody has reaped left out.
+    pub(super) fn items(&self) -> u64 {
+        let current = self.clear_gen();
+        let word = |s: u64, w: u64| self.region.word(self.shard_off(s) + w).load(Relaxed);
+        (0..self.geo.shards)
+            .filter(|&s| word(s, shard::REAPED) == current)
+            .map(|s| word(s, shard::USED))
+            .sum()
+    }
+
+    /// One moment's figures.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            items: self.items(),
+            capacity: self.geo.capacity,
+            blocks_used: self.blocks_used(),
+            bytes: span::in_use(&self.region) * crate::shm::layout::SPAN,
+            hits: self.total(Counter::Hits),
+            misses: self.total(Counter::Misses),
+            stored: self.total(Counter::Stored),
+            deleted: self.total(Counter::Deleted),
+            evicted: self.total(Counter::Evicted),
+            expired: self.total(Counter::Expired),
+            full: self.total(Counter::Full),
+            rejected_limit: self.total(Counter::RejectedLimit),
+            rejected_full: self.total(Counter::RejectedFull),
+            no_space: self.total(Counter::NoSpace),
+            timeouts: self.total(Counter::Timeouts),
+            owner_dead: self.total(Counter::OwnerDead),
+            repaired: self.total(Counter::Repaired),
+            dropped_corrupt: self.total(Counter::DroppedCorrupt),
+            cleared: self.total(Counter::Cleared),
+            last_modified: self.region.word(header::LAST_MODIFIED).load(Relaxed),
+            last_unclean: self.region.word(header::UNCLEAN).load(Relaxed) == 2,
+            shards: self.geo.shards,
+            buckets: self.buckets,
+            reserved: self.layout.end,
+        }
+    }
+}

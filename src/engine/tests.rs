@@ -1,0 +1,216 @@
+//! The engine from inside: what the public interface cannot see.
+
+use super::*;
+use crate::{
+    Error,
+    shm::{Source, layout::shard, sync::*},
+};
+
+/// A sink for tests.
+#[derive(Default)]
+struct Bytes(Vec<u8>);
+
+impl Sink for Bytes {
+    fn take(&mut self, src: &Source<'_>) -> bool {
+        src.copy_to_vec(&mut self.0);
+        true
+    }
+}
+
+const ADD: SetOptions =
+    SetOptions { mode: Mode::Add, expires: Expires::Never, keep_ttl: false, ungettable: false };
+const UPDATE: SetOptions = SetOptions { mode: Mode::Update, ..ADD };
+
+fn get(e: &Engine, key: &[u8]) -> Option<Vec<u8>> {
+    let mut b = Bytes::default();
+    e.get(key, Touch::Yes, &mut b).unwrap().map(|_| b.0)
+}
+
+fn key(i: u64) -> Vec<u8> {
+    format!("key:{i:012}").into_bytes()
+}
+
+#[test]
+fn a_value_comes_back() {
+    let e = Engine::create(&Config::new("c", 100)).unwrap();
+    assert_eq!(e.set(b"k", b"value", &ADD).unwrap(), Stored::Inserted);
+    assert_eq!(e.set(b"k", b"other", &ADD).unwrap(), Stored::Kept);
+    assert_eq!(get(&e, b"k").unwrap(), b"value");
+    assert_eq!(e.set(b"k", b"another", &UPDATE).unwrap(), Stored::Updated);
+    assert_eq!(get(&e, b"k").unwrap(), b"another");
+    assert!(e.exists(b"k").is_some() && e.exists(b"q").is_none());
+    assert!(e.delete(b"k").unwrap() && !e.delete(b"k").unwrap());
+    assert_eq!(get(&e, b"k"), None);
+    let s = e.stats();
+    assert_eq!((s.items, s.hits, s.misses, s.stored, s.deleted), (0, 2, 1, 2, 1));
+}
+
+#[test]
+fn capacity_is_exact_and_comes_back() {
+    for capacity in [1, 2, 7, 63, 64, 65, 1000, 5000] {
+        let e = Engine::create(&Config::new("c", capacity)).unwrap();
+        for round in 0..3 {
+            for i in 0..capacity {
+                assert_eq!(
+                    e.set(&key(i), &i.to_ne_bytes(), &ADD).unwrap(),
+                    Stored::Inserted,
+                    "{capacity} {i} {round}"
+                );
+            }
+            assert!(matches!(e.set(b"one more", b"x", &ADD), Err(Error::Full { .. })));
+            assert_eq!(e.stats().items, capacity);
+            for i in 0..capacity {
+                assert_eq!(get(&e, &key(i)).unwrap(), i.to_ne_bytes());
+            }
+            match round {
+                0 => (0..capacity).for_each(|i| assert!(e.delete(&key(i)).unwrap())),
+                1 => e.clear().unwrap(),
+                _ => (1..=capacity).for_each(|i| {
+                    assert!(
+                        e.delete_id(ItemId(std::num::NonZeroU32::new(i as u32).unwrap())).unwrap(),
+                        "{i}"
+                    );
+                }),
+            }
+            assert_eq!(e.stats().items, 0);
+            e.sweep().unwrap();
+            assert_eq!(e.stats().bytes, 0);
+        }
+    }
+}
+
+#[test]
+fn lru_evicts_in_order() {
+    let config = Config { eviction: Eviction::Lru, ..Config::new("c", 3) };
+    let e = Engine::create(&config).unwrap();
+    for k in [b"a", b"b", b"c"] {
+        e.set(k, b"x", &ADD).unwrap();
+    }
+    get(&e, b"a");
+    e.set(b"d", b"x", &ADD).unwrap();
+    assert!(e.exists(b"b").is_none() && e.exists(b"a").is_some() && e.exists(b"c").is_some());
+    e.set(b"c", b"y", &UPDATE).unwrap();
+    e.set(b"e", b"x", &ADD).unwrap();
+    assert!(e.exists(b"a").is_none() && e.exists(b"c").is_some());
+    assert_eq!(e.stats().evicted, 2);
+}
+
+#[test]
+fn sampled_lru_holds_the_limit() {
+    let config = Config { eviction: Eviction::Lru, ..Config::new("c", 5000) };
+    let e = Engine::create(&config).unwrap();
+    for i in 0..20_000 {
+        e.set(&key(i), b"x", &ADD).unwrap();
+    }
+    assert_eq!((e.stats().items, e.stats().evicted), (5000, 15_000));
+}
+
+#[test]
+fn expired_items_are_misses_and_make_room() {
+    let e = Engine::create(&Config::new("c", 2)).unwrap();
+    let gone = SetOptions { expires: Expires::In(0), ..ADD };
+    e.set(b"a", b"1", &gone).unwrap();
+    e.set(b"b", b"2", &ADD).unwrap();
+    assert_eq!(get(&e, b"a"), None);
+    assert_eq!(e.stats().items, 2);
+    e.set(b"c", b"3", &ADD).unwrap();
+    assert_eq!((e.stats().items, e.stats().expired), (2, 1));
+}
+
+#[test]
+fn numbers() {
+    let e = Engine::create(&Config { math_initial: 10, ..Config::new("c", 10) }).unwrap();
+    assert_eq!(e.math(b"n", Math::Inc, 5, &UPDATE).unwrap(), 15);
+    assert_eq!(e.math(b"n", Math::Mul, 3, &UPDATE).unwrap(), 45);
+    assert_eq!(e.math(b"n", Math::Div, 0, &UPDATE).unwrap(), 0);
+    assert_eq!(e.math(b"n", Math::Dec, i64::MIN, &UPDATE).unwrap(), i64::MIN);
+    assert_eq!(e.math(b"n", Math::Div, -1, &UPDATE).unwrap(), i64::MIN);
+    assert!(matches!(e.math(b"n", Math::Inc, 1, &ADD), Err(Error::Exists)));
+    e.set(b"t", b"text", &ADD).unwrap();
+    assert!(matches!(e.math(b"t", Math::Inc, 1, &UPDATE), Err(Error::NotANumber { len: 4 })));
+}
+
+#[test]
+fn blocks_limit_and_come_back() {
+    let blocks = Some(Blocks { size: 1, count: 4 });
+    let e = Engine::create(&Config { blocks, max_value: 4, ..Config::new("c", 4) }).unwrap();
+    e.set(b"k", b"HE", &UPDATE).unwrap();
+    assert!(matches!(e.set(b"k", b"HELL", &UPDATE), Err(Error::OutOfBlocks { .. })));
+    assert_eq!(get(&e, b"k").unwrap(), b"HE");
+    assert!(e.delete(b"k").unwrap());
+    e.set(b"k", b"HELL", &UPDATE).unwrap();
+    e.set(b"k", b"HEAP", &UPDATE).unwrap();
+    assert!(e.set(b"l", b"x", &UPDATE).is_err());
+    assert_eq!(e.stats().blocks_used, 4);
+}
+
+#[test]
+fn a_rebuild_keeps_everything_and_mends_the_rest() {
+    let config = Config { eviction: Eviction::Lru, ..Config::new("c", 2000) };
+    let e = Engine::create(&config).unwrap();
+    for i in 0..2000 {
+        e.set(&key(i), &vec![i as u8; 1 + i as usize * 30], &ADD).unwrap();
+    }
+    for i in (0..2000).step_by(3) {
+        e.delete(&key(i)).unwrap();
+    }
+    let before = e.stats();
+    // As if somebody had died with an id claimed, a block taken, a bucket taken out, and half the lists written.
+    e.claim_id(0).unwrap();
+    crate::shm::span::alloc(&e.region, 0, e.shard_off(0), 500).unwrap();
+    crate::shm::span::alloc(&e.region, 0, e.shard_off(0), 500_000).unwrap();
+    e.region.word(e.shard_off(0) + shard::USED).store(77, Relaxed);
+    e.region.word(e.shard_off(0) + shard::CLASSES).store(0, Relaxed);
+    e.region.word(e.shard_off(0) + shard::DIRTY).store(1, Relaxed);
+    for i in 0..2000 {
+        let want = (i % 3 != 0).then(|| vec![i as u8; 1 + i as usize * 30]);
+        assert_eq!(get(&e, &key(i)), want, "{i}");
+        if i % 3 == 0 {
+            e.set(&key(i), &vec![i as u8; 1 + i as usize * 30], &ADD).unwrap();
+        }
+    }
+    let after = e.stats();
+    assert_eq!((after.items, after.repaired, after.dropped_corrupt, after.evicted), (2000, 1, 0, 0));
+    (0..2000).for_each(|i| assert!(e.delete(&key(i)).unwrap()));
+    e.sweep().unwrap();
+    assert_eq!((before.items, e.stats().items, e.stats().bytes), (1333, 0, 0));
+    (0..2000).for_each(|i| assert_eq!(e.set(&key(i), b"x", &ADD).unwrap(), Stored::Inserted));
+}
+
+#[test]
+fn walking_meets_every_item_once() {
+    let e = Engine::create(&Config::new("c", 3000)).unwrap();
+    (0..3000).for_each(|i| assert_eq!(e.set(&key(i), b"x", &ADD).unwrap(), Stored::Inserted));
+    let mut keys = Vec::new();
+    let mut cursor = Cursor::default();
+    while let Some(item) = e.walk(&mut cursor) {
+        assert_eq!(e.exists(&item.key), Some(item.id));
+        keys.push(item.key);
+    }
+    keys.sort();
+    assert_eq!(keys, (0..3000).map(key).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_store_is_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store { path: dir.path().join("c.store"), delete_unusable: false };
+    let config = Config { store: Some(store.clone()), ..Config::new("c", 500) };
+    let e = Engine::create(&config).unwrap();
+    for i in 0..500 {
+        e.set(&key(i), &vec![i as u8; 1 + i as usize * 100], &ADD).unwrap();
+    }
+    e.math(b"never", Math::Inc, 1, &UPDATE).unwrap_err();
+    drop(e);
+    for _ in 0..2 {
+        let e = Engine::attach(&store.path).unwrap();
+        for i in 0..500 {
+            assert_eq!(get(&e, &key(i)).unwrap(), vec![i as u8; 1 + i as usize * 100], "{i}");
+        }
+        assert!(!e.stats().last_unclean);
+        assert_eq!((e.stats().items, e.stats().dropped_corrupt), (500, 0));
+        assert!(matches!(e.set(b"more", b"x", &ADD), Err(Error::Full { .. })));
+    }
+    let other = Engine::create(&Config { capacity: 501, ..config });
+    assert!(other.unwrap_err().to_string().contains("made for 500 items, 501"));
+}

@@ -1,0 +1,402 @@
+//! Writes: a new entry is written where nobody looks, one store of the slot makes it the key's, and only then the old
+//! entry's memory is used again.
+#![forbid(unsafe_code)]
+
+use super::{
+    Engine, Expires, ItemId, Math, Mode, SetOptions, Stored,
+    entry::{self, Header, LEASE, UNGETTABLE},
+    index::Found,
+    room::{Room, Short},
+    shard::ShardGuard,
+    stats::Counter,
+};
+use crate::{
+    error::{Error, Result},
+    os::clock,
+    shm::{layout::header, span, sync::*},
+};
+
+/// A key and where it belongs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'k> {
+    pub(super) key: &'k [u8],
+    pub(super) head: u64,
+    pub(super) tag: u64,
+    pub(super) shard: u64,
+}
+
+/// Why one attempt of a write ended.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Something ran out; after room was made the write is tried again.
+    Short(Short),
+    /// For good.
+    Failed(Error),
+}
+
+impl From<Short> for Stop {
+    fn from(s: Short) -> Self {
+        Self::Short(s)
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(e: Error) -> Self {
+        Self::Failed(e)
+    }
+}
+
+/// What a new entry is to hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct New<'v> {
+    pub(super) value: &'v [u8],
+    pub(super) expires: u64,
+    pub(super) flags: u64,
+}
+
+impl Engine {
+    /// Stores `value` under `key`.
+    ///
+    /// # Errors
+    /// A limit of the cache, [`Error::Full`] and its kin, [`Error::Timeout`].
+    pub fn set(&self, key: &[u8], value: &[u8], options: &SetOptions) -> Result<Stored> {
+        self.check_limits(key, value.len())?;
+        let new = self.new_value(value, options);
+        let place = self.place_for(key);
+        let stored = self.write(&place, |guard, found| match found {
+            Some(f) if f.header.flags & LEASE != 0 => {
+                self.replace(guard, &place, &f, &new)?;
+                self.wake_fillers();
+                Ok(Stored::Inserted)
+            }
+            Some(_) if options.mode == Mode::Add => Ok(Stored::Kept),
+            Some(f) => {
+                self.update(guard, &place, &f, new, options.keep_ttl)?;
+                Ok(Stored::Updated)
+            }
+            None => {
+                self.insert(guard, &place, &new)?;
+                Ok(Stored::Inserted)
+            }
+        })?;
+        if stored != Stored::Kept {
+            self.count(Counter::Stored, 1);
+            self.note_change();
+        }
+        Ok(stored)
+    }
+
+    /// Changes a number in one atomic step and returns it. [`Mode::Add`] refuses an existing key ([`Error::Exists`]).
+    /// A missing key starts from `math_initial`.
+    ///
+    /// # Errors
+    /// As [`Engine::set`], and [`Error::NotANumber`].
+    pub fn math(&self, key: &[u8], op: Math, operand: i64, options: &SetOptions) -> Result<i64> {
+        self.check_limits(key, 8)?;
+        let place = self.place_for(key);
+        let result = self.write(&place, |guard, found| match found {
+            Some(f) if f.header.flags & LEASE == 0 => {
+                if options.mode == Mode::Add {
+                    return Err(Error::Exists.into());
+                }
+                self.change_number(guard, &place, &f, op, operand, options)
+            }
+            found => {
+                let n = op.apply(self.config.math_initial, operand);
+                let bytes = n.to_ne_bytes();
+                let new = self.new_value(&bytes, options);
+                if let Some(f) = found {
+                    self.replace(guard, &place, &f, &new)?;
+                    self.wake_fillers();
+                } else {
+                    self.insert(guard, &place, &new)?;
+                }
+                Ok(n)
+            }
+        })?;
+        self.count(Counter::Stored, 1);
+        self.note_change();
+        Ok(result)
+    }
+
+    /// Arithmetic on an entry that exists.
+    fn change_number(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        f: &Found,
+        op: Math,
+        operand: i64,
+        options: &SetOptions,
+    ) -> Result<i64, Stop> {
+        let h = &f.header;
+        if h.value_len != 8 {
+            self.count(Counter::RejectedLimit, 1);
+            return Err(Error::NotANumber { len: h.value_len }.into());
+        }
+        let word = self.region.word(entry::value_off(f.off, self.entry_head, h.key_len));
+        let n = op.apply(word.load(Relaxed).cast_signed(), operand);
+        let expires = if options.keep_ttl { h.expires } else { self.expiry(options.expires) };
+        if self.geo.checksums || expires != h.expires {
+            let bytes = n.to_ne_bytes();
+            let new = New { value: &bytes, expires, flags: h.flags };
+            self.update(guard, place, f, new, options.keep_ttl)?;
+        } else {
+            // One aligned store: a reader sees the old number or the new one.
+            word.store(n.cast_unsigned(), Release);
+            if !options.keep_ttl {
+                self.touch(f.bucket, f.slot);
+            }
+        }
+        Ok(n)
+    }
+
+    /// Removes `key`; `false` = it was not there.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`].
+    pub fn delete(&self, key: &[u8]) -> Result<bool> {
+        let place = self.place_for(key);
+        let guard = self.lock(place.shard)?;
+        let Some(f) = self.probe(place.head, place.tag, key) else { return Ok(false) };
+        Ok(self.delete_found(&guard, place.head, &f))
+    }
+
+    /// Removes the item with this number; `false` = no such item.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`].
+    pub fn delete_id(&self, id: ItemId) -> Result<bool> {
+        let id = id.0.get();
+        // The item may move to an overflow bucket between the look and the lock: a few looks, then it is gone.
+        for _ in 0..8 {
+            let Some((bucket, slot)) = self.place_of(id) else { return Ok(false) };
+            let guard = self.lock(self.shard_of(bucket))?;
+            if self.place_of(id) != Some((bucket, slot)) {
+                continue;
+            }
+            let off = entry::slot_off(self.slot(bucket, slot).load(Acquire));
+            let Some(header) = self.header_at(off).filter(|h| h.id == id && h.key_len > 0) else {
+                return Ok(false);
+            };
+            let head =
+                self.head_of(self.secret.hash(&entry::key(&self.region, off, self.entry_head, &header)));
+            return Ok(self.delete_found(&guard, head, &Found { bucket, slot, off, header }));
+        }
+        Ok(false)
+    }
+
+    fn delete_found(&self, guard: &ShardGuard<'_>, head: u64, f: &Found) -> bool {
+        let there = self.exists_for_users(&f.header);
+        self.remove(guard, head, f);
+        if f.header.flags & LEASE != 0 {
+            self.wake_fillers();
+        }
+        if there {
+            self.count(Counter::Deleted, 1);
+            self.note_change();
+        } else if f.header.flags & LEASE == 0 {
+            self.count(Counter::Expired, 1);
+        }
+        there
+    }
+
+    /// Runs one write under the shard's lock, again after room was made, until it ends. The closure gets the key's live
+    /// entry (placeholders included).
+    pub(super) fn write<T>(
+        &self,
+        place: &Place<'_>,
+        mut f: impl FnMut(&ShardGuard<'_>, Option<Found>) -> Result<T, Stop>,
+    ) -> Result<T> {
+        let mut room = Room::default();
+        loop {
+            let guard = self.lock(place.shard)?;
+            let mut found = self.probe(place.head, place.tag, place.key);
+            if let Some(dead) = found.filter(|f| !self.is_live(&f.header)) {
+                self.remove(&guard, place.head, &dead);
+                self.count(Counter::Expired, 1);
+                found = None;
+            }
+            let end = f(&guard, found);
+            drop(guard);
+            match end {
+                Ok(v) => {
+                    self.trim_if_much();
+                    return Ok(v);
+                }
+                Err(Stop::Failed(e)) => return Err(e),
+                Err(Stop::Short(short)) => room.make(self, short, found.map(|f| f.header.id))?,
+            }
+        }
+    }
+
+    /// A new key: everything is reserved and written before the one store that makes it visible.
+    pub(super) fn insert(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        new: &New<'_>,
+    ) -> Result<(), Stop> {
+        let id = self.claim_id(guard.no).ok_or(Short::Items)?;
+        let done = self.insert_as(guard, place, new, id);
+        if done.is_err() {
+            self.free_id(id, guard.no);
+        }
+        done
+    }
+
+    fn insert_as(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        new: &New<'_>,
+        id: u32,
+    ) -> Result<(), Stop> {
+        let blocks = self.blocks_for(new.value.len() as u64);
+        let vacancy = self.vacancy(place.head).ok_or(Short::Space(0))?;
+        if !self.take_blocks(guard, blocks) {
+            self.give_vacancy(guard, vacancy);
+            return Err(Short::Blocks(blocks).into());
+        }
+        let header = self.header_for(place, new, id);
+        let Ok(off) = span::alloc(&self.region, guard.no, guard.off, header.total(self.entry_head)) else {
+            self.give_blocks(guard, blocks);
+            self.give_vacancy(guard, vacancy);
+            return Err(Short::Space(header.total(self.entry_head)).into());
+        };
+        self.fill(off, &header, place.key, new.value);
+        self.reset_hits(id);
+        guard.add_used(1);
+        guard.note_expiry(new.expires);
+        self.publish(place.head, vacancy, entry::slot(place.tag, off), id, self.tick());
+        Ok(())
+    }
+
+    fn give_vacancy(&self, guard: &ShardGuard<'_>, vacancy: super::index::Vacancy) {
+        if let super::index::Vacancy::Overflow { new, .. } = vacancy {
+            self.give_overflow(guard.no, new);
+        }
+    }
+
+    /// An existing key gets a new value; its item number, flags and (if wished) expiry and LRU place stay.
+    fn update(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        f: &Found,
+        mut new: New<'_>,
+        keep_ttl: bool,
+    ) -> Result<(), Stop> {
+        new.flags = f.header.flags & UNGETTABLE;
+        if keep_ttl {
+            new.expires = f.header.expires;
+        }
+        self.replace(guard, place, f, &new)?;
+        if !keep_ttl {
+            self.touch(f.bucket, f.slot);
+        }
+        Ok(())
+    }
+
+    /// Copy-on-write: the slot changes from the old entry to the new one in one store.
+    pub(super) fn replace(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        f: &Found,
+        new: &New<'_>,
+    ) -> Result<(), Stop> {
+        let (old, now) = (self.blocks_for(f.header.value_len), self.blocks_for(new.value.len() as u64));
+        // As native's bitmap: more blocks than before must all be found beside the old ones.
+        let extra = if now > old { now } else { 0 };
+        if !self.take_blocks(guard, extra) {
+            return Err(Short::Blocks(extra).into());
+        }
+        let header = self.header_for(place, new, f.header.id);
+        let Ok(off) = span::alloc(&self.region, guard.no, guard.off, header.total(self.entry_head)) else {
+            self.give_blocks(guard, extra);
+            return Err(Short::Space(header.total(self.entry_head)).into());
+        };
+        self.fill(off, &header, place.key, new.value);
+        guard.note_expiry(new.expires);
+        self.slot(f.bucket, f.slot).store(entry::slot(place.tag, off), Release);
+        self.bump(place.head);
+        span::free(&self.region, guard.no, guard.off, f.off);
+        self.give_blocks(guard, old + extra - now);
+        Ok(())
+    }
+
+    /// Takes an entry out of the index, then its memory, number and blocks become free.
+    pub(super) fn remove(&self, guard: &ShardGuard<'_>, head: u64, f: &Found) {
+        self.unpublish(head, f.bucket, f.slot);
+        span::free(&self.region, guard.no, guard.off, f.off);
+        self.give_blocks(guard, self.blocks_for(f.header.value_len));
+        guard.add_used(-1);
+        self.free_id(f.header.id, guard.no);
+    }
+
+    /// Writes an entry into a block that the index does not reach.
+    fn fill(&self, off: u64, header: &Header, key: &[u8], value: &[u8]) {
+        // The version that retired this block's last entry is visible before any byte of the new one.
+        fence(Release);
+        entry::write(&self.region, off, self.geo.checksums.then_some(&self.secret), header, key, value);
+    }
+
+    fn header_for(&self, place: &Place<'_>, new: &New<'_>, id: u32) -> Header {
+        Header {
+            value_len: new.value.len() as u64,
+            key_len: place.key.len() as u64,
+            flags: new.flags,
+            generation: self.clear_gen() % entry::GENERATIONS,
+            id,
+            expires: new.expires,
+        }
+    }
+
+    fn new_value<'v>(&self, value: &'v [u8], options: &SetOptions) -> New<'v> {
+        let flags = if options.ungettable { UNGETTABLE } else { 0 };
+        New { value, expires: self.expiry(options.expires), flags }
+    }
+
+    /// An expiry as the entry keeps it.
+    pub(super) fn expiry(&self, e: Expires) -> u64 {
+        match e {
+            Expires::Never => 0,
+            Expires::In(secs) => clock::unix_secs().saturating_add(secs).clamp(1, entry::MAX_EXPIRES),
+            Expires::At(time) => time.clamp(1, entry::MAX_EXPIRES),
+        }
+    }
+
+    #[inline]
+    pub(super) fn place_for<'k>(&self, key: &'k [u8]) -> Place<'k> {
+        let hash = self.secret.hash(key);
+        let head = self.head_of(hash);
+        Place { key, head, tag: entry::tag_of(hash), shard: self.shard_of(head) }
+    }
+
+    /// Refuses keys and values outside of the limits.
+    pub(super) fn check_limits(&self, key: &[u8], value_len: usize) -> Result<()> {
+        let c = &self.config;
+        let blocks = self.blocks_for(value_len as u64);
+        let refused = if key.is_empty() {
+            Error::EmptyKey
+        } else if key.len() as u64 > c.max_key {
+            Error::KeyTooLong { len: key.len(), limit: c.max_key as usize }
+        } else if value_len == 0 {
+            Error::EmptyValue
+        } else if value_len as u64 > c.max_value || c.blocks.is_some_and(|b| blocks > b.count) {
+            Error::ValueTooLong { len: value_len as u64, limit: c.max_value }
+        } else {
+            return Ok(());
+        };
+        self.count(Counter::RejectedLimit, 1);
+        Err(refused)
+    }
+
+    #[inline]
+    fn note_change(&self) {
+        if self.config.last_modified {
+            self.region.word(header::LAST_MODIFIED).store(clock::unix_secs(), Relaxed);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Shared mappings.
+
+use std::{os::fd::AsRawFd, ptr::NonNull};
+
+use super::file::StoreFile;
+use crate::error::{Error, Result};
+
+/// One `mmap(MAP_SHARED)`, unmapped on drop.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping is plain memory without thread affinity; who reads and writes it does so by atomics (shm).
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+/// What the kernel is told about a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Advice {
+    /// Give the pages back; they read as zeros afterwards.
+    Remove,
+    /// Leave the range out of core dumps.
+    DontDump,
+}
+
+impl Mapping {
+    /// Reserves `len` bytes of zeros, shared with forked children. Memory is taken when touched.
+    pub(crate) fn anonymous(len: usize) -> Result<Self> {
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        Self::map(len, libc::PROT_READ | libc::PROT_WRITE, flags, -1)
+    }
+
+    /// Maps `len` bytes of a file from its start; beyond the end of the file nothing may be touched.
+    pub(crate) fn file(file: &StoreFile, len: usize) -> Result<Self> {
+        Self::map(
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_NORESERVE,
+            file.as_raw_fd(),
+        )
+    }
+
+    /// Scratch memory of this process alone, without malloc (whose locks a fork may have left locked).
+    pub(crate) fn scratch(len: usize) -> Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        Self::map(len.max(1), libc::PROT_READ | libc::PROT_WRITE, flags, -1)
+    }
+
+    fn map(len: usize, prot: libc::c_int, flags: libc::c_int, fd: libc::c_int) -> Result<Self> {
+        // SAFETY: no address is asked for, so no existing mapping is touched.
+        let p = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, fd, 0) };
+        if p == libc::MAP_FAILED {
+            return Err(Error::last_os("mmap"));
+        }
+        let start = NonNull::new(p.cast::<u8>()).ok_or_else(|| Error::last_os("mmap"))?;
+        Ok(Self { start, len })
+    }
+
+    /// First byte; aligned to a page.
+    #[inline]
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Length, bytes.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Advises the kernel about whole pages; `false` = it declined (which is never an error for the caller).
+    pub(crate) fn advise(&self, offset: usize, len: usize, advice: Advice) -> bool {
+        let Some(end) = offset.checked_add(len) else { return false };
+        if end > self.len || !offset.is_multiple_of(page_size()) {
+            return false;
+        }
+        let what = match advice {
+            Advice::Remove => libc::MADV_REMOVE,
+            Advice::DontDump => libc::MADV_DONTDUMP,
+        };
+        // SAFETY: the range lies in this mapping (checked above); every access to it is by atomics that may see zeros.
+        unsafe { libc::madvise(self.start.as_ptr().add(offset).cast(), len, what) == 0 }
+    }
+
+    /// Writes a range to the file and waits for it.
+    pub(crate) fn sync(&self, offset: usize, len: usize) -> Result<()> {
+        let len = len.min(self.len.saturating_sub(offset));
+        // SAFETY: the range lies in this mapping; msync does not change memory.
+        if unsafe { libc::msync(self.start.as_ptr().add(offset.min(self.len)).cast(), len, libc::MS_SYNC) }
+            != 0
+        {
+            return Err(Error::last_os("msync"));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: start and len are those of the mmap; the owner (shm's Region) hands out no reference that outlives it.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Bytes of a page.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: sysconf has no preconditions.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}

@@ -1,0 +1,9 @@
+//! The operating system: mappings, robust mutexes, clocks, files, process identity. The only system calls below
+//! the C surface.
+
+pub(crate) mod clock;
+pub(crate) mod file;
+pub(crate) mod futex;
+pub(crate) mod map;
+pub(crate) mod mutex;
+pub(crate) mod process;

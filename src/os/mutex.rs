@@ -1,0 +1,102 @@
+//! Robust, error-checking, process-shared mutexes that live in shared memory.
+
+use std::{mem::MaybeUninit, time::Duration};
+
+use super::clock;
+use crate::error::{Error, Result};
+
+/// Bytes that [`RobustMutex`] occupies (a 64-byte cell holds one on every libc we know).
+pub(crate) const MUTEX_SIZE: usize = size_of::<libc::pthread_mutex_t>();
+
+/// How a lock was obtained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Locked {
+    /// As usual.
+    Clean,
+    /// Its owner died; what it protects must be made whole, then [`RobustMutex::consistent`] called.
+    OwnerDied,
+}
+
+/// A pthread mutex at a fixed place in shared memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RobustMutex(*mut libc::pthread_mutex_t);
+
+impl RobustMutex {
+    /// # Safety
+    /// `at` must be aligned for a `pthread_mutex_t`, stay mapped while this value is used, and hold a mutex that
+    /// [`RobustMutex::init`] made (or be about to be initialised, by one process alone).
+    pub(crate) unsafe fn at(at: *mut u8) -> Self {
+        Self(at.cast())
+    }
+
+    /// Initialises the mutex, whatever bytes are there.
+    pub(crate) fn init(self) -> Result<()> {
+        let mut attr = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+        let a = attr.as_mut_ptr();
+        // SAFETY: `a` is valid for one attr, initialised by the first call; the mutex cell is ours (contract of `at`).
+        let rc = unsafe {
+            let mut rc = libc::pthread_mutexattr_init(a);
+            for f in [
+                libc::pthread_mutexattr_setpshared(a, libc::PTHREAD_PROCESS_SHARED),
+                libc::pthread_mutexattr_setrobust(a, libc::PTHREAD_MUTEX_ROBUST),
+                libc::pthread_mutexattr_settype(a, libc::PTHREAD_MUTEX_ERRORCHECK),
+            ] {
+                rc |= f;
+            }
+            self.0.cast::<u8>().write_bytes(0, MUTEX_SIZE);
+            rc |= libc::pthread_mutex_init(self.0, a);
+            libc::pthread_mutexattr_destroy(a);
+            rc
+        };
+        if rc == 0 { Ok(()) } else { Err(os("pthread_mutex_init", rc)) }
+    }
+
+    /// Locks, waiting up to `timeout` for a live owner.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], [`Error::WouldDeadlock`] when this thread holds it, [`Error::Damaged`].
+    #[inline]
+    pub(crate) fn lock(self, timeout: Duration) -> Result<Locked> {
+        // SAFETY: the cell holds an initialised mutex (contract of `at`).
+        let rc = unsafe { libc::pthread_mutex_trylock(self.0) };
+        match rc {
+            0 => Ok(Locked::Clean),
+            _ => self.lock_slow(rc, timeout),
+        }
+    }
+
+    #[cold]
+    fn lock_slow(self, first: libc::c_int, timeout: Duration) -> Result<Locked> {
+        let mut rc = first;
+        if rc == libc::EBUSY {
+            let deadline = clock::realtime_deadline(timeout);
+            // SAFETY: as in `lock`; the deadline is a valid timespec.
+            rc = unsafe { libc::pthread_mutex_timedlock(self.0, &raw const deadline) };
+        }
+        match rc {
+            0 => Ok(Locked::Clean),
+            libc::EOWNERDEAD => Ok(Locked::OwnerDied),
+            libc::ETIMEDOUT | libc::EBUSY => Err(Error::Timeout { waited: timeout }),
+            libc::EDEADLK => Err(Error::WouldDeadlock),
+            libc::ENOTRECOVERABLE => Err(Error::Damaged("a lock was given up by its recoverer")),
+            rc => Err(os("pthread_mutex_timedlock", rc)),
+        }
+    }
+
+    /// Declares the protected data whole again, after [`Locked::OwnerDied`].
+    pub(crate) fn consistent(self) {
+        // SAFETY: as in `lock`; an error (the mutex is not ours) changes nothing.
+        unsafe { libc::pthread_mutex_consistent(self.0) };
+    }
+
+    /// Unlocks. `false` = this thread did not hold it.
+    #[inline]
+    pub(crate) fn unlock(self) -> bool {
+        // SAFETY: as in `lock`; an error-checking mutex refuses a thread that is not its owner.
+        unsafe { libc::pthread_mutex_unlock(self.0) == 0 }
+    }
+}
+
+fn os(call: &'static str, rc: libc::c_int) -> Error {
+    Error::Os { call, source: std::io::Error::from_raw_os_error(rc) }
+}

@@ -1,0 +1,124 @@
+//! Who is running: threads as owners in shared memory, forks, randomness, the boot.
+
+use std::{
+    cell::Cell,
+    fs,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use super::map::page_size;
+
+/// A thread that owns something in shared memory: its id, and when it started (ids are used again).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner(u64);
+
+impl Owner {
+    /// The calling thread, asked for once per thread and fork.
+    pub(crate) fn me() -> Self {
+        thread_local! { static ME: Cell<(u32, u64)> = const { Cell::new((u32::MAX, 0)) } }
+        let forks = fork_count();
+        let (at, word) = ME.get();
+        if at == forks {
+            return Self(word);
+        }
+        // SAFETY: gettid has no preconditions.
+        let tid = unsafe { libc::syscall(libc::SYS_gettid) } as u32;
+        let word = u64::from(tid) << 32 | u64::from(start_time(tid).unwrap_or(1));
+        ME.set((forks, word));
+        Self(word)
+    }
+
+    /// As a word for shared memory; 0 = nobody.
+    pub(crate) fn to_word(self) -> u64 {
+        self.0
+    }
+
+    /// From a word of shared memory.
+    pub(crate) fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// Whether the thread is known to have ended. A thread of a PID namespace that we cannot see may look ended:
+    /// callers use this for counters and leases, never to take a lock away.
+    pub(crate) fn is_dead(self) -> bool {
+        let tid = (self.0 >> 32) as u32;
+        tid != 0 && start_time(tid) != Some(self.0 as u32)
+    }
+}
+
+/// Start time of a thread in clock ticks since boot (low 32 bits, never 0); `None` = no such thread, or a zombie.
+fn start_time(tid: u32) -> Option<u32> {
+    let stat = fs::read(format!("/proc/{tid}/stat")).ok()?;
+    // The name in parentheses may hold anything: fields are counted after the last ')'.
+    let after = stat.iter().rposition(|&b| b == b')')?;
+    let mut fields = stat.get(after + 2..)?.split(|&b| b == b' ');
+    let state = fields.next()?;
+    if matches!(state, b"Z" | b"X") {
+        return None;
+    }
+    let ticks: u64 = std::str::from_utf8(fields.nth(18)?).ok()?.parse().ok()?;
+    Some((ticks as u32).max(1))
+}
+
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// Changes in the child of every `fork` (also one by a bare system call, where the kernel wipes a page for us).
+#[inline]
+pub(crate) fn fork_count() -> u32 {
+    static PAGE: OnceLock<usize> = OnceLock::new();
+    let &page = PAGE.get_or_init(witness_page);
+    if page == 0 {
+        return FORKS.load(Ordering::Relaxed);
+    }
+    // SAFETY: the page stays mapped for the life of the process and is only accessed as atomics.
+    let witness = unsafe { AtomicU32::from_ptr(page as *mut u32) };
+    if witness.load(Ordering::Relaxed) == 0 {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+        witness.store(1, Ordering::Relaxed);
+    }
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// A page that reads 1 here and 0 in a child; 0 = the kernel has no MADV_WIPEONFORK, `pthread_atfork` counts then.
+fn witness_page() -> usize {
+    extern "C" fn count() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    let len = page_size();
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a fresh private mapping; advice and the handler's registration touch nothing else.
+    unsafe {
+        let p = libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        if p != libc::MAP_FAILED && libc::madvise(p, len, libc::MADV_WIPEONFORK) == 0 {
+            AtomicU32::from_ptr(p.cast()).store(1, Ordering::Relaxed);
+            return p as usize;
+        }
+        libc::pthread_atfork(None, None, Some(count));
+    }
+    0
+}
+
+/// Fills `words` with random bits of the kernel's.
+pub(crate) fn random_words(words: &mut [u64]) {
+    let len = size_of_val(words);
+    // SAFETY: the buffer has `len` bytes and any bits make a valid u64.
+    let got = unsafe { libc::getrandom(words.as_mut_ptr().cast(), len, 0) };
+    if usize::try_from(got) != Ok(len) {
+        // Before Linux 3.17 or under a strict seccomp filter: addresses and the clock are what is left.
+        for (i, w) in (0u64..).zip(words.iter_mut()) {
+            let t = super::clock::monotonic();
+            *w = (t.as_nanos() as u64 ^ (w as *const u64 as u64))
+                .wrapping_mul(0x9E37_79B9_7F4A_7C15 | (i << 1));
+        }
+    }
+}
+
+/// Identity of the running kernel, 0 when it is not told.
+pub(crate) fn boot_id() -> u64 {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let hex: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&hex, 16).unwrap_or(0)
+}

@@ -1,0 +1,69 @@
+//! Bits for recovery, in scratch memory of the recovering process: a death during recovery leaves nothing behind, and
+//! malloc (whose locks a fork may have left locked) is not needed.
+
+use super::{Region, span};
+use crate::{error::Result, os::map::Mapping};
+
+/// Bits, all clear at first.
+#[derive(Debug)]
+pub(crate) struct Bits {
+    map: Mapping,
+    len: u64,
+}
+
+impl Bits {
+    /// `len` clear bits.
+    pub(crate) fn new(len: u64) -> Result<Self> {
+        Ok(Self { map: Mapping::scratch(len.div_ceil(64) as usize * 8)?, len })
+    }
+
+    fn word(&self, bit: u64) -> Option<*mut u64> {
+        // SAFETY: bits below `len` lie in the mapping, which `new` made large enough.
+        (bit < self.len).then(|| unsafe { self.map.start().as_ptr().cast::<u64>().add((bit / 64) as usize) })
+    }
+
+    /// Whether the bit is set; outside = not.
+    pub(crate) fn get(&self, bit: u64) -> bool {
+        // SAFETY: in the mapping (`word`), which is private and borrowed.
+        self.word(bit).is_some_and(|w| unsafe { w.read() } >> (bit % 64) & 1 == 1)
+    }
+
+    /// Sets the bit; `false` = it was set already, or is outside.
+    pub(crate) fn set(&mut self, bit: u64) -> bool {
+        let Some(w) = self.word(bit) else { return false };
+        // SAFETY: as in `get`, and `self` is borrowed mutably.
+        unsafe {
+            let old = w.read();
+            w.write(old | 1 << (bit % 64));
+            old >> (bit % 64) & 1 == 0
+        }
+    }
+
+    /// Calls `f` with `len` bytes of scratch memory.
+    pub(crate) fn bytes<T>(len: usize, f: impl FnOnce(&mut [u8]) -> T) -> Result<T> {
+        let map = Mapping::scratch(len)?;
+        // SAFETY: fresh private zeros of at least `len` bytes, which nobody else refers to, mapped until after the call.
+        Ok(f(unsafe { std::slice::from_raw_parts_mut(map.start().as_ptr(), len) }))
+    }
+}
+
+/// A bit for each block of each span up to the frontier.
+#[derive(Debug)]
+pub(crate) struct Marks(Bits);
+
+impl Marks {
+    /// All clear.
+    pub(crate) fn new(r: &Region) -> Result<Self> {
+        Ok(Self(Bits::new(span::frontier(r) * span::MAX_BLOCKS)?))
+    }
+
+    /// Whether a block is marked.
+    pub(crate) fn get(&self, span: u64, index: u64) -> bool {
+        index < span::MAX_BLOCKS && self.0.get(span * span::MAX_BLOCKS + index)
+    }
+
+    /// Marks a block; `false` = it was marked already.
+    pub(crate) fn set(&mut self, span: u64, index: u64) -> bool {
+        index < span::MAX_BLOCKS && self.0.set(span * span::MAX_BLOCKS + index)
+    }
+}

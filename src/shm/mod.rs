@@ -1,0 +1,10 @@
+//! The region: the only raw memory of the crate. Other layers see offsets, atomics and copies, never pointers.
+
+mod copy;
+pub(crate) mod layout;
+pub(crate) mod marks;
+mod region;
+pub(crate) mod span;
+
+pub use region::Source;
+pub(crate) use region::{Region, sync};

@@ -1,0 +1,218 @@
+//! One mapped region: bounds-checked atomics and copies.
+
+use std::{
+    mem::MaybeUninit,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use super::{copy, layout::Layout};
+use crate::{
+    error::{Error, Result},
+    os::{
+        file::StoreFile,
+        map::{Advice, Mapping},
+        mutex::{MUTEX_SIZE, RobustMutex},
+    },
+};
+
+/// The atomics and fences that other layers use on region words.
+pub(crate) mod sync {
+    pub(crate) use std::sync::atomic::{
+        AtomicU32, AtomicU64,
+        Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+        fence,
+    };
+}
+
+/// A mapped region. All shared bytes are accessed as atomics or by [`copy`]; no reference to plain memory is made.
+#[derive(Debug)]
+pub(crate) struct Region {
+    map: Mapping,
+    layout: Layout,
+    file: Option<StoreFile>,
+}
+
+impl Region {
+    /// Wraps a mapping of at least `layout.end` bytes.
+    pub(crate) fn new(map: Mapping, layout: Layout, file: Option<StoreFile>) -> Result<Self> {
+        if (map.len() as u64) < layout.end {
+            return Err(Error::Damaged("the mapping is shorter than the layout"));
+        }
+        Ok(Self { map, layout, file })
+    }
+
+    /// Where everything lies.
+    #[inline]
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The store file, if any.
+    pub(crate) fn file(&self) -> Option<&StoreFile> {
+        self.file.as_ref()
+    }
+
+    /// Pointer to `len` bytes at `off`.
+    ///
+    /// # Panics
+    /// If they do not lie in the region: a caller's bug, or damage that a bounds check before should have caught.
+    #[inline]
+    fn at(&self, off: u64, len: u64, align: u64) -> *mut u8 {
+        let ok =
+            off.checked_add(len).is_some_and(|end| end <= self.map.len() as u64) && off & (align - 1) == 0;
+        assert!(ok, "offset {off} + {len} outside of the region");
+        // SAFETY: in bounds of the mapping, as just checked.
+        unsafe { self.map.start().as_ptr().add(off as usize) }
+    }
+
+    /// The word at `off`, a multiple of 8.
+    #[inline]
+    pub(crate) fn word(&self, off: u64) -> &AtomicU64 {
+        // SAFETY: in bounds and aligned (`at`); the mapping lives as long as `self`; all access to it is atomic.
+        unsafe { AtomicU64::from_ptr(self.at(off, 8, 8).cast()) }
+    }
+
+    /// The eight words of the cache line at `off`, a multiple of 64.
+    #[inline]
+    pub(crate) fn line(&self, off: u64) -> &[AtomicU64; 8] {
+        // SAFETY: as in `word`, for 64 bytes; an array of atomics has the layout of the words.
+        unsafe { &*self.at(off, 64, 64).cast::<[AtomicU64; 8]>() }
+    }
+
+    /// The half word at `off`, a multiple of 4. A half word and a word never share bytes in the layout.
+    #[inline]
+    pub(crate) fn half(&self, off: u64) -> &AtomicU32 {
+        // SAFETY: as in `word`.
+        unsafe { AtomicU32::from_ptr(self.at(off, 4, 4).cast()) }
+    }
+
+    /// The lock cell at `off`: one of the layout's, initialised when the region was made or opened first.
+    #[inline]
+    pub(crate) fn mutex(&self, off: u64) -> RobustMutex {
+        // SAFETY: in bounds and aligned; callers pass only the layout's lock cells, which `engine::open` initialises
+        // before it publishes the region, and nothing else writes there.
+        unsafe { RobustMutex::at(self.at(off, MUTEX_SIZE as u64, 8)) }
+    }
+
+    /// `len` bytes at `off` (a multiple of 8) as something to copy from.
+    #[inline]
+    pub(crate) fn source(&self, off: u64, len: usize) -> Source<'_> {
+        self.at(off, (len as u64).next_multiple_of(8), 8);
+        Source { region: self, off, len }
+    }
+
+    /// Copies `bytes` to `off` (a multiple of 8), into memory that the caller owns. The last word is zero-padded or keeps its rest.
+    #[inline]
+    pub(crate) fn write(&self, off: u64, bytes: &[u8]) {
+        let p = self.at(off, (bytes.len() as u64).next_multiple_of(8), 8);
+        // SAFETY: in bounds and aligned (`at`); the engine owns the block under its shard's lock.
+        unsafe { copy::store(bytes.as_ptr(), p, bytes.len()) };
+    }
+
+    /// Whether the bytes at `off` (a multiple of 8) equal `bytes`.
+    #[inline]
+    pub(crate) fn equals(&self, off: u64, bytes: &[u8]) -> bool {
+        let p = self.at(off, (bytes.len() as u64).next_multiple_of(8), 8).cast::<u64>();
+        let (chunks, tail) = bytes.as_chunks::<8>();
+        for (i, c) in chunks.iter().enumerate() {
+            // SAFETY: word `i` lies in the range checked by `at`.
+            let w = unsafe { AtomicU64::from_ptr(p.add(i)) }.load(Ordering::Relaxed);
+            if w != u64::from_ne_bytes(*c) {
+                return false;
+            }
+        }
+        if tail.is_empty() {
+            return true;
+        }
+        // SAFETY: the last, partial word lies in the range checked by `at` (rounded up to 8).
+        let w = unsafe { AtomicU64::from_ptr(p.add(chunks.len())) }.load(Ordering::Relaxed).to_ne_bytes();
+        w[..tail.len()] == *tail
+    }
+
+    /// Whether the `len` bytes at two offsets (multiples of 8) are the same.
+    pub(crate) fn same(&self, a: u64, b: u64, len: u64) -> bool {
+        let full = len / 8 * 8;
+        let words = (0..full)
+            .step_by(8)
+            .all(|i| self.word(a + i).load(Ordering::Relaxed) == self.word(b + i).load(Ordering::Relaxed));
+        words
+            && (full == len || {
+                let last = |off: u64| {
+                    self.word(off + full).load(Ordering::Relaxed).to_le() << (64 - (len - full) * 8)
+                };
+                last(a) == last(b)
+            })
+    }
+
+    /// Gives the pages of a range back; they read as zeros afterwards.
+    pub(crate) fn give_back(&self, off: u64, len: u64) -> bool {
+        self.map.advise(off as usize, len as usize, Advice::Remove)
+    }
+
+    /// Keeps the region out of core dumps.
+    pub(crate) fn keep_out_of_dumps(&self) {
+        self.map.advise(0, self.map.len(), Advice::DontDump);
+    }
+
+    /// Writes the first `len` bytes to the file and waits.
+    pub(crate) fn sync(&self, len: u64) -> Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        self.map.sync(0, len as usize)?;
+        file.fsync()
+    }
+}
+
+/// A value inside the region that a writer may be replacing: it can be copied, never borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    region: &'a Region,
+    off: u64,
+    len: usize,
+}
+
+impl Source<'_> {
+    /// Length, bytes.
+    #[must_use]
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "a value has at least one byte")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    fn copy_to(&self, dst: *mut u8) {
+        let p = self.region.at(self.off, (self.len as u64).next_multiple_of(8), 8);
+        // SAFETY: the source range was checked by `at`; the callers below pass a destination of `len` bytes.
+        unsafe { copy::load(p, dst, self.len) };
+    }
+
+    /// Copies into `dst`.
+    ///
+    /// # Panics
+    /// If the length of `dst` is not [`Source::len`].
+    #[inline]
+    pub fn copy_to_slice(&self, dst: &mut [u8]) {
+        assert_eq!(dst.len(), self.len, "the buffer has another length than the value");
+        self.copy_to(dst.as_mut_ptr());
+    }
+
+    /// Copies into `dst`; all of it is initialised afterwards.
+    ///
+    /// # Panics
+    /// If the length of `dst` is not [`Source::len`].
+    #[inline]
+    pub fn copy_to_uninit(&self, dst: &mut [MaybeUninit<u8>]) {
+        assert_eq!(dst.len(), self.len, "the buffer has another length than the value");
+        self.copy_to(dst.as_mut_ptr().cast());
+    }
+
+    /// Replaces the content of `dst`.
+    #[inline]
+    pub fn copy_to_vec(&self, dst: &mut Vec<u8>) {
+        dst.clear();
+        dst.reserve(self.len);
+        self.copy_to(dst.as_mut_ptr());
+        // SAFETY: `reserve` made room and `copy_to` has written `len` bytes.
+        unsafe { dst.set_len(self.len) };
+    }
+}
