@@ -228,6 +228,7 @@ impl Engine {
             lock_gen: region.word(header::LOCK_GEN).load(Relaxed),
             region: Arc::new(region),
             config,
+            backed: AtomicU64::new(0),
             may_punch,
             verify: false,
             notes,
