@@ -99,9 +99,14 @@ impl Engine {
             if StoreFile::open(path, false).is_ok_and(|now| now.id() != file.id()) {
                 continue;
             }
-            let alone = file.lock(USERS, Lock::Exclusive, false)?;
-            if !alone && !file.lock(USERS, Lock::Shared, false)? {
-                return Err(file::refused(path, "its users' lock is held by something else"));
+            let mut alone = file.lock(USERS, Lock::Exclusive, false)?;
+            while !alone && !file.lock(USERS, Lock::Shared, false)? {
+                // The last user has it to itself for a moment on its way out.
+                if std::time::Instant::now() > deadline {
+                    return Err(file::refused(path, "its users' lock is held by something else"));
+                }
+                std::thread::sleep(Duration::from_millis(1));
+                alone = file.lock(USERS, Lock::Exclusive, false)?;
             }
             let opened = Self::open_locked(path, file, config, alone);
             match opened {
