@@ -53,6 +53,8 @@ pub struct Engine {
     backed: AtomicU64,
     /// Whether free pages may be given back (never in tmpfs stores).
     may_punch: bool,
+    /// Forks seen when the region was opened: tells a child from who opened it.
+    forks: u32,
     /// Whether recovery checks checksums: on opening after a crash of the machine.
     verify: bool,
     /// What was noticed when the region was made, for the host's log.

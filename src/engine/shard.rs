@@ -87,8 +87,8 @@ impl Engine {
         }
     }
 
-    /// The lock itself, with recovery.
-    pub(super) fn lock_raw(&self, no: u64) -> Result<ShardGuard<'_>> {
+    /// The lock alone; the shard may have to be rebuilt.
+    pub(super) fn lock_as_is(&self, no: u64) -> Result<ShardGuard<'_>> {
         let off = self.shard_off(no);
         let mutex = self.region.mutex(off + shard::LOCK);
         let locked = self.acquire(mutex)?;
@@ -99,11 +99,17 @@ impl Engine {
             // The mark says it from here on, also if the rebuild is cut off.
             mutex.consistent();
         }
-        if guard.word(shard::DIRTY).load(Acquire) != 0 {
-            self.recover(&guard);
-        }
         if self.region.word(header::LOCK_GEN).load(Relaxed) != self.lock_gen {
             return Err(Error::Damaged("the store was opened anew by somebody who saw no user of it"));
+        }
+        Ok(guard)
+    }
+
+    /// The lock, of a shard that is whole.
+    pub(super) fn lock_raw(&self, no: u64) -> Result<ShardGuard<'_>> {
+        let guard = self.lock_as_is(no)?;
+        if guard.word(shard::DIRTY).load(Acquire) != 0 {
+            self.recover(&guard);
         }
         Ok(guard)
     }
