@@ -98,7 +98,20 @@ mod os;
 pub mod shm;
 
 pub use api::{Builder, Cache, Keys, Sweeper};
-pub use error::{Error, Result};
+pub use error::Result;
+
+/// ```
+/// use ucache::{Cache, Error};
+///
+/// let cache = Cache::builder("limited").items(10).max_value_bytes(1000).build()?;
+/// match cache.set("k", [0; 2000]) {
+///     Err(Error::ValueTooLong { len, limit }) => assert_eq!((len, limit), (2000, 1000)),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Error>(())
+/// ```
+#[doc(inline)]
+pub use error::Error;
 
 /// From a [`Duration`](std::time::Duration) it is that long from now, from a
 /// [`SystemTime`](std::time::SystemTime) it is that time; parts of a second are rounded up.

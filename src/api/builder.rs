@@ -319,7 +319,8 @@ impl Builder {
 
     /// Makes the cache.
     ///
-    /// Children forked from now on share it.
+    /// Children forked from now on share it. A cache is meant to be built once, not for every request: some hundred
+    /// bytes of its entry in this process's list of names stay when it goes.
     ///
     /// # Errors
     /// - [`Error::InvalidOption`] names a setting that is out of its range, and the range.

@@ -51,22 +51,25 @@ impl Cache {
     }
 
     /// [`get_or_set_with`](Cache::get_or_set_with) for a function that can fail. A failure is returned and stores
-    /// nothing; a waiter takes over.
+    /// nothing; a waiter takes over. `E` takes the cache's own errors in, as [`std::io::Error`] and
+    /// `Box<dyn std::error::Error>` do.
     ///
     /// # Errors
     /// Those of `fill` and of [`get_or_set_with`](Cache::get_or_set_with).
     ///
     /// ```
-    /// use std::{error::Error, fs};
+    /// use std::{fs, io};
     ///
-    /// # fn main() -> Result<(), Box<dyn Error>> {
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let cache = ucache::Cache::builder("get_or_try_set_with").items(10).build()?;
+    /// let load = |path: &str| -> io::Result<Vec<u8>> {
+    ///     cache.get_or_try_set_with(path, |path| fs::read(path))
+    /// };
     ///
-    /// let read = |path: &str| fs::read(path).map_err(Box::<dyn Error>::from);
-    /// assert!(cache.get_or_try_set_with("/no/such/file", read).is_err());
+    /// assert_eq!(load("/no/such/file").unwrap_err().kind(), io::ErrorKind::NotFound);
     /// assert!(!cache.contains("/no/such/file"));
     ///
-    /// let name = cache.get_or_try_set_with("/proc/self/comm", read)?;
+    /// assert_eq!(load("/proc/self/comm")?, fs::read("/proc/self/comm")?);
     /// assert!(cache.contains("/proc/self/comm"));
     /// # Ok(())
     /// # }
