@@ -146,6 +146,7 @@ fn no_room(error: &Error) -> bool {
             | Error::Full { .. }
             | Error::OutOfBlocks { .. }
             | Error::NoSpace { .. }
+            | Error::Exists
             | Error::Timeout { .. }
     )
 }
