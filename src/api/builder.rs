@@ -226,8 +226,11 @@ impl Builder {
     /// Keeps the cache in this file, which is created if it is missing and opened with its content if it exists.
     ///
     /// Other processes join with [`Cache::attach`], with the same `store` in their own builder, or through uWSGI and
-    /// C. The file must be on a local filesystem. Its limits may change from one opening to the next as long as nobody
-    /// else has it open.
+    /// C. The file must be on a local filesystem.
+    ///
+    /// [`items`](Builder::items) and [`purge_lru`](Builder::purge_lru) decide how the file is laid out: a file made with
+    /// others is refused. The other settings may change from one opening to the next; those of the first of several
+    /// processes are in force.
     ///
     /// ```
     /// use ucache::Cache;

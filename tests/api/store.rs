@@ -90,15 +90,29 @@ fn what_is_no_store_is_refused_and_left_alone() {
 #[test]
 fn limits_change_from_one_opening_to_the_next() {
     let (_dir, path) = store();
-    let small = builder().items(2).store(&path).build().unwrap();
-    small.set("a", "1").unwrap();
-    small.set("b", "2").unwrap();
-    assert!(matches!(small.set("c", "3"), Err(Error::Full { limit: 2 })));
+    let small = builder().max_value_bytes(4).store(&path).build().unwrap();
+    small.set("a", "1234").unwrap();
+    assert!(matches!(small.set("b", "12345"), Err(Error::ValueTooLong { len: 5, limit: 4 })));
     drop(small);
-    let large = builder().items(3).store(&path).build().unwrap();
-    assert_eq!(large.get("a").unwrap(), Some(b"1".to_vec()));
-    assert!(large.set("c", "3").unwrap());
-    assert!(matches!(large.set("d", "4"), Err(Error::Full { limit: 3 })));
+    let large = builder().max_value_bytes(5).math_initial(10).store(&path).build().unwrap();
+    assert_eq!(large.get("a").unwrap(), Some(b"1234".to_vec()));
+    assert!(large.set("b", "12345").unwrap());
+    assert_eq!(large.incr("n", 1).unwrap(), 11);
+}
+
+#[test]
+fn another_layout_is_refused_with_both_values() {
+    let (_dir, path) = store();
+    builder().items(20).store(&path).build().unwrap().set("k", "v").unwrap();
+    let other_items = builder().items(30).store(&path).build().unwrap_err();
+    let text = other_items.to_string();
+    assert!(
+        matches!(other_items, Error::Store { .. }) && text.contains("20") && text.contains("30"),
+        "{text}"
+    );
+    let other_order = builder().items(20).purge_lru(true).store(&path).build().unwrap_err();
+    assert!(matches!(other_order, Error::Store { .. }), "{other_order}");
+    assert!(Cache::attach(&path).unwrap().contains("k"), "left as it was");
 }
 
 #[test]
