@@ -90,13 +90,13 @@ fn what_is_no_store_is_refused_and_left_alone() {
 #[test]
 fn limits_change_from_one_opening_to_the_next() {
     let (_dir, path) = store();
-    let small = builder().max_value_bytes(4).store(&path).build().unwrap();
-    small.set("a", "1234").unwrap();
-    assert!(matches!(small.set("b", "12345"), Err(Error::ValueTooLong { len: 5, limit: 4 })));
+    let small = builder().max_value_bytes(8).store(&path).build().unwrap();
+    small.set("a", "12345678").unwrap();
+    assert!(matches!(small.set("b", "123456789"), Err(Error::ValueTooLong { len: 9, limit: 8 })));
     drop(small);
-    let large = builder().max_value_bytes(5).math_initial(10).store(&path).build().unwrap();
-    assert_eq!(large.get("a").unwrap(), Some(b"1234".to_vec()));
-    assert!(large.set("b", "12345").unwrap());
+    let large = builder().max_value_bytes(9).math_initial(10).store(&path).build().unwrap();
+    assert_eq!(large.get("a").unwrap(), Some(b"12345678".to_vec()));
+    assert!(large.set("b", "123456789").unwrap());
     assert_eq!(large.incr("n", 1).unwrap(), 11);
 }
 
