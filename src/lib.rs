@@ -84,9 +84,9 @@
 //! # Threads, forks, signals
 //!
 //! A [`Cache`] is `Send`, `Sync` and cheap to clone. Forking is allowed at any time, from programs with threads too:
-//! nothing that a child needs can be inherited locked. A call from a signal handler that interrupted a write of the same
-//! cache gets [`Error::WouldDeadlock`]. Nothing here is async: reads do not block, writes hold a lock for microseconds,
-//! [`Cache::get_or_set_with`] blocks as its function does.
+//! nothing that a child needs can be inherited locked. Signal handlers are no place for a cache (calls allocate), but one
+//! that comes back to a cache it interrupted gets [`Error::WouldDeadlock`] instead of a deadlock. Nothing here is async:
+//! reads do not block, writes hold a lock for microseconds, [`Cache::get_or_set_with`] blocks as its function does.
 #![cfg_attr(not(test), warn(clippy::disallowed_macros))]
 
 mod api;
@@ -98,8 +98,21 @@ mod os;
 pub mod shm;
 
 pub use api::{Builder, Cache, Keys, Sweeper};
+/// What cache calls return.
+///
+/// ```
+/// fn visits(cache: &ucache::Cache) -> ucache::Result<i64> {
+///     Ok(cache.get_int("visits")?.unwrap_or(0))
+/// }
+/// # let cache = ucache::Cache::builder("result").items(10).build()?;
+/// # assert_eq!(visits(&cache)?, 0);
+/// # Ok::<(), ucache::Error>(())
+/// ```
+#[doc(inline)]
 pub use error::Result;
 
+/// What cache calls fail with.
+///
 /// ```
 /// use ucache::{Cache, Error};
 ///
@@ -113,6 +126,8 @@ pub use error::Result;
 #[doc(inline)]
 pub use error::Error;
 
+/// The end of an item's life.
+///
 /// From a [`Duration`](std::time::Duration) it is that long from now, from a
 /// [`SystemTime`](std::time::SystemTime) it is that time; parts of a second are rounded up.
 ///
@@ -125,7 +140,7 @@ pub use error::Error;
 /// ```
 #[doc(inline)]
 pub use engine::Expires;
-/// From [`Cache::stats`].
+/// A cache's figures, from [`Cache::stats`].
 ///
 /// ```
 /// let stats = ucache::Cache::builder("empty").items(10).build()?.stats();
@@ -134,7 +149,7 @@ pub use engine::Expires;
 /// ```
 #[doc(inline)]
 pub use engine::Stats;
-/// From [`Cache::update`].
+/// The outcome of [`Cache::update`].
 ///
 /// ```
 /// use ucache::Stored;

@@ -8,6 +8,7 @@ use crate::{engine::Sink, shm::Source};
 pub(super) struct VecSink(pub(super) Vec<u8>);
 
 impl Sink for VecSink {
+    #[inline]
     fn take(&mut self, src: &Source<'_>) -> bool {
         self.0.clear();
         if self.0.try_reserve_exact(src.len()).is_err() {
@@ -25,6 +26,7 @@ pub(super) struct SliceSink<'a> {
 }
 
 impl Sink for SliceSink<'_> {
+    #[inline]
     fn take(&mut self, src: &Source<'_>) -> bool {
         self.len = src.len();
         let Some(dst) = self.buffer.get_mut(..self.len) else { return false };
@@ -41,6 +43,7 @@ pub(super) struct IntSink {
 }
 
 impl Sink for IntSink {
+    #[inline]
     fn take(&mut self, src: &Source<'_>) -> bool {
         self.len = src.len();
         if self.len == self.bytes.len() {

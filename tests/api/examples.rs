@@ -4,10 +4,9 @@ use std::{env, process::Command};
 
 /// Runs an example and returns its output.
 fn run(name: &str) -> String {
-    let cargo = env::var_os("CARGO").expect("run this with `cargo test`, which tells where cargo is");
     let target = env::current_exe().expect("the path of this test");
     let target = target.ancestors().nth(3).expect("<target>/<profile>/deps/<test>");
-    let mut command = Command::new(cargo);
+    let mut command = Command::new(env!("CARGO"));
     command.args(["run", "--quiet", "--offline", "--example", name, "--manifest-path"]);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).arg("--target-dir").arg(target);
     let output = command.output().expect("cargo starts");
