@@ -11,7 +11,7 @@ use std::{
 
 use ucache::{Cache, Error, Expires};
 
-use super::{LONG, builder, cache, meet, process};
+use super::{LONG, builder, cache, eventually, meet, process};
 
 /// Waits for others as long as a test may take, and never takes a turn from the living.
 fn patient(cache: &Cache) -> Cache {
@@ -106,6 +106,23 @@ fn of_four_processes_one_fills() {
     });
     assert!(good);
     assert_eq!(cache.get_int("calls").unwrap(), Some(20));
+}
+
+#[test]
+fn a_fill_is_a_miss_for_each_caller_and_a_hit_for_who_waited() {
+    let cache = patient(&builder().last_modified(true).build().unwrap());
+    thread::scope(|scope| {
+        cache.get_or_set_with("k", |_| {
+            scope.spawn(|| cache.get_or_set_with("k", fill_never));
+            eventually("the other caller", || cache.stats().misses == 2);
+            thread::sleep(Duration::from_millis(100)); // it looks some times more
+            "v"
+        })
+    })
+    .unwrap();
+    let stats = cache.stats();
+    assert_eq!((stats.hits, stats.misses, stats.stored), (1, 2, 1));
+    assert!(stats.last_modified > 0);
 }
 
 #[test]
