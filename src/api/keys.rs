@@ -21,12 +21,11 @@ use crate::engine::{Cursor, Engine};
 pub struct Keys {
     engine: Arc<Engine>,
     cursor: Cursor,
-    done: bool,
 }
 
 impl Keys {
     pub(super) fn new(cache: &Cache) -> Self {
-        Self { engine: Arc::clone(&cache.engine), cursor: Cursor::default(), done: false }
+        Self { engine: Arc::clone(&cache.engine), cursor: Cursor::default() }
     }
 }
 
@@ -34,17 +33,16 @@ impl Iterator for Keys {
     type Item = Vec<u8>;
 
     fn next(&mut self) -> Option<Vec<u8>> {
-        while !self.done {
-            match self.engine.walk(&mut self.cursor) {
-                Some(item) if item.ungettable => {}
-                Some(item) => return Some(item.key),
-                None => self.done = true,
+        loop {
+            let item = self.engine.walk(&mut self.cursor)?;
+            if !item.ungettable {
+                return Some(item.key);
             }
         }
-        None
     }
 }
 
+// A cursor at its end stays there.
 impl FusedIterator for Keys {}
 
 impl fmt::Debug for Keys {

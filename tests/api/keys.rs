@@ -4,6 +4,8 @@ use std::{
     thread,
 };
 
+use ucache::engine::{Engine, Expires, Mode, SetOptions};
+
 use super::{builder, cache, eventually, process::Child};
 
 #[test]
@@ -28,6 +30,22 @@ fn an_empty_walk_stays_at_its_end() {
     cache.set("k", "v").unwrap();
     assert_eq!(keys.next(), None);
     assert_eq!(cache.keys().count(), 1);
+}
+
+#[test]
+fn what_readers_may_not_see_is_no_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = builder().store(dir.path().join("store")).build().unwrap();
+    cache.set("k", "v").unwrap();
+    // uWSGI's UNGETTABLE: items for the server's own use, which a C program can store.
+    let c = Engine::attach(&dir.path().join("store")).unwrap();
+    let hidden = SetOptions { mode: Mode::Add, expires: Expires::Never, keep_ttl: false, ungettable: true };
+    c.set(b"hidden", b"v", &hidden).unwrap();
+
+    assert_eq!(cache.keys().collect::<Vec<_>>(), [b"k"]);
+    assert_eq!(cache.get("hidden").unwrap(), None);
+    assert_eq!(cache.get_or_set_with("hidden", |_| "computed").unwrap(), b"computed");
+    assert_eq!(cache.get("hidden").unwrap(), None, "it still belongs to who stored it");
 }
 
 #[test]
