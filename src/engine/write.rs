@@ -394,7 +394,7 @@ impl Engine {
     }
 
     #[inline]
-    fn note_change(&self) {
+    pub(super) fn note_change(&self) {
         if self.config.last_modified {
             self.region.word(header::LAST_MODIFIED).store(clock::unix_secs(), Relaxed);
         }
