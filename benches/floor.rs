@@ -135,7 +135,9 @@ fn compare(count: u32) {
         }));
         ours[0].push(engine_gets(&engine, &order));
         bare[1].push(time(&order, |n| floor.update(&key(n), &[b'w'; VALUE])));
-        ours[1].push(time(&order, |n| drop(engine.set(&key(n), &[b'w'; VALUE], &UPDATE).expect("set"))));
+        ours[1].push(time(&order, |n| {
+            engine.set(&key(n), &[b'w'; VALUE], &UPDATE).expect("set");
+        }));
     }
     line(&format!("get, {count} keys"), &bare[0], &ours[0], 1.5);
     line(&format!("update, {count} keys"), &bare[1], &ours[1], 3.0);

@@ -278,6 +278,47 @@ fn survivors_repair_at_once() {
     assert!(dead > 20, "only {dead} kills hit a lock holder");
 }
 
+/// What a dead writer had reserved is not missing elsewhere: in a cache of many shards with one free item, a store in
+/// whatever shard finds it.
+#[test]
+fn a_dead_writer_keeps_no_item() {
+    let _alone = alone();
+    const ITEMS: u32 = 6000;
+    let engine = Engine::create(&Config::new("many", u64::from(ITEMS))).expect("a cache");
+    assert!(engine.stats().shards > 1, "one shard shows nothing");
+    for n in 1..ITEMS {
+        engine.set(&n.to_le_bytes(), b"x", &ADD).expect("set");
+    }
+    for (name, operation) in [
+        ("insert", (|e: &Engine| drop(e.set(b"x", NEW, &ADD))) as fn(&Engine)),
+        ("delete", |e: &Engine| drop(e.delete(b"x"))),
+    ] {
+        let prepare = || {
+            engine.delete(b"x").expect("delete");
+            if name == "delete" {
+                engine.set(b"x", OLD, &ADD).expect("set");
+            }
+        };
+        prepare();
+        let steps = length(|| operation(&engine));
+        for kill in 0..3 * KILLS {
+            prepare();
+            let mut stepped = Stepped::new(|| operation(&engine));
+            let target = steps * kill / (3 * KILLS) + fastrand::u64(0..=steps / (3 * KILLS));
+            while stepped.steps < target && stepped.step() {}
+            let at = format!("{name}: killed after {} of {steps}", stepped.steps);
+            stepped.kill();
+            // Readers do not repair: this only tells how many items there may be.
+            let there = engine.exists(b"x").is_some();
+            let other = format!("other {kill}");
+            let stored = engine.set(other.as_bytes(), b"x", &ADD);
+            assert_eq!(stored.is_ok(), !there, "{at}: x is there: {there}, but {stored:?}");
+            engine.delete(other.as_bytes()).expect("delete");
+        }
+        engine.delete(b"x").expect("delete");
+    }
+}
+
 #[test]
 fn a_dying_repair_is_done_again() {
     let _alone = alone();

@@ -1,84 +1,20 @@
-//! Store files: what was acknowledged is there again, whoever opens it, however the last user ended; what cannot be
-//! used is refused and left as it was.
+//! Store files: what was acknowledged is there again, whoever opens it, however the last user ended.
 
-#[path = "support/engine_audit.rs"]
-mod engine_audit;
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
-#[path = "support/engine_rig.rs"]
-mod engine_rig;
-#[path = "support/engine_shared.rs"]
-mod engine_shared;
+#[path = "support/engine_store.rs"]
+mod engine_store;
 #[path = "support/engine_value.rs"]
 mod engine_value;
-#[path = "support/engine_worker.rs"]
-mod engine_worker;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering::SeqCst},
-    time::Duration,
-};
+use std::{fs, path::Path, sync::atomic::Ordering::SeqCst, time::Duration};
 
-use engine_proc::{Child, Scratch, in_children, say, wait_for};
-use engine_rig::{ADD, UPDATE};
-use engine_value::Stamp;
-use nix::sys::{
-    resource::{Resource, setrlimit},
-    signal::{SigHandler, Signal, signal},
-};
-use tempfile::TempDir;
+use engine_proc::{Child, Scratch, in_children, wait_for};
+use engine_store::{ADD, KEYS, UPDATE, assert_filled, config, fill, len, place, put, refused, seq};
 use ucache::{
-    Error, Result,
-    engine::{Blocks, Config, Engine, Expires, Math, SetOptions, Store, Stored, Touch},
+    Error,
+    engine::{Blocks, Config, Engine, Expires, Math, SetOptions, Touch},
 };
-
-const KEYS: u32 = 300;
-
-fn place() -> (TempDir, PathBuf) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("store");
-    (dir, path)
-}
-
-fn config(path: &Path) -> Config {
-    let mut config = Config::new("stored", 2000);
-    config.max_value = 200_000;
-    config.store = Some(Store { path: path.to_owned(), delete_unusable: false });
-    config
-}
-
-fn len(key: u32) -> usize {
-    if key % 100 == 99 { 150_000 } else { 16 + usize::try_from(key).expect("small") * 7 }
-}
-
-fn put(engine: &Engine, key: u32, seq: u32) -> Result<Stored> {
-    let (mut name, mut value) = (Vec::new(), Vec::new());
-    engine_value::key_bytes(key, &mut name);
-    engine_value::write(Stamp { key, writer: 1, seq }, len(key), &mut value);
-    engine.set(&name, &value, &UPDATE)
-}
-
-/// The sequence number of `key`; its value must be whole and its own.
-fn seq(engine: &Engine, key: u32) -> Option<u32> {
-    let mut name = Vec::new();
-    engine_value::key_bytes(key, &mut name);
-    let (_, value) = engine_value::get(engine, &name, Touch::No).expect("get")?;
-    Some(engine_value::read(key, &value).unwrap_or_else(|fault| panic!("key {key}: {fault:?}")).seq)
-}
-
-fn fill(engine: &Engine, seq: u32) {
-    for key in 0..KEYS {
-        put(engine, key, seq).expect("set");
-    }
-}
-
-fn assert_filled(engine: &Engine, with: u32) {
-    for key in 0..KEYS {
-        assert_eq!(seq(engine, key), Some(with), "key {key}");
-    }
-}
 
 #[test]
 fn another_process_finds_everything() {
@@ -209,7 +145,7 @@ fn everything_acknowledged_survives_the_death_of_all_users() {
         assert_books(&engine, &books, &format!("round {round}"));
         assert_eq!(
             engine.stats().items,
-            u64::try_from(engine_audit::all_items(&engine).len()).expect("a length")
+            u64::try_from(engine_value::all_items(&engine).len()).expect("a length")
         );
     }
     let engine = Engine::attach(&path).expect("a store closed cleanly");
@@ -235,18 +171,6 @@ fn a_copy_of_a_store_in_use_opens_and_is_never_wrong() {
     }
     workers.into_iter().for_each(|child| assert!(child.kill()));
     assert!(found > 0, "no copy held any item");
-}
-
-fn refused(result: Result<Arc<Engine>>, words: &[&str]) {
-    match result {
-        Err(error @ Error::Store { .. }) => {
-            let text = error.to_string();
-            for word in words {
-                assert!(text.contains(word), "{text:?} does not say {word:?}");
-            }
-        }
-        other => panic!("should be refused: {other:?}"),
-    }
 }
 
 #[test]
@@ -298,97 +222,6 @@ fn blocks_are_counted_anew_at_every_opening() {
     }
 }
 
-/// What is no store of ours is refused, stays as it is byte for byte, and gives way only on request.
-#[test]
-fn foreign_files_are_refused_untouched() {
-    let (dir, path) = place();
-    drop(Engine::create(&config(&path)).expect("a store"));
-    let whole = fs::read(&path).expect("read");
-    let mut rng = fastrand::Rng::with_seed(1);
-    let mut files: Vec<Vec<u8>> = vec![b"x".to_vec(), vec![0; 4096], vec![0; 1 << 20], vec![0xff; 70_000]];
-    files.push((0..200_000).map(|_| rng.u8(..)).collect());
-    files.push(whole.iter().map(|byte| !byte).collect());
-    for part in [1, 7, 63, 64, 100, 4095, 4096, 4097, whole.len() / 2, whole.len() - 1] {
-        files.push(whole[..part].to_vec());
-    }
-    for (n, bytes) in files.iter().enumerate() {
-        let path = dir.path().join(format!("file {n}"));
-        fs::write(&path, bytes).expect("write");
-        for result in [Engine::create(&config(&path)), Engine::attach(&path)] {
-            refused(result, &[]);
-            assert!(fs::read(&path).expect("read") == *bytes, "file {n} ({} bytes) was changed", bytes.len());
-        }
-        let mut replace = config(&path);
-        replace.store = Some(Store { path: path.clone(), delete_unusable: true });
-        let engine = Engine::create(&replace).expect("a fresh store in its place");
-        fill(&engine, 3);
-        assert_filled(&engine, 3);
-    }
-}
-
-#[test]
-fn unusable_paths_are_errors() {
-    let (dir, path) = place();
-    assert!(Engine::attach(&path).is_err(), "nothing there");
-    assert!(!path.exists(), "attaching makes no file");
-    assert!(Engine::create(&config(dir.path())).is_err(), "a directory");
-    assert!(Engine::create(&config(Path::new("/dev/null"))).is_err(), "a device");
-    assert!(Engine::create(&config(&dir.path().join("no/such/place"))).is_err(), "no directory");
-    let pipe = dir.path().join("pipe");
-    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
-    assert!(Engine::attach(&pipe).is_err(), "a pipe must not be waited for");
-}
-
-/// Any single byte that changed on disk: refused, or opened with every value right or gone.
-#[test]
-fn changed_bytes_never_become_wrong_values() {
-    let (dir, path) = place();
-    {
-        let mut small = config(&path);
-        small.capacity = 64;
-        let engine = Engine::create(&small).expect("a store");
-        (0..40).for_each(|key| drop(put(&engine, key, 5).expect("set")));
-        engine.sync().expect("sync");
-    }
-    let whole = fs::read(&path).expect("read");
-    let used: Vec<usize> = (0..whole.len()).filter(|&at| whole[at] != 0).collect();
-    let mut rng = fastrand::Rng::new();
-    let copy = dir.path().join("copy");
-    let (mut opened, mut kept) = (0_u64, 0_u64);
-    for round in 0..1500 {
-        let mut bytes = whole.clone();
-        let at = match round {
-            0..400 => round,
-            _ if rng.u8(0..8) == 0 => rng.usize(0..whole.len()),
-            _ => used[rng.usize(0..used.len())],
-        };
-        bytes[at] ^= 1 << rng.u8(0..8);
-        fs::write(&copy, &bytes).expect("write");
-        match Engine::attach(&copy) {
-            Ok(engine) => {
-                opened += 1;
-                let right = |key| {
-                    seq(&engine, key).is_some_and(|seq| {
-                        assert_eq!(seq, 5, "byte {at}: key {key}");
-                        true
-                    })
-                };
-                kept += u64::try_from((0..40).filter(|&key| right(key)).count()).expect("few");
-                let wide = put(&engine, 39, 6);
-                assert!(wide.is_ok(), "byte {at}: {wide:?}");
-            }
-            Err(_) => assert!(fs::read(&copy).expect("read") == bytes, "byte {at}: refused, but changed"),
-        }
-        fs::remove_file(&copy).expect("remove");
-    }
-    say(&format!("{opened} of 1500 damaged files opened, with {kept} of {} items", opened * 40));
-    assert!(
-        kept * 1000 >= opened * 40 * 950,
-        "one bit must not cost more than a few items: {kept} of {}",
-        opened * 40
-    );
-}
-
 #[test]
 fn eight_processes_open_a_new_store_at_once() {
     let (dir, _) = place();
@@ -431,43 +264,4 @@ fn open_and_close_race() {
     let engine = Engine::attach(&path).expect("the store");
     (0..6).for_each(|key| assert_eq!(seq(&engine, key), Some(60)));
     assert!(!engine.stats().last_unclean, "all were closed cleanly");
-}
-
-/// No more disk (here: a limit on the file's size) is an error for the one store, and no end of the cache.
-#[test]
-fn no_space_is_an_error_and_the_cache_goes_on() {
-    let (_dir, path) = place();
-    Child::fork(|| {
-        // SAFETY: ignoring a signal installs no handler.
-        unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.expect("signal");
-        let mut large = config(&path);
-        large.capacity = 4000;
-        let engine = Engine::create(&large).expect("a store");
-        let limit = fs::metadata(&path).expect("stat").len() + (6 << 20);
-        setrlimit(Resource::RLIMIT_FSIZE, limit, limit).expect("setrlimit");
-        let value = vec![7; 50_000];
-        let full =
-            (0..4000).find_map(|n| engine.set(format!("{n}").as_bytes(), &value, &ADD).err().map(|e| (n, e)));
-        let (stored, error) = full.expect("200 MB do not fit into 6");
-        assert!(matches!(error, Error::NoSpace { .. }), "{error:?}");
-        assert!(engine.stats().no_space > 0);
-        assert!(stored > 20, "{stored} values of 50,000 bytes in 6 MB");
-        let read = |n: u32| engine_value::get(&engine, format!("{n}").as_bytes(), Touch::No).expect("get");
-        assert!(
-            (0..stored).all(|n| read(n).is_some_and(|(_, bytes)| bytes == value)),
-            "what was stored stays"
-        );
-        for n in 0..stored / 2 {
-            assert!(engine.delete(format!("{n}").as_bytes()).expect("delete"));
-        }
-        for n in 0..stored / 3 {
-            engine.set(format!("again {n}").as_bytes(), &value, &ADD).expect("the place of what was deleted");
-        }
-    })
-    .join();
-    Child::fork(|| {
-        let engine = Engine::attach(&path).expect("the store");
-        engine.set(b"and on", &[1; 60_000], &UPDATE).expect("without the limit");
-    })
-    .join();
 }

@@ -10,7 +10,7 @@ use ucache::{
 };
 
 use super::{
-    naive::{Answer, Entry, How, Naive, When},
+    naive::{Answer, Counters, Entry, How, Naive, When},
     ops::{FillEnd, Key, Len, Op},
 };
 use crate::engine_value::{self, Bytes};
@@ -64,8 +64,7 @@ impl Run {
             self.compare();
         }
         self.walk();
-        self.engine.sweep().expect("sweep");
-        self.naive.dead.clear();
+        assert_eq!(self.engine.sweep().expect("sweep"), self.naive.sweep(), "the last sweep");
         self.compare();
     }
 
@@ -123,7 +122,7 @@ impl Run {
             Op::GetCounted { key } => self.get_counted(key),
             Op::Exists { key } => {
                 let key = self.key(key);
-                assert_eq!(self.engine.exists(&key).is_some(), self.naive.position(&key).is_some(), "exists");
+                assert_eq!(self.engine.exists(&key).is_some(), self.naive.find(&key).is_some(), "exists");
             }
             Op::Delete { key } => {
                 let key = self.key(key);
@@ -135,7 +134,7 @@ impl Run {
                 self.engine.clear().expect("clear");
                 self.naive.clear();
             }
-            Op::Sweep => self.sweep(),
+            Op::Sweep => assert_eq!(self.engine.sweep().expect("sweep"), self.naive.sweep(), "sweep"),
             Op::Walk => self.walk(),
             Op::Fill { key, len, end } => self.fill(key, len, end),
         }
@@ -182,93 +181,62 @@ impl Run {
         assert!(!self.engine.delete_id(ItemId(id)).expect("delete_id"), "an item beyond the capacity");
     }
 
-    fn sweep(&mut self) {
-        let swept = self.engine.sweep().expect("sweep");
-        let most = u64::try_from(self.naive.dead.len()).expect("a length");
-        assert!(swept <= most, "swept {swept} items, {most} had expired");
-        self.naive.dead.clear();
-    }
-
+    /// A fill from its begin to its end.
     fn fill(&mut self, key: Key, len: Len, end: FillEnd) {
         let Key::Of(_) = key else { return };
         let key = self.key(key);
         let (lease, patience) = (Duration::from_secs(3600), Duration::ZERO);
         let mut sink = Bytes::default();
         let begun = self.engine.begin_fill(&key, lease, patience, &mut sink);
-        let seen = self.naive.position(&key).is_some_and(|at| !self.naive.items[at].ungettable);
-        if seen {
+        if let Some(entry) = self.naive.read(&key, true, false) {
             let Ok(Fill::Hit(meta)) = begun else { panic!("begin_fill of a stored key: {begun:?}") };
-            same(&key, Some((meta, sink.0)), self.naive.read(&key, true, false), false);
+            same(&key, Some((meta, sink.0)), Some(entry), false);
             return;
         }
-        if self.naive.position(&key).is_some() {
-            // The item exists but cannot be read: the filler may take its place.
-            self.end_over_ungettable(&key, begun);
+        if self.naive.find(&key).is_some() {
+            assert!(matches!(begun, Err(Error::Exists)), "begin_fill of an ungettable key: {begun:?}");
             return;
         }
-        self.naive.read(&key, false, false);
-        let token = match begun {
-            Ok(Fill::Filler(token)) => token,
-            Err(error) => {
-                let placeholder = self.naive.reserve();
-                assert!(!placeholder, "a fill was refused though an item is free: {error}");
-                return;
-            }
-            other => panic!("begin_fill of a missing key: {other:?}"),
-        };
-        assert!(self.naive.reserve(), "a fill was begun though no item is free");
-        self.while_filling(&key);
-        self.end_fill(&key, token, len, end);
+        let Ok(Fill::Filler(token)) = begun else { panic!("begin_fill of a missing key: {begun:?}") };
+        let coordinated = self.naive.begin_fill(&key);
+        self.get(&key, true);
+        assert!(self.engine.exists(&key).is_none(), "a placeholder is no item");
+        self.compare();
+        if coordinated {
+            let again =
+                self.engine.begin_fill(&key, Duration::from_secs(1), Duration::ZERO, &mut Bytes::default());
+            assert!(matches!(again, Ok(Fill::TimedOut)), "a second filler: {again:?}");
+            self.naive.read(&key, false, false);
+        }
+        self.end_fill(&key, token, len, end, coordinated);
     }
 
-    /// What others see of a key that is being filled: nothing.
-    fn while_filling(&mut self, key: &[u8]) {
-        self.get(key, true);
-        assert!(self.engine.exists(key).is_none(), "a placeholder is no item");
-        let second =
-            self.engine.begin_fill(key, Duration::from_secs(1), Duration::ZERO, &mut Bytes::default());
-        assert!(matches!(second, Ok(Fill::TimedOut)), "a second filler: {second:?}");
-        self.naive.read(key, false, false);
-    }
-
-    fn end_fill(&mut self, key: &[u8], token: ucache::engine::FillToken, len: Len, end: FillEnd) {
+    fn end_fill(&mut self, key: &[u8], token: FillToken, len: Len, end: FillEnd, coordinated: bool) {
         let value = self.value(len);
-        let how = |when| How { mode: Mode::Update, when, keep_ttl: false, ungettable: false };
-        self.naive.release();
         match end {
             FillEnd::Stored(expires) => {
                 let got = answer(self.engine.end_fill(key, token, &value, expires));
-                let want = self.naive.set(key, value, how(When::new(expires, self.now)));
+                let want = self.naive.end_fill(key, value, When::new(expires, self.now), coordinated);
                 assert_eq!(got, want, "end_fill");
-                if matches!(want, Answer::Inserted | Answer::Updated) {
-                    return;
-                }
             }
-            FillEnd::Abandoned => self.engine.abandon_fill(key, token).expect("abandon_fill"),
+            FillEnd::Abandoned => {
+                self.engine.abandon_fill(key, token).expect("abandon_fill");
+                self.naive.abandon_fill(key);
+            }
             FillEnd::Overtaken => {
                 let mine = vec![1; 5];
-                let options = SetOptions {
-                    mode: Mode::Add,
-                    expires: Expires::Never,
-                    keep_ttl: false,
-                    ungettable: false,
-                };
-                let got = answer(self.engine.set(key, &mine, &options));
-                assert_eq!(got, self.naive.set(key, mine, how(When::NEVER)), "set while filling");
-                if got == Answer::Inserted {
-                    let late = self.engine.end_fill(key, token, &[2; 6], Expires::Never).expect("end_fill");
-                    assert_eq!(late, Stored::Kept, "a fill that was overtaken");
-                } else {
-                    self.engine.abandon_fill(key, token).expect("abandon_fill");
+                let (mode, expires, keep_ttl, ungettable) = (Mode::Update, Expires::Never, false, false);
+                let got = self.engine.set(key, &mine, &SetOptions { mode, expires, keep_ttl, ungettable });
+                let want = self.naive.set(key, mine, How { mode, when: When::NEVER, keep_ttl, ungettable });
+                assert_eq!(answer(got), want, "set while filling");
+                let late = answer(self.engine.end_fill(key, token, &value, Expires::Never));
+                if coordinated && want == Answer::Inserted && late != Answer::Limit {
+                    assert_eq!(late, Answer::Kept, "a fill that was overtaken");
+                    return;
                 }
+                assert_eq!(late, self.naive.end_fill(key, value, When::NEVER, coordinated), "end_fill");
             }
         }
-    }
-
-    fn end_over_ungettable(&mut self, key: &[u8], begun: Result<Fill, Error>) {
-        let Ok(Fill::Filler(token)) = begun else { panic!("begin_fill of an ungettable key: {begun:?}") };
-        self.naive.read(key, false, false);
-        self.engine.abandon_fill(key, token).expect("abandon_fill");
     }
 
     fn walk(&mut self) {
@@ -280,13 +248,12 @@ impl Run {
             self.walked(&item);
             assert!(seen.insert(item.key), "a key twice");
         }
-        let want = self.naive.items.iter().map(|e| e.key.clone()).collect::<BTreeSet<_>>();
+        let want = self.naive.keys().map(<[u8]>::to_vec).collect::<BTreeSet<_>>();
         assert_eq!(seen, want, "walk");
     }
 
     fn walked(&self, item: &Item) {
-        let at = self.naive.position(&item.key).unwrap_or_else(|| panic!("walked to a foreign {item:?}"));
-        let entry = &self.naive.items[at];
+        let entry = self.naive.find(&item.key).unwrap_or_else(|| panic!("walked to a foreign {item:?}"));
         assert_eq!(item.value_len, u64::try_from(entry.value.len()).expect("a length"), "walk: length");
         assert_eq!(item.ungettable, entry.ungettable, "walk: ungettable");
         assert!(entry.when.allows(item.expires), "walk: expires {} of {entry:?}", item.expires);
@@ -298,35 +265,23 @@ impl Run {
         for key in self.keys.clone() {
             self.get(&key, false);
         }
-        let (stats, naive) = (self.engine.stats(), &self.naive);
-        let want = naive.count;
-        let got = super::naive::Counters {
+        let stats = self.engine.stats();
+        let got = Counters {
+            items: stats.items,
+            blocks_used: stats.blocks_used,
             hits: stats.hits,
             misses: stats.misses,
             stored: stats.stored,
             deleted: stats.deleted,
             evicted: stats.evicted,
+            expired: stats.expired,
             cleared: stats.cleared,
+            full: stats.full,
             rejected_limit: stats.rejected_limit,
             rejected_full: stats.rejected_full,
         };
-        assert_eq!(got, want, "counters");
-        let dead = u64::try_from(naive.dead.len()).expect("a length");
-        let most = (naive.len() + dead).min(naive.config.capacity);
-        assert!(
-            (naive.len()..=most).contains(&stats.items),
-            "items {}, not {}..={most}",
-            stats.items,
-            naive.len()
-        );
-        let used = naive.blocks_used();
-        let most = used + naive.dead.iter().map(|(_, blocks)| blocks).sum::<u64>();
-        assert!(
-            (used..=most).contains(&stats.blocks_used),
-            "blocks {}, not {used}..={most}",
-            stats.blocks_used
-        );
-        assert_eq!(stats.capacity, naive.config.capacity);
+        assert_eq!(got, self.naive.counters(), "figures after step {}", self.step);
+        assert_eq!(stats.capacity, self.naive.config.capacity);
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use ucache::{
     Error,
-    engine::{Cursor, Engine, Eviction, Item, Touch},
+    engine::{Engine, Eviction, Item, Touch},
 };
 
 use crate::{
@@ -40,11 +40,6 @@ pub(crate) fn fill_and_clear(engine: &Engine, load: &Load) -> u64 {
     stats.bytes
 }
 
-pub(crate) fn all_items(engine: &Engine) -> Vec<Item> {
-    let mut cursor = Cursor::default();
-    std::iter::from_fn(|| engine.walk(&mut cursor)).collect()
-}
-
 /// Everything, in the order in which each check disturbs the cache least. `kills` loosens what a death may change.
 pub(crate) fn audit(rig: &Rig, kills: bool) {
     rig.assert_clean();
@@ -76,7 +71,7 @@ fn settled(rig: &Rig) -> Vec<Item> {
     let mut items = Vec::new();
     wait_for("the items to be as many as a walk meets", || {
         rig.engine.sweep().expect("sweep");
-        items = all_items(&rig.engine);
+        items = engine_value::all_items(&rig.engine);
         u64::try_from(items.len()).ok() == Some(rig.engine.stats().items)
     });
     items

@@ -5,10 +5,10 @@
 //! 8 bytes holds `key:16 | writer:8 | seq:24 | sum:16`. The last block may be cut short.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
-use ucache::shm::Source;
 use ucache::{
     Result,
-    engine::{Engine, Meta, Sink, Touch},
+    engine::{Cursor, Engine, Item, Meta, Sink, Touch},
+    shm::Source,
 };
 
 /// Longest value the stamp can describe.
@@ -129,6 +129,12 @@ impl<F: FnMut()> Sink for Hook<F> {
 pub(crate) fn get(engine: &Engine, key: &[u8], touch: Touch) -> Result<Option<(Meta, Vec<u8>)>> {
     let mut sink = Bytes::default();
     Ok(engine.get(key, touch, &mut sink)?.map(|meta| (meta, sink.0)))
+}
+
+/// All that a walk meets.
+pub(crate) fn all_items(engine: &Engine) -> Vec<Item> {
+    let mut cursor = Cursor::default();
+    std::iter::from_fn(|| engine.walk(&mut cursor)).collect()
 }
 
 /// The key's bytes: 4 to about 60 of them, one in 32 about 500, all different.
