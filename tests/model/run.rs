@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc, time::Duration};
 use ucache::{
     Error,
     engine::{
-        Config, Cursor, Engine, Expires, Fill, Item, ItemId, Math, Meta, Mode, SetOptions, Stored, Touch,
+        Config, Cursor, Engine, Expires, Fill, FillToken, Item, ItemId, Math, Meta, Mode, SetOptions, Stored,
+        Touch,
     },
 };
 
