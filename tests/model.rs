@@ -172,6 +172,8 @@ fn expiry_is_exact_without_a_sweeper() {
     assert_eq!(engine.set(b"short", b"again", &ADD).expect("set"), ucache::engine::Stored::Inserted);
 }
 
+/// Seconds as `time()` tells them: the precise clock runs up to a tick ahead of it.
 fn unix_now() -> u64 {
-    std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs()
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME_COARSE).expect("a clock");
+    now.tv_sec().try_into().expect("after 1970")
 }
