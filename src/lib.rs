@@ -2,6 +2,8 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_macros))]
 
 #[doc(hidden)]
+pub mod capi;
+#[doc(hidden)]
 pub mod engine;
 mod error;
 mod os;
