@@ -29,7 +29,7 @@ static ALL_CREATED: AtomicBool = AtomicBool::new(false);
 /// # Safety
 /// See [`crate::capi`]: `arg` is a name.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn uwsgi_cache_create(arg: *mut c_char) -> *mut uwsgi_cache {
+pub unsafe extern "C" fn uwsgi_cache_create(arg: *const c_char) -> *mut uwsgi_cache {
     guard(ptr::null_mut(), || {
         let definition = if arg.is_null() {
             env::get().definitions().into_iter().find(|d| matches!(d, Definition::Legacy(_)))
@@ -86,7 +86,7 @@ pub unsafe extern "C" fn uwsgi_cache_fix(uc: *mut uwsgi_cache) {
 /// # Safety
 /// See [`crate::capi`]: name.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn uwsgi_cache_by_name(name: *mut c_char) -> *mut uwsgi_cache {
+pub unsafe extern "C" fn uwsgi_cache_by_name(name: *const c_char) -> *mut uwsgi_cache {
     guard(ptr::null_mut(), || {
         // SAFETY: the caller vouches for the name.
         found(Cache::by_name(unsafe { arg::name(name) }))
@@ -98,7 +98,7 @@ pub unsafe extern "C" fn uwsgi_cache_by_name(name: *mut c_char) -> *mut uwsgi_ca
 /// # Safety
 /// `name` is NULL or has `len` readable bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn uwsgi_cache_by_namelen(name: *mut c_char, len: u16) -> *mut uwsgi_cache {
+pub unsafe extern "C" fn uwsgi_cache_by_namelen(name: *const c_char, len: u16) -> *mut uwsgi_cache {
     guard(ptr::null_mut(), || {
         // SAFETY: the caller vouches for the bytes.
         let name = unsafe { arg::bytes(name, len.into()) }.unwrap_or_default();

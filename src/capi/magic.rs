@@ -21,11 +21,11 @@ use crate::engine::Touch;
 /// See [`crate::capi`]: key, out parameters, name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn uwsgi_cache_magic_get(
-    key: *mut c_char,
+    key: *const c_char,
     keylen: u16,
     vallen: *mut u64,
     expires: *mut u64,
-    cache: *mut c_char,
+    cache: *const c_char,
 ) -> *mut c_char {
     guard(ptr::null_mut(), || {
         // SAFETY: the caller vouches for key and name.
@@ -47,13 +47,13 @@ pub unsafe extern "C" fn uwsgi_cache_magic_get(
 /// See [`crate::capi`]: key, value, name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn uwsgi_cache_magic_set(
-    key: *mut c_char,
+    key: *const c_char,
     keylen: u16,
-    value: *mut c_char,
+    value: *const c_char,
     vallen: u64,
     expires: u64,
     flags: u64,
-    cache: *mut c_char,
+    cache: *const c_char,
 ) -> c_int {
     guard(-1, || {
         // SAFETY: the caller vouches for key, value and name.
@@ -77,7 +77,11 @@ pub unsafe extern "C" fn uwsgi_cache_magic_set(
 /// # Safety
 /// See [`crate::capi`]: key, name.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn uwsgi_cache_magic_del(key: *mut c_char, keylen: u16, cache: *mut c_char) -> c_int {
+pub unsafe extern "C" fn uwsgi_cache_magic_del(
+    key: *const c_char,
+    keylen: u16,
+    cache: *const c_char,
+) -> c_int {
     guard(-1, || {
         // SAFETY: the caller vouches for key and name.
         let (key, target) = unsafe { (arg::bytes(key, keylen.into()), Target::resolve(cache)) };
@@ -95,9 +99,9 @@ pub unsafe extern "C" fn uwsgi_cache_magic_del(key: *mut c_char, keylen: u16, ca
 /// See [`crate::capi`]: key, name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn uwsgi_cache_magic_exists(
-    key: *mut c_char,
+    key: *const c_char,
     keylen: u16,
-    cache: *mut c_char,
+    cache: *const c_char,
 ) -> c_int {
     guard(0, || {
         // SAFETY: the caller vouches for key and name.
@@ -115,7 +119,7 @@ pub unsafe extern "C" fn uwsgi_cache_magic_exists(
 /// # Safety
 /// See [`crate::capi`]: name.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn uwsgi_cache_magic_clear(cache: *mut c_char) -> c_int {
+pub unsafe extern "C" fn uwsgi_cache_magic_clear(cache: *const c_char) -> c_int {
     guard(-1, || {
         // SAFETY: the caller vouches for the name.
         status(match unsafe { Target::resolve(cache) } {

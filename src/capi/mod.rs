@@ -21,6 +21,8 @@ pub(crate) mod env;
 pub mod extras;
 pub(crate) mod guard;
 pub(crate) mod hash;
+#[cfg(feature = "header")]
+mod header;
 pub mod keys;
 mod kvlist;
 pub mod lifecycle;

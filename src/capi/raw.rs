@@ -44,7 +44,7 @@ fn copied(get: impl FnOnce(&mut Buffer) -> Result<Option<Meta>>) -> Option<(*mut
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn uwsgi_cache_get2(
     uc: *mut uwsgi_cache,
-    key: *mut c_char,
+    key: *const c_char,
     keylen: u16,
     valsize: *mut u64,
 ) -> *mut c_char {
@@ -68,7 +68,7 @@ pub unsafe extern "C" fn uwsgi_cache_get2(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn uwsgi_cache_get3(
     uc: *mut uwsgi_cache,
-    key: *mut c_char,
+    key: *const c_char,
     keylen: u16,
     valsize: *mut u64,
     expires: *mut u64,
@@ -96,7 +96,7 @@ pub unsafe extern "C" fn uwsgi_cache_get3(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn uwsgi_cache_get4(
     uc: *mut uwsgi_cache,
-    key: *mut c_char,
+    key: *const c_char,
     keylen: u16,
     valsize: *mut u64,
     hits: *mut u64,
@@ -122,7 +122,7 @@ pub unsafe extern "C" fn uwsgi_cache_get4(
 /// # Safety
 /// See [`crate::capi`]: cache, key.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn uwsgi_cache_num2(uc: *mut uwsgi_cache, key: *mut c_char, keylen: u16) -> i64 {
+pub unsafe extern "C" fn uwsgi_cache_num2(uc: *mut uwsgi_cache, key: *const c_char, keylen: u16) -> i64 {
     guard(0, || {
         // SAFETY: the caller vouches for cache and key.
         let (cache, key) = unsafe { (Cache::of(uc), arg::bytes(key, keylen.into())) };
@@ -154,7 +154,7 @@ impl Sink for Number {
 /// # Safety
 /// See [`crate::capi`]: cache, key.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn uwsgi_cache_exists2(uc: *mut uwsgi_cache, key: *mut c_char, keylen: u16) -> u32 {
+pub unsafe extern "C" fn uwsgi_cache_exists2(uc: *mut uwsgi_cache, key: *const c_char, keylen: u16) -> u32 {
     guard(0, || {
         // SAFETY: the caller vouches for cache and key.
         let (cache, key) = unsafe { (Cache::of(uc), arg::bytes(key, keylen.into())) };
@@ -170,9 +170,9 @@ pub unsafe extern "C" fn uwsgi_cache_exists2(uc: *mut uwsgi_cache, key: *mut c_c
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn uwsgi_cache_set2(
     uc: *mut uwsgi_cache,
-    key: *mut c_char,
+    key: *const c_char,
     keylen: u16,
-    val: *mut c_char,
+    val: *const c_char,
     vallen: u64,
     expires: u64,
     flags: u64,
@@ -196,7 +196,7 @@ pub unsafe extern "C" fn uwsgi_cache_set2(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn uwsgi_cache_del2(
     uc: *mut uwsgi_cache,
-    key: *mut c_char,
+    key: *const c_char,
     keylen: u16,
     index: u64,
     flags: u16,
