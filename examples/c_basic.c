@@ -59,6 +59,7 @@ int main(void)
 		set("answer", "42", 0);
 		for (i = 0; i < 1000; i++)
 			count("visits");
+		fflush(stdout);
 		_exit(0);
 	}
 	for (i = 0; i < 1000; i++)

@@ -3,7 +3,7 @@
 
 use std::mem::{offset_of, size_of};
 
-use super::{extras, keys, lifecycle, lock, magic, raw, sweep, sync, types};
+use super::{extras, keys, lifecycle, lock, magic, raw, remote::exports, sweep, sync, types};
 
 /// The header's functions, over the library's structs.
 #[allow(clippy::all, clippy::pedantic, missing_docs, unused, unreachable_pub, reason = "written by bindgen")]
@@ -64,6 +64,16 @@ same_type! {
     lock::uwsgi_cache_rwunlock(_);
     sweep::uwsgi_cache_start_sweepers();
     sync::uwsgi_cache_sync_all();
+    exports::uwsgi_cache_setup_nodes(_);
+    exports::uwsgi_cache_sync_from_nodes(_);
+    exports::uwsgi_cache_start_sync_servers();
+    exports::cache_udp_server_loop(_);
+    exports::uwsgi_cache_magic_context_hook(_, _, _, _, _);
+    exports::uwsgi_cache_prepare_magic_exists(_, _, _, _);
+    exports::uwsgi_cache_prepare_magic_del(_, _, _, _);
+    exports::uwsgi_cache_prepare_magic_clear(_, _);
+    exports::uwsgi_cache_prepare_magic_set(_, _, _, _, _, _);
+    exports::uwsgi_cache_prepare_magic_update(_, _, _, _, _, _);
     extras::ucache_wlock(_);
     extras::ucache_version();
 }

@@ -152,6 +152,12 @@ fn make(text: &[u8]) -> Result<&'static Cache> {
         env.log(&format!("cache \"{name}\": the name is taken; this one is not found by name"));
     }
     let engine = Engine::create(&settings.config)?;
+    for note in engine.notes() {
+        env.log(&format!("cache \"{name}\": {note}"));
+    }
+    if let Some(fd) = engine.store_fd() {
+        env.keep_fd(fd);
+    }
     let view = View::new(&settings, env.new_lock(&format!("cache_{name}")))?;
     Ok(Cache::publish(engine, settings, view))
 }

@@ -33,6 +33,7 @@ pub(crate) mod options;
 mod peer;
 mod preload;
 pub mod raw;
+pub mod remote;
 mod report;
 mod standalone;
 pub mod sweep;

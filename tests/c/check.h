@@ -1,8 +1,6 @@
 /* What the C test programs share: they print the line of the first check that fails and end with 1. */
 #ifndef CHECK_H
 #define CHECK_H
-
-#define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
