@@ -157,6 +157,7 @@ programs! {
     processes: "fork" C Shared;
     processes_in_cxx_linked_statically: "fork" CXX Static;
     store_files: "store" C Shared;
+    sweeper: "sweep" C Shared;
 }
 
 /// Memory errors and leaks of the library itself, as far as valgrind sees into shared memory.
@@ -183,6 +184,28 @@ fn valgrind_finds_nothing_in_the_raw_tier() {
 #[test]
 fn valgrind_finds_nothing_in_definitions() {
     valgrind("create");
+}
+
+#[test]
+fn what_is_refused_is_said_once() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let exe = build(dir.path(), "tests/c/log.c", &C, Link::Shared);
+    let output = run(&mut program(exe), "it was just built");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success(), "{said}");
+    let lines = |text: &str| said.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(lines("*** DANGER cache \"full\" is FULL !!! ***"), 1, "{said}");
+    assert_eq!(
+        lines("cache \"full\": \"a\\nkey\" was not stored: the value has 70000 bytes, the limit is 65536"),
+        1,
+        "{said}"
+    );
+    assert_eq!(lines("was not stored"), 1, "{said}");
+    assert_eq!(lines("is FULL"), 1, "{said}");
+    assert_eq!(lines("cache \"full\": option purge_lru=0 is off"), 1, "{said}");
+    assert_eq!(lines("cache \"full\": unknown option max-items is ignored (meant max_items?)"), 1, "{said}");
+    assert_eq!(lines("ready: up to 2 items"), 3, "{said}");
+    assert_eq!(said.lines().count(), 7, "{said}");
 }
 
 #[test]

@@ -120,7 +120,8 @@ fn found(cache: Option<&Cache>) -> *mut uwsgi_cache {
     cache.map_or(ptr::null_mut(), |cache| cache.view.as_ptr())
 }
 
-fn create(definition: &Definition) -> Option<&'static Cache> {
+/// Makes one cache; `None` = it cannot be made, which has been logged and told to the surroundings.
+pub(super) fn create(definition: &Definition) -> Option<&'static Cache> {
     let (Definition::Cache2(text) | Definition::Legacy(text)) = definition;
     match make(text) {
         Ok(cache) => {

@@ -12,12 +12,13 @@ use super::{
     keys, raw,
     types::{uwsgi_cache, uwsgi_lock_item},
 };
+use crate::os::process::Owner;
 
 /// One lock that a thread holds.
 struct Held {
     cache: *const Cache,
     /// The thread: a child of fork inherits this list, but holds nothing.
-    owner: libc::pid_t,
+    owner: Owner,
     /// Whether `exclusive_begin` succeeded for it.
     exclusive: bool,
 }
@@ -77,8 +78,7 @@ pub unsafe extern "C" fn uwsgi_cache_rwunlock(uc: *mut uwsgi_cache) {
 
 /// Takes the cache for writing; `false` = not exclusively.
 pub(super) fn enter(cache: &'static Cache, write: bool) -> bool {
-    // SAFETY: gettid has no preconditions.
-    let owner = unsafe { libc::gettid() };
+    let owner = Owner::me();
     let nested = with_held(|held| {
         held.retain(|h| h.owner == owner);
         held.iter().any(|h| ptr::eq(h.cache, cache) && h.exclusive)
@@ -89,8 +89,7 @@ pub(super) fn enter(cache: &'static Cache, write: bool) -> bool {
 }
 
 fn leave(cache: &'static Cache) {
-    // SAFETY: gettid has no preconditions.
-    let owner = unsafe { libc::gettid() };
+    let owner = Owner::me();
     let last = with_held(|held| {
         held.retain(|h| h.owner == owner);
         let i = held.iter().rposition(|h| ptr::eq(h.cache, cache))?;
@@ -113,4 +112,75 @@ fn begin(cache: &Cache) -> bool {
 /// `None` = in a signal handler that interrupted this module, or at the thread's end: nothing is counted then.
 fn with_held<T>(f: impl FnOnce(&mut Vec<Held>) -> T) -> Option<T> {
     HELD.try_with(|held| held.try_borrow_mut().ok().map(|mut held| f(&mut held))).ok()?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ptr, thread};
+
+    use super::*;
+    use crate::capi::{env::Definition, lifecycle};
+
+    fn cache(name: &str) -> &'static Cache {
+        let text = format!("name={name},items=10,lock_timeout=50");
+        lifecycle::create(&Definition::Cache2(text.into_bytes())).expect("a small cache")
+    }
+
+    #[test]
+    fn locks_of_others_are_left_to_them() {
+        let mut foreign = uwsgi_lock_item {
+            id: ptr::null_mut(),
+            lock_ptr: ptr::null_mut(),
+            rw: 1,
+            pid: 0,
+            can_deadlock: 0,
+            next: ptr::null_mut(),
+        };
+        for item in [ptr::null_mut(), &raw mut foreign] {
+            assert!(!rlock(item) && !wlock(item) && !rwunlock(item));
+        }
+    }
+
+    #[test]
+    fn a_write_lock_keeps_other_threads_out_until_its_last_unlock() {
+        let cache = cache("locked");
+        let lock = cache.view.lock();
+        let others_store =
+            || thread::spawn(|| cache.store(b"k", b"v", 0, 2).is_ok()).join().expect("no panic");
+        assert!(wlock(lock) && wlock(lock) && rlock(lock));
+        assert!(cache.store(b"k", b"v", 0, 0).is_ok());
+        for _ in 0..2 {
+            assert!(rwunlock(lock));
+            assert!(!others_store());
+        }
+        assert!(rwunlock(lock));
+        assert!(others_store());
+        // One too many does nothing.
+        assert!(rwunlock(lock) && others_store());
+    }
+
+    #[test]
+    fn read_locks_exclude_nobody() {
+        let cache = cache("read");
+        let lock = cache.view.lock();
+        assert!(rlock(lock) && rlock(lock));
+        assert!(thread::spawn(|| cache.store(b"k", b"v", 0, 0).is_ok()).join().expect("no panic"));
+        // Foreign code that writes under its read lock still can.
+        assert!(wlock(lock) && cache.store(b"k", b"w", 0, 2).is_ok());
+        assert!(rwunlock(lock) && rwunlock(lock) && rwunlock(lock));
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_had_is_still_given_up_in_order() {
+        let cache = cache("late");
+        let lock = cache.view.lock();
+        assert!(wlock(lock));
+        let waited = thread::spawn(move || {
+            let exclusive = enter(cache, true);
+            leave(cache);
+            exclusive
+        });
+        assert!(!waited.join().expect("no panic"));
+        assert!(cache.store(b"k", b"v", 0, 0).is_ok() && rwunlock(lock));
+    }
 }

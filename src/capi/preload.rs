@@ -13,9 +13,13 @@ use super::{
     types::FLAG_UPDATE,
 };
 
-/// Stores what is meant for `cache`: files, then gzipped files, then items, as native does.
+/// Stores what the surroundings define and is meant for `cache`.
 pub(super) fn fill(cache: &Cache) {
-    let mut texts = env::get().preloads();
+    store(cache, env::get().preloads());
+}
+
+/// Files, then gzipped files, then items, as native does.
+fn store(cache: &Cache, mut texts: Vec<Preload>) {
     texts.sort_by_key(|preload| match preload {
         Preload::File(_) => 0,
         Preload::Gzip(_) => 1,
@@ -97,6 +101,11 @@ fn say(cache: &Cache, what: &str, key: &[u8], why: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        capi::env::Definition,
+        engine::{Sink, Touch},
+        shm::Source,
+    };
 
     #[test]
     fn a_blank_ends_a_name_unless_it_cannot_be_one() {
@@ -116,6 +125,31 @@ mod tests {
         assert_eq!(content(&preload, b"a=b=c"), Ok((&b"a"[..], b"b=c".to_vec())));
         assert!(content(&preload, b"abc").is_err());
         assert!(content(&Preload::File(Vec::new()), b"/nowhere/at all").is_err());
+    }
+
+    #[test]
+    fn the_first_value_replaces_and_a_second_is_refused() {
+        let cache = crate::capi::lifecycle::create(&Definition::Cache2(b"name=preload,items=10".to_vec()))
+            .expect("a cache of ten items");
+        assert!(cache.store(b"k", b"of an earlier run", 0, 0).is_ok());
+        let items = [&b"k=new"[..], b"preload k=again", b"other k=elsewhere", b"preload l=a b=c", b"nothing"];
+        store(cache, items.iter().map(|text| Preload::Item(text.to_vec())).collect());
+        let value = |key: &[u8]| {
+            let mut copy = Vec::new();
+            let meta = cache.engine.get(key, Touch::No, &mut Copy(&mut copy)).expect("the sink takes all");
+            meta.map(|_| copy)
+        };
+        assert_eq!(value(b"k").as_deref(), Some(&b"new"[..]));
+        assert_eq!(value(b"l").as_deref(), Some(&b"a b=c"[..]));
+        assert_eq!(cache.engine.stats().items, 2);
+    }
+
+    struct Copy<'a>(&'a mut Vec<u8>);
+    impl Sink for Copy<'_> {
+        fn take(&mut self, src: &Source<'_>) -> bool {
+            src.copy_to_vec(self.0);
+            true
+        }
     }
 
     #[test]

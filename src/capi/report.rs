@@ -1,15 +1,13 @@
 //! Log lines that a busy cache would write by the thousand: one of a kind per cache and minute, with a count, for
 //! all processes together.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{cache::Cache, env};
 use crate::{
     engine::{Eviction, Stats},
     error::Error,
+    os::clock::unix_secs,
 };
 
 /// Seconds between two lines of a kind.
@@ -46,11 +44,6 @@ impl Pace {
     }
 }
 
-/// Unix time, seconds.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
 /// Takes what a store file remembers as not worth a line.
 pub(super) fn start(cache: &Cache) {
     cache.view.limits().full.count.store(cache.engine.stats().full, Ordering::Relaxed);
@@ -61,7 +54,7 @@ pub(super) fn full(cache: &Cache, stats: &Stats) {
     let pace = &cache.view.limits().full;
     let seen = pace.count.load(Ordering::Relaxed);
     let times = stats.full.saturating_sub(seen);
-    if cache.settings.ignore_full || times == 0 || !pace.take(now()) {
+    if cache.settings.ignore_full || times == 0 || !pace.take(unix_secs()) {
         return;
     }
     pace.count.store(stats.full, Ordering::Relaxed);
@@ -86,13 +79,13 @@ pub(super) fn refused(cache: &Cache, key: &[u8], error: &Error) {
         // Native's "add only" says nothing either.
         Error::Exists => {}
         Error::Full { .. } | Error::OutOfBlocks { .. } => {
-            if !cache.settings.ignore_full && cache.view.limits().full.due(now()) {
+            if !cache.settings.ignore_full && cache.view.limits().full.due(unix_secs()) {
                 full(cache, &cache.engine.stats());
             }
         }
         _ => {
             let pace = &cache.view.limits().refused;
-            if !pace.take(now()) {
+            if !pace.take(unix_secs()) {
                 pace.count.fetch_add(1, Ordering::Relaxed);
                 return;
             }
@@ -103,5 +96,19 @@ pub(super) fn refused(cache: &Cache, key: &[u8], error: &Error) {
                 "cache \"{name}\": \"{key}\" was not stored: {error} ({more} more refused since the last such line)"
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_a_minute_whoever_asks() {
+        let pace = Pace::default();
+        assert!(pace.take(1000) && !pace.take(1000) && !pace.take(1059));
+        assert!(pace.due(1060) && pace.take(1060) && !pace.due(1061));
+        // A clock that was set back.
+        assert!(pace.take(1000));
     }
 }

@@ -1,15 +1,18 @@
 //! The sweeper thread: gives back the memory of expired items and keeps the figures of the C structs fresh.
 
 use std::{
-    sync::atomic::{AtomicI32, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use super::{cache, env, guard::guard, thread::spawn, view};
+use super::{
+    cache, env,
+    guard::guard,
+    thread::{Once, spawn},
+    view,
+};
 
-/// The process that has a sweeper: a child of fork has none, whatever it inherits here.
-static RUNNING_IN: AtomicI32 = AtomicI32::new(0);
+static RUNNING: Once = Once::new();
 
 /// Starts the sweeper of this process, if expiry is enforced anywhere. Starting it again does nothing.
 #[unsafe(no_mangle)]
@@ -18,15 +21,13 @@ pub extern "C" fn uwsgi_cache_start_sweepers() {
         if !cache::all().any(|cache| !cache.settings.config.no_expire) {
             return;
         }
-        // SAFETY: getpid has no preconditions.
-        let me = unsafe { libc::getpid() };
-        if RUNNING_IN.swap(me, Ordering::Relaxed) == me {
+        if !RUNNING.begin() {
             return;
         }
         match spawn("ucache-sweeper", run) {
             Ok(()) => env::get().log("cache sweeper thread enabled"),
             Err(e) => {
-                RUNNING_IN.store(0, Ordering::Relaxed);
+                RUNNING.end();
                 env::get().log(&format!("unable to run the cache sweeper: {e}"));
             }
         }

@@ -1,22 +1,16 @@
 //! `uwsgi_cache_sync_all`: store files to disk.
 
-use std::{
-    sync::atomic::{AtomicI32, Ordering},
-    time::Instant,
-};
-
-use once_cell::sync::Lazy;
+use std::sync::atomic::Ordering;
 
 use super::{
     cache::{self, Cache},
     env,
     guard::guard,
-    thread::spawn,
+    thread::{Once, spawn},
 };
+use crate::os::clock::monotonic;
 
-/// The process whose sync thread is at work, 0 = none: a child of fork does not have the thread.
-static RUNNING_IN: AtomicI32 = AtomicI32::new(0);
-static EPOCH: Lazy<Instant> = Lazy::new(Instant::now);
+static RUNNING: Once = Once::new();
 
 /// Writes stores to disk. In a plain program all of them, before it returns. A host calls it every second: there a
 /// store is due at the first call and then every `store_sync` seconds, and a thread does the work.
@@ -28,8 +22,8 @@ pub extern "C" fn uwsgi_cache_sync_all() {
             stores.for_each(write);
             return;
         }
-        // Seconds of this process's life, from 1.
-        let now = EPOCH.elapsed().as_secs() + 1;
+        // Never 0, which means "not yet".
+        let now = monotonic().as_secs() + 1;
         let due: Vec<_> = stores.filter(|cache| is_due(cache, now)).collect();
         if !due.is_empty() {
             in_background(due, now);
@@ -44,9 +38,7 @@ fn is_due(cache: &Cache, now: u64) -> bool {
 
 /// A pass that is still running takes the place of a second one: what is due stays due.
 fn in_background(due: Vec<&'static Cache>, now: u64) {
-    // SAFETY: getpid has no preconditions.
-    let me = unsafe { libc::getpid() };
-    if RUNNING_IN.swap(me, Ordering::Acquire) == me {
+    if !RUNNING.begin() {
         return;
     }
     for cache in &due {
@@ -54,10 +46,10 @@ fn in_background(due: Vec<&'static Cache>, now: u64) {
     }
     let started = spawn("ucache-sync", move || {
         guard((), || due.into_iter().for_each(write));
-        RUNNING_IN.store(0, Ordering::Release);
+        RUNNING.end();
     });
     if let Err(e) = started {
-        RUNNING_IN.store(0, Ordering::Release);
+        RUNNING.end();
         env::get().log(&format!("unable to run the store sync: {e}"));
     }
 }

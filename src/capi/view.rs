@@ -16,7 +16,7 @@ use super::{
     report::{self, Limits},
     types::{uwsgi_cache, uwsgi_cache_item, uwsgi_lock_item, uwsgi_string_list},
 };
-use crate::{capi::options::Settings, engine::Stats, error::Result};
+use crate::{capi::options::Settings, engine::Stats, error::Result, os::process::fork_count};
 
 /// With the struct's address it gives the word that marks the struct as ours: a copy of it is none.
 const MARK: u64 = 0x7563_6163_6865_0001;
@@ -29,8 +29,9 @@ struct Container {
     c: uwsgi_cache,
     /// The cache, at the same address in every process that has this mapping: they are forks of its maker.
     cache: AtomicPtr<Cache>,
-    /// The maker. In another process the list cannot be extended: its siblings would follow the pointer too.
-    maker: libc::pid_t,
+    /// The maker, as its fork count. A process forked from it cannot extend the list: its siblings would follow the
+    /// pointer into memory that they do not have.
+    maker: u32,
     /// What was logged when, for all processes.
     limits: Limits,
 }
@@ -64,8 +65,7 @@ impl View {
         let container = Container {
             c,
             cache: AtomicPtr::new(ptr::null_mut()),
-            // SAFETY: getpid has no preconditions.
-            maker: unsafe { libc::getpid() },
+            maker: fork_count(),
             limits: Limits::default(),
         };
         let view = Self(at.cast());
@@ -118,8 +118,7 @@ impl View {
     /// Puts the struct at the end of C's list; `false` = the list belongs to another process.
     pub(super) fn link(self) -> bool {
         let mut cell = env::get().head();
-        // SAFETY: getpid has no preconditions.
-        let me = unsafe { libc::getpid() };
+        let me = fork_count();
         let mut maker = me;
         loop {
             // SAFETY: `cell` is the list's head or the `next` of a struct in it: live and aligned; ours are

@@ -6,6 +6,7 @@ use super::{cache::Cache, peer, report, types::*};
 use crate::{
     engine::{Cursor, Expires, Item, ItemId, Math, Mode, SetOptions, Stored},
     error::Error,
+    os::clock::unix_secs,
 };
 
 /// Why a change was not made: it has been logged where that is called for.
@@ -125,7 +126,7 @@ fn expiry(expires: u64, flags: u64) -> Expires {
         Expires::Never
     } else if flags & FLAG_ABSEXPIRE != 0 {
         Expires::At(expires)
-    } else if report::now().checked_add(expires).is_none() {
+    } else if unix_secs().checked_add(expires).is_none() {
         Expires::In(0)
     } else {
         Expires::In(expires)

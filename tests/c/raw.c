@@ -21,12 +21,16 @@ static void values(void)
 	value[0] = 'X';
 	CHECK(get_is("raw", S("k"), S("VALUE")));
 	CHECK(uwsgi_cache_get3(uc, S("k"), &len, &expires) && expires == 0);
-	/* get4 counts its own reads, and update or delete start anew. */
+	/* get4 counts its own reads; an update keeps the count, a new item starts anew. */
 	CHECK(uwsgi_cache_set2(uc, S("h"), S("node"), 0, 0) == 0);
 	CHECK(uwsgi_cache_get4(uc, S("h"), &len, &hits) && hits == 0);
 	CHECK(uwsgi_cache_get4(uc, S("h"), &len, &hits) && hits == 1);
 	CHECK(uwsgi_cache_get4(uc, S("h"), &len, &hits) && hits == 2);
 	CHECK(!uwsgi_cache_get4(uc, S("H"), &len, &hits) && hits == 2);
+	CHECK(uwsgi_cache_set2(uc, S("h"), S("other"), 0, UWSGI_CACHE_FLAG_UPDATE) == 0);
+	CHECK(uwsgi_cache_get4(uc, S("h"), &len, &hits) && hits == 3);
+	CHECK(uwsgi_cache_del2(uc, S("h"), 0, 0) == 0 && uwsgi_cache_set2(uc, S("h"), S("new"), 0, 0) == 0);
+	CHECK(uwsgi_cache_get4(uc, S("h"), &len, &hits) && hits == 0);
 	CHECK(uwsgi_cache_set2(uc, S("n"), (char *) &n, sizeof(n), 0, 0) == 0);
 	CHECK(uwsgi_cache_num2(uc, S("n")) == -42 && uwsgi_cache_num2(uc, S("k")) == 0);
 	CHECK(uwsgi_cache_num2(uc, S("none")) == 0);
