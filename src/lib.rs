@@ -91,6 +91,8 @@
 
 mod api;
 #[doc(hidden)]
+pub mod capi;
+#[doc(hidden)]
 pub mod engine;
 mod error;
 mod os;

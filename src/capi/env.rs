@@ -1,7 +1,7 @@
 //! What surrounds the C surface: nothing (a plain program), or a host that has its own list of caches, its own
 //! log, locks and options. Set once, before the first cache is made.
 
-use std::{ffi::c_char, sync::OnceLock, time::Duration};
+use std::{sync::OnceLock, time::Duration};
 
 use super::types::{uwsgi_cache, uwsgi_lock_item};
 
@@ -30,9 +30,22 @@ pub(crate) trait Env: Sync {
     fn store_sync(&self) -> u64;
     /// Called with every store's descriptor, which a host must not close on reload.
     fn keep_fd(&self, fd: i32);
+    /// `cache-no-expire`: expiry is enforced in no cache (but in those with `lazy_expire`).
+    fn no_expire(&self) -> bool {
+        false
+    }
+    /// Called once, at the end of `uwsgi_cache_create_all`: a host does here what else its own function did
+    /// (registers the hash algorithms, which a router asks for by name; notes that the caches exist).
+    fn caches_created(&self) {}
+    /// Whether `uwsgi_cache_sync_all` writes every store before it returns (a plain program asked for it), or
+    /// starts a thread that writes those whose `store_sync` is due (a host's master calls it every second).
+    fn sync_at_once(&self) -> bool {
+        true
+    }
 }
 
 /// One cache to make.
+#[cfg_attr(not(feature = "uwsgi"), allow(dead_code, reason = "only a host calls it"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Definition {
     /// A `cache2` string.
@@ -42,6 +55,7 @@ pub(crate) enum Definition {
 }
 
 /// One item to store when a cache is made. The text may start with "cachename ".
+#[cfg_attr(not(feature = "uwsgi"), allow(dead_code, reason = "only a host calls it"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Preload {
     /// `[cache ]key=value`
@@ -54,7 +68,13 @@ pub(crate) enum Preload {
 
 static ENV: OnceLock<&'static dyn Env> = OnceLock::new();
 
+/// The surroundings in use: the host's, or from the first call on those of a plain program.
+pub(crate) fn get() -> &'static dyn Env {
+    *ENV.get_or_init(|| &super::standalone::Standalone)
+}
+
 /// Puts a host in place; `false` = surroundings were already in use.
+#[cfg_attr(not(feature = "uwsgi"), allow(dead_code, reason = "only a host calls it"))]
 pub(crate) fn install(env: &'static dyn Env) -> bool {
     ENV.set(env).is_ok()
 }

@@ -1,0 +1,26 @@
+//! Reads include/ucache.h with bindgen, for `src/capi/header.rs` to compare with what the library exports.
+
+use std::{env, path::PathBuf};
+
+/// Writes `ucache_functions.rs` (the functions, over the library's own structs) and `ucache_structs.rs` (the
+/// header's structs and constants) into `OUT_DIR`.
+pub(crate) fn generate() -> Result<(), String> {
+    println!("cargo::rerun-if-changed=include/ucache.h");
+    println!("cargo::rerun-if-changed=build/header.rs");
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
+    let read = |builder: bindgen::Builder, name: &str| {
+        let bindings = builder.header("include/ucache.h").generate().map_err(|e| {
+            format!("include/ucache.h: {e} (bindgen needs libclang: apt-get install libclang-dev)")
+        })?;
+        bindings.write_to_file(out.join(name)).map_err(|e| format!("{name}: {e}"))
+    };
+    let builder = || bindgen::builder().rust_edition(bindgen::RustEdition::Edition2024).wrap_unsafe_ops(true);
+    let functions = builder()
+        .allowlist_function("(uwsgi_cache|cache_udp|ucache)_.*")
+        .blocklist_type("uwsgi_.*|_*(pid|time)_t")
+        .layout_tests(false)
+        .merge_extern_blocks(true);
+    read(functions, "ucache_functions.rs")?;
+    let structs = builder().allowlist_type("uwsgi_.*").allowlist_var("UWSGI_CACHE_FLAG_.*");
+    read(structs, "ucache_structs.rs")
+}

@@ -1,0 +1,377 @@
+/*
+ * ucache.h - the C interface of libucache: a crash-safe cache in shared memory.
+ *
+ * Link with -lucache. Nothing of uWSGI is needed: the functions have the names and the binary interface of
+ * uWSGI's uwsgi.h, so that code written for it works with either.
+ *
+ * With uwsgi.h in the same file: include uwsgi.h first. This header then only adds what that one lacks.
+ *
+ *
+ * WORDS USED BELOW
+ *
+ * key, value   So many bytes of any kind. NULL or no bytes make the call fail. A key has 1 to keysize bytes
+ *              (65535 at most), a value 1 to blocksize bytes (blocksize * blocks with bitmap=1).
+ * cache name   A C string. NULL and "" name the first cache that was made. The magic calls also take
+ *              "name@host:port" and "name@/path/of/a.socket": a cache of another server. An unknown name makes
+ *              the call fail.
+ * cache        A struct uwsgi_cache from this library. NULL, or a struct from elsewhere, makes the call fail.
+ * out          Where a result goes, or NULL if it is not wanted. Written only if the call succeeds.
+ * expires      0 = never. In seconds from now; with UWSGI_CACHE_FLAG_ABSEXPIRE a Unix time. What has passed, and
+ *              (uint64_t) -1, is gone at once. An expired item is a miss from its very second on.
+ *
+ * THREADS AND PROCESSES
+ *
+ * Every function may be called by any thread, and by any process forked after the cache was made: all of them
+ * share it. A cache with store=FILE is also shared by unrelated processes that open the same file. A process may
+ * be killed at any moment: the others go on, and find every item whole.
+ *
+ * Reading takes no lock. Writing waits for another live writer, up to lock_timeout (1000 ms unless the cache's
+ * definition says otherwise), and then fails. Calling from a signal handler that interrupted the same cache is
+ * safe and fails.
+ *
+ * TWO TIERS
+ *
+ * The magic functions (uwsgi_cache_magic_*) find the cache by its name, and give values away as malloc memory.
+ * The raw functions (those that take a struct uwsgi_cache) give pointers into a copy that belongs to the calling
+ * thread; it stays valid until that thread's next raw call that gives a value, or until it unlocks. They are safe
+ * without a lock; the lock only makes several calls one step (see ucache_wlock).
+ *
+ * ERRORS
+ *
+ * No function ends the process or sets errno. Why something was refused is on stderr (in a uWSGI server: in its
+ * log), one line of a kind per cache and minute.
+ */
+#ifndef UCACHE_H
+#define UCACHE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* uwsgi.h has no guard of its own; this macro tells that it was here. */
+#ifndef UWSGI_CACHE_FLAG_UNGETTABLE
+
+/* Flags of uwsgi_cache_set2, uwsgi_cache_magic_set (all) and uwsgi_cache_del2 (LOCAL). */
+#define UWSGI_CACHE_FLAG_UNGETTABLE	(1 << 0)	/* stored, counted and listed, but reads miss it */
+#define UWSGI_CACHE_FLAG_UPDATE		(1 << 1)	/* replaces an existing key; without it that fails */
+#define UWSGI_CACHE_FLAG_LOCAL		(1 << 2)	/* does not tell the UDP nodes */
+#define UWSGI_CACHE_FLAG_ABSEXPIRE	(1 << 3)	/* expires is a Unix time */
+#define UWSGI_CACHE_FLAG_MATH		(1 << 4)	/* the value is an operand, an int64_t; see below */
+#define UWSGI_CACHE_FLAG_INC		(1 << 5)	/* adds it */
+#define UWSGI_CACHE_FLAG_DEC		(1 << 6)	/* subtracts it */
+#define UWSGI_CACHE_FLAG_MUL		(1 << 7)	/* multiplies by it */
+#define UWSGI_CACHE_FLAG_DIV		(1 << 8)	/* divides by it; division by 0 gives 0 */
+#define UWSGI_CACHE_FLAG_FIXEXPIRE	(1 << 9)	/* an existing key keeps its expiry and its LRU place */
+
+#if defined(__STDC_VERSION__) && __STDC_VERSION__ >= 199901L
+#define UCACHE_BYTES key[]
+#else
+#define UCACHE_BYTES key[0]
+#endif
+
+struct uwsgi_hash_algo;
+struct uwsgi_string_list;
+
+/* A growing buffer. It and buf come from malloc: free both. */
+struct uwsgi_buffer {
+	char *buf;
+	size_t pos;		/* bytes in use */
+	size_t len;		/* bytes allocated */
+	size_t limit;		/* bytes allowed, 0 = any */
+};
+
+/* A lock. Only its owner looks inside. */
+struct uwsgi_lock_item {
+	char *id;
+	void *lock_ptr;
+	int rw;
+	pid_t pid;
+	int can_deadlock;
+	struct uwsgi_lock_item *next;
+};
+
+/* An item, as uwsgi_cache_keys gives it: a copy. */
+struct uwsgi_cache_item {
+	uint64_t flags;		/* UWSGI_CACHE_FLAG_UNGETTABLE or 0 */
+	uint64_t keysize;	/* bytes of the key */
+	uint64_t hash;
+	uint64_t valsize;	/* bytes of the value */
+	uint64_t first_block;	/* the item's number, for uwsgi_cache_del2 */
+	uint64_t expires;	/* Unix time, 0 = never */
+	uint64_t hits;		/* 0 */
+	uint64_t prev;		/* 0 */
+	uint64_t next;		/* 0 */
+	uint64_t lru_prev;	/* 0 */
+	uint64_t lru_next;	/* 0 */
+	__extension__ char UCACHE_BYTES;	/* keysize bytes, no NUL */
+} __attribute__ ((__packed__));
+
+/*
+ * A cache. The library owns it; it lives as long as the process. Read it, never write it. What changes
+ * (marked *) is brought up to date by uwsgi_cache_fix and by the sweeper.
+ */
+struct uwsgi_cache {
+	char *name;
+	uint16_t name_len;
+
+	uint64_t keysize;	/* longest key, bytes */
+	uint64_t blocks;
+	uint64_t blocksize;
+
+	struct uwsgi_hash_algo *hash;
+	uint64_t *hashtable;
+	uint32_t hashsize;
+
+	uint64_t first_available_block;
+	uint64_t *unused_blocks_stack;
+	uint64_t unused_blocks_stack_ptr;
+
+	uint8_t use_blocks_bitmap;
+	uint8_t *blocks_bitmap;
+	uint64_t blocks_bitmap_pos;
+	uint64_t blocks_bitmap_size;
+
+	uint64_t max_items;	/* as defined: one more than fit (but 1 if it is 1) */
+	uint64_t max_item_size;	/* longest value, bytes */
+	uint64_t n_items;	/* * items stored */
+	struct uwsgi_cache_item *items;
+
+	uint8_t use_last_modified;
+	time_t last_modified_at;	/* * with lastmod=1: Unix time of the last change */
+
+	void *data;
+
+	uint8_t no_expire;
+	uint64_t full;		/* * how often the cache was found full */
+	uint64_t hits;		/* * reads that found their key */
+	uint64_t miss;		/* * reads that did not */
+
+	char *store;		/* path, or NULL */
+	uint64_t filesize;
+	uint64_t store_sync;	/* seconds */
+
+	int64_t math_initial;
+
+	struct uwsgi_string_list *nodes;
+	int udp_node_socket;
+	struct uwsgi_string_list *sync_nodes;
+	struct uwsgi_string_list *udp_servers;
+
+	struct uwsgi_lock_item *lock;
+
+	struct uwsgi_cache *next;	/* the cache made after this one, or NULL */
+
+	int ignore_full;
+
+	uint64_t next_scan;
+	int purge_lru;
+	uint64_t lru_head;
+	uint64_t lru_tail;
+
+	int store_delete;
+	int lazy_expire;
+	uint64_t sweep_on_full;
+	int clear_on_full;
+};
+
+/* The parts of a request or answer of the cache protocol (modifier 111, 17). They point into the packet. */
+struct uwsgi_cache_magic_context {
+	char *cmd;
+	uint16_t cmd_len;
+	char *key;
+	uint16_t key_len;
+	uint64_t size;
+	uint64_t expires;
+	char *status;
+	uint16_t status_len;
+	char *cache;
+	uint16_t cache_len;
+};
+
+/* ---- Making and finding caches ---------------------------------------------------------------------------- */
+
+/*
+ * Makes a cache.
+ *
+ * definition: "name=NAME,items=N", and after more commas any of
+ *   keysize=BYTES (2048)   blocksize=BYTES (65536)   blocks=N (items)   bitmap=1     purge_lru=1
+ *   store=FILE             store_sync=SECONDS        store_delete=1     lastmod=1    math_initial=N
+ *   sweep_on_full=SECONDS  clear_on_full=1           no_expire=1        ignore_full=1
+ *   lock_timeout=MS (1000) nodes=HOST:PORT;...       udp=HOST:PORT;...  sync=HOST:PORT;...
+ * N items hold N-1, as in uWSGI (1 holds 1). A comma inside a value is written \, and a backslash \\.
+ * NULL makes a cache "default" of 1000 items. In a uWSGI server NULL is the cache of its option "cache".
+ *
+ * Gives the cache, which is never freed; NULL if it cannot be made, with the reason in the log.
+ * Make caches before forking; one made later is its process's own (but for store=FILE).
+ */
+struct uwsgi_cache *uwsgi_cache_create(const char *definition);
+
+/* Makes all caches that are configured: in a plain program the default cache. Only the first call does. */
+void uwsgi_cache_create_all(void);
+
+/* The cache with that name; NULL if there is none. */
+struct uwsgi_cache *uwsgi_cache_by_name(const char *name);
+
+/* The same for a name of len bytes without a NUL; len 0 = the first cache. */
+struct uwsgi_cache *uwsgi_cache_by_namelen(const char *name, uint16_t len);
+
+/* Brings the figures in the struct up to date. */
+void uwsgi_cache_fix(struct uwsgi_cache *cache);
+
+/* ---- The magic tier: by name, nothing to lock ---------------------------------------------------------------- */
+
+/*
+ * Reads a value. Gives malloc memory: free() it. A NUL follows the value, which vallen does not count.
+ * NULL = not stored, or expired; vallen and expires (a Unix time, 0 = never) are then left alone.
+ */
+char *uwsgi_cache_magic_get(const char *key, uint16_t keylen, uint64_t *vallen, uint64_t *expires,
+	const char *cache_name);
+
+/*
+ * Stores a copy of the value: 0. -1 = the key exists (and no UPDATE flag), key or value have a length that is not
+ * allowed, the cache is full, a lock was not released in time.
+ *
+ * With MATH and one of INC, DEC, MUL, DIV the value is an int64_t: the stored number changes by it in one step.
+ * A key that is not stored starts from math_initial; one that is needs the UPDATE flag. Numbers wrap. A stored
+ * value that is not 8 bytes long is left alone: -1.
+ */
+int uwsgi_cache_magic_set(const char *key, uint16_t keylen, const char *value, uint64_t vallen, uint64_t expires,
+	uint64_t flags, const char *cache_name);
+
+/* Removes a key: 0; -1 = it was not stored. */
+int uwsgi_cache_magic_del(const char *key, uint16_t keylen, const char *cache_name);
+
+/* Whether a key is stored: 1 or 0. Counts neither as a hit nor as a miss nor as a use. */
+int uwsgi_cache_magic_exists(const char *key, uint16_t keylen, const char *cache_name);
+
+/* Removes everything, in one step for all readers: 0; -1 = no such cache. */
+int uwsgi_cache_magic_clear(const char *cache_name);
+
+/* ---- The raw tier: by pointer ---------------------------------------------------------------------------------- */
+
+/*
+ * Read a value: a pointer to the thread's copy (8-aligned, a NUL follows), or NULL = not stored. All count a hit
+ * or a miss.
+ *   get2   the value
+ *   get3   and its expiry, a Unix time, 0 = never
+ *   get4   and how often get4 had read this item before, exact over all processes; no use for LRU
+ *   num2   the number itself, 0 if it is not stored or not 8 bytes long; no use for LRU
+ */
+char *uwsgi_cache_get2(struct uwsgi_cache *cache, const char *key, uint16_t keylen, uint64_t *vallen);
+char *uwsgi_cache_get3(struct uwsgi_cache *cache, const char *key, uint16_t keylen, uint64_t *vallen,
+	uint64_t *expires);
+char *uwsgi_cache_get4(struct uwsgi_cache *cache, const char *key, uint16_t keylen, uint64_t *vallen,
+	uint64_t *hits);
+int64_t uwsgi_cache_num2(struct uwsgi_cache *cache, const char *key, uint16_t keylen);
+
+/* The number of the key's item, 0 = not stored. It stays the key's until the key is removed. */
+uint32_t uwsgi_cache_exists2(struct uwsgi_cache *cache, const char *key, uint16_t keylen);
+
+/* As uwsgi_cache_magic_set. */
+int uwsgi_cache_set2(struct uwsgi_cache *cache, const char *key, uint16_t keylen, const char *value,
+	uint64_t vallen, uint64_t expires, uint64_t flags);
+
+/*
+ * Removes the item with number index, or with index 0 the key: 0; -1 = the key is not stored, or the number
+ * cannot be one. (A possible number without an item gives 0, as in uWSGI.)
+ */
+int uwsgi_cache_del2(struct uwsgi_cache *cache, const char *key, uint16_t keylen, uint64_t index,
+	uint16_t flags);
+
+/*
+ * Walks all items: start with position = 0 and item = NULL, go on until NULL.
+ *
+ *	uint64_t position = 0;
+ *	struct uwsgi_cache_item *item = NULL;
+ *	while ((item = uwsgi_cache_keys(cache, &position, &item)))
+ *		fwrite(uwsgi_cache_item_key(item), 1, item->keysize, stdout);
+ *
+ * The item is a copy that belongs to the thread: valid until its next step of this walk, or until it unlocks.
+ * Items stored throughout are met exactly once; the cache may change meanwhile. A thread has up to 4 walks at a
+ * time; unlocking ends them.
+ */
+struct uwsgi_cache_item *uwsgi_cache_keys(struct uwsgi_cache *cache, uint64_t *position,
+	struct uwsgi_cache_item **item);
+
+/* The item's key, keysize bytes; valid as long as the item. */
+char *uwsgi_cache_item_key(struct uwsgi_cache_item *item);
+
+/*
+ * Brackets for reading. They nest, exclude nobody and never wait; rwunlock ends what the thread began last on this
+ * cache (here or with ucache_wlock), and the life of its copies.
+ */
+void uwsgi_cache_rlock(struct uwsgi_cache *cache);
+void uwsgi_cache_rwunlock(struct uwsgi_cache *cache);
+
+/* ---- Upkeep ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * Starts a thread (all signals blocked) that gives the memory of expired items back every 3 seconds. Expiry does
+ * not depend on it. Once per process is enough; again does nothing.
+ */
+void uwsgi_cache_start_sweepers(void);
+
+/*
+ * Writes the stores of all caches to disk, before it returns. (In a uWSGI server: starts writing those that are
+ * due.)
+ */
+void uwsgi_cache_sync_all(void);
+
+/* Starts a thread for each cache with udp= that applies what other nodes send. */
+void uwsgi_cache_start_sync_servers(void);
+
+/* The body of such a thread; arg is the cache. Does not return while its socket works. */
+void *cache_udp_server_loop(void *arg);
+
+/* Copies the content of the first server in the cache's sync= list that answers. uwsgi_cache_create does it. */
+void uwsgi_cache_sync_from_nodes(struct uwsgi_cache *cache);
+
+/* The callback of a parser of the cache protocol: puts one pair into context (struct uwsgi_cache_magic_context). */
+void uwsgi_cache_magic_context_hook(char *key, uint16_t keylen, char *value, uint16_t vallen, void *context);
+
+/* Resolves the addresses of the cache's nodes= list. uwsgi_cache_create does it. */
+void uwsgi_cache_setup_nodes(struct uwsgi_cache *cache);
+
+#endif /* not after uwsgi.h */
+
+/* ---- Not in uwsgi.h -------------------------------------------------------------------------------------------- */
+
+/* uwsgi_cache_create does all that is needed: this only brings the figures in the struct up to date. */
+void uwsgi_cache_init(struct uwsgi_cache *cache);
+
+/*
+ * Requests of the cache protocol, without their 4-byte header (which belongs before pos 4) and without the value.
+ * The caller frees buf and the struct with free(). NULL = a name or key is too long, or no memory. A cache name of
+ * NULL is left out.
+ */
+struct uwsgi_buffer *uwsgi_cache_prepare_magic_exists(char *cache_name, uint16_t cache_name_len, char *key,
+	uint16_t keylen);
+struct uwsgi_buffer *uwsgi_cache_prepare_magic_del(char *cache_name, uint16_t cache_name_len, char *key,
+	uint16_t keylen);
+struct uwsgi_buffer *uwsgi_cache_prepare_magic_clear(char *cache_name, uint16_t cache_name_len);
+struct uwsgi_buffer *uwsgi_cache_prepare_magic_set(char *cache_name, uint16_t cache_name_len, char *key,
+	uint16_t keylen, uint64_t vallen, uint64_t expires);
+struct uwsgi_buffer *uwsgi_cache_prepare_magic_update(char *cache_name, uint16_t cache_name_len, char *key,
+	uint16_t keylen, uint64_t vallen, uint64_t expires);
+
+/*
+ * Takes the cache for writing: until uwsgi_cache_rwunlock no other thread or process changes it, so that reading
+ * and storing are one step. Readers are not held up. Nests.
+ *
+ * 0; -1 = a live process did not let go within lock_timeout. Unlock even then.
+ */
+int ucache_wlock(struct uwsgi_cache *cache);
+
+/* The library's version, "major.minor.patch"; never freed. */
+const char *ucache_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* UCACHE_H */

@@ -1,0 +1,99 @@
+//! A value's copy in `malloc` memory: what `uwsgi_cache_magic_get` gives away and the raw tier keeps per thread.
+
+use std::{ffi::c_char, mem::MaybeUninit, ptr, slice};
+
+use crate::{engine::Sink, shm::Source};
+
+/// Bytes in `malloc` memory, 16-aligned, followed by a NUL for callers that forget the length.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    data: *mut u8,
+    len: usize,
+    /// Bytes allocated, the NUL's included.
+    capacity: usize,
+}
+
+impl Buffer {
+    /// Without memory.
+    pub(crate) const fn new() -> Self {
+        Self { data: ptr::null_mut(), len: 0, capacity: 0 }
+    }
+
+    /// Bytes of the copy.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Where the copy starts; NULL without memory.
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut c_char {
+        self.data.cast()
+    }
+
+    /// Gives the memory to a caller who will `free` it.
+    pub(crate) fn into_raw(mut self) -> *mut c_char {
+        let data = self.data.cast();
+        self.data = ptr::null_mut();
+        data
+    }
+
+    /// Returns the memory if it is more than `keep` bytes.
+    pub(crate) fn shrink(&mut self, keep: usize) {
+        if self.capacity > keep {
+            *self = Self::new();
+        }
+    }
+
+    /// Room for `len` bytes and the NUL, old content lost; `false` = no memory.
+    pub(crate) fn room(&mut self, len: usize) -> Option<&mut [MaybeUninit<u8>]> {
+        let need = len.checked_add(1)?;
+        if need > self.capacity {
+            *self = Self::new();
+            // SAFETY: malloc has no preconditions.
+            let data = unsafe { libc::malloc(need) }.cast::<u8>();
+            if data.is_null() {
+                return None;
+            }
+            (self.data, self.capacity) = (data, need);
+        }
+        self.len = len;
+        // SAFETY: `data` has `capacity` >= len + 1 bytes, owned by this buffer and borrowed mutably with it.
+        unsafe {
+            self.data.add(len).write(0);
+            Some(slice::from_raw_parts_mut(self.data.cast(), len))
+        }
+    }
+}
+
+impl Sink for Buffer {
+    fn take(&mut self, src: &Source<'_>) -> bool {
+        let Some(room) = self.room(src.len()) else { return false };
+        src.copy_to_uninit(room);
+        true
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: `data` is NULL or came from malloc and was not given away (`into_raw` leaves NULL).
+        unsafe { libc::free(self.data.cast()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_reused_grown_and_shrunk() {
+        let mut buffer = Buffer::new();
+        assert_eq!(buffer.room(100).map(|r| r.len()), Some(100));
+        let first = buffer.as_mut_ptr();
+        assert_eq!(buffer.room(10).map(|r| r.len()), Some(10));
+        assert_eq!((buffer.as_mut_ptr(), buffer.len()), (first, 10));
+        buffer.shrink(101);
+        assert!(!buffer.as_mut_ptr().is_null());
+        buffer.shrink(100);
+        assert!(buffer.as_mut_ptr().is_null());
+        assert!(buffer.room(usize::MAX).is_none());
+    }
+}

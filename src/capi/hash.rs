@@ -1,0 +1,146 @@
+//! The hash algorithms that uWSGI offers by name. The engine hashes with its own keyed function; these stay for
+//! `hash->name` and for dumps that a native peer loads.
+
+use std::ffi::c_char;
+
+use super::types::uwsgi_hash_algo;
+
+/// What `hash=` names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Algorithm {
+    /// `djb33x`, the default.
+    #[default]
+    Djb33x,
+    /// `murmur2`
+    Murmur2,
+    /// `random`
+    Random,
+    /// `rand`
+    Rand,
+    /// `rr`
+    RoundRobin,
+}
+
+impl Algorithm {
+    /// The algorithm with this name.
+    pub(crate) fn by_name(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"djb33x" => Self::Djb33x,
+            b"murmur2" => Self::Murmur2,
+            b"random" => Self::Random,
+            b"rand" => Self::Rand,
+            b"rr" => Self::RoundRobin,
+            _ => return None,
+        })
+    }
+
+    /// Hashes `key`. The three names that give no function of the key hash as `djb33x`.
+    pub(crate) fn hash(self, key: &[u8]) -> u32 {
+        match self {
+            Self::Murmur2 => murmur2(key),
+            _ => djb33x(key),
+        }
+    }
+
+    /// The struct that C reads the name from; it lives for ever.
+    pub(super) fn as_c(self) -> *mut uwsgi_hash_algo {
+        (&raw const TABLE[self as usize].0).cast_mut()
+    }
+}
+
+/// Bernstein's hash, the variant with exclusive or; the bytes count as signed, as `char` does on x86.
+fn djb33x(key: &[u8]) -> u32 {
+    key.iter().fold(5381_u32, |h, &b| (h << 5).wrapping_add(h) ^ i32::from(b as c_char).cast_unsigned())
+}
+
+/// Appleby's MurmurHash2 with seed 0, as native has it: where one to three bytes are left over it mixes in the
+/// *first* bytes of the key instead, as `char`.
+fn murmur2(key: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let (words, tail) = key.as_chunks::<4>();
+    let mut h = u32::try_from(key.len()).unwrap_or(u32::MAX);
+    for word in words {
+        let mut k = u32::from_le_bytes(*word).wrapping_mul(M);
+        k ^= k >> 24;
+        h = h.wrapping_mul(M) ^ k.wrapping_mul(M);
+    }
+    for (i, &b) in key[..tail.len()].iter().enumerate() {
+        h ^= i32::from(b as c_char).cast_unsigned() << (8 * i);
+    }
+    if !tail.is_empty() {
+        h = h.wrapping_mul(M);
+    }
+    h ^= h >> 13;
+    h = h.wrapping_mul(M);
+    h ^ (h >> 15)
+}
+
+struct Algo(uwsgi_hash_algo);
+
+// SAFETY: the table and the literals it points to are never written.
+unsafe impl Sync for Algo {}
+
+macro_rules! algo {
+    ($name:literal, $func:ident) => {
+        Algo(uwsgi_hash_algo {
+            name: $name.as_ptr().cast_mut(),
+            func: Some($func),
+            next: std::ptr::null_mut(),
+        })
+    };
+}
+
+/// In the order of [`Algorithm`].
+static TABLE: [Algo; 5] = [
+    algo!(c"djb33x", c_djb33x),
+    algo!(c"murmur2", c_murmur2),
+    algo!(c"random", c_djb33x),
+    algo!(c"rand", c_djb33x),
+    algo!(c"rr", c_djb33x),
+];
+
+/// # Safety
+/// `key` is NULL or has `len` readable bytes.
+unsafe extern "C" fn c_djb33x(key: *mut c_char, len: u64) -> u32 {
+    // SAFETY: C passes `len` readable bytes at `key`, as uwsgi.h asks for this function type.
+    djb33x(unsafe { super::arg::bytes(key, len) }.unwrap_or_default())
+}
+
+/// # Safety
+/// As [`c_djb33x`].
+unsafe extern "C" fn c_murmur2(key: *mut c_char, len: u64) -> u32 {
+    // SAFETY: as above.
+    murmur2(unsafe { super::arg::bytes(key, len) }.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written out step by step, to check the fold.
+    fn djb33x_by_steps(key: &[i8]) -> u32 {
+        let mut hash: u32 = 5381;
+        for &c in key {
+            hash = hash.wrapping_mul(33) ^ i32::from(c).cast_unsigned();
+        }
+        hash
+    }
+
+    #[test]
+    fn djb33x_counts_bytes_as_signed() {
+        assert_eq!(djb33x(b""), 5381);
+        assert_eq!(djb33x(b"a"), (5381 * 33) ^ 97);
+        assert_eq!(djb33x(&[0xff, 0x80, 1]), djb33x_by_steps(&[-1, -128, 1]));
+    }
+
+    #[test]
+    fn names_lead_to_structs_with_the_same_name() {
+        for name in ["djb33x", "murmur2", "random", "rand", "rr"] {
+            let algorithm = Algorithm::by_name(name.as_bytes()).expect(name);
+            // SAFETY: `as_c` points into the static table, whose names are literals.
+            let found = unsafe { std::ffi::CStr::from_ptr((*algorithm.as_c()).name) };
+            assert_eq!(found.to_str(), Ok(name));
+        }
+        assert_eq!(Algorithm::by_name(b"md5"), None);
+    }
+}

@@ -1,0 +1,117 @@
+//! include/ucache.h against the library, at compile time: every exported function has the type that the header
+//! declares, every struct its size and offsets, every flag its value. The functions are listed once, here.
+
+use std::mem::{offset_of, size_of};
+
+use super::{extras, keys, lifecycle, lock, magic, raw, remote::exports, sweep, sync, types};
+
+/// The header's functions, over the library's structs.
+#[allow(clippy::all, clippy::pedantic, missing_docs, unused, unreachable_pub, reason = "written by bindgen")]
+mod declared {
+    use crate::capi::types::*;
+    include!(concat!(env!("OUT_DIR"), "/ucache_functions.rs"));
+}
+
+/// The header's structs and constants.
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    missing_docs,
+    unused,
+    unreachable_pub,
+    non_camel_case_types,
+    reason = "written by bindgen"
+)]
+#[allow(clippy::undocumented_unsafe_blocks, missing_debug_implementations, reason = "written by bindgen")]
+mod structs {
+    include!(concat!(env!("OUT_DIR"), "/ucache_structs.rs"));
+}
+
+/// Both functions must fit one type, which the first fixes. Each `_` is an argument.
+macro_rules! same_type {
+    ($($module:ident :: $name:ident ( $($arg:tt)* );)+) => {
+        $(const _: () = {
+            #[allow(unused_assignments, reason = "the assignment is the check")]
+            let mut fixed: unsafe extern "C" fn($($arg)*) -> _ = declared::$name;
+            fixed = $module::$name;
+            let _ = fixed;
+        };)+
+    };
+}
+
+same_type! {
+    lifecycle::uwsgi_cache_create(_);
+    lifecycle::uwsgi_cache_create_all();
+    lifecycle::uwsgi_cache_by_name(_);
+    lifecycle::uwsgi_cache_by_namelen(_, _);
+    lifecycle::uwsgi_cache_init(_);
+    lifecycle::uwsgi_cache_fix(_);
+    magic::uwsgi_cache_magic_get(_, _, _, _, _);
+    magic::uwsgi_cache_magic_set(_, _, _, _, _, _, _);
+    magic::uwsgi_cache_magic_del(_, _, _);
+    magic::uwsgi_cache_magic_exists(_, _, _);
+    magic::uwsgi_cache_magic_clear(_);
+    raw::uwsgi_cache_get2(_, _, _, _);
+    raw::uwsgi_cache_get3(_, _, _, _, _);
+    raw::uwsgi_cache_get4(_, _, _, _, _);
+    raw::uwsgi_cache_num2(_, _, _);
+    raw::uwsgi_cache_exists2(_, _, _);
+    raw::uwsgi_cache_set2(_, _, _, _, _, _, _);
+    raw::uwsgi_cache_del2(_, _, _, _, _);
+    keys::uwsgi_cache_keys(_, _, _);
+    keys::uwsgi_cache_item_key(_);
+    lock::uwsgi_cache_rlock(_);
+    lock::uwsgi_cache_rwunlock(_);
+    sweep::uwsgi_cache_start_sweepers();
+    sync::uwsgi_cache_sync_all();
+    exports::uwsgi_cache_setup_nodes(_);
+    exports::uwsgi_cache_sync_from_nodes(_);
+    exports::uwsgi_cache_start_sync_servers();
+    exports::cache_udp_server_loop(_);
+    exports::uwsgi_cache_magic_context_hook(_, _, _, _, _);
+    exports::uwsgi_cache_prepare_magic_exists(_, _, _, _);
+    exports::uwsgi_cache_prepare_magic_del(_, _, _, _);
+    exports::uwsgi_cache_prepare_magic_clear(_, _);
+    exports::uwsgi_cache_prepare_magic_set(_, _, _, _, _, _);
+    exports::uwsgi_cache_prepare_magic_update(_, _, _, _, _, _);
+    extras::ucache_wlock(_);
+    extras::ucache_version();
+}
+
+macro_rules! same_layout {
+    ($($name:ident { $($field:ident),+ })+) => {
+        $(
+            const _: () = assert!(size_of::<structs::$name>() == size_of::<types::$name>());
+            $(const _: () = assert!(
+                offset_of!(structs::$name, $field) == offset_of!(types::$name, $field),
+                concat!(stringify!($name), ".", stringify!($field))
+            );)+
+        )+
+    };
+}
+
+same_layout! {
+    uwsgi_cache {
+        name, name_len, keysize, blocks, blocksize, hash, hashtable, hashsize, first_available_block,
+        unused_blocks_stack, unused_blocks_stack_ptr, use_blocks_bitmap, blocks_bitmap, blocks_bitmap_pos,
+        blocks_bitmap_size, max_items, max_item_size, n_items, items, use_last_modified, last_modified_at, data,
+        no_expire, full, hits, miss, store, filesize, store_sync, math_initial, nodes, udp_node_socket, sync_nodes,
+        udp_servers, lock, next, ignore_full, next_scan, purge_lru, lru_head, lru_tail, store_delete, lazy_expire,
+        sweep_on_full, clear_on_full
+    }
+    uwsgi_cache_item { flags, keysize, hash, valsize, first_block, expires, hits, prev, next, lru_prev, lru_next, key }
+    uwsgi_cache_magic_context { cmd, cmd_len, key, key_len, size, expires, status, status_len, cache, cache_len }
+    uwsgi_lock_item { id, lock_ptr, rw, pid, can_deadlock, next }
+    uwsgi_buffer { buf, pos, len, limit }
+}
+
+macro_rules! same_value {
+    ($($declared:ident $ours:ident),+) => {
+        $(const _: () = assert!(structs::$declared as u64 == types::$ours);)+
+    };
+}
+
+same_value!(UWSGI_CACHE_FLAG_UNGETTABLE FLAG_UNGETTABLE, UWSGI_CACHE_FLAG_UPDATE FLAG_UPDATE,
+    UWSGI_CACHE_FLAG_LOCAL FLAG_LOCAL, UWSGI_CACHE_FLAG_ABSEXPIRE FLAG_ABSEXPIRE,
+    UWSGI_CACHE_FLAG_MATH FLAG_MATH, UWSGI_CACHE_FLAG_INC FLAG_INC, UWSGI_CACHE_FLAG_DEC FLAG_DEC,
+    UWSGI_CACHE_FLAG_MUL FLAG_MUL, UWSGI_CACHE_FLAG_DIV FLAG_DIV, UWSGI_CACHE_FLAG_FIXEXPIRE FLAG_FIXEXPIRE);

@@ -1,0 +1,186 @@
+//! The lock that foreign code takes around the raw tier. Readers need none, so a read lock is only counted; a
+//! write lock keeps every other writer out ([`Engine::exclusive_begin`]).
+//!
+//! [`Engine::exclusive_begin`]: crate::engine::Engine::exclusive_begin
+
+use std::{cell::RefCell, ptr};
+
+use super::{
+    cache::Cache,
+    env,
+    guard::guard,
+    keys, raw,
+    types::{uwsgi_cache, uwsgi_lock_item},
+};
+use crate::os::process::Owner;
+
+/// One lock that a thread holds.
+struct Held {
+    cache: *const Cache,
+    /// The thread: a child of fork inherits this list, but holds nothing.
+    owner: Owner,
+    /// Whether `exclusive_begin` succeeded for it.
+    exclusive: bool,
+}
+
+thread_local! {
+    /// What the thread holds, in the order it was taken.
+    static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes `item` for reading; `false` = the lock belongs to none of our caches.
+#[cfg_attr(not(feature = "uwsgi"), allow(dead_code, reason = "only a host calls it"))]
+pub(crate) fn rlock(item: *mut uwsgi_lock_item) -> bool {
+    guard(true, || Cache::by_lock(item).map(|cache| enter(cache, false)).is_some())
+}
+
+/// Takes `item` for writing; `false` = the lock belongs to none of our caches. Where a live process does not let go
+/// within `lock_timeout` it is said in the log and the caller goes on: single calls stay atomic.
+#[cfg_attr(not(feature = "uwsgi"), allow(dead_code, reason = "only a host calls it"))]
+pub(crate) fn wlock(item: *mut uwsgi_lock_item) -> bool {
+    guard(true, || Cache::by_lock(item).map(|cache| enter(cache, true)).is_some())
+}
+
+/// Gives up what the thread took last with `item`; `false` = the lock belongs to none of our caches.
+#[cfg_attr(not(feature = "uwsgi"), allow(dead_code, reason = "only a host calls it"))]
+pub(crate) fn rwunlock(item: *mut uwsgi_lock_item) -> bool {
+    guard(true, || Cache::by_lock(item).map(leave).is_some())
+}
+
+/// Takes the cache's lock for reading. Recursive; readers exclude nobody and never wait.
+///
+/// # Safety
+/// See [`crate::capi`]: cache.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn uwsgi_cache_rlock(uc: *mut uwsgi_cache) {
+    guard((), || {
+        // SAFETY: the caller vouches for the cache.
+        if let Some(cache) = unsafe { Cache::of(uc) } {
+            enter(cache, false);
+        }
+    });
+}
+
+/// Gives up what the thread took last with the cache's lock, for reading or writing. Ends the life of what the raw
+/// tier gave the thread. Without effect if the thread holds nothing.
+///
+/// # Safety
+/// See [`crate::capi`]: cache.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn uwsgi_cache_rwunlock(uc: *mut uwsgi_cache) {
+    guard((), || {
+        // SAFETY: the caller vouches for the cache.
+        if let Some(cache) = unsafe { Cache::of(uc) } {
+            leave(cache);
+        }
+    });
+}
+
+/// Takes the cache for writing; `false` = not exclusively.
+pub(super) fn enter(cache: &'static Cache, write: bool) -> bool {
+    let owner = Owner::me();
+    let nested = with_held(|held| {
+        held.retain(|h| h.owner == owner);
+        held.iter().any(|h| ptr::eq(h.cache, cache) && h.exclusive)
+    });
+    let exclusive = write && nested == Some(false) && begin(cache);
+    with_held(|held| held.push(Held { cache, owner, exclusive }));
+    exclusive || nested == Some(true)
+}
+
+fn leave(cache: &'static Cache) {
+    let owner = Owner::me();
+    let last = with_held(|held| {
+        held.retain(|h| h.owner == owner);
+        let i = held.iter().rposition(|h| ptr::eq(h.cache, cache))?;
+        Some(held.remove(i))
+    });
+    if last.flatten().is_some_and(|last| last.exclusive) {
+        cache.engine.exclusive_end();
+    }
+    raw::release();
+    keys::release();
+}
+
+fn begin(cache: &Cache) -> bool {
+    let Err(e) = cache.engine.exclusive_begin() else { return true };
+    let name = cache.settings.name.to_string_lossy();
+    env::get().log(&format!("cache \"{name}\": the write lock could not be taken: {e}"));
+    false
+}
+
+/// `None` = in a signal handler that interrupted this module, or at the thread's end: nothing is counted then.
+fn with_held<T>(f: impl FnOnce(&mut Vec<Held>) -> T) -> Option<T> {
+    HELD.try_with(|held| held.try_borrow_mut().ok().map(|mut held| f(&mut held))).ok()?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ptr, thread};
+
+    use super::*;
+    use crate::capi::{env::Definition, lifecycle};
+
+    fn cache(name: &str) -> &'static Cache {
+        let text = format!("name={name},items=10,lock_timeout=50");
+        lifecycle::create(&Definition::Cache2(text.into_bytes())).expect("a small cache")
+    }
+
+    #[test]
+    fn locks_of_others_are_left_to_them() {
+        let mut foreign = uwsgi_lock_item {
+            id: ptr::null_mut(),
+            lock_ptr: ptr::null_mut(),
+            rw: 1,
+            pid: 0,
+            can_deadlock: 0,
+            next: ptr::null_mut(),
+        };
+        for item in [ptr::null_mut(), &raw mut foreign] {
+            assert!(!rlock(item) && !wlock(item) && !rwunlock(item));
+        }
+    }
+
+    #[test]
+    fn a_write_lock_keeps_other_threads_out_until_its_last_unlock() {
+        let cache = cache("locked");
+        let lock = cache.view.lock();
+        let others_store =
+            || thread::spawn(|| cache.store(b"k", b"v", 0, 2).is_ok()).join().expect("no panic");
+        assert!(wlock(lock) && wlock(lock) && rlock(lock));
+        assert!(cache.store(b"k", b"v", 0, 0).is_ok());
+        for _ in 0..2 {
+            assert!(rwunlock(lock));
+            assert!(!others_store());
+        }
+        assert!(rwunlock(lock));
+        assert!(others_store());
+        // One too many does nothing.
+        assert!(rwunlock(lock) && others_store());
+    }
+
+    #[test]
+    fn read_locks_exclude_nobody() {
+        let cache = cache("read");
+        let lock = cache.view.lock();
+        assert!(rlock(lock) && rlock(lock));
+        assert!(thread::spawn(|| cache.store(b"k", b"v", 0, 0).is_ok()).join().expect("no panic"));
+        // Foreign code that writes under its read lock still can.
+        assert!(wlock(lock) && cache.store(b"k", b"w", 0, 2).is_ok());
+        assert!(rwunlock(lock) && rwunlock(lock) && rwunlock(lock));
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_had_is_still_given_up_in_order() {
+        let cache = cache("late");
+        let lock = cache.view.lock();
+        assert!(wlock(lock));
+        let waited = thread::spawn(move || {
+            let exclusive = enter(cache, true);
+            leave(cache);
+            exclusive
+        });
+        assert!(!waited.join().expect("no panic"));
+        assert!(cache.store(b"k", b"v", 0, 0).is_ok() && rwunlock(lock));
+    }
+}

@@ -1,0 +1,300 @@
+//! Definitions of caches (`cache2 = name=...,items=...`): from text to checked settings.
+
+use std::{ffi::CString, path::PathBuf, time::Duration};
+
+use super::{hash::Algorithm, kvlist};
+use crate::{
+    engine::{
+        Blocks, Config, Eviction, Store,
+        config::{MAX_ITEMS, MAX_KEY, MAX_VALUE},
+    },
+    error::{Error, Result},
+};
+
+/// Items of a block, bytes, and of the hash table, entries, when nothing is said.
+const DEFAULT_SIZE: u64 = 65_536;
+const DEFAULT_KEYSIZE: u64 = 2048;
+/// Longest `lock_timeout`, milliseconds.
+const MAX_LOCK_TIMEOUT_MS: u64 = 3_600_000;
+
+/// What a definition does not say.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Defaults {
+    /// Seconds between two syncs of a store.
+    pub(crate) store_sync: u64,
+    /// Expiry is enforced in no cache.
+    pub(crate) no_expire: bool,
+}
+
+/// A definition, checked.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// What the engine needs.
+    pub(crate) config: Config,
+    /// The name, as written.
+    pub(crate) name: CString,
+    /// `items` as written: one more than fit.
+    pub(crate) items: u64,
+    /// Number of blocks.
+    pub(crate) blocks: u64,
+    /// Size of a block, bytes.
+    pub(crate) blocksize: u64,
+    /// `hash`
+    pub(crate) hash: Algorithm,
+    /// `hashsize`
+    pub(crate) hashsize: u32,
+    /// Full caches are not logged.
+    pub(crate) ignore_full: bool,
+    /// `lazy_expire`
+    pub(crate) lazy_expire: bool,
+    /// Seconds between two syncs of the store, 0 = none of its own.
+    pub(crate) store_sync: u64,
+    /// UDP peers to tell.
+    pub(crate) nodes: Vec<CString>,
+    /// Servers to copy from at start.
+    pub(crate) sync_nodes: Vec<CString>,
+    /// UDP addresses to listen on.
+    pub(crate) udp_servers: Vec<CString>,
+    /// Lines for the log: what was ignored or read differently from uWSGI.
+    pub(crate) notes: Vec<String>,
+}
+
+/// The definition as text: the twin of [`Settings`], one field an option.
+#[derive(Debug, Default)]
+struct Text {
+    name: Option<Vec<u8>>,
+    items: Option<Vec<u8>>,
+    blocksize: Option<Vec<u8>>,
+    blocks: Option<Vec<u8>>,
+    hash: Option<Vec<u8>>,
+    hashsize: Option<Vec<u8>>,
+    keysize: Option<Vec<u8>>,
+    store: Option<Vec<u8>>,
+    store_sync: Option<Vec<u8>>,
+    store_delete: Option<Vec<u8>>,
+    nodes: Option<Vec<u8>>,
+    sync: Option<Vec<u8>>,
+    udp_servers: Option<Vec<u8>>,
+    bitmap: Option<Vec<u8>>,
+    lastmod: Option<Vec<u8>>,
+    math_initial: Option<Vec<u8>>,
+    ignore_full: Option<Vec<u8>>,
+    purge_lru: Option<Vec<u8>>,
+    lazy_expire: Option<Vec<u8>>,
+    sweep_on_full: Option<Vec<u8>>,
+    clear_on_full: Option<Vec<u8>>,
+    no_expire: Option<Vec<u8>>,
+    lock_timeout: Option<Vec<u8>>,
+}
+
+impl Text {
+    fn parse(text: &[u8], notes: &mut Vec<String>) -> Self {
+        let mut found = Self::default();
+        for (key, value) in kvlist::parse(text) {
+            let shown = String::from_utf8_lossy(&key).into_owned();
+            match (found.slot(&key), value) {
+                (Some(slot), Some(value)) => *slot = Some(value),
+                (Some(_), None) => notes.push(format!("option {shown} has no value and is ignored")),
+                (None, _) => notes.push(format!("unknown option {shown} is ignored{}", found.hint(&shown))),
+            }
+        }
+        found
+    }
+
+    /// Where the value of an option goes, by any of its names.
+    fn slot(&mut self, key: &[u8]) -> Option<&mut Option<Vec<u8>>> {
+        Some(match key {
+            b"name" => &mut self.name,
+            b"max_items" | b"maxitems" | b"items" => &mut self.items,
+            b"blocksize" => &mut self.blocksize,
+            b"blocks" => &mut self.blocks,
+            b"hash" => &mut self.hash,
+            b"hashsize" | b"hash_size" => &mut self.hashsize,
+            b"keysize" | b"key_size" => &mut self.keysize,
+            b"store" => &mut self.store,
+            b"store_sync" | b"storesync" => &mut self.store_sync,
+            b"store_delete" | b"storedelete" => &mut self.store_delete,
+            b"node" | b"nodes" => &mut self.nodes,
+            b"sync" => &mut self.sync,
+            b"udp" | b"udp_servers" | b"udp_server" | b"udpservers" | b"udpserver" => &mut self.udp_servers,
+            b"bitmap" => &mut self.bitmap,
+            b"lastmod" => &mut self.lastmod,
+            b"math_initial" => &mut self.math_initial,
+            b"ignore_full" => &mut self.ignore_full,
+            b"purge_lru" | b"lru" => &mut self.purge_lru,
+            b"lazy_expire" | b"lazy" => &mut self.lazy_expire,
+            b"sweep_on_full" => &mut self.sweep_on_full,
+            b"clear_on_full" => &mut self.clear_on_full,
+            b"no_expire" => &mut self.no_expire,
+            b"lock_timeout" => &mut self.lock_timeout,
+            _ => return None,
+        })
+    }
+
+    /// The option that was probably meant, for `max-items` or `purgelru`.
+    fn hint(&mut self, key: &str) -> String {
+        const SPELLED: [&str; 8] = [
+            "max_items",
+            "purge_lru",
+            "lazy_expire",
+            "clear_on_full",
+            "sweep_on_full",
+            "ignore_full",
+            "no_expire",
+            "math_initial",
+        ];
+        let plain = |s: &str| s.replace(['-', '_', ' '], "").to_ascii_lowercase();
+        let meant = SPELLED.iter().copied().find(|known| plain(known) == plain(key));
+        let trimmed = key.trim();
+        let meant = meant.or_else(|| self.slot(trimmed.as_bytes()).is_some().then_some(trimmed));
+        meant.map_or_else(String::new, |meant| format!(" (meant {meant}?)"))
+    }
+}
+
+/// Reads a definition.
+///
+/// # Errors
+/// [`Error::InvalidOption`] names the option, the value and the bound.
+pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
+    let mut notes = Vec::new();
+    let t = Text::parse(text, &mut notes);
+    let name = t.name.as_deref().ok_or_else(|| missing("name"))?;
+    let items_text = t.items.as_deref().ok_or_else(|| missing("items"))?;
+    let items = number("items", items_text, 1, MAX_ITEMS + 1)?;
+    let blocksize = number_or("blocksize", t.blocksize.as_deref(), 1, MAX_VALUE, DEFAULT_SIZE)?;
+    let blocks = blocks(t.blocks.as_deref(), items)?;
+    let lazy_expire = flag("lazy_expire", t.lazy_expire.as_deref(), &mut notes);
+    let no_expire = flag("no_expire", t.no_expire.as_deref(), &mut notes) || defaults.no_expire;
+    let bitmap = flag("bitmap", t.bitmap.as_deref(), &mut notes);
+    let config = Config {
+        // uWSGI never uses slot 0: `items` stores one less, but for one item.
+        capacity: (items - 1).max(1),
+        max_key: number_or("keysize", t.keysize.as_deref(), 1, MAX_KEY, DEFAULT_KEYSIZE)?,
+        max_value: if bitmap { blocksize.saturating_mul(blocks).min(MAX_VALUE) } else { blocksize },
+        blocks: bitmap.then_some(Blocks { size: blocksize, count: blocks }),
+        eviction: if flag("purge_lru", t.purge_lru.as_deref(), &mut notes) {
+            Eviction::Lru
+        } else {
+            Eviction::None
+        },
+        sweep_on_full: seconds("sweep_on_full", t.sweep_on_full.as_deref())?,
+        clear_on_full: flag("clear_on_full", t.clear_on_full.as_deref(), &mut notes),
+        // uWSGI's lazy_expire makes reads enforce expiry whatever no_expire says.
+        no_expire: no_expire && !lazy_expire,
+        math_initial: signed("math_initial", t.math_initial.as_deref())?,
+        last_modified: flag("lastmod", t.lastmod.as_deref(), &mut notes),
+        lock_timeout: lock_timeout(t.lock_timeout.as_deref())?,
+        store: store(t.store, flag("store_delete", t.store_delete.as_deref(), &mut notes)),
+        ..Config::new(&String::from_utf8_lossy(name), 1)
+    };
+    config.check()?;
+    Ok(Settings {
+        config,
+        name: c_string("name", name)?,
+        items,
+        blocks,
+        blocksize,
+        hash: hash(t.hash.as_deref())?,
+        hashsize: hashsize(t.hashsize.as_deref())?,
+        ignore_full: flag("ignore_full", t.ignore_full.as_deref(), &mut notes),
+        lazy_expire,
+        store_sync: number_or("store_sync", t.store_sync.as_deref(), 0, u64::MAX, defaults.store_sync)?,
+        nodes: list("nodes", t.nodes.as_deref())?,
+        sync_nodes: list("sync", t.sync.as_deref())?,
+        udp_servers: list("udp_servers", t.udp_servers.as_deref())?,
+        notes,
+    })
+}
+
+fn invalid(option: &'static str, value: &[u8], reason: String) -> Error {
+    Error::InvalidOption { option, value: String::from_utf8_lossy(value).into_owned(), reason }
+}
+
+fn missing(option: &'static str) -> Error {
+    invalid(option, b"", "must be given".to_owned())
+}
+
+/// A decimal number; blanks around it are allowed.
+fn number(option: &'static str, text: &[u8], min: u64, max: u64) -> Result<u64> {
+    let digits = text.trim_ascii();
+    let value = std::str::from_utf8(digits).ok().filter(|s| s.bytes().all(|b| b.is_ascii_digit()));
+    value
+        .and_then(|s| s.parse().ok())
+        .filter(|value| (min..=max).contains(value))
+        .ok_or_else(|| invalid(option, text, format!("must be a number from {min} to {max}")))
+}
+
+fn number_or(option: &'static str, text: Option<&[u8]>, min: u64, max: u64, default: u64) -> Result<u64> {
+    text.map_or(Ok(default), |text| number(option, text, min, max))
+}
+
+fn seconds(option: &'static str, text: Option<&[u8]>) -> Result<u32> {
+    let value = number_or(option, text, 0, u64::from(u32::MAX), 0)?;
+    Ok(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+fn signed(option: &'static str, text: Option<&[u8]>) -> Result<i64> {
+    let Some(text) = text else { return Ok(0) };
+    let value = std::str::from_utf8(text.trim_ascii()).ok().and_then(|s| s.parse().ok());
+    value.ok_or_else(|| invalid(option, text, format!("must be a number from {} to {}", i64::MIN, i64::MAX)))
+}
+
+/// uWSGI takes any value as on; here the usual words for off are heard, and said so.
+fn flag(option: &'static str, text: Option<&[u8]>, notes: &mut Vec<String>) -> bool {
+    let Some(text) = text else { return false };
+    let off =
+        [&b"0"[..], b"no", b"off", b"false"].iter().any(|off| text.trim_ascii().eq_ignore_ascii_case(off));
+    if off {
+        let text = String::from_utf8_lossy(text);
+        notes.push(format!("option {option}={text} is off (uWSGI's own cache takes any value as on)"));
+    }
+    !off
+}
+
+fn blocks(text: Option<&[u8]>, items: u64) -> Result<u64> {
+    let value = number_or("blocks", text, 1, u64::MAX, items)?;
+    if value < items {
+        let value = value.to_string();
+        return Err(invalid(
+            "blocks",
+            value.as_bytes(),
+            format!("must be at least the number of items, {items}"),
+        ));
+    }
+    Ok(value)
+}
+
+fn hash(text: Option<&[u8]>) -> Result<Algorithm> {
+    let Some(text) = text else { return Ok(Algorithm::default()) };
+    Algorithm::by_name(text)
+        .ok_or_else(|| invalid("hash", text, "must be djb33x, murmur2, random, rand or rr".to_owned()))
+}
+
+fn hashsize(text: Option<&[u8]>) -> Result<u32> {
+    let value = number_or("hashsize", text, 1, u64::from(u32::MAX), DEFAULT_SIZE)?;
+    Ok(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+fn lock_timeout(text: Option<&[u8]>) -> Result<Duration> {
+    number_or("lock_timeout", text, 1, MAX_LOCK_TIMEOUT_MS, 1000).map(Duration::from_millis)
+}
+
+fn store(path: Option<Vec<u8>>, delete_unusable: bool) -> Option<Store> {
+    use std::os::unix::ffi::OsStringExt;
+    let path = PathBuf::from(std::ffi::OsString::from_vec(path?));
+    Some(Store { path, delete_unusable })
+}
+
+fn c_string(option: &'static str, text: &[u8]) -> Result<CString> {
+    CString::new(text).map_err(|_| invalid(option, text, "must not contain a NUL".to_owned()))
+}
+
+/// Parts between semicolons, without the empty ones.
+fn list(option: &'static str, text: Option<&[u8]>) -> Result<Vec<CString>> {
+    let parts = text.unwrap_or_default().split(|&b| b == b';').filter(|part| !part.is_empty());
+    parts.map(|part| c_string(option, part)).collect()
+}
+
+#[cfg(test)]
+#[path = "options_tests.rs"]
+mod tests;

@@ -1,0 +1,198 @@
+//! The caller's side of `cache@host:port`: one connection a call, as native has it.
+//!
+//! Connections are not kept: a uWSGI peer closes after each answer, and where it would not (`puwsgi-socket`) every
+//! kept connection would pin one of its workers. So no state outlives a call, and a fork inherits none.
+//!
+//! All calls are safe from any thread and process. None waits longer than `Env::socket_timeout` in total (the system's
+//! resolver apart, where the server is given by name). Every fault is a miss or `false`, and one rate-limited log line.
+#![forbid(unsafe_code)]
+
+use std::{
+    io::{ErrorKind, Read},
+    time::Duration,
+};
+
+use super::{
+    magic::{Answer, Command, Request, Status},
+    net::{self, Conn},
+    packet::{HEADER_LEN, Header, MODIFIER1, PacketError},
+    throttle::Throttle,
+};
+use crate::{
+    capi::{buffer::Buffer, env, types::*},
+    engine::config::MAX_VALUE,
+};
+
+static FAULTS: Throttle = Throttle::new();
+
+/// Why a call got no usable answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Packet(#[from] PacketError),
+    #[error("the answer starts with {0:?}, which is no answer of a cache")]
+    Foreign(Header),
+    #[error("the answer announces a value of {0} bytes, at most {MAX_VALUE} are accepted")]
+    TooLong(u64),
+    #[error("{0}")]
+    Unsupported(&'static str),
+}
+
+/// The value and the Unix time of its expiry (0 = never); `None` = a miss or a fault.
+pub(crate) fn get(server: &[u8], cache: &[u8], key: &[u8]) -> Option<(Buffer, u64)> {
+    let (answer, value) = ask(server, &Request::new(Command::Get, cache, key), b"")?;
+    // An item of no bytes cannot exist; native too takes it for a miss.
+    if answer.status != Status::Ok || value.is_empty() {
+        return None;
+    }
+    let mut copy = Buffer::new();
+    copy.room(value.len())?.iter_mut().zip(&value).for_each(|(to, from)| {
+        to.write(*from);
+    });
+    Some((copy, answer.expires))
+}
+
+/// Whether the server has the key; `false` after a fault too.
+pub(crate) fn exists(server: &[u8], cache: &[u8], key: &[u8]) -> bool {
+    done(server, &Request::new(Command::Exists, cache, key), b"")
+}
+
+/// Removes the key; `false` = it was not there, or a fault.
+pub(crate) fn del(server: &[u8], cache: &[u8], key: &[u8]) -> bool {
+    done(server, &Request::new(Command::Del, cache, key), b"")
+}
+
+/// Removes all keys; `false` = a fault.
+pub(crate) fn clear(server: &[u8], cache: &[u8]) -> bool {
+    done(server, &Request::new(Command::Clear, cache, b""), b"")
+}
+
+/// Stores the value, or calculates with it; `expires` and `set_flags` as in `uwsgi_cache_magic_set`.
+///
+/// With a MATH flag the value is the 8-byte operand. A native server knows no remote arithmetic: the call then fails,
+/// and the stored number stays as it was (native stores the operand over it).
+pub(crate) fn set(
+    server: &[u8],
+    cache: &[u8],
+    key: &[u8],
+    value: &[u8],
+    expires: u64,
+    set_flags: u64,
+) -> bool {
+    let has = |flag| set_flags & flag != 0;
+    let command = if has(FLAG_UPDATE) { Command::Update } else { Command::Set };
+    let mut request = Request::new(command, cache, key);
+    request.expires = if has(FLAG_ABSEXPIRE) { ttl_from(expires, super::now()) } else { expires };
+    if !has(FLAG_MATH) {
+        request.flags = set_flags & (FLAG_UNGETTABLE | FLAG_FIXEXPIRE);
+        request.size = value.len() as u64;
+        return !value.is_empty() && done(server, &request, value);
+    }
+    let Ok(operand) = <[u8; 8]>::try_from(value) else { return false };
+    request.command = Command::Math;
+    request.operand = i64::from_ne_bytes(operand);
+    request.flags = set_flags & !(FLAG_ABSEXPIRE | FLAG_LOCAL);
+    done(server, &request, b"")
+}
+
+/// The TTL that ends at the Unix time `expires`; 0 = never.
+fn ttl_from(expires: u64, now: u64) -> u64 {
+    match expires {
+        0 => 0,
+        e if e > now => e - now,
+        _ => super::magic::AT_ONCE,
+    }
+}
+
+fn done(server: &[u8], request: &Request<'_>, value: &[u8]) -> bool {
+    ask(server, request, value).is_some_and(|(answer, _)| answer.status == Status::Ok)
+}
+
+/// One question and its answer; `None` = the server said nothing (native's "no") or a fault, which is logged.
+fn ask(server: &[u8], request: &Request<'_>, value: &[u8]) -> Option<(Answer, Vec<u8>)> {
+    match exchange(server, request, value, env::get().socket_timeout()) {
+        Ok(answer) => answer,
+        Err(fault) => {
+            FAULTS.log(|| {
+                let cache = String::from_utf8_lossy(request.cache);
+                format!("remote cache {cache:?} at {}: {fault}", String::from_utf8_lossy(server))
+            });
+            None
+        }
+    }
+}
+
+fn exchange(
+    server: &[u8],
+    request: &Request<'_>,
+    value: &[u8],
+    timeout: Duration,
+) -> Result<Option<(Answer, Vec<u8>)>, Fault> {
+    let mut packet = request.encode()?;
+    let mut conn = Conn::open(server, timeout)?;
+    // One segment where the value is small; a big one is not copied.
+    let whole = value.len() <= 16_384;
+    if whole {
+        packet.extend_from_slice(value);
+    }
+    let sent = conn.write_all(&packet).and_then(|()| if whole { Ok(()) } else { conn.write_all(value) });
+    let answer = read_answer(&mut conn);
+    let answer = match (sent, answer) {
+        // A server that refuses a value early closes while we write: its answer says more than the broken pipe.
+        (_, Ok(Some(answer))) => answer,
+        (Err(e), _) => return Err(e.into()),
+        (Ok(()), Ok(None)) if request.command == Command::Math => {
+            return Err(Fault::Unsupported(
+                "no answer to remote arithmetic, which native uWSGI does not have",
+            ));
+        }
+        (Ok(()), other) => return other.map(|_| None),
+    };
+    let body = match request.command {
+        Command::Get if answer.status == Status::Ok => {
+            if answer.size > MAX_VALUE {
+                return Err(Fault::TooLong(answer.size));
+            }
+            net::read_value(&mut conn, answer.size)?
+        }
+        _ => Vec::new(),
+    };
+    Ok(Some((answer, body)))
+}
+
+/// Reads the header and the dictionary of an answer; `None` = the peer closed without a byte.
+pub(super) fn read_answer(conn: &mut impl Read) -> Result<Option<Answer>, Fault> {
+    let Some((header, payload)) = read_packet(conn)? else { return Ok(None) };
+    if header.modifier2 != super::magic::MAGIC {
+        return Err(Fault::Foreign(header));
+    }
+    Ok(Some(Answer::parse(&payload)?))
+}
+
+/// Reads one cache packet; `None` = the peer closed without a byte.
+pub(super) fn read_packet(conn: &mut impl Read) -> Result<Option<(Header, Vec<u8>)>, Fault> {
+    let mut raw = [0; HEADER_LEN];
+    let first = loop {
+        match conn.read(&mut raw) {
+            Ok(n) => break n,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            // A native server that declines with our value still unread ends the connection with a reset.
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => break 0,
+            Err(e) => return Err(e.into()),
+        }
+    };
+    if first == 0 {
+        return Ok(None);
+    }
+    conn.read_exact(&mut raw[first..])?;
+    let header = Header::parse(raw);
+    if header.modifier1 != MODIFIER1 {
+        return Err(Fault::Foreign(header));
+    }
+    Ok(Some((header, net::read_value(conn, header.size.into())?)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+use std::{
+    io::Write,
+    net::{Shutdown, TcpListener, TcpStream},
+    thread,
+};
+
+use super::*;
+use crate::capi::remote::{magic::AT_ONCE, testing::Random};
+
+const PATIENT: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(200);
+
+/// A server for one connection: reads one packet, then does as told.
+fn server(then: impl FnOnce(TcpStream, Vec<u8>) + Send + 'static) -> (String, thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let handle = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENT)).unwrap();
+        let mut head = [0; HEADER_LEN];
+        stream.read_exact(&mut head).unwrap();
+        let mut payload = vec![0; Header::parse(head).size.into()];
+        stream.read_exact(&mut payload).unwrap();
+        then(stream, payload);
+    });
+    (address, handle)
+}
+
+/// What the client makes of these bytes as an answer to a get.
+fn answered_with(bytes: Vec<u8>, timeout: Duration) -> Result<Option<(Answer, Vec<u8>)>, Fault> {
+    let (address, handle) = server(move |mut stream, _| {
+        // The client may have had enough before all is written.
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(Shutdown::Write);
+        let _ = stream.read(&mut [0; 1]);
+    });
+    let got = exchange(address.as_bytes(), &Request::new(Command::Get, b"", b"k"), b"", timeout);
+    handle.join().unwrap();
+    got
+}
+
+fn good_answer(value: &[u8]) -> Vec<u8> {
+    let answer = Answer { status: Status::Ok, size: value.len() as u64, expires: 4_000_000_000 };
+    [&answer.encode().unwrap(), value].concat()
+}
+
+#[test]
+fn a_value_arrives_whole() {
+    for len in [1, 100, 70_000, 3_000_000] {
+        let value = Random(len as u64).bytes(len);
+        let (answer, got) = answered_with(good_answer(&value), PATIENT).unwrap().unwrap();
+        assert_eq!(answer.expires, 4_000_000_000);
+        assert!(got == value, "{len} bytes");
+    }
+}
+
+#[test]
+fn a_server_that_closes_without_a_word_means_no() {
+    assert!(answered_with(Vec::new(), PATIENT).unwrap().is_none());
+}
+
+#[test]
+fn answers_that_are_none_are_faults() {
+    let short = good_answer(b"value");
+    for cut in 1..short.len() {
+        assert!(answered_with(short[..cut].to_vec(), PATIENT).is_err(), "cut at {cut}");
+    }
+    let huge = Answer { status: Status::Ok, size: u64::MAX, expires: 0 }.encode().unwrap();
+    assert!(matches!(answered_with(huge, PATIENT), Err(Fault::TooLong(u64::MAX))));
+    let http = b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec();
+    assert!(matches!(answered_with(http, PATIENT), Err(Fault::Foreign(_))));
+    let mut other = good_answer(b"v");
+    other[3] = 18;
+    assert!(matches!(answered_with(other, PATIENT), Err(Fault::Foreign(_))));
+    let no_status = [&Header::cache(17, 0).unwrap().to_bytes()[..], b""].concat();
+    assert!(matches!(answered_with(no_status, PATIENT), Err(Fault::Packet(_))));
+}
+
+#[test]
+fn a_silent_server_is_a_fault_within_the_time_limit() {
+    let (address, handle) = server(|mut stream, _| {
+        // Until the client gives up.
+        let _ = stream.read(&mut [0; 1]);
+    });
+    let got = exchange(address.as_bytes(), &Request::new(Command::Get, b"", b"k"), b"", SHORT);
+    assert!(matches!(got, Err(Fault::Io(e)) if e.kind() == ErrorKind::TimedOut));
+    handle.join().unwrap();
+}
+
+#[test]
+fn a_server_that_drips_does_not_stretch_the_time_limit() {
+    let (address, handle) = server(|mut stream, _| {
+        let mut bytes = good_answer(&[1; 10_000]);
+        bytes.reverse();
+        while let Some(byte) = bytes.pop() {
+            if stream.write_all(&[byte]).is_err() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the client waited for all of it");
+    });
+    let got = exchange(address.as_bytes(), &Request::new(Command::Get, b"", b"k"), b"", SHORT);
+    assert!(matches!(got, Err(Fault::Io(e)) if e.kind() == ErrorKind::TimedOut));
+    handle.join().unwrap();
+}
+
+#[test]
+fn a_value_is_sent_behind_its_packet_and_an_early_refusal_is_heard() {
+    let (address, handle) = server(|mut stream, payload| {
+        let request = Request::parse(&payload).unwrap();
+        assert_eq!((request.command, request.size, request.expires), (Command::Update, 100_000, 60));
+        let mut value = vec![0; 100_000];
+        stream.read_exact(&mut value).unwrap();
+        assert!(value.iter().all(|b| *b == 7));
+        stream.write_all(&Answer::from(Status::Ok).encode().unwrap()).unwrap();
+    });
+    assert!(set(address.as_bytes(), b"c", b"k", &[7; 100_000], 60, FLAG_UPDATE));
+    handle.join().unwrap();
+
+    let (address, handle) = server(|mut stream, _| {
+        stream.write_all(&Answer::from(Status::Error).encode().unwrap()).unwrap();
+    });
+    assert!(!set(address.as_bytes(), b"c", b"k", &vec![7; 50 << 20], 0, 0));
+    handle.join().unwrap();
+}
+
+#[test]
+fn arithmetic_goes_as_a_request_of_its_own_that_native_does_not_answer() {
+    let flags = FLAG_UPDATE | FLAG_MATH | FLAG_FIXEXPIRE | FLAG_DEC;
+    let (address, handle) = server(move |mut stream, payload| {
+        let request = Request::parse(&payload).unwrap();
+        assert_eq!((request.command, request.operand, request.flags), (Command::Math, -5, flags));
+        stream.write_all(&Answer::from(Status::Ok).encode().unwrap()).unwrap();
+    });
+    assert!(set(address.as_bytes(), b"", b"n", &(-5_i64).to_ne_bytes(), 0, flags));
+    handle.join().unwrap();
+    let (address, handle) = server(|stream, _| drop(stream));
+    assert!(!set(address.as_bytes(), b"", b"n", &5_i64.to_ne_bytes(), 0, flags));
+    handle.join().unwrap();
+    assert!(!set(b"127.0.0.1:1", b"", b"n", b"7 bytes", 0, flags), "not an operand");
+}
+
+#[test]
+fn nobody_there_is_a_miss() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let server = free.as_bytes();
+    assert!(get(server, b"", b"k").is_none());
+    assert!(!exists(server, b"", b"k") && !del(server, b"", b"k") && !clear(server, b""));
+    assert!(!set(server, b"", b"k", b"v", 0, 0));
+}
+
+#[test]
+fn absolute_expiries_become_relative() {
+    assert_eq!(ttl_from(0, 100), 0);
+    assert_eq!(ttl_from(160, 100), 60);
+    assert_eq!(ttl_from(100, 100), AT_ONCE);
+    assert_eq!(ttl_from(5, 100), AT_ONCE);
+}
+
+/// A client in a loop against damaged answers: always an end, never a value that the server did not send.
+#[test]
+fn fuzzed_answers_never_hang_and_never_invent() {
+    let mut random = Random(5);
+    let value = b"the one and only value".to_vec();
+    for _ in 0..300 {
+        let bytes = random.damage(&good_answer(&value));
+        let sent = bytes.clone();
+        if let Ok(Some((answer, got))) = answered_with(bytes, PATIENT) {
+            assert_eq!(answer.size, got.len() as u64);
+            assert!(got.is_empty() || sent.windows(got.len()).any(|w| w == got));
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Command 17, the one that names the cache: `{cmd, key, size, expires, cache}` and `{status, size, expires}`.
+//!
+//! ucache adds what a native peer passes over or answers with nothing: the fields `flags` (flag words of `uwsgi.h`)
+//! and `operand`, and the commands `math` and `dump`.
+#![forbid(unsafe_code)]
+
+use super::packet::{self, Builder, PacketError};
+
+/// `modifier2` of a request and of its answer.
+pub const MAGIC: u8 = 17;
+/// A TTL that means "expires at once" (native's `(uint64_t) -1`); on the wire it is `-1`, as native writes it.
+pub const AT_ONCE: u64 = u64::MAX;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// The value of a key.
+    Get,
+    /// Whether a key is stored.
+    Exists,
+    /// Removes a key.
+    Del,
+    /// Removes all keys.
+    Clear,
+    /// Stores the `size` bytes that follow the packet; an existing key stays.
+    Set,
+    /// Stores the `size` bytes that follow the packet.
+    Update,
+    /// Arithmetic; between two ucaches only.
+    Math,
+    /// All items as a stream of records; between two ucaches only.
+    Dump,
+}
+
+impl Command {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Exists => "exists",
+            Self::Del => "del",
+            Self::Clear => "clear",
+            Self::Set => "set",
+            Self::Update => "update",
+            Self::Math => "math",
+            Self::Dump => "dump",
+        }
+    }
+}
+
+/// A request, borrowed from its packet or from the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// What is asked for.
+    pub command: Command,
+    /// Name of the cache; empty = the first one.
+    pub cache: &'a [u8],
+    /// The key; empty where the command has none.
+    pub key: &'a [u8],
+    /// Bytes of value that follow the packet.
+    pub size: u64,
+    /// TTL in seconds; 0 = never expires, [`AT_ONCE`] = at once.
+    pub expires: u64,
+    /// Operand of [`Command::Math`].
+    pub operand: i64,
+    /// Flag words of `uwsgi.h`; the receiver takes those that make sense for the command.
+    pub flags: u64,
+}
+
+impl<'a> Request<'a> {
+    /// A request with neither value nor options.
+    #[must_use]
+    pub fn new(command: Command, cache: &'a [u8], key: &'a [u8]) -> Self {
+        Self { command, cache, key, size: 0, expires: 0, operand: 0, flags: 0 }
+    }
+
+    /// The packet; the value, if any, is sent behind it.
+    ///
+    /// # Errors
+    /// [`PacketError::TooLong`]: all fields together must fit one packet.
+    pub fn encode(&self) -> Result<Vec<u8>, PacketError> {
+        let mut b = Builder::new();
+        b.pair("cmd", self.command.name().as_bytes())?;
+        if !self.key.is_empty() {
+            b.pair("key", self.key)?;
+        }
+        if matches!(self.command, Command::Set | Command::Update) {
+            b.number("size", self.size)?;
+        }
+        match self.expires {
+            0 => {}
+            1..=MAX_TTL => b.number("expires", self.expires)?,
+            _ => b.pair("expires", b"-1")?,
+        }
+        if self.command == Command::Math {
+            b.number("operand", self.operand)?;
+        }
+        if self.flags != 0 {
+            b.number("flags", self.flags)?;
+        }
+        b.pair("cache", self.cache)?;
+        b.finish(MAGIC)
+    }
+
+    /// Reads the payload of a request. Unknown fields are passed over, of repeated ones the last counts (native
+    /// sends `size` twice).
+    ///
+    /// # Errors
+    /// Any [`PacketError`].
+    pub fn parse(payload: &'a [u8]) -> Result<Self, PacketError> {
+        let mut request = Self::new(Command::Get, b"", b"");
+        let mut name = &b""[..];
+        let mut fault = Ok(());
+        packet::dictionary(payload, |key, value| {
+            let r = (|| {
+                match key {
+                    b"cmd" => name = value,
+                    b"key" => request.key = value,
+                    b"cache" => request.cache = value,
+                    b"size" => request.size = packet::number(value, "size")?,
+                    b"expires" => request.expires = ttl(value)?,
+                    b"operand" => request.operand = packet::signed(value, "operand")?,
+                    b"flags" => request.flags = packet::number(value, "flags")?,
+                    _ => {}
+                }
+                Ok(())
+            })();
+            if fault.is_ok() {
+                fault = r;
+            }
+        })?;
+        fault?;
+        request.command = command(name)?;
+        Ok(request)
+    }
+}
+
+/// Longest TTL that is a TTL: native computes with 64-bit seconds, so anything above wraps into the past.
+pub const MAX_TTL: u64 = i64::MAX as u64;
+
+fn ttl(value: &[u8]) -> Result<u64, PacketError> {
+    if value.first() == Some(&b'-') {
+        return packet::signed(value, "expires").map(|_| AT_ONCE);
+    }
+    packet::number(value, "expires")
+}
+
+fn command(name: &[u8]) -> Result<Command, PacketError> {
+    Ok(match name {
+        b"get" => Command::Get,
+        b"exists" => Command::Exists,
+        b"del" => Command::Del,
+        b"clear" => Command::Clear,
+        b"set" => Command::Set,
+        b"update" => Command::Update,
+        b"dump" => Command::Dump,
+        b"math" => Command::Math,
+        _ => return Err(PacketError::Unknown { what: "cmd of length", value: short(name) }),
+    })
+}
+
+fn short(field: &[u8]) -> u16 {
+    u16::try_from(field.len()).unwrap_or(u16::MAX)
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Done.
+    Ok,
+    /// No such key or cache. A native server says nothing at all instead.
+    NotFound,
+    /// Refused. A native server says nothing at all instead.
+    Error,
+}
+
+/// The answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// How it ended.
+    pub status: Status,
+    /// Bytes of value that follow the packet.
+    pub size: u64,
+    /// Unix time of expiry, seconds; 0 = never.
+    pub expires: u64,
+}
+
+impl From<Status> for Answer {
+    fn from(status: Status) -> Self {
+        Self { status, size: 0, expires: 0 }
+    }
+}
+
+impl Answer {
+    /// The packet; the value, if any, is sent behind it.
+    ///
+    /// # Errors
+    /// None in practice: the fields are short.
+    pub fn encode(&self) -> Result<Vec<u8>, PacketError> {
+        let mut b = Builder::new();
+        let status = match self.status {
+            Status::Ok => "ok",
+            Status::NotFound => "notfound",
+            Status::Error => "error",
+        };
+        b.pair("status", status.as_bytes())?;
+        if self.size != 0 {
+            b.number("size", self.size)?;
+        }
+        if self.expires != 0 {
+            b.number("expires", self.expires)?;
+        }
+        b.finish(MAGIC)
+    }
+
+    /// Reads the payload of an answer. Unknown fields are passed over, a status that is not known is an error.
+    ///
+    /// # Errors
+    /// Any [`PacketError`].
+    pub fn parse(payload: &[u8]) -> Result<Self, PacketError> {
+        let mut answer = Self::from(Status::Error);
+        let (mut status, mut size, mut expires) = (&b""[..], None, None);
+        packet::dictionary(payload, |key, v| match key {
+            b"status" => status = v,
+            b"size" => size = Some(v),
+            b"expires" => expires = Some(v),
+            _ => {}
+        })?;
+        answer.status = match status {
+            b"ok" => Status::Ok,
+            b"notfound" => Status::NotFound,
+            b"error" => Status::Error,
+            _ => return Err(PacketError::Unknown { what: "status of length", value: short(status) }),
+        };
+        if let Some(v) = size {
+            answer.size = packet::number(v, "size")?;
+        }
+        if let Some(v) = expires {
+            // Native prints the time as a signed number: an item that "expires at once" may show a minus.
+            answer.expires =
+                packet::number(v, "expires").or_else(|_| packet::signed(v, "expires").map(|_| 1))?;
+        }
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! Stream connections with one deadline for everything: connect, write and read.
+
+use std::{
+    ffi::{OsStr, c_int},
+    io::{self, ErrorKind, Read},
+    net::ToSocketAddrs,
+    os::{fd::AsRawFd, unix::ffi::OsStrExt},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+
+/// Waits until `fd` can be read (or written): above 0 = it can, 0 = `seconds` have passed, below 0 = an error.
+pub(crate) type Wait = fn(fd: c_int, write: bool, seconds: c_int) -> c_int;
+
+static WAIT: OnceLock<Wait> = OnceLock::new();
+
+/// Lets a host with its own scheduler (gevent, async cores) run other requests while a connection waits. Once, before
+/// the first connection; `false` = too late.
+#[cfg_attr(not(feature = "uwsgi"), expect(dead_code, reason = "only a host has a scheduler"))]
+pub(crate) fn install_wait(wait: Wait) -> bool {
+    WAIT.set(wait).is_ok()
+}
+
+/// A connection that fails with [`ErrorKind::TimedOut`] once its deadline has passed.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    socket: Socket,
+    deadline: Instant,
+}
+
+impl Conn {
+    /// Connects to `host:port`, `[v6]:port`, a path, or an abstract name (`@name`, `\0name` spelled out).
+    ///
+    /// A host name is resolved by the system's resolver, within the resolver's own time limits.
+    pub(crate) fn open(server: &[u8], timeout: Duration) -> io::Result<Self> {
+        let deadline = Instant::now() + timeout;
+        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+        for address in stream_addresses(server)? {
+            match Self::connect(&address, deadline) {
+                Ok(conn) => return Ok(conn),
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+
+    fn connect(address: &SockAddr, deadline: Instant) -> io::Result<Self> {
+        let socket = Socket::new(Domain::from(c_int::from(address.family())), Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        let conn = Self { socket, deadline };
+        loop {
+            match conn.socket.connect(address) {
+                Ok(()) => return Ok(conn),
+                // A unix socket whose backlog is full gives no event to wait for.
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    conn.left()?;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {
+                    conn.wait(true)?;
+                    return conn.socket.take_error()?.map_or(Ok(conn), Err);
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Moves the deadline, for transfers whose length is only known later.
+    pub(crate) fn extend(&mut self, timeout: Duration) {
+        self.deadline = Instant::now() + timeout;
+    }
+
+    /// Writes all of `bytes`. A peer that is gone is an error, never a signal.
+    pub(crate) fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.socket.send_with_flags(bytes, libc::MSG_NOSIGNAL) {
+                Ok(n) => bytes = &bytes[n..],
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.wait(true)?,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+
+    fn wait(&self, write: bool) -> io::Result<()> {
+        let left = self.left()?;
+        let fd = self.socket.as_raw_fd();
+        let ready = match WAIT.get() {
+            Some(wait) => {
+                // A host counts in whole seconds: the deadline is then checked on the way back.
+                let seconds = c_int::try_from(left.as_millis().div_ceil(1000)).unwrap_or(c_int::MAX);
+                wait(fd, write, seconds)
+            }
+            None => poll(fd, write, left),
+        };
+        match ready {
+            1.. => Ok(()),
+            0 => Err(ErrorKind::TimedOut.into()),
+            _ => match io::Error::last_os_error() {
+                e if e.kind() == ErrorKind::Interrupted => Ok(()),
+                e => Err(e),
+            },
+        }
+    }
+}
+
+impl Read for Conn {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.left()?;
+            match (&self.socket).read(buf) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.wait(false)?,
+                done => return done,
+            }
+        }
+    }
+}
+
+fn poll(fd: c_int, write: bool, left: Duration) -> c_int {
+    let mut poll = libc::pollfd { fd, events: if write { libc::POLLOUT } else { libc::POLLIN }, revents: 0 };
+    let ms = c_int::try_from(left.as_millis() + 1).unwrap_or(c_int::MAX);
+    // SAFETY: `poll` is one valid pollfd that this frame owns for the whole call.
+    unsafe { libc::poll(&raw mut poll, 1, ms) }
+}
+
+/// Reads exactly `len` bytes. Memory grows with what arrives, not with what the peer announced.
+pub(crate) fn read_value(from: &mut impl Read, len: u64) -> io::Result<Vec<u8>> {
+    let mut value = Vec::new();
+    let got = from.take(len).read_to_end(&mut value)?;
+    if got as u64 == len { Ok(value) } else { Err(ErrorKind::UnexpectedEof.into()) }
+}
+
+fn stream_addresses(server: &[u8]) -> io::Result<Vec<SockAddr>> {
+    if server.contains(&b':') {
+        return inet_addresses(server);
+    }
+    let path = match server {
+        [b'@', name @ ..] | [b'\\', b'0', name @ ..] => [b"\0", name].concat(),
+        path => path.to_vec(),
+    };
+    if path.len() < 2 && path.first().is_none_or(|&b| b == 0) {
+        return Err(invalid("the address is empty"));
+    }
+    Ok(vec![SockAddr::unix(OsStr::from_bytes(&path))?])
+}
+
+/// The addresses of `host:port`; an empty host is this machine, as for native.
+pub(crate) fn inet_addresses(server: &[u8]) -> io::Result<Vec<SockAddr>> {
+    let text = std::str::from_utf8(server).map_err(|_| invalid("the address is not text"))?;
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| invalid("no port in the address"))?;
+    let port: u16 = port.parse().map_err(|_| invalid("the port is not 0 to 65535"))?;
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let host = if host.is_empty() { "0.0.0.0" } else { host };
+    Ok((host, port).to_socket_addrs()?.map(SockAddr::from).collect())
+}
+
+fn invalid(why: &'static str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, why)
+}
+
+/// Keeps a datagram socket from ever blocking its sender.
+pub(crate) fn never_block(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_nonblocking(true)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! Log lines that a busy cache would write by the thousand: one of a kind per cache and minute, with a count, for
+//! all processes together.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{cache::Cache, env};
+use crate::{
+    engine::{Eviction, Stats},
+    error::Error,
+    os::clock::unix_secs,
+};
+
+/// Seconds between two lines of a kind.
+const INTERVAL: u64 = 60;
+
+/// When each kind of line was written last. Lies in shared memory; zeroed = never.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    full: Pace,
+    refused: Pace,
+}
+
+#[repr(C)]
+#[derive(Debug, Default)]
+struct Pace {
+    /// Unix time of the last line, seconds.
+    at: AtomicU64,
+    /// What the count stood at then (full), or what was not logged since (refused).
+    count: AtomicU64,
+}
+
+impl Pace {
+    fn due(&self, now: u64) -> bool {
+        let at = self.at.load(Ordering::Relaxed);
+        // A clock set back must not silence the log.
+        at == 0 || now.abs_diff(at) >= INTERVAL
+    }
+
+    /// Takes the right to write the line of this minute; one process gets it.
+    fn take(&self, now: u64) -> bool {
+        let at = self.at.load(Ordering::Relaxed);
+        self.due(now) && self.at.compare_exchange(at, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// Takes what a store file remembers as not worth a line.
+pub(super) fn start(cache: &Cache) {
+    cache.view.limits().full.count.store(cache.engine.stats().full, Ordering::Relaxed);
+}
+
+/// Says that the cache was found full, if it was since the last such line.
+pub(super) fn full(cache: &Cache, stats: &Stats) {
+    let pace = &cache.view.limits().full;
+    let seen = pace.count.load(Ordering::Relaxed);
+    let times = stats.full.saturating_sub(seen);
+    if cache.settings.ignore_full || times == 0 || !pace.take(unix_secs()) {
+        return;
+    }
+    pace.count.store(stats.full, Ordering::Relaxed);
+    let name = cache.settings.name.to_string_lossy();
+    let line = match cache.settings.config.eviction {
+        Eviction::None => {
+            format!("*** DANGER cache \"{name}\" is FULL !!! *** ({times} times since the last such line)")
+        }
+        Eviction::Lru => {
+            format!(
+                "LRU items purged from cache \"{name}\": it was full {times} times since the last such line"
+            )
+        }
+    };
+    env::get().log(&line);
+}
+
+/// Says why a store was refused.
+#[cold]
+pub(super) fn refused(cache: &Cache, key: &[u8], error: &Error) {
+    match error {
+        // Native's "add only" says nothing either.
+        Error::Exists => {}
+        Error::Full { .. } | Error::OutOfBlocks { .. } => {
+            if !cache.settings.ignore_full && cache.view.limits().full.due(unix_secs()) {
+                full(cache, &cache.engine.stats());
+            }
+        }
+        _ => {
+            let pace = &cache.view.limits().refused;
+            if !pace.take(unix_secs()) {
+                pace.count.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            let more = pace.count.swap(0, Ordering::Relaxed);
+            let name = cache.settings.name.to_string_lossy();
+            let key = key[..key.len().min(64)].escape_ascii();
+            env::get().log(&format!(
+                "cache \"{name}\": \"{key}\" was not stored: {error} ({more} more refused since the last such line)"
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_a_minute_whoever_asks() {
+        let pace = Pace::default();
+        assert!(pace.take(1000) && !pace.take(1000) && !pace.take(1059));
+        assert!(pace.due(1060) && pace.take(1060) && !pace.due(1061));
+        // A clock that was set back.
+        assert!(pace.take(1000));
+    }
+}

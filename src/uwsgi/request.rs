@@ -1,0 +1,119 @@
+//! Requests of the cache protocol (modifier1 111): from the host's request to `capi::remote::serve` and back.
+
+use std::{
+    ffi::{c_char, c_int},
+    io::{self, ErrorKind},
+    slice,
+    sync::OnceLock,
+};
+
+use super::{host, host::Host, raw};
+use crate::capi::remote::{net, serve};
+
+const UWSGI_OK: c_int = 0;
+
+/// The functions of the host that an answer goes through, so that its accounting, offloading and async loops work.
+#[derive(Clone, Copy, Debug)]
+struct Functions {
+    write: unsafe extern "C" fn(*mut raw::wsgi_request, *mut c_char, usize) -> c_int,
+    not_found: unsafe extern "C" fn(*mut raw::wsgi_request),
+}
+
+static FUNCTIONS: OnceLock<Option<Functions>> = OnceLock::new();
+
+impl Functions {
+    fn of(host: &Host) -> Option<Self> {
+        let write = host.function(c"uwsgi_response_write_body_do")?;
+        let not_found = host.function(c"uwsgi_404")?;
+        // SAFETY: uwsgi.h declares these functions so, and the header is the one the plugin was built with.
+        Some(unsafe {
+            Self {
+                write: std::mem::transmute::<
+                    *const (),
+                    unsafe extern "C" fn(*mut raw::wsgi_request, *mut c_char, usize) -> c_int,
+                >(write),
+                not_found: std::mem::transmute::<*const (), unsafe extern "C" fn(*mut raw::wsgi_request)>(not_found),
+            }
+        })
+    }
+}
+
+/// Serves one request; the host has read its packet. Called by the worker's core that owns the request.
+pub(crate) fn handle(request: *mut raw::wsgi_request) -> c_int {
+    let Some(host) = host::get() else { return UWSGI_OK };
+    let Some(functions) = *FUNCTIONS.get_or_init(|| Functions::of(host)) else {
+        host.log("this uWSGI has no uwsgi_response_write_body_do: requests for the cache are not served");
+        return UWSGI_OK;
+    };
+    // SAFETY: the host calls with a live request whose packet it has read: `uh` has the 4 bytes of the header (its
+    // size already in the host's byte order), `buffer` at least as many bytes as it says. Neither changes until the
+    // request ends, nor does the answer's writing touch them.
+    let (modifier2, payload) = unsafe {
+        let uh = (*request).uh.cast::<u8>();
+        let size = uh.add(1).cast::<u16>().read_unaligned();
+        (*uh.add(3), slice::from_raw_parts((*request).buffer.cast::<u8>(), size.into()))
+    };
+    serve::serve(modifier2, payload, &mut Connection { request, host, functions, buf: Vec::new() });
+    UWSGI_OK
+}
+
+/// Lets remote caches wait the way the host does, which under gevent or another loop runs other requests meanwhile.
+pub(crate) fn install_wait() {
+    net::install_wait(|fd, write, seconds| {
+        let Some(host) = host::get() else { return -1 };
+        // SAFETY: the host sets both hooks before any request runs, and a loop replaces them as whole pointers.
+        unsafe {
+            let hook = if write { (*host.server).wait_write_hook } else { (*host.server).wait_read_hook };
+            hook.map_or(-1, |wait| wait(fd, seconds))
+        }
+    });
+}
+
+struct Connection {
+    /// Live for as long as `handle` runs, and used by this thread only.
+    request: *mut raw::wsgi_request,
+    host: &'static Host,
+    functions: Functions,
+    buf: Vec<u8>,
+}
+
+impl Connection {
+    /// Waits until more of the body can be read; `false` = an error, or `socket-timeout` has passed.
+    fn wait(&self) -> bool {
+        // SAFETY: see `request`; the hook is set before any request runs.
+        unsafe {
+            let server = self.host.server;
+            (*server).wait_read_hook.is_some_and(|wait| wait((*self.request).fd, (*server).socket_timeout) > 0)
+        }
+    }
+}
+
+impl serve::Peer for Connection {
+    // Not through uwsgi_request_body_read: with `post-buffering` it would read a buffer that these requests lack.
+    fn read(&mut self, want: usize) -> Option<&[u8]> {
+        self.buf.resize(want, 0);
+        loop {
+            // SAFETY: see `request`; the function writes at most `want` bytes to the buffer, which has as many.
+            let got = unsafe {
+                let read = (*(*self.request).socket).proto_read_body?;
+                read(self.request, self.buf.as_mut_ptr().cast(), want)
+            };
+            match usize::try_from(got) {
+                Ok(0) => return None,
+                Ok(got) => return self.buf.get(..got),
+                Err(_) if io::Error::last_os_error().kind() == ErrorKind::WouldBlock && self.wait() => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> bool {
+        // SAFETY: see `request`; the host only reads the bytes, and is done with them when it returns.
+        unsafe { (self.functions.write)(self.request, bytes.as_ptr().cast_mut().cast(), bytes.len()) == UWSGI_OK }
+    }
+
+    fn not_found(&mut self) {
+        // SAFETY: see `request`.
+        unsafe { (self.functions.not_found)(self.request) };
+    }
+}

@@ -1,0 +1,83 @@
+/* The sweeper: one thread a process, deaf to signals, that reclaims what expired and keeps the struct fresh. */
+#include <dirent.h>
+
+#include "check.h"
+
+static struct uwsgi_cache *uc;
+
+/* How many threads of this process are sweepers with all signals blocked (but KILL and STOP, which none can). */
+static int sweepers(void)
+{
+	DIR *tasks = opendir("/proc/self/task");
+	struct dirent *entry;
+	int n = 0;
+
+	CHECK(tasks);
+	while ((entry = readdir(tasks))) {
+		char path[300], line[200];
+		int ours = 0;
+		FILE *status;
+		snprintf(path, sizeof(path), "/proc/self/task/%s/status", entry->d_name);
+		if (entry->d_name[0] == '.' || !(status = fopen(path, "r")))
+			continue;
+		while (fgets(line, sizeof(line), status)) {
+			unsigned long long blocked;
+			if (!strcmp(line, "Name:\tucache-sweeper\n"))
+				ours = 1;
+			/* Signals 32 and 33 belong to the C library. */
+			if (ours && sscanf(line, "SigBlk: %llx", &blocked) == 1) {
+				CHECK((blocked | 0x180040100ULL) == 0xffffffffffffffffULL);
+				n++;
+			}
+		}
+		fclose(status);
+	}
+	closedir(tasks);
+	return n;
+}
+
+/* A thread is listed a moment after it was made, under its name yet another moment later. */
+static void one_sweeper(void)
+{
+	int patience = 200;
+
+	while (sweepers() != 1 && --patience)
+		usleep(50000);
+	CHECK(sweepers() == 1);
+}
+
+int main(void)
+{
+	char key[16];
+	int i, patience = 300;
+	pid_t child;
+
+	CHECK(uwsgi_cache_create("name=still,items=10,no_expire=1"));
+	uwsgi_cache_start_sweepers();
+	CHECK(sweepers() == 0);	/* nothing to sweep */
+	uc = uwsgi_cache_create("name=s,items=1000");
+	CHECK(uc);
+	for (i = 0; i < 500; i++) {
+		int len = snprintf(key, sizeof(key), "%d", i);
+		CHECK(uwsgi_cache_set2(uc, key, (uint16_t) len, "v", 1, i % 5 ? 1 : 0, 0) == 0);
+	}
+	uwsgi_cache_fix(uc);
+	CHECK(uc->n_items == 500);
+	uwsgi_cache_start_sweepers();
+	uwsgi_cache_start_sweepers();
+	one_sweeper();
+	child = fork();
+	CHECK(child >= 0);
+	if (child == 0) {
+		CHECK(sweepers() == 0);
+		uwsgi_cache_start_sweepers();
+		one_sweeper();
+		_exit(0);
+	}
+	CHECK(exit_of(child) == 0);
+	/* No call brings this about: the thread does. */
+	while (*(volatile uint64_t *) &uc->n_items != 100 && --patience)
+		usleep(100000);
+	CHECK(uc->n_items == 100);
+	return 0;
+}

@@ -1,0 +1,285 @@
+//! The C interface as C and C++ programs meet it: compiled, linked shared and static, run, and run under valgrind.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// The functions of `nm -D uwsgi | grep -E 'uwsgi_cache|cache_udp'`.
+const EXPORTED: [&str; 34] = [
+    "cache_udp_server_loop",
+    "uwsgi_cache_by_name",
+    "uwsgi_cache_by_namelen",
+    "uwsgi_cache_create",
+    "uwsgi_cache_create_all",
+    "uwsgi_cache_del2",
+    "uwsgi_cache_exists2",
+    "uwsgi_cache_fix",
+    "uwsgi_cache_get2",
+    "uwsgi_cache_get3",
+    "uwsgi_cache_get4",
+    "uwsgi_cache_init",
+    "uwsgi_cache_item_key",
+    "uwsgi_cache_keys",
+    "uwsgi_cache_magic_clear",
+    "uwsgi_cache_magic_context_hook",
+    "uwsgi_cache_magic_del",
+    "uwsgi_cache_magic_exists",
+    "uwsgi_cache_magic_get",
+    "uwsgi_cache_magic_set",
+    "uwsgi_cache_num2",
+    "uwsgi_cache_prepare_magic_clear",
+    "uwsgi_cache_prepare_magic_del",
+    "uwsgi_cache_prepare_magic_exists",
+    "uwsgi_cache_prepare_magic_set",
+    "uwsgi_cache_prepare_magic_update",
+    "uwsgi_cache_rlock",
+    "uwsgi_cache_rwunlock",
+    "uwsgi_cache_set2",
+    "uwsgi_cache_setup_nodes",
+    "uwsgi_cache_start_sweepers",
+    "uwsgi_cache_start_sync_servers",
+    "uwsgi_cache_sync_all",
+    "uwsgi_cache_sync_from_nodes",
+];
+
+/// What ucache.h adds.
+const EXTRAS: [&str; 2] = ["ucache_version", "ucache_wlock"];
+
+/// What a static link needs beside libucache.a: `rustc --print native-static-libs` names these on Linux with glibc.
+const NATIVE_LIBS: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
+
+const C: Compiler = Compiler { program: "gcc", args: &["-std=c99", "-D_GNU_SOURCE"] };
+const CXX: Compiler = Compiler { program: "g++", args: &["-std=c++17", "-x", "c++"] };
+
+struct Compiler {
+    program: &'static str,
+    args: &'static [&'static str],
+}
+
+#[derive(Clone, Copy)]
+enum Link {
+    Shared,
+    Static,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The library as cargo built it for this very test run: beside the test's own executable.
+fn library(name: &str) -> PathBuf {
+    let exe = std::env::current_exe().expect("the test's own path");
+    let dir = exe.parent().expect("a directory around the test");
+    [dir, dir.parent().expect("a directory around deps")]
+        .into_iter()
+        .map(|dir| dir.join(name))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("no {name} in {} or above: run `cargo build`", dir.display()))
+}
+
+fn run(command: &mut Command, hint: &str) -> Output {
+    command.output().unwrap_or_else(|e| panic!("{command:?}: {e}; {hint}"))
+}
+
+/// Runs a command that must succeed and gives its standard output.
+fn succeed(command: &mut Command, hint: &str) -> String {
+    let output = run(command, hint);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("text")
+}
+
+const APT: &str = "apt-get install gcc g++ binutils valgrind uwsgi-core uwsgi-dev";
+
+/// Compiles and links a program; gives its path.
+fn build(dir: &Path, source: &str, compiler: &Compiler, link: Link) -> PathBuf {
+    let out = dir.join(Path::new(source).file_stem().expect("a file name"));
+    let mut command = Command::new(compiler.program);
+    command
+        .args(compiler.args)
+        .args(["-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"])
+        .arg(format!("-I{}", root().join("include").display()))
+        .arg(root().join(source))
+        .arg("-o")
+        .arg(&out);
+    // What follows is no source any more.
+    command.args(["-x", "none"]);
+    match link {
+        Link::Shared => command.arg(library("libucache.so")),
+        Link::Static => command.arg(library("libucache.a")).args(NATIVE_LIBS),
+    };
+    succeed(&mut command, APT);
+    out
+}
+
+/// A command with the library in reach.
+fn program(path: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(path);
+    let so = library("libucache.so");
+    command.env("LD_LIBRARY_PATH", so.parent().expect("a directory around the library"));
+    command
+}
+
+/// Builds and runs a program of tests/c. It gets a path that does not exist yet as its argument.
+fn check(source: &str, compiler: &Compiler, link: Link) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let exe = build(dir.path(), &format!("tests/c/{source}.c"), compiler, link);
+    succeed(program(exe).arg(dir.path().join("store.ucache")), "it was just built");
+}
+
+macro_rules! programs {
+    ($($name:ident: $source:literal $compiler:ident $link:ident;)+) => {
+        $(#[test]
+        fn $name() {
+            check($source, &$compiler, Link::$link);
+        })+
+    };
+}
+
+programs! {
+    nulls_are_refused: "nulls" C Shared;
+    nulls_are_refused_in_cxx: "nulls" CXX Static;
+    behaviour: "behaviour" C Shared;
+    behaviour_in_cxx: "behaviour" CXX Shared;
+    behaviour_linked_statically: "behaviour" C Static;
+    raw_tier: "raw" C Shared;
+    raw_tier_in_cxx: "raw" CXX Static;
+    definitions_and_structs: "create" C Shared;
+    definitions_and_structs_in_cxx: "create" CXX Shared;
+    processes: "fork" C Shared;
+    processes_in_cxx_linked_statically: "fork" CXX Static;
+    store_files: "store" C Shared;
+    sweeper: "sweep" C Shared;
+}
+
+/// Memory errors and leaks of the library itself, as far as valgrind sees into shared memory.
+fn valgrind(source: &str) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let exe = build(dir.path(), &format!("tests/c/{source}.c"), &C, Link::Shared);
+    let mut command = program("valgrind");
+    command
+        .args(["--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite", "-q"])
+        .arg(exe);
+    succeed(&mut command, APT);
+}
+
+#[test]
+fn valgrind_finds_nothing_in_the_null_matrix() {
+    valgrind("nulls");
+}
+
+#[test]
+fn valgrind_finds_nothing_in_the_raw_tier() {
+    valgrind("raw");
+}
+
+#[test]
+fn valgrind_finds_nothing_in_definitions() {
+    valgrind("create");
+}
+
+#[test]
+fn what_is_refused_is_said_once() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let exe = build(dir.path(), "tests/c/log.c", &C, Link::Shared);
+    let output = run(&mut program(exe), "it was just built");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success(), "{said}");
+    let lines = |text: &str| said.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(lines("*** DANGER cache \"full\" is FULL !!! ***"), 1, "{said}");
+    assert_eq!(
+        lines("cache \"full\": \"a\\nkey\" was not stored: the value has 70000 bytes, the limit is 65536"),
+        1,
+        "{said}"
+    );
+    assert_eq!(lines("was not stored"), 1, "{said}");
+    assert_eq!(lines("is FULL"), 1, "{said}");
+    assert_eq!(lines("cache \"full\": option purge_lru=0 is off"), 1, "{said}");
+    assert_eq!(lines("cache \"full\": unknown option max-items is ignored (meant max_items?)"), 1, "{said}");
+    assert_eq!(lines("ready: up to 2 items"), 3, "{said}");
+    assert_eq!(said.lines().count(), 7, "{said}");
+}
+
+#[test]
+fn the_example_runs() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let exe = build(dir.path(), "examples/c_basic.c", &C, Link::Shared);
+    let said = succeed(&mut program(exe), "it was just built");
+    for line in
+        ["greeting = hello", "answer = 42", "nothing is not stored", "visits = 2000", "key answer, 2 bytes"]
+    {
+        assert!(said.contains(line), "{line:?} is missing in:\n{said}");
+    }
+}
+
+/// The program that prints the layout, compiled against one header or both.
+fn layout(dir: &Path, args: &[String]) -> String {
+    let out = dir.join("layout");
+    let mut command = Command::new("gcc");
+    command.args(args).arg(root().join("tests/c/layout.c")).arg("-o").arg(&out);
+    succeed(&mut command, APT);
+    succeed(&mut Command::new(out), "it was just built")
+}
+
+#[test]
+fn structs_and_flags_are_those_of_the_real_uwsgi_h() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let uwsgi = std::env::var("UWSGI_BIN").unwrap_or_else(|_| "uwsgi".to_owned());
+    let header = succeed(Command::new(&uwsgi).arg("--dot-h"), APT);
+    std::fs::write(dir.path().join("uwsgi.h"), header).expect("writable");
+    let cflags = succeed(Command::new(&uwsgi).arg("--cflags"), APT);
+    let defines = cflags.split_whitespace().filter(|flag| flag.starts_with("-D") || flag.starts_with("-I"));
+    let ours = format!("-I{}", root().join("include").display());
+    let mut real: Vec<String> = defines.map(|flag| flag.replace("\\\"", "\"")).collect();
+    real.extend([format!("-I{}", dir.path().display()), ours.clone(), "-DREAL".to_owned()]);
+    let expected = layout(dir.path(), &real);
+    assert!(expected.lines().count() > 90, "{expected}");
+    assert_eq!(layout(dir.path(), &[ours]), expected);
+    // Both headers in one file: ucache.h adds to uwsgi.h and repeats nothing.
+    real.push("-DBOTH".to_owned());
+    assert_eq!(layout(dir.path(), &real), expected);
+}
+
+/// Names of the dynamic symbols that `nm` shows with these arguments.
+fn symbols(args: &[&str]) -> BTreeSet<String> {
+    let listed = succeed(Command::new("nm").args(args).arg(library("libucache.so")), APT);
+    let names = listed.lines().filter_map(|line| line.split_whitespace().last());
+    names.map(|name| name.split('@').next().unwrap_or(name).to_owned()).collect()
+}
+
+#[test]
+fn the_library_exports_exactly_the_documented_functions() {
+    let ours = |name: &String| ["uwsgi_", "cache_", "ucache_"].iter().any(|prefix| name.starts_with(prefix));
+    let exported: BTreeSet<_> = symbols(&["-D", "--defined-only"]).into_iter().filter(ours).collect();
+    // The plugin's own symbols (feature uwsgi) are no part of the C interface.
+    let exported: BTreeSet<_> = exported.into_iter().filter(|name| !name.ends_with("_plugin")).collect();
+    let expected: BTreeSet<_> = EXPORTED.iter().chain(&EXTRAS).map(|s| (*s).to_owned()).collect();
+    assert_eq!(exported, expected);
+    let header = std::fs::read_to_string(root().join("include/ucache.h")).expect("the header");
+    for name in expected {
+        assert!(header.contains(&format!("{name}(")), "{name} is not in ucache.h");
+    }
+}
+
+#[test]
+fn the_library_needs_nothing_of_uwsgi() {
+    let needed: Vec<_> =
+        symbols(&["-D", "--undefined-only"]).into_iter().filter(|name| name.contains("uwsgi")).collect();
+    assert!(needed.is_empty(), "{needed:?}");
+}
+
+#[test]
+fn no_call_inside_the_library_can_land_in_a_host() {
+    let relocations = succeed(Command::new("objdump").arg("-R").arg(library("libucache.so")), APT);
+    let ours = |line: &&str| EXPORTED.iter().chain(&EXTRAS).any(|name| line.ends_with(&format!(" {name}")));
+    let found: Vec<_> = relocations.lines().filter(ours).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
