@@ -7,5 +7,7 @@ mod error;
 mod os;
 #[doc(hidden)]
 pub mod shm;
+#[cfg(feature = "uwsgi")]
+mod uwsgi;
 
 pub use error::{Error, Result};

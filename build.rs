@@ -1,0 +1,21 @@
+//! Link arguments of libucache.so; with the feature `uwsgi`, the types of the uWSGI that is there.
+#![allow(clippy::disallowed_macros, reason = "a build script talks to cargo on its stdout")]
+
+#[cfg(feature = "uwsgi")]
+#[path = "build/uwsgi.rs"]
+mod uwsgi;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    // A host may export the functions that we export: calls inside the library must stay inside it. The host's
+    // code jumps to ours and threads may be inside, so the library never goes once it is there.
+    for arg in ["-Wl,-soname,libucache.so", "-Wl,-Bsymbolic-functions", "-Wl,-z,nodelete"] {
+        println!("cargo::rustc-cdylib-link-arg={arg}");
+    }
+    #[cfg(feature = "uwsgi")]
+    if let Err(message) = uwsgi::generate() {
+        // cargo shows a build script's stderr line by line, unlike a panic's Debug text.
+        eprintln!("error: {message}");
+        std::process::exit(1);
+    }
+}
