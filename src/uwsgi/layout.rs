@@ -29,3 +29,25 @@ pub(crate) fn digest(header: &str, cflags: &str) -> String {
     }
     format!("{hash:016x}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{defines, digest};
+
+    const CFLAGS: &str = "-O2 -I. -DUWSGI_SSL -DUWSGI_PCRE -DUWSGI_VERSION=\"\\\"2.0.21-debian\\\"\"";
+
+    #[test]
+    fn what_shapes_structs_counts_and_nothing_else() {
+        assert_eq!(defines(CFLAGS), ["-DUWSGI_PCRE", "-DUWSGI_SSL"]);
+        let built = digest("struct a {};\n", CFLAGS);
+        assert_eq!(built.len(), 16);
+        // A security rebuild: other paths, version, date, hardening, order.
+        let rebuilt = "-DUWSGI_PCRE -Wp,-D_FORTIFY_SOURCE=3 -D_FORTIFY_SOURCE=2 -g -DUWSGI_SSL -DUWSGI_SSL \
+                       -DUWSGI_VERSION=\"\\\"2.0.21-debian2\\\"\" -ffile-prefix-map=/build/x=.";
+        assert_eq!(digest("struct a {};", rebuilt), built);
+        assert_ne!(digest("struct a { int b; };", CFLAGS), built);
+        assert_ne!(digest("struct a {};", "-DUWSGI_PCRE"), built);
+        // The border between header and flags is part of it.
+        assert_ne!(digest("struct a {};-DUWSGI_PCRE", "-DUWSGI_SSL"), built);
+    }
+}

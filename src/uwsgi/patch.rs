@@ -228,3 +228,7 @@ fn flush_instructions(address: usize, len: usize) {
         std::arch::asm!("dsb ish", "isb", options(nostack, preserves_flags));
     }
 }
+
+#[cfg(test)]
+#[path = "patch_tests.rs"]
+mod tests;

@@ -23,8 +23,8 @@ enum State {
     Taken(Takeover),
     /// Loaded before the host (`LD_PRELOAD`): the dynamic linker leads it to ours, its text could not be changed too.
     Linked(String),
-    /// The host's own functions are in place, for this reason.
-    Native(String),
+    /// The host's own functions are in place, because they could not be replaced.
+    Native,
 }
 
 static STATE: OnceLock<State> = OnceLock::new();
@@ -69,6 +69,16 @@ static OPTIONS: Shared<options::Table> = Shared(UnsafeCell::new(options::table()
 // SAFETY: the struct holds integers, pointers and optional functions, for all of which zero is a value.
 const UNUSED: raw::uwsgi_plugin = unsafe { MaybeUninit::zeroed().assume_init() };
 
+/// Run by the dynamic linker when it has loaded the library, wherever that is: only leaves word whom to ask.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_LOAD: extern "C" fn() = {
+    extern "C" fn at_load() {
+        guard((), || env::look_with(preloaded));
+    }
+    at_load
+};
+
 /// uWSGI has loaded the plugin: it is reading its options, in one thread, and has made no cache yet.
 extern "C" fn on_load() {
     guard((), || {
@@ -83,18 +93,24 @@ extern "C" fn on_load() {
 
 /// The host looked for when the C surface is first used without `on_load`: uWSGI as a shared library (pyuwsgi) with
 /// libucache.so preloaded, so that its calls are linked to us.
-pub(super) fn preloaded() -> Option<&'static dyn env::Env> {
+fn preloaded() -> Option<&'static dyn env::Env> {
     if STATE.get().is_some() {
         return None;
     }
     let host = host::find()?;
-    attach_preloaded(host);
+    prepare(host);
+    // SAFETY: the first cache is being made, in the host's only thread, by a call that is in our function already.
+    let state = match unsafe { takeover::take(host) } {
+        Ok(takeover) => State::Taken(takeover),
+        Err(why) => State::Linked(why),
+    };
+    let _ = STATE.set(state);
     Some(host)
 }
 
+/// Takes the place of the host's cache; on a failure only the reason is kept, until all options are known.
 fn attach(host: &'static Host) {
-    check_layout(host);
-    register_hooks(host);
+    prepare(host);
     // SAFETY: uWSGI calls `on_load` while it parses its options, in its only thread.
     let state = match unsafe { takeover::take(host) } {
         Ok(takeover) => {
@@ -103,31 +119,27 @@ fn attach(host: &'static Host) {
         }
         Err(why) => {
             host.log(&format!("cannot take over uWSGI's cache: {why}"));
-            State::Native(why)
+            State::Native
         }
     };
-    // Only one loader gets here: uWSGI loads a plugin once.
+    // uWSGI loads a plugin once, so this is the only writer.
     let _ = STATE.set(state);
 }
 
-fn attach_preloaded(host: &'static Host) {
-    check_layout(host);
-    register_hooks(host);
-    // SAFETY: the first cache is being made, in the host's only thread, by a call that is in our function already.
-    let state = match unsafe { takeover::take(host) } {
-        Ok(takeover) => State::Taken(takeover),
-        Err(why) => State::Linked(why),
-    };
-    let _ = STATE.set(state);
-}
-
-/// Ends the server when its structs are not those that the glue was compiled for: nothing of them may be touched.
-fn check_layout(host: &Host) {
+/// What comes first in both ways: nothing of the host may be touched unless its structs are those that the glue was
+/// compiled for.
+fn prepare(host: &Host) {
     if let Err(why) = host.check_layout() {
-        host.log(&format!("refused: {why}"));
-        // SAFETY: start-up, as after any other bad option.
-        unsafe { libc::exit(1) }
+        stop(host, &why);
     }
+    register_hooks(host);
+}
+
+/// Ends the server, as it does itself after a bad option.
+fn stop(host: &Host, why: &str) -> ! {
+    host.log(&format!("stopped: {why}"));
+    // SAFETY: start-up is single-threaded; exit handlers run as after uWSGI's own errors.
+    unsafe { libc::exit(1) }
 }
 
 fn register_hooks(host: &Host) {
@@ -135,9 +147,7 @@ fn register_hooks(host: &Host) {
     let server = unsafe { &mut *host.server };
     let count = usize::try_from(server.gp_cnt).unwrap_or(usize::MAX);
     let Some(slot) = server.gp.get_mut(count) else {
-        host.log("too many plugins: uWSGI has no room for the hooks of ucache");
-        // SAFETY: start-up, as after any other bad option.
-        unsafe { libc::exit(1) }
+        stop(host, "too many plugins: uWSGI has no room for the hooks of ucache");
     };
     *slot = HOOKS.0.get();
     server.gp_cnt += 1;
@@ -147,22 +157,22 @@ fn register_hooks(host: &Host) {
 /// files, which the host's own code would open, and with `store_delete` remove.
 extern "C" fn on_configured(_: Option<unsafe extern "C" fn(*mut c_void) -> c_int>, _: *mut *mut c_char) {
     guard((), || {
-        let (Some(host), Some(State::Native(why))) = (host::get(), STATE.get()) else { return };
-        decide(host, why);
+        if let (Some(host), Some(State::Native)) = (host::get(), STATE.get()) {
+            decide(host);
+        }
     });
 }
 
 /// Goes on natively if the operator allows it, ends the server otherwise.
-fn decide(host: &Host, why: &str) {
+fn decide(host: &Host) {
     if options::or_native() {
         host.log("ucache-or-native: going on with uWSGI's own cache");
         return;
     }
-    host.log(&format!(
-        "stopped: {why}. `ucache-or-native = true` would go on with uWSGI's own cache instead"
-    ));
-    // SAFETY: start-up, as after any other bad option.
-    unsafe { libc::exit(1) }
+    stop(
+        host,
+        "the takeover failed (see above); `ucache-or-native = true` would go on with uWSGI's own cache",
+    );
 }
 
 /// The caches exist, no worker does.
@@ -179,7 +189,7 @@ extern "C" fn on_init() -> c_int {
                     "preloaded: uWSGI's calls are linked to ucache; its own code stays as it is ({why})"
                 ));
             }
-            Some(State::Native(_)) | None => {}
+            Some(State::Native) | None => {}
         }
     });
     0
@@ -191,12 +201,11 @@ fn verify(host: &Host, takeover: &Takeover) {
     // SAFETY: start-up is single-threaded; the head and the list are written by whoever makes caches.
     let foreign = unsafe { foreign(env::Env::head(host).read()) };
     if !lost.is_empty() || !foreign.is_empty() {
-        host.log(&format!(
-            "stopped: functions that lead elsewhere again: {lost:?}, caches that ucache did not make: {foreign:?}. \
-             Some other plugin changes or makes caches too"
-        ));
-        // SAFETY: start-up, as after any other bad option.
-        unsafe { libc::exit(1) }
+        let why = format!(
+            "another plugin interferes: functions that lead elsewhere again: {lost:?}, caches that ucache did not \
+             make: {foreign:?}"
+        );
+        stop(host, &why);
     }
     if options::wants_start_up_lines(host) {
         host.log(&format!(
@@ -231,7 +240,7 @@ unsafe fn foreign(mut cache: *mut uwsgi_cache) -> Vec<String> {
 extern "C" fn on_post_init() {
     guard((), || {
         let Some(host) = host::get() else { return };
-        if matches!(STATE.get(), Some(State::Taken(_))) {
+        if matches!(STATE.get(), Some(State::Taken(_) | State::Linked(_))) {
             let entry = ucache_plugin.0.get();
             // SAFETY: start-up is single-threaded. `N:ucache` in the configuration sets another slot than 111.
             unsafe { (*host.server).p[usize::from((*entry).modifier1)] = entry };
@@ -251,7 +260,7 @@ extern "C" fn on_master_cycle() {
 /// A request for the cache protocol.
 extern "C" fn on_request(request: *mut raw::wsgi_request) -> c_int {
     guard(UWSGI_OK, || {
-        if let Some(State::Native(_)) = STATE.get() {
+        if let Some(State::Native) = STATE.get() {
             // The slot of the native plugin: `plugin = cache` after `plugin = ucache` would have kept it.
             return UWSGI_OK;
         }
