@@ -8,8 +8,9 @@ mod uwsgi;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     // A host may export the functions that we export: calls inside the library must stay inside it. The host's
-    // code jumps to ours and threads may be inside, so the library never goes once it is there.
-    for arg in ["-Wl,-soname,libucache.so", "-Wl,-Bsymbolic-functions", "-Wl,-z,nodelete"] {
+    // code jumps to ours and threads may be inside, so the library never goes once it is there. And it needs nothing
+    // of a host, so what is undefined is an error here, not when a program loads it.
+    for arg in ["-Wl,-soname,libucache.so", "-Wl,-Bsymbolic", "-Wl,-z,nodelete", "-Wl,-z,defs"] {
         println!("cargo::rustc-cdylib-link-arg={arg}");
     }
     #[cfg(feature = "uwsgi")]

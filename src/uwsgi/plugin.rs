@@ -153,7 +153,7 @@ fn register_hooks(host: &Host) {
     server.gp_cnt += 1;
 }
 
-/// All options are known, no cache exists (but for TLS session caches): the last moment to stop without harm to store
+/// All options are known, no cache exists: the last moment to stop without harm to store
 /// files, which the host's own code would open, and with `store_delete` remove.
 extern "C" fn on_configured(_: Option<unsafe extern "C" fn(*mut c_void) -> c_int>, _: *mut *mut c_char) {
     guard((), || {
@@ -182,6 +182,7 @@ extern "C" fn on_init() -> c_int {
         for name in options::unknown(host) {
             host.log(&format!("unknown option {name}"));
         }
+        request::install_wait();
         match STATE.get() {
             Some(State::Taken(takeover)) => verify(host, takeover),
             Some(State::Linked(why)) => {

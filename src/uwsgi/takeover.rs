@@ -48,8 +48,8 @@ pub(crate) struct Takeover {
 pub(crate) unsafe fn take(host: &Host) -> Result<Takeover, String> {
     // SAFETY: the host's struct is valid for the life of the process.
     if !unsafe { (*host.server).caches }.is_null() {
-        return Err("uWSGI has made its caches already: load the plugin before anything that makes them \
-                    (`plugin = ucache` first in the configuration, before `https` and other TLS sockets)"
+        return Err("uWSGI has made its caches already: name the plugin in its configuration, `plugin = ucache` before \
+                    the lines of the caches, so that it is there first"
             .into());
     }
     let list = plan(host)?;
@@ -73,7 +73,7 @@ fn plan(host: &Host) -> Result<Vec<Redirect>, String> {
         }
         if host.object.executes(&(to..to + 1)) {
             return Err(format!(
-                "{name} of this library was resolved to uWSGI's own: link it with -Bsymbolic-functions"
+                "{name} of this library was resolved to uWSGI's own: link it with -Bsymbolic"
             ));
         }
         Ok(Redirect { name, from, to })
