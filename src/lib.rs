@@ -98,6 +98,8 @@ mod error;
 mod os;
 #[doc(hidden)]
 pub mod shm;
+#[cfg(feature = "uwsgi")]
+mod uwsgi;
 
 pub use api::{Builder, Cache, Keys, Sweeper};
 /// What cache calls return.
