@@ -1,6 +1,7 @@
 //! ucache: a crash-safe shared-memory cache. A drop-in for uWSGI's caching subsystem, a C library, a Rust crate.
 #![cfg_attr(not(test), warn(clippy::disallowed_macros))]
 
+pub mod docs;
 #[doc(hidden)]
 pub mod engine;
 mod error;
@@ -9,3 +10,8 @@ mod os;
 pub mod shm;
 
 pub use error::{Error, Result};
+
+/// Its programs run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -49,7 +49,16 @@ impl Server {
         if let Err(reason) = server.await_workers() {
             panic!("uWSGI ({flavor:?}) did not start: {reason}\n{}", server.log());
         }
+        server.assert_runs_on(flavor);
         server
+    }
+
+    /// A plugin that cannot be loaded stops no uWSGI: it would go on with its own cache, and a test with it.
+    ///
+    /// # Panics
+    /// When the log does not tell of this flavor.
+    pub(crate) fn assert_runs_on(&self, flavor: Flavor) {
+        assert_eq!(self.log().contains("[ucache] "), flavor == Flavor::Ucache, "{flavor:?}\n{}", self.log());
     }
 
     /// Runs uWSGI with options that must stop it; returns its log.
@@ -285,4 +294,16 @@ pub(crate) fn plugin() -> &'static Path {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
         target.join("release/ucache_plugin.so")
     })
+}
+
+/// Repeats `probe` until it returns true.
+///
+/// # Panics
+/// When it does not in that time.
+pub(crate) fn within(seconds: u64, what: &str, mut probe: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    while !probe() {
+        assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
 }
