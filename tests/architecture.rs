@@ -158,7 +158,10 @@ fn safe_layers_forbid_unsafe_code() {
         let module = format!("src/{}/mod.rs", layer.name);
         let all = sources.iter().any(|(file, source)| *file == module && forbids_unsafe_code(source));
         for (file, source) in &sources {
-            assert!(all || forbids_unsafe_code(source), "{file} lacks forbid(unsafe_code), and so does {module}");
+            assert!(
+                all || forbids_unsafe_code(source),
+                "{file} lacks forbid(unsafe_code), and so does {module}"
+            );
             checked += 1;
         }
     }

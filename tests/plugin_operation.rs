@@ -83,20 +83,35 @@ fn a_restored_bitmap_cache_knows_its_blocks() {
 }
 
 #[test]
-fn a_store_may_be_opened_with_another_hash_or_policy() {
+fn a_store_may_be_opened_with_another_hash() {
     let fill = "for n in range(9): uwsgi.cache_set(f'k{n}', 'v')";
     let plain = "cache2 = name=c,items=10,store=STORE";
-    // every key is found with another hash
     let rehashed = "cache2 = name=c,items=10,hash=murmur2,hashsize=61,store=STORE";
     let found = "[uwsgi.cache_get(f'k{n}') for n in range(9)].count(b'v')";
     assert_ne!(over_a_restart(Flavor::Native, (plain, fill), (rehashed, found)), "9");
     assert_eq!(over_a_restart(Flavor::Ucache, (plain, fill), (rehashed, found)), "9");
-    // and a cache that begins to evict evicts what is old
+}
+
+#[test]
+fn a_store_without_lru_is_not_opened_with_it() {
+    let fill = "for n in range(9): uwsgi.cache_set(f'k{n}', 'v')";
+    let plain = "cache2 = name=c,items=10,store=STORE";
+    // native opens it, and cannot evict what was there
     let lru = "cache2 = name=c,items=10,purge_lru=1,store=STORE";
-    let turned = "[uwsgi.cache_set(f'n{n}', 'v') for n in range(9)].count(True), \
-                  sorted(uwsgi.cache_keys()) == [b'n%d' % n for n in range(9)]";
-    assert_ne!(over_a_restart(Flavor::Native, (plain, fill), (lru, turned)), "(9, True)");
-    assert_eq!(over_a_restart(Flavor::Ucache, (plain, fill), (lru, turned)), "(9, True)");
+    let all_new = "[uwsgi.cache_set(f'n{n}', 'v') for n in range(9)].count(True), len(uwsgi.cache_keys()), \
+                   [uwsgi.cache_get(f'n{n}') for n in range(9)].count(b'v')";
+    assert_ne!(over_a_restart(Flavor::Native, (plain, fill), (lru, all_new)), "(9, 9, 9)");
+    let store = tempfile::tempdir().expect("a temporary directory");
+    let path = store.path().join("store").display().to_string();
+    Server::start(Flavor::Ucache, 1, &plain.replace("STORE", &path)).run(1, fill);
+    let log = Server::refuse(Flavor::Ucache, &lru.replace("STORE", &path));
+    assert!(log.contains("lru=true") && log.contains("store_delete"), "{log}");
+    // untouched, and made anew when told so
+    let again = Server::start(Flavor::Ucache, 1, &plain.replace("STORE", &path));
+    assert_eq!(again.run(1, "len(uwsgi.cache_keys())"), "9");
+    drop(again);
+    let fresh = Server::start(Flavor::Ucache, 1, &format!("{},store_delete=1", lru.replace("STORE", &path)));
+    assert_eq!(fresh.run(1, all_new), "(9, 9, 9)");
 }
 
 #[test]
