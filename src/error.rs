@@ -121,5 +121,17 @@ impl Error {
     }
 }
 
+/// Lets functions that return [`io::Result`] use `?` on a cache.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Os { source, .. } => source.kind(),
+            Error::Timeout { .. } => io::ErrorKind::TimedOut,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
 /// [`std::result::Result`] with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

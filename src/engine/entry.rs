@@ -24,10 +24,10 @@ pub(crate) const GENERATIONS: u64 = 1 << 12;
 /// Latest expiry that an entry can hold (the year 4147).
 pub(crate) const MAX_EXPIRES: u64 = (1 << 36) - 1;
 
-/// Tag of a hash: never [`LINK`].
+/// Tag of a hash: never 0 (an empty slot's) and never [`LINK`].
 #[inline]
 pub(crate) fn tag_of(hash: u64) -> u64 {
-    (hash & 0xFFFF).min(LINK - 1)
+    (hash & 0xFFFF).clamp(1, LINK - 1)
 }
 
 /// A slot's word.
@@ -176,6 +176,6 @@ mod tests {
         assert_eq!((w0, w1), (u64::from(u32::MAX) | 0xFFFF << 32 | 3 << 48 | 0xFFF << 52, u64::MAX));
         assert_eq!(slot_off(slot(0xABCD, 0x1234_5678)), 0x1234_5678);
         assert_eq!(slot_tag(slot(0xABCD, 0x1234_5678)), 0xABCD);
-        assert_ne!(tag_of(u64::MAX), LINK);
+        assert_eq!((tag_of(u64::MAX), tag_of(0)), (LINK - 1, 1));
     }
 }

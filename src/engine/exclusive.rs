@@ -20,7 +20,7 @@ impl Engine {
     /// [`Error::WouldDeadlock`] when the thread has it already, [`Error::Timeout`].
     pub fn exclusive_begin(&self) -> Result<()> {
         let mutex = self.region.mutex(header::LOCK_FOREIGN);
-        if mutex.lock(self.config.lock_timeout)? == Locked::OwnerDied {
+        if self.acquire(mutex)? == Locked::OwnerDied {
             self.foreign().store(0, SeqCst);
             mutex.consistent();
         }
@@ -52,7 +52,7 @@ impl Engine {
             return Ok(());
         }
         let mutex = self.region.mutex(header::LOCK_FOREIGN);
-        match mutex.lock(self.config.lock_timeout) {
+        match self.acquire(mutex) {
             Ok(Locked::OwnerDied) => {
                 self.foreign().store(0, SeqCst);
                 mutex.consistent();

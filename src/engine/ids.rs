@@ -163,25 +163,23 @@ impl Engine {
         (bucket, slot) == at || (bucket < self.buckets && self.shard_of(bucket) == shard_no)
     }
 
-    /// Recovery of a shard: frees the numbers that it holds without an entry. `live` tells whether the slot at a place
-    /// holds an entry with the number.
-    pub(super) fn recover_ids(&self, shard_no: u64, live: impl Fn(u64, u64, u32) -> bool) {
+    /// Recovery: frees the numbers that a shard (`None` = any shard, of a store that nobody uses yet) holds without an
+    /// entry.
+    pub(super) fn recover_ids(&self, shard_no: Option<u64>) {
+        let ours = |no: u64| shard_no.is_none_or(|s| s == no);
         for id in 1..=self.geo.capacity as u32 {
             let word = self.id_word(id).load(Acquire);
+            let (bucket, slot) = (u64::from(word) / 8, u64::from(word) % 8);
             let lost = if word == 0 {
                 // A death between "free" and its hint: any shard's recovery mends that.
                 true
             } else if word & CLAIMED != 0 {
-                u64::from(word & !CLAIMED) == shard_no
+                ours(u64::from(word & !CLAIMED))
             } else {
-                let (bucket, slot) = (u64::from(word) / 8, u64::from(word) % 8);
                 bucket >= self.buckets
-                    || self.shard_of(bucket) == shard_no && (slot == 0 || !live(bucket, slot, id))
+                    || ours(self.shard_of(bucket)) && (slot == 0 || !self.holds(bucket, slot, id))
             };
-            if !lost {
-                continue;
-            }
-            if word == 0 || self.id_word(id).compare_exchange(word, 0, SeqCst, Relaxed).is_ok() {
+            if lost && (word == 0 || self.id_word(id).compare_exchange(word, 0, SeqCst, Relaxed).is_ok()) {
                 self.hint_free(id);
             }
         }

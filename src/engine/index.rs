@@ -83,12 +83,26 @@ impl Engine {
     /// The header at `off`, if an entry of plausible lengths can be there.
     #[inline]
     pub(super) fn header_at(&self, off: u64) -> Option<Header> {
-        let limit = self.region.word(header::COMMITTED).load(Relaxed).min(self.layout.end);
-        if off < self.layout.data || off + 32 > limit {
+        if off < self.layout.data || off > self.layout.end - 32 || !self.is_backed(off + 32) {
             return None;
         }
         let h = Header::load(&self.region, off);
-        (off + h.total(self.entry_head) <= limit).then_some(h)
+        let end = off + h.total(self.entry_head);
+        (end <= self.layout.end && self.is_backed(end)).then_some(h)
+    }
+
+    /// Whether the file reaches to `end`: touching memory behind it would be a bus error. What this process knows of it
+    /// is looked up again only when it is not enough.
+    #[inline]
+    fn is_backed(&self, end: u64) -> bool {
+        end <= self.backed.load(Relaxed) || self.learn_backed(end)
+    }
+
+    #[cold]
+    fn learn_backed(&self, end: u64) -> bool {
+        let now = self.region.word(header::COMMITTED).load(Acquire).min(self.layout.end);
+        self.backed.store(now, Relaxed);
+        end <= now
     }
 
     /// Looks `key` up in the chain of `head`. Without the shard's lock the caller must check the version afterwards.
@@ -99,7 +113,7 @@ impl Engine {
             let line = self.region.line(self.layout.bucket(bucket));
             for (slot, word) in (1u64..).zip(&line[1..]) {
                 let word = word.load(Acquire);
-                if entry::slot_tag(word) != tag || word == 0 {
+                if entry::slot_tag(word) != tag {
                     continue;
                 }
                 let off = entry::slot_off(word);

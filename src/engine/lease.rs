@@ -44,9 +44,13 @@ impl Engine {
         sink: &mut S,
     ) -> Result<Fill> {
         let start = Instant::now();
+        let mut looked = false;
         loop {
             let seen = self.lease_seq().load(Acquire);
-            if let Some(meta) = self.get(key, Touch::Yes, sink)? {
+            // `exists` counts nothing: a caller is one miss, however often it wakes.
+            if (!std::mem::replace(&mut looked, true) || self.exists(key).is_some())
+                && let Some(meta) = self.get(key, Touch::Yes, sink)?
+            {
                 return Ok(Fill::Hit(meta));
             }
             match self.try_lease(key, lease) {
@@ -91,7 +95,10 @@ impl Engine {
             })
         });
         match stored {
-            Ok(Stored::Inserted) => self.count(Counter::Stored, 1),
+            Ok(Stored::Inserted) => {
+                self.count(Counter::Stored, 1);
+                self.note_change();
+            }
             Ok(_) => {}
             Err(_) => self.abandon_fill(key, token)?,
         }
@@ -140,6 +147,10 @@ impl Engine {
             Some(f) => {
                 self.replace(guard, &place, &f, &new)?;
                 Ok(Attempt::Mine(number))
+            }
+            // Nothing must be evicted or cleared for what can never fit.
+            None if self.config.blocks.is_some_and(|b| self.blocks_for(24) > b.count) => {
+                Err(Stop::Failed(Error::OutOfBlocks { need: self.blocks_for(24), limit: 0 }))
             }
             None => {
                 self.insert(guard, &place, &new)?;

@@ -22,7 +22,7 @@ mod tests;
 mod types;
 mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 pub use config::{Blocks, Config, Eviction, Store};
 pub use types::*;
@@ -49,8 +49,12 @@ pub struct Engine {
     serial: u64,
     /// Generation of the locks that this engine may use.
     lock_gen: u64,
+    /// How far the region is known to be backed by memory or disk.
+    backed: AtomicU64,
     /// Whether free pages may be given back (never in tmpfs stores).
     may_punch: bool,
+    /// Forks seen when the region was opened: tells a child from who opened it.
+    forks: u32,
     /// Whether recovery checks checksums: on opening after a crash of the machine.
     verify: bool,
     /// What was noticed when the region was made, for the host's log.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Blocks, Config, Engine, Eviction, Store, entry, geometry, hash::Secret, stats::Counter};
+use super::{Blocks, Config, Engine, Eviction, Store, entry, geometry, hash::Secret};
 use crate::{
     error::{Error, Result},
     os::{
@@ -99,9 +99,14 @@ impl Engine {
             if StoreFile::open(path, false).is_ok_and(|now| now.id() != file.id()) {
                 continue;
             }
-            let alone = file.lock(USERS, Lock::Exclusive, false)?;
-            if !alone && !file.lock(USERS, Lock::Shared, false)? {
-                return Err(file::refused(path, "its users' lock is held by something else"));
+            let mut alone = file.lock(USERS, Lock::Exclusive, false)?;
+            while !alone && !file.lock(USERS, Lock::Shared, false)? {
+                // The last user has it to itself for a moment on its way out.
+                if std::time::Instant::now() > deadline {
+                    return Err(file::refused(path, "its users' lock is held by something else"));
+                }
+                std::thread::sleep(Duration::from_millis(1));
+                alone = file.lock(USERS, Lock::Exclusive, false)?;
             }
             let opened = Self::open_locked(path, file, config, alone);
             match opened {
@@ -178,7 +183,8 @@ impl Engine {
             let same_boot = w(header::BOOT).load(Relaxed) == process::boot_id()
                 && (w(header::DEV).load(Relaxed), w(header::INO).load(Relaxed)) == (id.dev, id.ino);
             let unclean = w(header::UNCLEAN).load(Relaxed) != 0;
-            engine.verify = unclean && !same_boot;
+            // What a crash of the machine has left on disk proves itself; pages of this boot are as they were written.
+            engine.verify = !same_boot;
             engine.write_limits(&limits);
             engine.take_over(unclean)?;
         }
@@ -188,8 +194,9 @@ impl Engine {
     /// The first opener: nothing that the last users left in the locks is trusted, every shard is rebuilt.
     fn take_over(&mut self, unclean: bool) -> Result<()> {
         let w = |at: u64| self.region.word(at);
-        self.init_locks()?;
+        // First, so that a user whose descriptor was closed under it stops writing.
         w(header::LOCK_GEN).fetch_add(1, AcqRel);
+        self.init_locks()?;
         w(header::FOREIGN).store(0, Relaxed);
         self.region.half(header::LEASE_WAITERS).store(0, Relaxed);
         self.stamp_identity(if unclean { 2 } else { 1 });
@@ -202,15 +209,15 @@ impl Engine {
         crate::shm::span::recover_pool(&self.region);
         self.lock_gen = w(header::LOCK_GEN).load(Relaxed);
         for no in 0..self.geo.shards {
-            drop(self.lock_raw(no)?);
+            let guard = self.lock_as_is(no)?;
+            self.rebuild(&guard);
         }
+        self.recover_ids(None);
         self.revoke_spare();
+        for no in 0..self.geo.shards {
+            self.region.word(self.shard_off(no) + shard::DIRTY).store(0, Release);
+        }
         self.verify = false;
-        // A rebuild at opening is no repair of a death.
-        let repaired =
-            self.layout.stats + self.stats_slot() * crate::shm::layout::STATS + Counter::Repaired as u64 * 8;
-        let w = self.region.word(repaired);
-        w.store(w.load(Relaxed).wrapping_sub(self.geo.shards), Relaxed);
         Ok(())
     }
 
@@ -228,7 +235,9 @@ impl Engine {
             lock_gen: region.word(header::LOCK_GEN).load(Relaxed),
             region: Arc::new(region),
             config,
+            backed: AtomicU64::new(0),
             may_punch,
+            forks: process::fork_count(),
             verify: false,
             notes,
         }
@@ -317,16 +326,17 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         let Some(file) = self.region.file() else { return };
-        if !file.is_same() {
+        // A forked child shares the lock of who opened the store, and leaves it alone.
+        if self.forks != process::fork_count() || !file.is_same() {
             return;
         }
-        // The last user leaves the mark of a clean end. A forked relative shares our lock: then we are not the last, and
-        // whoever opens next finds the store in order all the same.
+        // The last user leaves the mark of a clean end, which is only told, not relied on. Then the lock is shared again,
+        // because children may live on; it ends when the last of them closes the file.
         let alone = file.lock(USERS, Lock::Exclusive, false).unwrap_or(false);
         if alone && self.region.word(header::LOCK_GEN).load(Relaxed) == self.lock_gen {
             self.region.word(header::UNCLEAN).store(0, Release);
         }
-        let _ = file.lock(USERS, Lock::Unlock, false);
+        let _ = file.lock(USERS, Lock::Shared, false);
     }
 }
 

@@ -20,6 +20,8 @@ const TRIES: usize = 64;
 /// What one look without the lock found.
 enum Look {
     Miss,
+    /// There, but not to be read: neither a hit nor a miss, as native has it.
+    Hidden,
     Hit(Found),
 }
 
@@ -45,6 +47,7 @@ impl Engine {
                     settled = true;
                     break;
                 }
+                Some(Look::Hidden) => return Ok(None),
                 Some(Look::Hit(f)) => {
                     let taken = self.take(&f, sink);
                     // The copy's loads come before the version's second load.
@@ -90,8 +93,10 @@ impl Engine {
             return None;
         }
         Some(match found {
-            Some(f) if self.is_visible(&f.header) => Look::Hit(f),
-            _ => Look::Miss,
+            Some(f) if !self.is_live(&f.header) || f.header.flags & LEASE != 0 => Look::Miss,
+            Some(f) if f.header.flags & UNGETTABLE != 0 => Look::Hidden,
+            Some(f) => Look::Hit(f),
+            None => Look::Miss,
         })
     }
 
@@ -131,8 +136,11 @@ impl Engine {
         let hash = self.secret.hash(key);
         let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
         let guard = self.lock(self.shard_of(head))?;
-        let found = self.probe(head, tag, key).filter(|f| self.is_visible(&f.header));
+        let found = self.probe(head, tag, key).filter(|f| self.exists_for_users(&f.header));
         let Some(f) = found else { return self.settle(None, Touch::No) };
+        if f.header.flags & UNGETTABLE != 0 {
+            return Ok(None);
+        }
         if !self.take(&f, sink) {
             return Err(too_small(&f.header));
         }

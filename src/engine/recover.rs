@@ -29,6 +29,14 @@ impl Engine {
     /// Makes a shard whole. The caller holds its lock, however it got it.
     #[cold]
     pub(super) fn recover(&self, guard: &ShardGuard<'_>) {
+        self.rebuild(guard);
+        self.recover_ids(Some(guard.no));
+        self.count(Counter::Repaired, 1);
+        guard.word(shard::DIRTY).store(0, Release);
+    }
+
+    /// Rebuilds everything but the item numbers.
+    pub(super) fn rebuild(&self, guard: &ShardGuard<'_>) {
         // First of all readers must drop what they are copying: nobody knows how far the dead writer was.
         let first = guard.no * self.heads_per_shard;
         for head in first..first + self.heads_per_shard {
@@ -48,14 +56,14 @@ impl Engine {
         } else {
             self.empty_shard(guard, first);
         }
-        self.recover_ids(guard.no, |bucket, slot, id| {
-            let word = self.slot(bucket, slot).load(Relaxed);
-            word != 0
-                && entry::slot_tag(word) != LINK
-                && self.header_at(entry::slot_off(word)).is_some_and(|h| h.id == id && h.key_len > 0)
-        });
-        self.count(Counter::Repaired, 1);
-        guard.word(shard::DIRTY).store(0, Release);
+    }
+
+    /// Whether the slot at a place holds an entry with this item number.
+    pub(super) fn holds(&self, bucket: u64, slot: u64, id: u32) -> bool {
+        let word = self.slot(bucket, slot).load(Relaxed);
+        word != 0
+            && entry::slot_tag(word) != LINK
+            && self.header_at(entry::slot_off(word)).is_some_and(|h| h.id == id && h.key_len > 0)
     }
 
     fn recount(&self, guard: &ShardGuard<'_>, used: u64, earliest: u64, credit: u64) {

@@ -22,14 +22,14 @@ use crate::{
 pub(super) enum Short {
     /// Items.
     Items,
-    /// Blocks: so many are needed.
-    Blocks(u64),
+    /// Blocks: so many are needed beside the `held` ones of the value that is replaced.
+    Blocks { need: u64, held: u64 },
     /// Memory or disk: so many bytes in one piece (0 = a bucket of the index).
     Space(u64),
 }
 
-/// Attempts to make room for one write. Others may take what was freed: each gets a fair number of tries.
-const TRIES: u32 = 256;
+/// Evictions for one write beyond one of each item: others may take what was freed.
+const TRIES: u64 = 256;
 /// Random buckets looked at for a sampled victim.
 const SAMPLES: u64 = 3;
 /// Free spans with pages that are kept for the next large value.
@@ -40,17 +40,16 @@ const GROW: u64 = 16;
 /// How far one write's search for room has come.
 #[derive(Debug, Default)]
 pub(super) struct Room {
-    tries: u32,
+    evicted: u64,
     counted: bool,
     swept: bool,
-    released: bool,
+    visited: bool,
     cleared: bool,
 }
 
 impl Room {
     /// Makes room, or says why there is none. `keep` is the item that the write is about.
     pub(super) fn make(&mut self, e: &Engine, short: Short, keep: Option<u32>) -> Result<()> {
-        self.tries += 1;
         if let Short::Space(bytes) = short
             && e.grow(bytes)
         {
@@ -67,12 +66,18 @@ impl Room {
                 return Ok(());
             }
         }
-        if matches!(short, Short::Space(_)) && !self.released {
-            self.released = true;
+        // Idle spans, or what a dead writer's shard holds until somebody locks it.
+        if !self.visited && (matches!(short, Short::Space(_)) || e.counted_items() < e.geo.capacity) {
+            self.visited = true;
             e.release_idle()?;
             return Ok(());
         }
-        if e.config.eviction == Eviction::Lru && self.tries < TRIES && e.evict(keep)? {
+        if e.config.eviction == Eviction::Lru
+            && e.can_fit(short)
+            && self.evicted < e.geo.capacity + TRIES
+            && e.evict(keep)?
+        {
+            self.evicted += 1;
             return Ok(());
         }
         if e.config.clear_on_full && !self.cleared {
@@ -89,7 +94,9 @@ fn refuse(e: &Engine, short: Short) -> Error {
     e.count(Counter::RejectedFull, 1);
     match short {
         Short::Items => Error::Full { limit: e.geo.capacity },
-        Short::Blocks(need) => Error::OutOfBlocks { need, limit: e.config.blocks.map_or(0, |b| b.count) },
+        Short::Blocks { need, .. } => {
+            Error::OutOfBlocks { need, limit: e.config.blocks.map_or(0, |b| b.count) }
+        }
         Short::Space(len) => {
             e.count(Counter::NoSpace, 1);
             Error::NoSpace { len }
@@ -138,6 +145,14 @@ impl Engine {
             }
         }
         self.reap_all(Some(now))
+    }
+
+    /// Whether evicting others can help: the value that stays does not take too much already.
+    fn can_fit(&self, short: Short) -> bool {
+        match (short, self.config.blocks) {
+            (Short::Blocks { need, held }, Some(b)) => need + held <= b.count,
+            _ => true,
+        }
     }
 
     /// Evicts one item, the least recently used or nearly so, but never `keep`.

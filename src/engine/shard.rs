@@ -87,30 +87,41 @@ impl Engine {
         }
     }
 
-    /// The lock itself, with recovery.
-    pub(super) fn lock_raw(&self, no: u64) -> Result<ShardGuard<'_>> {
+    /// The lock alone; the shard may have to be rebuilt.
+    pub(super) fn lock_as_is(&self, no: u64) -> Result<ShardGuard<'_>> {
         let off = self.shard_off(no);
         let mutex = self.region.mutex(off + shard::LOCK);
-        let locked = mutex.lock(self.config.lock_timeout).inspect_err(|e| {
-            if matches!(e, Error::Timeout { .. }) {
-                self.count(Counter::Timeouts, 1);
-            }
-        })?;
+        let locked = self.acquire(mutex)?;
         let guard = ShardGuard { engine: self, no, off, mutex };
         if locked == Locked::OwnerDied {
             guard.word(shard::DIRTY).store(1, Release);
             self.count(Counter::OwnerDead, 1);
-        }
-        if guard.word(shard::DIRTY).load(Acquire) != 0 {
-            self.recover(&guard);
-        }
-        if locked == Locked::OwnerDied {
+            // The mark says it from here on, also if the rebuild is cut off.
             mutex.consistent();
         }
         if self.region.word(header::LOCK_GEN).load(Relaxed) != self.lock_gen {
             return Err(Error::Damaged("the store was opened anew by somebody who saw no user of it"));
         }
         Ok(guard)
+    }
+
+    /// The lock, of a shard that is whole.
+    pub(super) fn lock_raw(&self, no: u64) -> Result<ShardGuard<'_>> {
+        let guard = self.lock_as_is(no)?;
+        if guard.word(shard::DIRTY).load(Acquire) != 0 {
+            self.recover(&guard);
+        }
+        Ok(guard)
+    }
+
+    /// Locks within `lock_timeout`; counts what was given up.
+    #[inline]
+    pub(super) fn acquire(&self, mutex: RobustMutex) -> Result<Locked> {
+        mutex.lock(self.config.lock_timeout).inspect_err(|e| {
+            if matches!(e, Error::Timeout { .. }) {
+                self.count(Counter::Timeouts, 1);
+            }
+        })
     }
 
     /// Runs `f` under a lock of the header (pool or capacity), mended by `mend` when its owner died.
@@ -122,7 +133,7 @@ impl Engine {
             }
         }
         let mutex = self.region.mutex(lock);
-        let locked = mutex.lock(self.config.lock_timeout)?;
+        let locked = self.acquire(mutex)?;
         let _unlock = Unlock(mutex);
         if locked == Locked::OwnerDied {
             self.count(Counter::OwnerDead, 1);

@@ -256,7 +256,7 @@ impl Engine {
         let vacancy = self.vacancy(place.head).ok_or(Short::Space(0))?;
         if !self.take_blocks(guard, blocks) {
             self.give_vacancy(guard, vacancy);
-            return Err(Short::Blocks(blocks).into());
+            return Err(Short::Blocks { need: blocks, held: 0 }.into());
         }
         let header = self.header_for(place, new, id);
         let Ok(off) = span::alloc(&self.region, guard.no, guard.off, header.total(self.entry_head)) else {
@@ -266,9 +266,9 @@ impl Engine {
         };
         self.fill(off, &header, place.key, new.value);
         self.reset_hits(id);
-        guard.add_used(1);
         guard.note_expiry(new.expires);
         self.publish(place.head, vacancy, entry::slot(place.tag, off), id, self.tick());
+        guard.add_used(1);
         Ok(())
     }
 
@@ -310,7 +310,7 @@ impl Engine {
         // As native's bitmap: more blocks than before must all be found beside the old ones.
         let extra = if now > old { now } else { 0 };
         if !self.take_blocks(guard, extra) {
-            return Err(Short::Blocks(extra).into());
+            return Err(Short::Blocks { need: extra, held: old }.into());
         }
         let header = self.header_for(place, new, f.header.id);
         let Ok(off) = span::alloc(&self.region, guard.no, guard.off, header.total(self.entry_head)) else {
@@ -328,10 +328,10 @@ impl Engine {
 
     /// Takes an entry out of the index, then its memory, number and blocks become free.
     pub(super) fn remove(&self, guard: &ShardGuard<'_>, head: u64, f: &Found) {
+        guard.add_used(-1);
         self.unpublish(head, f.bucket, f.slot);
         span::free(&self.region, guard.no, guard.off, f.off);
         self.give_blocks(guard, self.blocks_for(f.header.value_len));
-        guard.add_used(-1);
         self.free_id(f.header.id, guard.no);
     }
 
@@ -394,7 +394,7 @@ impl Engine {
     }
 
     #[inline]
-    fn note_change(&self) {
+    pub(super) fn note_change(&self) {
         if self.config.last_modified {
             self.region.word(header::LAST_MODIFIED).store(clock::unix_secs(), Relaxed);
         }

@@ -36,8 +36,6 @@ pub(crate) enum Lock {
     Shared,
     /// One may hold it.
     Exclusive,
-    /// None.
-    Unlock,
 }
 
 /// The lock that serialises openers.
@@ -151,7 +149,6 @@ impl StoreFile {
         let l_type = match lock {
             Lock::Shared => libc::F_RDLCK,
             Lock::Exclusive => libc::F_WRLCK,
-            Lock::Unlock => libc::F_UNLCK,
         };
         // SAFETY: all-zero is a valid flock.
         let mut fl: libc::flock = unsafe { std::mem::zeroed() };

@@ -58,9 +58,10 @@ impl Region {
     /// If they do not lie in the region: a caller's bug, or damage that a bounds check before should have caught.
     #[inline]
     fn at(&self, off: u64, len: u64, align: u64) -> *mut u8 {
-        let ok =
-            off.checked_add(len).is_some_and(|end| end <= self.map.len() as u64) && off & (align - 1) == 0;
-        assert!(ok, "offset {off} + {len} outside of the region");
+        let room = self.map.len() as u64;
+        if len > room || off > room - len || off & (align - 1) != 0 {
+            outside(off, len);
+        }
         // SAFETY: in bounds of the mapping, as just checked.
         unsafe { self.map.start().as_ptr().add(off as usize) }
     }
@@ -160,6 +161,12 @@ impl Region {
         self.map.sync(0, len as usize)?;
         file.fsync()
     }
+}
+
+#[cold]
+#[inline(never)]
+fn outside(off: u64, len: u64) -> ! {
+    panic!("offset {off} + {len} outside of the region");
 }
 
 /// A value inside the region that a writer may be replacing: it can be copied, never borrowed.

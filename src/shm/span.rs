@@ -257,7 +257,6 @@ fn claim(r: &Region, n: u64, shard_no: u64, class: u64) -> Option<u64> {
         .or_else(|| claim_in(r, 0, limit, n, shard_no, class))?;
     let next = if found + n >= front { 0 } else { found + n };
     r.word(header::SPAN_CURSOR).store(next, Relaxed);
-    r.word(header::SPAN_FRONTIER).fetch_max(found + n, AcqRel);
     Some(found)
 }
 
@@ -277,6 +276,10 @@ fn claim_in(r: &Region, from: u64, to: u64, n: u64, shard_no: u64, class: u64) -
 
 /// Claims exactly the spans `[at, at + n)`, ascending; `Err` = the one that is taken.
 fn claim_at(r: &Region, at: u64, n: u64, shard_no: u64, class: u64) -> Result<(), u64> {
+    // Before the first claim: a rebuild after our death looks at the spans up to here.
+    if at + n > frontier(r) {
+        r.word(header::SPAN_FRONTIER).fetch_max(at + n, AcqRel);
+    }
     for i in 0..n {
         let new = match (i, class) {
             (0, _) if class != LARGE => pack(SMALL, class, shard_no, 0),

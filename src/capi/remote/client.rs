@@ -142,6 +142,11 @@ fn exchange(
     let answer = match (sent, answer) {
         // A server that refuses a value early closes while we write: its answer says more than the broken pipe.
         (_, Ok(Some(answer))) => answer,
+        (Err(e), Ok(None)) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+            return Err(Fault::Unsupported(
+                "the server refused the value without a word (is it too long for it?)",
+            ));
+        }
         (Err(e), _) => return Err(e.into()),
         (Ok(()), Ok(None)) if request.command == Command::Math => {
             return Err(Fault::Unsupported(

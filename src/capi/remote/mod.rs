@@ -17,7 +17,7 @@ pub mod packet;
 pub mod serve;
 pub(crate) mod sync;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub(crate) mod throttle;
 pub(crate) mod udp;
 

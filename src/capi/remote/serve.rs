@@ -286,6 +286,3 @@ impl Deadline {
         Instant::now() < self.0
     }
 }
-
-#[cfg(test)]
-mod tests;

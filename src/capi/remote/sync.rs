@@ -178,6 +178,3 @@ impl Read for Steady {
         self.conn.read(buf)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -32,7 +32,7 @@ fn a_native_receiver_accepts_sets_and_deletes() {
 
 #[test]
 fn what_native_sends_is_read() {
-    let set = b"\x6f\x0e\0\x0a\x03\0key\x02\0vv\x03\0120";
+    let set = b"\x6f\x0e\0\x0a\x03\0key\x02\0vv\x03\x00120";
     assert_eq!(Datagram::parse(set), Ok(Datagram::Set { key: b"key", value: b"vv", expires: 120 }));
     // Without the two bytes that native's own receiver asks for.
     assert_eq!(Datagram::parse(b"\x6f\x05\0\x0b\x03\0key"), Ok(Datagram::Delete { key: b"key" }));
@@ -66,7 +66,7 @@ fn malformed_datagrams_are_refused() {
         b"\x6f\x05\0\x0a\x03\0key",
         b"\x6f\x05\0\x0a\x01\0k\0\0",
         b"\x6f\x09\0\x0a\x01\0k\x01\0v\x01\0x",
-        b"\x6f\x0a\0\x0a\x01\0k\x01\0v\x01\05!",
+        b"\x6f\x0a\0\x0a\x01\0k\x01\0v\x01\x005!",
         b"\x6f\x04\0\x0c\0\0\0\x01",
         b"\x6f\0\0\x0c",
     ] {

@@ -37,7 +37,7 @@ fn requests_are_read_as_they_were_written() {
 #[test]
 fn native_requests_are_read() {
     let payload =
-        b"\x03\0cmd\x03\0set\x03\0key\x01\0k\x04\0size\x02\099\x07\0expires\x02\0-1\x04\0size\x01\05\
+        b"\x03\0cmd\x03\0set\x03\0key\x01\0k\x04\0size\x02\x0099\x07\0expires\x02\0-1\x04\0size\x01\x005\
         \x03\0new\x05\0field\x05\0cache\0\0";
     let request = Request::parse(payload).unwrap();
     assert_eq!((request.command, request.key, request.size), (Command::Set, &b"k"[..], 5));

@@ -1,1 +1,67 @@
+use super::*;
+use crate::engine::Config;
 
+fn strings(addresses: &[&str]) -> Vec<Vec<u8>> {
+    addresses.iter().map(|a| a.as_bytes().to_vec()).collect()
+}
+
+#[test]
+fn an_address_that_is_none_is_named() {
+    for wrong in ["127.0.0.1", "127.0.0.1:http", "no.such.host.invalid:1", "127.0.0.1:70000"] {
+        let error = setup_nodes(1, &strings(&["127.0.0.1:9", wrong])).unwrap_err();
+        assert!(error.contains(wrong), "{error}");
+        let error = bind(&strings(&[wrong])).unwrap_err();
+        assert!(error.contains(wrong), "{error}");
+    }
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let first = bind(&strings(&[&taken])).unwrap();
+    let error = bind(&strings(&[&taken])).unwrap_err();
+    assert!(error.contains(&taken), "{error}");
+    drop(first);
+}
+
+#[test]
+fn every_node_of_the_cache_hears_each_change_and_nobody_else_s() {
+    let sockets = bind(&strings(&["127.0.0.1:0", "127.0.0.1:0"])).unwrap();
+    let names: Vec<String> = sockets.iter().map(|s| s.local_addr().unwrap().to_string()).collect();
+    setup_nodes(0x1000, &strings(&["127.0.0.1:9"])).unwrap();
+    setup_nodes(0x1000, &strings(&[&names[0], &names[1]])).unwrap();
+    send_set(0x2000, b"other", b"v", 0);
+    send_set(0, b"nobody", b"v", 0);
+    send_set(0x1000, b"k", &[1; 70_000], 0);
+    send_set(0x1000, b"k", b"v", 5);
+    send_del(0x1000, b"k");
+    send_clear(0x1000);
+    for socket in &sockets {
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut buf = [0; 100];
+        for expected in [
+            Datagram::Set { key: b"k", value: b"v", expires: 5 },
+            Datagram::Delete { key: b"k" },
+            Datagram::Clear,
+        ] {
+            let len = socket.recv(&mut buf).unwrap();
+            assert_eq!(Datagram::parse(&buf[..len]), Ok(expected));
+        }
+    }
+}
+
+#[test]
+fn what_arrives_is_applied() {
+    let engine = Engine::create(&Config::new("udp", 10)).unwrap();
+    let apply = |d: Datagram<'_>| apply(&engine, &d.encode().unwrap());
+    let (key, value) = (&b"k"[..], &b"v"[..]);
+    apply(Datagram::Set { key, value, expires: 4_000_000_000 }).unwrap();
+    assert!(engine.exists(key).is_some());
+    apply(Datagram::Set { key, value: b"w", expires: 1_100_000_000 }).unwrap();
+    assert!(engine.exists(key).is_none(), "a time that has passed");
+    apply(Datagram::Set { key, value, expires: 1000 }).unwrap();
+    assert!(engine.exists(key).is_some(), "a TTL where a native LRU node should send a time");
+    apply(Datagram::Delete { key }).unwrap();
+    apply(Datagram::Delete { key }).unwrap();
+    assert!(engine.exists(key).is_none());
+    apply(Datagram::Set { key, value, expires: 0 }).unwrap();
+    apply(Datagram::Clear).unwrap();
+    assert!(engine.exists(key).is_none());
+    assert!(apply(Datagram::Set { key: &[1; 3000], value, expires: 0 }).is_err(), "a key over the limit");
+}

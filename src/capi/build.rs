@@ -6,7 +6,7 @@ use std::{env, path::PathBuf};
 /// header's structs and constants) into `OUT_DIR`.
 pub(crate) fn generate() -> Result<(), String> {
     println!("cargo::rerun-if-changed=include/ucache.h");
-    println!("cargo::rerun-if-changed=build/header.rs");
+    println!("cargo::rerun-if-changed=src/capi/build.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
     let read = |builder: bindgen::Builder, name: &str| {
         let bindings = builder.header("include/ucache.h").generate().map_err(|e| {

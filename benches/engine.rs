@@ -1,0 +1,77 @@
+//! Micro-benchmarks of the engine, by criterion: `cargo bench --bench engine`.
+#![allow(missing_docs, reason = "criterion_group! makes an undocumented function")]
+
+mod support;
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use support::{Into100, UPDATE, VALUE, filled, key, zipf};
+use ucache::engine::{Math, Touch};
+
+fn hits(c: &mut Criterion) {
+    let mut group = c.benchmark_group("get hit");
+    for count in [1000, 100_000, 1_000_000] {
+        let (engine, order) = (filled(count), zipf(count, 1));
+        let keys: Vec<_> = order.iter().map(|&n| key(n)).collect();
+        let mut sink = Into100([0; VALUE]);
+        let mut next = keys.iter().cycle();
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter(|| {
+                let found = engine.get(next.next().expect("endless"), Touch::Yes, &mut sink);
+                assert!(black_box(found).expect("get").is_some());
+            });
+        });
+    }
+    group.finish();
+}
+
+fn reads(c: &mut Criterion) {
+    let count = 100_000;
+    let (engine, order) = (filled(count), zipf(count, 2));
+    let keys: Vec<_> = order.iter().map(|&n| key(n)).collect();
+    let absent: Vec<_> = order.iter().map(|&n| key(n + count)).collect();
+    let mut sink = Into100([0; VALUE]);
+    let mut next = absent.iter().cycle();
+    c.bench_function("get miss", |b| {
+        b.iter(|| {
+            assert!(engine.get(next.next().expect("endless"), Touch::Yes, &mut sink).expect("get").is_none())
+        });
+    });
+    let mut next = keys.iter().cycle();
+    c.bench_function("exists", |b| {
+        b.iter(|| assert!(engine.exists(next.next().expect("endless")).is_some()));
+    });
+    let mut next = keys.iter().cycle();
+    c.bench_function("get counted", |b| {
+        b.iter(|| engine.get_counted(next.next().expect("endless"), &mut sink).expect("get_counted"));
+    });
+}
+
+fn writes(c: &mut Criterion) {
+    let mut group = c.benchmark_group("update");
+    for count in [100_000, 1_000_000] {
+        let (engine, order) = (filled(count), zipf(count, 3));
+        let mut next = order.iter().map(|&n| key(n)).cycle();
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter(|| engine.set(&next.next().expect("endless"), &[b'u'; VALUE], &UPDATE).expect("set"));
+        });
+    }
+    group.finish();
+    let engine = filled(100_000);
+    let mut n = 0;
+    c.bench_function("insert and delete", |b| {
+        b.iter(|| {
+            n += 1;
+            let key = key(1_000_000 + n % 40_000);
+            engine.set(&key, &[b'i'; VALUE], &UPDATE).expect("set");
+            assert!(engine.delete(&key).expect("delete"));
+        });
+    });
+    c.bench_function("increment", |b| {
+        b.iter(|| engine.math(b"counter", Math::Inc, 1, &UPDATE).expect("math"));
+    });
+}
+
+criterion_group!(benches, hits, reads, writes);
+criterion_main!(benches);

@@ -1,0 +1,88 @@
+//! What the benches share: keys, values, a skewed order of accesses, medians.
+#![allow(dead_code, reason = "every bench uses its own part")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ucache::{
+    engine::{Config, Engine, Expires, Mode, SetOptions, Sink},
+    shm::Source,
+};
+
+/// Bytes of a value; keys have 16.
+pub(crate) const VALUE: usize = 100;
+pub(crate) const UPDATE: SetOptions =
+    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
+
+/// The key of a number: 16 bytes, the last 8 of them mixed.
+pub(crate) fn key(n: u32) -> [u8; 16] {
+    let mut out = [b'k'; 16];
+    out[..8].copy_from_slice(&u64::from(n).to_le_bytes());
+    out[8..].copy_from_slice(&(u64::from(n) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    out
+}
+
+/// Takes the value into a buffer of exactly its length.
+pub(crate) struct Into100(pub(crate) [u8; VALUE]);
+
+impl Sink for Into100 {
+    fn take(&mut self, src: &Source<'_>) -> bool {
+        if src.len() != VALUE {
+            return false;
+        }
+        src.copy_to_slice(&mut self.0);
+        true
+    }
+}
+
+/// A cache with `count` keys, and room for half as many again.
+pub(crate) fn filled(count: u32) -> Arc<Engine> {
+    let mut config = Config::new("bench", u64::from(count) * 3 / 2);
+    config.max_key = 64;
+    config.max_value = 256;
+    let engine = Engine::create(&config).expect("a cache");
+    for n in 0..count {
+        engine.set(&key(n), &[b'v'; VALUE], &UPDATE).expect("set");
+    }
+    engine
+}
+
+/// A million key numbers below `count`, Zipf-distributed with exponent 0.99, the popular ones spread over all keys.
+pub(crate) fn zipf(count: u32, seed: u64) -> Vec<u32> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut sum = 0.0;
+    let cumulative: Vec<f64> = (1..=count)
+        .map(|rank| {
+            sum += f64::from(rank).powf(-0.99);
+            sum
+        })
+        .collect();
+    let mut ranks: Vec<u32> = (0..count).collect();
+    fastrand::Rng::with_seed(7).shuffle(&mut ranks);
+    (0..1 << 20)
+        .map(|_| {
+            let at = cumulative.partition_point(|&c| c < rng.f64() * sum);
+            ranks[at.min(ranks.len() - 1)]
+        })
+        .collect()
+}
+
+/// Nanoseconds per call of `body` over all of `order`.
+pub(crate) fn time(order: &[u32], mut body: impl FnMut(u32)) -> f64 {
+    let start = Instant::now();
+    for &n in order {
+        body(n);
+    }
+    nanos(start.elapsed()) / f64::from(u32::try_from(order.len()).expect("a million"))
+}
+
+fn nanos(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e9
+}
+
+pub(crate) fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}

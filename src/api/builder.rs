@@ -1,0 +1,361 @@
+//! The description of a new cache.
+#![forbid(unsafe_code)]
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{Cache, cache::Defaults, expires::whole_seconds, registry::CACHES};
+use crate::{
+    engine::{Blocks, Config, Engine, Eviction, Expires, Store},
+    error::{Error, Result},
+};
+
+/// The description of a new cache, from [`Cache::builder`] to [`Builder::build`].
+///
+/// Only [`items`](Builder::items) must be given. The other settings start as uWSGI's do.
+///
+/// # Capacity
+///
+/// A cache takes a new key as long as it holds fewer than `items` items, and with [`blocks`](Builder::blocks) as long
+/// as the sum over all items of `ceil(value_bytes / block_bytes)` stays within `count` too. `items(100)` holds 100
+/// items here; uWSGI's `items=100` holds 99, in ucache's plugin as well.
+///
+/// The limits cost next to nothing: address space is reserved for them, memory is used for what is stored (a key, its
+/// value, and some tens of bytes), and whole free pages go back to the system.
+///
+/// ```
+/// use std::time::Duration;
+/// use ucache::Cache;
+///
+/// let cache = Cache::builder("thumbnails")
+///     .items(50_000)
+///     .max_value_bytes(1 << 20)
+///     .purge_lru(true)
+///     .timeout(Duration::from_secs(24 * 3600))
+///     .build()?;
+/// assert_eq!(cache.stats().capacity, 50_000);
+/// # Ok::<(), ucache::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a description makes no cache before `build`"]
+pub struct Builder {
+    config: Config,
+    store: Option<PathBuf>,
+    store_delete: bool,
+    defaults: Defaults,
+}
+
+impl Builder {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            config: Config::new(&name, 0),
+            store: None,
+            store_delete: false,
+            defaults: Defaults::default(),
+        }
+    }
+
+    /// How many items the cache holds, 1 to 2²⁸ − 2. Must be given.
+    ///
+    /// ```
+    /// use ucache::{Cache, Error};
+    ///
+    /// let two = Cache::builder("two").items(2).build()?;
+    /// two.set("a", "1")?;
+    /// two.set("b", "2")?;
+    /// assert!(matches!(two.set("c", "3"), Err(Error::Full { limit: 2 })));
+    ///
+    /// let none = Cache::builder("none").build();
+    /// assert!(matches!(none, Err(Error::InvalidOption { option: "items", .. })));
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    #[doc(alias = "max_items")]
+    pub fn items(mut self, count: u64) -> Self {
+        self.config.capacity = count;
+        self
+    }
+
+    /// The longest key, bytes: 1 to 65,535, 2,048 if not given. uWSGI's `keysize`.
+    ///
+    /// ```
+    /// use ucache::{Cache, Error};
+    ///
+    /// let cache = Cache::builder("short keys").items(10).max_key_bytes(4).build()?;
+    /// cache.set("four", "fits")?;
+    /// assert!(matches!(cache.set("fifth", "does not"), Err(Error::KeyTooLong { len: 5, limit: 4 })));
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    #[doc(alias = "keysize")]
+    pub fn max_key_bytes(mut self, bytes: u64) -> Self {
+        self.config.max_key = bytes;
+        self
+    }
+
+    /// The longest value, bytes: 1 to 2³² − 1, 65,535 if not given. uWSGI's `blocksize`.
+    ///
+    /// ```
+    /// use ucache::{Cache, Error};
+    ///
+    /// let cache = Cache::builder("short values").items(10).max_value_bytes(3).build()?;
+    /// cache.set("a", "abc")?;
+    /// assert!(matches!(cache.set("b", "abcd"), Err(Error::ValueTooLong { len: 4, limit: 3 })));
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    #[doc(alias = "blocksize")]
+    pub fn max_value_bytes(mut self, bytes: u64) -> Self {
+        self.config.max_value = bytes;
+        self
+    }
+
+    /// Limits the sum of all values too: `count` blocks, of which a value uses `ceil(value_bytes / block_bytes)`. Both
+    /// 1 to 2³² − 1. uWSGI's `bitmap=1` with `blocks` and `blocksize`.
+    ///
+    /// ```
+    /// use ucache::{Cache, Error};
+    ///
+    /// let cache = Cache::builder("four blocks").items(10).blocks(4, 64).build()?;
+    /// cache.set("three", [0; 130])?;
+    /// cache.set("one", "x")?;
+    /// assert!(matches!(cache.set("none left", "x"), Err(Error::OutOfBlocks { need: 1, limit: 4 })));
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    #[doc(alias = "bitmap")]
+    pub fn blocks(mut self, count: u64, block_bytes: u64) -> Self {
+        self.config.blocks = Some(Blocks { size: block_bytes, count });
+        self
+    }
+
+    /// Whether a full cache evicts the least recently used item instead of refusing the new one. Off if not given.
+    ///
+    /// The order is exact in caches of up to 4,096 items; larger ones choose among samples. Reading and updating an
+    /// item is a use; [`contains`](Cache::contains) is none.
+    ///
+    /// ```
+    /// let cache = ucache::Cache::builder("recent").items(2).purge_lru(true).build()?;
+    /// cache.set("a", "1")?;
+    /// cache.set("b", "2")?;
+    /// cache.get("a")?;
+    /// cache.set("c", "3")?;
+    /// assert!(cache.contains("a") && !cache.contains("b") && cache.contains("c"));
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    #[doc(alias = "lru")]
+    pub fn purge_lru(mut self, on: bool) -> Self {
+        self.config.eviction = if on { Eviction::Lru } else { Eviction::None };
+        self
+    }
+
+    /// How long a full cache waits, at least, before it sweeps expired items out again. Zero, no limit, if not given;
+    /// parts of a second are rounded up.
+    ///
+    /// A sweep costs time in the write that meets a full cache; a limit spreads it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let cache = ucache::Cache::builder("swept").items(10).sweep_on_full(Duration::from_secs(5)).build()?;
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn sweep_on_full(mut self, min_interval: Duration) -> Self {
+        self.config.sweep_on_full = u32::try_from(whole_seconds(min_interval)).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// Whether a full cache is cleared when nothing had expired. Off if not given.
+    ///
+    /// ```
+    /// let cache = ucache::Cache::builder("all or nothing").items(2).clear_on_full(true).build()?;
+    /// for key in ["a", "b", "c"] {
+    ///     cache.set(key, "x")?;
+    /// }
+    /// assert_eq!(cache.keys().collect::<Vec<_>>(), [b"c"]);
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn clear_on_full(mut self, on: bool) -> Self {
+        self.config.clear_on_full = on;
+        self
+    }
+
+    /// Keeps timeouts without enforcing them: an expired item can be read until a full cache needs its place. Off if
+    /// not given.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let cache = ucache::Cache::builder("patient").items(10).no_expire(true).build()?;
+    /// cache.set_with("k", "v", Duration::ZERO)?;
+    /// assert!(cache.contains("k"));
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn no_expire(mut self, on: bool) -> Self {
+        self.config.no_expire = on;
+        self
+    }
+
+    /// What [`incr`](Cache::incr), [`decr`](Cache::decr), [`mul`](Cache::mul) and [`div`](Cache::div) take a missing
+    /// key for. 0 if not given.
+    ///
+    /// ```
+    /// let cache = ucache::Cache::builder("from a thousand").items(10).math_initial(1000).build()?;
+    /// assert_eq!(cache.incr("k", 1)?, 1001);
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn math_initial(mut self, number: i64) -> Self {
+        self.config.math_initial = number;
+        self
+    }
+
+    /// How long a write waits for a lock that a live process holds, up to an hour. 1 s if not given.
+    ///
+    /// Locks are held for microseconds; only a holder that was stopped (SIGSTOP, a debugger) makes others wait. Reads
+    /// take no lock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let cache = ucache::Cache::builder("hasty").items(10).lock_timeout(Duration::from_millis(50)).build()?;
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn lock_timeout(mut self, limit: Duration) -> Self {
+        self.config.lock_timeout = limit;
+        self
+    }
+
+    /// Keeps the cache in this file, which is created if it is missing and opened with its content if it exists.
+    ///
+    /// Other processes join with [`Cache::attach`], with the same `store` in their own builder, or through uWSGI and
+    /// C. The file must be on a local filesystem.
+    ///
+    /// [`items`](Builder::items) and [`purge_lru`](Builder::purge_lru) decide how the file is laid out: a file made with
+    /// others is refused. The other settings may change from one opening to the next; those of the first of several
+    /// processes are in force.
+    ///
+    /// ```
+    /// use ucache::Cache;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let dir = tempfile::tempdir()?;
+    /// let path = dir.path().join("visits.ucache");
+    /// for visit in 1..=3 {
+    ///     let cache = Cache::builder("visits").items(10).store(&path).build()?;
+    ///     assert_eq!(cache.incr("count", 1)?, visit);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn store(mut self, path: impl AsRef<Path>) -> Self {
+        self.store = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Whether a [store](Builder::store) file that cannot be used (not a store, or of an incompatible build) is deleted
+    /// and made anew. Off if not given: [`build`](Builder::build) fails and leaves the file untouched.
+    ///
+    /// ```
+    /// use ucache::{Cache, Error};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let dir = tempfile::tempdir()?;
+    /// let path = dir.path().join("not a store");
+    /// std::fs::write(&path, "my diary")?;
+    ///
+    /// let builder = Cache::builder("careful").items(10).store(&path);
+    /// assert!(matches!(builder.clone().build(), Err(Error::Store { .. })));
+    /// assert_eq!(std::fs::read(&path)?, b"my diary");
+    ///
+    /// builder.store_delete(true).build()?.set("k", "v")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn store_delete(mut self, on: bool) -> Self {
+        self.store_delete = on;
+        self
+    }
+
+    /// Whether [`Stats::last_modified`](crate::Stats::last_modified) is kept. Off if not given.
+    ///
+    /// ```
+    /// let cache = ucache::Cache::builder("dated").items(10).last_modified(true).build()?;
+    /// assert_eq!(cache.stats().last_modified, 0);
+    /// cache.set("k", "v")?;
+    /// assert!(cache.stats().last_modified > 0);
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    #[doc(alias = "lastmod")]
+    pub fn last_modified(mut self, on: bool) -> Self {
+        self.config.last_modified = on;
+        self
+    }
+
+    /// When items expire, unless the [handle](Cache::with_timeout) or the call says otherwise: a [`Duration`], or
+    /// [`Expires::Never`]. 300 s if not given.
+    ///
+    /// ```
+    /// use ucache::{Cache, Expires};
+    ///
+    /// let cache = Cache::builder("lasting").items(10).timeout(Expires::Never).build()?;
+    /// assert_eq!(cache.timeout(), Expires::Never);
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn timeout(mut self, timeout: impl Into<Expires>) -> Self {
+        self.defaults.expires = timeout.into();
+        self
+    }
+
+    /// The limits of [`get_or_set_with`](Cache::get_or_set_with), as in
+    /// [`with_fill_limits`](Cache::with_fill_limits). 30 s each if not given.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let minute = Duration::from_secs(60);
+    /// let cache = ucache::Cache::builder("slow to fill").items(10).fill_limits(minute, minute).build()?;
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn fill_limits(mut self, lease: Duration, patience: Duration) -> Self {
+        self.defaults.lease = lease;
+        self.defaults.patience = patience;
+        self
+    }
+
+    /// Makes the cache.
+    ///
+    /// Children forked from now on share it. A cache is meant to be built once, not for every request: some hundred
+    /// bytes of its entry in this process's list of names stay when it goes.
+    ///
+    /// # Errors
+    /// - [`Error::InvalidOption`] names a setting that is out of its range, and the range.
+    /// - [`Error::NameInUse`]: a live cache of this process has the name.
+    /// - [`Error::Store`]: the store file cannot be used; it is left untouched.
+    /// - [`Error::Os`]: the system refused memory, or the file.
+    ///
+    /// ```
+    /// use ucache::{Cache, Error};
+    ///
+    /// let first = Cache::builder("mine").items(10).build()?;
+    /// let second = Cache::builder("mine").items(10).build();
+    /// assert!(matches!(second, Err(Error::NameInUse(_))));
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn build(self) -> Result<Cache> {
+        let Self { mut config, store, store_delete, defaults } = self;
+        if store_delete && store.is_none() {
+            return Err(Error::InvalidOption {
+                option: "store_delete",
+                value: "true".to_owned(),
+                reason: "needs a store".to_owned(),
+            });
+        }
+        config.store = store.map(|path| Store { path, delete_unusable: store_delete });
+        config.check()?;
+        // Before the engine touches a store that belongs to the cache of this name.
+        if CACHES.find(&config.name).is_some() {
+            return Err(Error::NameInUse(config.name));
+        }
+        let engine = Engine::create(&config)?;
+        CACHES.insert(&config.name, &engine, defaults)?;
+        Ok(Cache { engine, defaults })
+    }
+}

@@ -1,0 +1,54 @@
+//! Where the reads of the Rust interface put a value.
+#![forbid(unsafe_code)]
+
+use crate::{engine::Sink, shm::Source};
+
+/// A new vector. A lack of memory ends the read instead of the process.
+#[derive(Default)]
+pub(super) struct VecSink(pub(super) Vec<u8>);
+
+impl Sink for VecSink {
+    #[inline]
+    fn take(&mut self, src: &Source<'_>) -> bool {
+        self.0.clear();
+        if self.0.try_reserve_exact(src.len()).is_err() {
+            return false;
+        }
+        src.copy_to_vec(&mut self.0);
+        true
+    }
+}
+
+/// The caller's buffer, and how long the value is.
+pub(super) struct SliceSink<'a> {
+    pub(super) buffer: &'a mut [u8],
+    pub(super) len: usize,
+}
+
+impl Sink for SliceSink<'_> {
+    #[inline]
+    fn take(&mut self, src: &Source<'_>) -> bool {
+        self.len = src.len();
+        let Some(dst) = self.buffer.get_mut(..self.len) else { return false };
+        src.copy_to_slice(dst);
+        true
+    }
+}
+
+/// A number, or the length of what is not one.
+#[derive(Default)]
+pub(super) struct IntSink {
+    pub(super) bytes: [u8; 8],
+    pub(super) len: usize,
+}
+
+impl Sink for IntSink {
+    #[inline]
+    fn take(&mut self, src: &Source<'_>) -> bool {
+        self.len = src.len();
+        if self.len == self.bytes.len() {
+            src.copy_to_slice(&mut self.bytes);
+        }
+        true
+    }
+}

@@ -1,0 +1,110 @@
+//! Reads the header and the flags of the uWSGI named by `UWSGI_BIN` (or found in PATH) and lets bindgen turn its
+//! structs into Rust, in `OUT_DIR/uwsgi.rs`. Nothing of uWSGI is kept in the repository.
+
+use std::{env, fmt::Write as _, fs, panic::AssertUnwindSafe, path::Path, path::PathBuf, process::Command};
+
+#[path = "../src/uwsgi/layout.rs"]
+mod layout;
+
+/// The structs that the glue touches; bindgen adds what they contain.
+const TYPES: [&str; 10] = [
+    "uwsgi_server",
+    "uwsgi_plugin",
+    "uwsgi_option",
+    "uwsgi_opt",
+    "uwsgi_string_list",
+    "uwsgi_lock_item",
+    "uwsgi_lock_ops",
+    "uwsgi_cache",
+    "uwsgi_cache_item",
+    "wsgi_request",
+];
+
+/// Writes the bindings and the digest of the interface; the error says what to install.
+pub(crate) fn generate() -> Result<(), String> {
+    println!("cargo::rerun-if-changed=src/uwsgi/build.rs");
+    println!("cargo::rerun-if-changed=src/uwsgi/layout.rs");
+    println!("cargo::rerun-if-env-changed=UWSGI_BIN");
+    println!("cargo::rerun-if-env-changed=PATH");
+    let binary = find()?;
+    println!("cargo::rerun-if-changed={}", binary.display());
+    let header = ask(&binary, "--dot-h")?;
+    let cflags = ask(&binary, "--cflags")?;
+    let version = ask(&binary, "--version")?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run through cargo")?);
+    let path = out.join("uwsgi.h");
+    fs::write(&path, &header).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut bindings = bindings(&path, &cflags)?;
+    // The bytes are looked for by name in the finished library, hence the prefix.
+    let digest = layout::digest(&header, &cflags);
+    let _ = write!(
+        bindings,
+        "\n/// Fingerprint of the uWSGI that the plugin was built against.\n\
+         pub static LAYOUT: &str = \"ucache-layout={digest}\";\n\
+         /// Version of that uWSGI.\npub const BUILT_AGAINST: &str = {:?};\n",
+        version.trim()
+    );
+    let path = out.join("uwsgi.rs");
+    fs::write(&path, bindings).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn find() -> Result<PathBuf, String> {
+    let missing = "install one (Debian, Ubuntu: apt-get install uwsgi-core uwsgi-dev libclang-dev) or set UWSGI_BIN \
+                   to the uwsgi that will load the plugin";
+    if let Some(named) = env::var_os("UWSGI_BIN") {
+        let named = PathBuf::from(named);
+        return if named.is_file() {
+            Ok(named)
+        } else {
+            Err(format!("UWSGI_BIN={}: no such file; {missing}", named.display()))
+        };
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .map(|dir| dir.join("uwsgi"))
+        .find(|file| file.is_file())
+        .ok_or_else(|| format!("the feature `uwsgi` needs a uWSGI and none is in PATH; {missing}"))
+}
+
+fn ask(binary: &Path, option: &str) -> Result<String, String> {
+    let output = Command::new(binary).arg(option).output();
+    let output = output.map_err(|e| format!("{} {option}: {e}", binary.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() && !text.trim().is_empty() {
+        return Ok(text);
+    }
+    Err(format!(
+        "{} {option} gave nothing ({}): uWSGI 2.0 or later is needed\n{}",
+        binary.display(),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    ))
+}
+
+fn bindings(header: &Path, cflags: &str) -> Result<String, String> {
+    let include = |word: &&str| word.starts_with("-I/");
+    let mut builder = bindgen::Builder::default()
+        .header(header.to_string_lossy())
+        .clang_args(layout::defines(cflags))
+        .clang_args(cflags.split_whitespace().filter(include))
+        .derive_debug(false)
+        .layout_tests(true)
+        .generate_comments(false)
+        .ignore_functions()
+        .wrap_unsafe_ops(true)
+        .rust_edition(bindgen::RustEdition::Edition2024);
+    for name in TYPES {
+        builder = builder.allowlist_type(name);
+    }
+    let failed = |why: String| {
+        format!(
+            "{why}\nthe header of uWSGI did not compile: it includes the headers of what uWSGI was built with \
+             (Debian, Ubuntu: apt-get install uwsgi-dev libclang-dev; another build: the -dev packages of its \
+             PCRE, OpenSSL, libcap, ...)"
+        )
+    };
+    // bindgen panics when libclang itself is missing.
+    let generated = std::panic::catch_unwind(AssertUnwindSafe(|| builder.generate()))
+        .map_err(|_| "libclang is missing (Debian, Ubuntu: apt-get install libclang-dev)".to_owned())?;
+    generated.map(|b| b.to_string()).map_err(|e| failed(e.to_string()))
+}

@@ -1,0 +1,70 @@
+//! The safe Rust interface, as its users meet it: every method, its errors, threads, forks and kills.
+
+mod examples;
+mod expiry;
+mod fill;
+mod fill_faults;
+mod keys;
+mod options;
+mod process;
+mod read;
+mod registry;
+mod store;
+mod upkeep;
+mod write;
+
+use std::{
+    fmt::Debug,
+    thread,
+    time::{Duration, Instant},
+};
+
+use ucache::{Builder, Cache, Expires, Keys, Stats, Sweeper};
+
+/// Longer than anything here takes; reached only by what hangs.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A builder for 100 items under a name of the calling test's own.
+fn builder() -> Builder {
+    let test = thread::current().name().expect("the test harness names its threads").to_owned();
+    Cache::builder(test).items(100)
+}
+
+/// [`builder`]'s cache.
+fn cache() -> Cache {
+    builder().build().expect("a cache of 100 items")
+}
+
+/// Waits for `condition`, and fails when it does not come.
+#[track_caller]
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < LONG, "waited in vain for: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Returns once `n` threads or processes in all have come here with the same key.
+fn meet(cache: &Cache, key: &str, n: i64) {
+    cache.with_timeout(Expires::Never).incr(key, 1).expect("counts");
+    eventually("the others", || cache.get_int(key).expect("a number") >= Some(n));
+}
+
+#[test]
+fn handles_go_anywhere() {
+    fn check<T: Send + Sync + Debug + 'static>() {}
+    fn check_clone<T: Clone>() {}
+    check::<Cache>();
+    check::<Builder>();
+    check::<Stats>();
+    check::<Sweeper>();
+    check::<Keys>();
+    check_clone::<Cache>();
+    check_clone::<Builder>();
+
+    let cache = cache();
+    let text = format!("{cache:?}");
+    assert!(text.contains("handles_go_anywhere") && text.contains("100"), "{text}");
+    assert!(format!("{:?}", cache.keys()).contains("handles_go_anywhere"));
+}

@@ -1,0 +1,92 @@
+//! Forked children that end by themselves, and are ended and reaped if they do not.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::LONG;
+
+/// A child process; killed and reaped when dropped.
+pub(super) struct Child {
+    pid: libc::pid_t,
+    reaped: bool,
+}
+
+impl Child {
+    /// Runs `job` in a child, which ends well if it returns true.
+    pub(super) fn fork(job: impl FnOnce() -> bool) -> Self {
+        match Self::split() {
+            Some(child) => child,
+            None => end(catch_unwind(AssertUnwindSafe(job)).unwrap_or(false)),
+        }
+    }
+
+    /// Goes on twice: with a child in the parent, with `None` in the child, which must come to [`end`].
+    pub(super) fn split() -> Option<Self> {
+        // SAFETY: the child uses the cache (fork-safe: what these tests are about) and the allocator (glibc's is made
+        // usable by its own fork handlers), and leaves by `_exit`.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "fork: {}", io::Error::last_os_error());
+        // Not `then_some`: a `Child` with pid 0 would kill this whole process group when dropped.
+        (pid > 0).then(|| Self { pid, reaped: false })
+    }
+
+    /// Kills the child as the kernel's OOM killer would, and reaps it.
+    pub(super) fn kill(mut self) {
+        self.kill_and_reap();
+    }
+
+    /// Waits for the end; true = it ended well.
+    pub(super) fn ended_well(mut self) -> bool {
+        let start = Instant::now();
+        let mut status = 0;
+        loop {
+            // SAFETY: `status` is a live local, the pid is our unreaped child's.
+            let got = unsafe { libc::waitpid(self.pid, &raw mut status, libc::WNOHANG) };
+            if got == self.pid {
+                self.reaped = true;
+                return libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
+            }
+            assert_eq!(got, 0, "waitpid: {}", io::Error::last_os_error());
+            assert!(start.elapsed() < LONG, "child {} hangs", self.pid);
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn kill_and_reap(&mut self) {
+        if !self.reaped {
+            // SAFETY: the pid is our unreaped child's, so it cannot have been given to another process.
+            unsafe {
+                libc::kill(self.pid, libc::SIGKILL);
+                libc::waitpid(self.pid, std::ptr::null_mut(), 0);
+            }
+            self.reaped = true;
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill_and_reap();
+    }
+}
+
+/// Ends a child, well or not.
+pub(super) fn end(good: bool) -> ! {
+    // SAFETY: ends this process at once, without the exit handlers, which belong to the parent.
+    unsafe { libc::_exit(i32::from(!good)) }
+}
+
+/// Runs `job` in `n` children at the same time, with its number, and tells whether all ended well.
+pub(super) fn all_of(n: i64, job: impl Fn(i64) -> bool) -> bool {
+    all_well((0..n).map(|i| Child::fork(|| job(i))).collect())
+}
+
+/// Waits for every child, whatever the others did, and tells whether all ended well.
+pub(super) fn all_well(children: Vec<Child>) -> bool {
+    let ends: Vec<bool> = children.into_iter().map(Child::ended_well).collect();
+    ends.into_iter().all(|well| well)
+}

@@ -1,0 +1,267 @@
+//! Store files: what was acknowledged is there again, whoever opens it, however the last user ended.
+
+#[path = "support/engine_proc.rs"]
+mod engine_proc;
+#[path = "support/engine_store.rs"]
+mod engine_store;
+#[path = "support/engine_value.rs"]
+mod engine_value;
+
+use std::{fs, path::Path, sync::atomic::Ordering::SeqCst, time::Duration};
+
+use engine_proc::{Child, Scratch, in_children, wait_for};
+use engine_store::{ADD, KEYS, UPDATE, assert_filled, config, fill, len, place, put, refused, seq};
+use ucache::{
+    Error,
+    engine::{Blocks, Config, Engine, Expires, Math, SetOptions, Touch},
+};
+
+#[test]
+fn another_process_finds_everything() {
+    let (_dir, path) = place();
+    let soon = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs() + 5000;
+    Child::fork(|| {
+        let engine = Engine::create(&config(&path)).expect("a new store");
+        fill(&engine, 4);
+        let at = SetOptions { expires: Expires::At(soon), ..UPDATE };
+        engine.set(b"with a ttl", b"1", &at).expect("set");
+        engine.set(b"expired", b"1", &SetOptions { expires: Expires::In(0), ..UPDATE }).expect("set");
+        engine.set(b"hidden", b"1", &SetOptions { ungettable: true, ..UPDATE }).expect("set");
+        engine.math(b"number", Math::Inc, 41, &UPDATE).expect("math");
+        engine.set(b"deleted", b"1", &UPDATE).expect("set");
+        engine.delete(b"deleted").expect("delete");
+        engine.sweep().expect("sweep");
+    })
+    .join();
+    for attach in [true, false, true] {
+        Child::fork(|| {
+            let open = || if attach { Engine::attach(&path) } else { Engine::create(&config(&path)) };
+            let engine = open().expect("an existing store");
+            assert_eq!((engine.config().capacity, engine.config().max_value), (2000, 200_000));
+            assert_filled(&engine, 4);
+            let read = |key: &[u8]| engine_value::get(&engine, key, Touch::No).expect("get");
+            assert_eq!(read(b"with a ttl").expect("stored").0.expires, soon);
+            assert!(read(b"expired").is_none());
+            assert!(read(b"deleted").is_none());
+            assert!(read(b"hidden").is_none() && engine.exists(b"hidden").is_some());
+            assert_eq!(read(b"number").expect("stored").1, 41_i64.to_le_bytes());
+            assert_eq!(engine.math(b"number", Math::Keep, 0, &UPDATE).expect("math"), 41);
+            let stats = engine.stats();
+            assert_eq!(stats.items, u64::from(KEYS) + 3);
+            assert!(!stats.last_unclean, "it was closed cleanly");
+            assert_eq!(stats.dropped_corrupt, 0);
+        })
+        .join();
+    }
+}
+
+/// Two unrelated mappings of one store are one cache.
+#[test]
+fn attached_processes_share_one_cache() {
+    let (_dir, path) = place();
+    let engine = Engine::create(&config(&path)).expect("a new store");
+    fill(&engine, 1);
+    in_children(4, |worker| {
+        let mine = Engine::attach(&path).expect("a store in use");
+        assert_filled(&mine, 1);
+        for _ in 0..5000 {
+            mine.math(b"together", Math::Inc, 1, &UPDATE).expect("math");
+        }
+        put(&mine, 1000 + u32::try_from(worker).expect("few"), 9).expect("set");
+    });
+    let total = engine.math(b"together", Math::Keep, 0, &UPDATE).expect("math");
+    assert_eq!(total, 20_000);
+    for worker in 0..4 {
+        assert_eq!(seq(&engine, 1000 + worker), Some(9), "what process {worker} stored");
+    }
+    engine.clear().expect("clear");
+    Child::fork(|| {
+        let mine = Engine::attach(&path).expect("a store in use");
+        assert_eq!((mine.stats().items, seq(&mine, 5)), (0, None));
+    })
+    .join();
+}
+
+const OWN: u32 = 40;
+
+/// One of the writers that will be killed: it opens the store by itself and keeps the books of its keys.
+fn write_until_killed(path: &Path, worker: u32, books: &Scratch) {
+    let engine = Engine::create(&config(path)).expect("a store");
+    let mut rng = fastrand::Rng::new();
+    loop {
+        let key = worker * OWN + rng.u32(0..OWN);
+        let word = usize::try_from(key).expect("small") * 2;
+        let next = books[word].load(SeqCst) + 1;
+        books[word].store(next, SeqCst);
+        put(&engine, key, u32::try_from(next).expect("32 bits")).expect("set");
+        books[word + 1].store(next, SeqCst);
+    }
+}
+
+fn assert_books(engine: &Engine, books: &Scratch, what: &str) {
+    for (key, words) in books.chunks(2).enumerate() {
+        let (begun, done) = (words[0].load(SeqCst), words[1].load(SeqCst));
+        let is = seq(engine, u32::try_from(key).expect("small")).map_or(0, u64::from);
+        assert!(
+            is == begun || is == done,
+            "{what}: key {key} has {is}, {done} was acknowledged, {begun} begun"
+        );
+        words[0].store(is, SeqCst);
+        words[1].store(is, SeqCst);
+    }
+}
+
+/// SIGKILL for all users at once, then: the same file, and a copy of it (which nobody could repair in place).
+#[test]
+fn everything_acknowledged_survives_the_death_of_all_users() {
+    let (dir, path) = place();
+    let workers = 3;
+    let books = Scratch::new(usize::try_from(workers * OWN * 2).expect("small"));
+    let mut rng = fastrand::Rng::new();
+    for round in 0..40 {
+        let all: Vec<Child> =
+            (0..workers).map(|worker| Child::fork(|| write_until_killed(&path, worker, &books))).collect();
+        let before: u64 = books.iter().map(|word| word.load(SeqCst)).sum();
+        wait_for("some stores", || books.iter().map(|w| w.load(SeqCst)).sum::<u64>() > before + 100);
+        std::thread::sleep(Duration::from_micros(rng.u64(0..3000)));
+        for child in all {
+            assert!(child.kill(), "round {round}: a writer ended by itself");
+        }
+        let copy = dir.path().join("copy");
+        fs::copy(&path, &copy).expect("a copy");
+        {
+            let copied = Engine::create(&config(&copy)).expect("the copy of a store whose users died");
+            let stats = copied.stats();
+            assert!(stats.last_unclean, "round {round}: it was not closed cleanly");
+            assert_eq!(stats.dropped_corrupt, 0, "round {round}: every entry was whole");
+            for key in 0..workers * OWN {
+                let done = books[usize::try_from(key).expect("small") * 2 + 1].load(SeqCst);
+                assert!(u64::from(seq(&copied, key).unwrap_or(0)) >= done, "round {round}: copy: key {key}");
+            }
+        }
+        fs::remove_file(&copy).expect("remove");
+        let engine = Engine::create(&config(&path)).expect("a store whose users died");
+        assert!(engine.stats().last_unclean, "round {round}: it was not closed cleanly");
+        assert_books(&engine, &books, &format!("round {round}"));
+        assert_eq!(
+            engine.stats().items,
+            u64::try_from(engine_value::all_items(&engine).len()).expect("a length")
+        );
+    }
+    let engine = Engine::attach(&path).expect("a store closed cleanly");
+    assert!(!engine.stats().last_unclean);
+}
+
+/// A copy made while the store is being written holds no consistent state, but never a wrong value.
+#[test]
+fn a_copy_of_a_store_in_use_opens_and_is_never_wrong() {
+    let (dir, path) = place();
+    let books = Scratch::new(usize::try_from(OWN * 4).expect("small"));
+    let workers: Vec<Child> =
+        (0..2).map(|worker| Child::fork(|| write_until_killed(&path, worker, &books))).collect();
+    wait_for("some stores", || books.iter().map(|w| w.load(SeqCst)).sum::<u64>() > 500);
+    let mut found = 0;
+    for round in 0..20 {
+        let copy = dir.path().join(format!("copy {round}"));
+        fs::copy(&path, &copy).expect("a copy");
+        let engine = Engine::create(&config(&copy)).expect("a copy of a store in use");
+        found += (0..OWN * 2).filter(|&key| seq(&engine, key).is_some()).count();
+        fill(&engine, 77);
+        assert_filled(&engine, 77);
+    }
+    workers.into_iter().for_each(|child| assert!(child.kill()));
+    assert!(found > 0, "no copy held any item");
+}
+
+#[test]
+fn limits_may_change_when_nobody_else_is_there() {
+    let (_dir, path) = place();
+    let with = |capacity: u64, max_key: u64| Config { capacity, max_key, ..config(&path) };
+    {
+        let engine = Engine::create(&with(2000, 2048)).expect("a new store");
+        fill(&engine, 1);
+    }
+    {
+        let engine = Engine::create(&with(9000, 4000)).expect("larger limits");
+        assert_eq!(engine.config().capacity, 9000);
+        assert_filled(&engine, 1);
+        for n in 0..9000 - u64::from(KEYS) {
+            engine.set(format!("more {n}").as_bytes(), b"x", &ADD).expect("the new capacity");
+        }
+        let more = engine.set(b"one more", b"x", &ADD);
+        assert!(matches!(more, Err(Error::Full { limit: 9000 })), "{more:?}");
+        engine.set(&[b'k'; 4000], b"x", &UPDATE).expect_err("it is full");
+        engine.clear().expect("clear");
+        fill(&engine, 2);
+        // In use: another wish for limits is refused, with both values.
+        Child::fork(|| refused(Engine::create(&with(5000, 4000)), &["9000", "5000"])).join();
+        Child::fork(|| assert_filled(&Engine::create(&with(9000, 4000)).expect("the same limits"), 2)).join();
+        assert_filled(&engine, 2);
+    }
+    let engine = Engine::create(&with(u64::from(KEYS), 4000)).expect("smaller limits that still hold all");
+    assert_filled(&engine, 2);
+    let more = engine.set(b"one more", b"x", &ADD);
+    assert!(matches!(more, Err(Error::Full { limit }) if limit == u64::from(KEYS)), "{more:?}");
+}
+
+#[test]
+fn blocks_are_counted_anew_at_every_opening() {
+    let (_dir, path) = place();
+    let blocks = |size, count| Config { blocks: Some(Blocks { size, count }), ..config(&path) };
+    let used =
+        |size: u64| (0..KEYS).map(|key| u64::try_from(len(key)).expect("small").div_ceil(size)).sum::<u64>();
+    {
+        let engine = Engine::create(&blocks(64, 20_000)).expect("a new store");
+        fill(&engine, 1);
+        assert_eq!(engine.stats().blocks_used, used(64));
+    }
+    for size in [64, 100, 1000] {
+        let engine = Engine::create(&blocks(size, 30_000)).expect("other blocks");
+        assert_eq!(engine.stats().blocks_used, used(size), "blocks of {size} bytes");
+        assert_filled(&engine, 1);
+    }
+}
+
+#[test]
+fn eight_processes_open_a_new_store_at_once() {
+    let (dir, _) = place();
+    for round in 0..40 {
+        let path = dir.path().join(format!("store {round}"));
+        let ready = Scratch::new(2);
+        in_children(8, |worker| {
+            ready[0].fetch_add(1, SeqCst);
+            while ready[0].load(SeqCst) < 8 {
+                std::hint::spin_loop();
+            }
+            let engine = Engine::create(&config(&path)).expect("a store that others open too");
+            put(&engine, u32::try_from(worker).expect("few"), 1).expect("set");
+            ready[1].fetch_add(1, SeqCst);
+            wait_for("the others", || ready[1].load(SeqCst) == 8);
+            for key in 0..8 {
+                assert_eq!(seq(&engine, key), Some(1), "round {round}: process {worker} misses key {key}");
+            }
+            assert_eq!(engine.stats().items, 8, "round {round}");
+        });
+        let engine = Engine::attach(&path).expect("the store");
+        assert_eq!(engine.stats().items, 8, "round {round}");
+    }
+}
+
+/// Opening and closing races with opening: nobody ever sees a half-made store or loses an item.
+#[test]
+fn open_and_close_race() {
+    let (_dir, path) = place();
+    drop(Engine::create(&config(&path)).expect("a store"));
+    in_children(6, |worker| {
+        let key = u32::try_from(worker).expect("few");
+        for round in 1..=60 {
+            let engine = if round % 2 == 0 { Engine::create(&config(&path)) } else { Engine::attach(&path) };
+            let engine = engine.expect("a store that others open and close");
+            assert_eq!(seq(&engine, key), (round > 1).then_some(round - 1), "process {worker}");
+            put(&engine, key, round).expect("set");
+        }
+    });
+    let engine = Engine::attach(&path).expect("the store");
+    (0..6).for_each(|key| assert_eq!(seq(&engine, key), Some(60)));
+    assert!(!engine.stats().last_unclean, "all were closed cleanly");
+}

@@ -1,0 +1,153 @@
+//! Store files that are damaged, foreign or out of space: refused and left as they were, or used for what is right.
+
+#[path = "support/engine_proc.rs"]
+mod engine_proc;
+#[path = "support/engine_store.rs"]
+mod engine_store;
+#[path = "support/engine_value.rs"]
+mod engine_value;
+
+use std::{fs, path::Path};
+
+use engine_proc::{Child, say};
+use engine_store::{ADD, UPDATE, assert_filled, config, fill, place, put, refused, seq};
+use nix::sys::{
+    resource::{Resource, setrlimit},
+    signal::{SigHandler, Signal, signal},
+};
+use ucache::{
+    Error,
+    engine::{Engine, Store, Touch},
+};
+
+/// What is no store of ours is refused, stays as it is byte for byte, and gives way only on request.
+#[test]
+fn foreign_files_are_refused_untouched() {
+    let (dir, path) = place();
+    drop(Engine::create(&config(&path)).expect("a store"));
+    let whole = fs::read(&path).expect("read");
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut files: Vec<Vec<u8>> = vec![b"x".to_vec(), vec![0; 4096], vec![0; 1 << 20], vec![0xff; 70_000]];
+    files.push((0..200_000).map(|_| rng.u8(..)).collect());
+    files.push(whole.iter().map(|byte| !byte).collect());
+    for part in [1, 7, 63, 64, 100, 4095, 4096, 4097, whole.len() / 2, whole.len() - 1] {
+        files.push(whole[..part].to_vec());
+    }
+    for (n, bytes) in files.iter().enumerate() {
+        let path = dir.path().join(format!("file {n}"));
+        fs::write(&path, bytes).expect("write");
+        for result in [Engine::create(&config(&path)), Engine::attach(&path)] {
+            refused(result, &[]);
+            assert!(fs::read(&path).expect("read") == *bytes, "file {n} ({} bytes) was changed", bytes.len());
+        }
+        let mut replace = config(&path);
+        replace.store = Some(Store { path: path.clone(), delete_unusable: true });
+        let engine = Engine::create(&replace).expect("a fresh store in its place");
+        fill(&engine, 3);
+        assert_filled(&engine, 3);
+    }
+}
+
+#[test]
+fn unusable_paths_are_errors() {
+    let (dir, path) = place();
+    assert!(Engine::attach(&path).is_err(), "nothing there");
+    assert!(!path.exists(), "attaching makes no file");
+    assert!(Engine::create(&config(dir.path())).is_err(), "a directory");
+    assert!(Engine::create(&config(Path::new("/dev/null"))).is_err(), "a device");
+    assert!(Engine::create(&config(&dir.path().join("no/such/place"))).is_err(), "no directory");
+    let pipe = dir.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    assert!(Engine::attach(&pipe).is_err(), "a pipe must not be waited for");
+}
+
+/// Any single byte that changed on disk: refused, or opened with every value right or gone.
+#[test]
+fn changed_bytes_never_become_wrong_values() {
+    let (dir, path) = place();
+    {
+        let mut small = config(&path);
+        small.capacity = 64;
+        let engine = Engine::create(&small).expect("a store");
+        for key in 0..40 {
+            put(&engine, key, 5).expect("set");
+        }
+        engine.sync().expect("sync");
+    }
+    let whole = fs::read(&path).expect("read");
+    let used: Vec<usize> = (0..whole.len()).filter(|&at| whole[at] != 0).collect();
+    let mut rng = fastrand::Rng::new();
+    let copy = dir.path().join("copy");
+    let (mut opened, mut kept) = (0_u64, 0_u64);
+    for round in 0..1500 {
+        let mut bytes = whole.clone();
+        let at = match round {
+            0..400 => round,
+            _ if rng.u8(0..8) == 0 => rng.usize(0..whole.len()),
+            _ => used[rng.usize(0..used.len())],
+        };
+        bytes[at] ^= 1 << rng.u8(0..8);
+        fs::write(&copy, &bytes).expect("write");
+        match Engine::attach(&copy) {
+            Ok(engine) => {
+                opened += 1;
+                let right = |key| {
+                    seq(&engine, key).is_some_and(|seq| {
+                        assert_eq!(seq, 5, "byte {at}: key {key}");
+                        true
+                    })
+                };
+                kept += u64::try_from((0..40).filter(|&key| right(key)).count()).expect("few");
+                let wide = put(&engine, 39, 6);
+                assert!(wide.is_ok(), "byte {at}: {wide:?}");
+            }
+            Err(_) => assert!(fs::read(&copy).expect("read") == bytes, "byte {at}: refused, but changed"),
+        }
+        fs::remove_file(&copy).expect("remove");
+    }
+    say(&format!("{opened} of 1500 damaged files opened, with {kept} of {} items", opened * 40));
+    assert!(
+        kept * 1000 >= opened * 40 * 950,
+        "one bit must not cost more than a few items: {kept} of {}",
+        opened * 40
+    );
+}
+
+/// No more disk (here: a limit on the file's size) is an error for the one store, and no end of the cache.
+#[test]
+fn no_space_is_an_error_and_the_cache_goes_on() {
+    let (_dir, path) = place();
+    Child::fork(|| {
+        // SAFETY: ignoring a signal installs no handler.
+        unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.expect("signal");
+        let mut large = config(&path);
+        large.capacity = 4000;
+        let engine = Engine::create(&large).expect("a store");
+        let limit = fs::metadata(&path).expect("stat").len() + (6 << 20);
+        setrlimit(Resource::RLIMIT_FSIZE, limit, limit).expect("setrlimit");
+        let value = vec![7; 50_000];
+        let full =
+            (0..4000).find_map(|n| engine.set(format!("{n}").as_bytes(), &value, &ADD).err().map(|e| (n, e)));
+        let (stored, error) = full.expect("200 MB do not fit into 6");
+        assert!(matches!(error, Error::NoSpace { .. }), "{error:?}");
+        assert!(engine.stats().no_space > 0);
+        assert!(stored > 20, "{stored} values of 50,000 bytes in 6 MB");
+        let read = |n: u32| engine_value::get(&engine, format!("{n}").as_bytes(), Touch::No).expect("get");
+        assert!(
+            (0..stored).all(|n| read(n).is_some_and(|(_, bytes)| bytes == value)),
+            "what was stored stays"
+        );
+        for n in 0..stored / 2 {
+            assert!(engine.delete(format!("{n}").as_bytes()).expect("delete"));
+        }
+        for n in 0..stored / 3 {
+            engine.set(format!("again {n}").as_bytes(), &value, &ADD).expect("the place of what was deleted");
+        }
+    })
+    .join();
+    Child::fork(|| {
+        let engine = Engine::attach(&path).expect("the store");
+        engine.set(b"and on", &[1; 60_000], &UPDATE).expect("without the limit");
+    })
+    .join();
+}

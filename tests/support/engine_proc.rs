@@ -1,0 +1,168 @@
+//! Child processes of the engine's tests, and words of memory shared with them.
+#![allow(dead_code, reason = "every test binary uses its own part")]
+
+use std::{
+    num::NonZeroUsize,
+    ops::Deref,
+    panic::{AssertUnwindSafe, catch_unwind, set_hook},
+    ptr::NonNull,
+    sync::atomic::AtomicU64,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::{
+        mman::{MapFlags, ProtFlags, mmap_anonymous, munmap},
+        prctl::set_pdeathsig,
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, Pid, fork},
+};
+
+/// Nothing here takes this long unless it hangs; a loaded machine is slow, not stuck.
+pub(crate) const HANG: Duration = Duration::from_secs(60);
+
+/// Writes one line to stderr past the test harness, whose own buffer a child cannot hand over.
+pub(crate) fn say(line: &str) {
+    let mut bytes = line.as_bytes().to_vec();
+    bytes.push(b'\n');
+    let _ = nix::unistd::write(std::io::stderr(), &bytes);
+}
+
+/// A forked child. It is killed and reaped when dropped.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pid: Pid,
+    reaped: bool,
+}
+
+impl Child {
+    /// Forks a process that runs `body`: exit 0 when it returns, 101 when it panics.
+    pub(crate) fn fork(body: impl FnOnce()) -> Self {
+        // SAFETY: the child runs `body` and leaves through `_exit`; it takes no lock of the standard library that
+        // another thread of the harness could hold here (output goes through `say`), and glibc's malloc survives forks.
+        match unsafe { fork() }.expect("fork") {
+            ForkResult::Parent { child } => Self { pid: child, reaped: false },
+            ForkResult::Child => run_child(body),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid, signal).expect("kill");
+    }
+
+    /// SIGKILL, and waits for the end. Returns whether the signal is what ended it.
+    pub(crate) fn kill(mut self) -> bool {
+        self.signal(Signal::SIGKILL);
+        let status = waitpid(self.pid, None).expect("waitpid");
+        self.reaped = true;
+        matches!(status, WaitStatus::Signaled(_, Signal::SIGKILL, _))
+    }
+
+    /// Waits until the child is stopped by a signal.
+    pub(crate) fn wait_stopped(&self) {
+        let status = waitpid(self.pid, Some(WaitPidFlag::WUNTRACED)).expect("waitpid");
+        assert!(matches!(status, WaitStatus::Stopped(..)), "the child should stop, but: {status:?}");
+    }
+
+    /// Whether the child has ended, and how (`Ok` = exit 0).
+    pub(crate) fn try_end(&mut self) -> Option<Result<(), String>> {
+        let status = waitpid(self.pid, Some(WaitPidFlag::WNOHANG)).expect("waitpid");
+        let outcome = match status {
+            WaitStatus::StillAlive => return None,
+            WaitStatus::Exited(_, 0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        self.reaped = true;
+        Some(outcome)
+    }
+
+    /// Waits for the end, which must be an exit 0 within [`HANG`].
+    pub(crate) fn join(mut self) {
+        let start = Instant::now();
+        loop {
+            match self.try_end() {
+                Some(Ok(())) => return,
+                Some(Err(how)) => panic!("child {} ended badly: {how}", self.pid),
+                None if start.elapsed() > HANG => panic!("child {} hangs", self.pid),
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.reaped {
+            let _ = kill(self.pid, Signal::SIGKILL);
+            let _ = waitpid(self.pid, None);
+        }
+    }
+}
+
+fn run_child(body: impl FnOnce()) -> ! {
+    // A test that dies must not leave workers behind.
+    let _ = set_pdeathsig(Signal::SIGKILL);
+    set_hook(Box::new(|info| say(&format!("child {}: {info}", std::process::id()))));
+    let code = if catch_unwind(AssertUnwindSafe(body)).is_ok() { 0 } else { 101 };
+    // SAFETY: _exit only ends the process; exit handlers and destructors of the forked harness must not run twice.
+    unsafe { libc::_exit(code) }
+}
+
+/// Forks `count` children that run `body(number)` and joins them all.
+pub(crate) fn in_children(count: usize, body: impl Fn(usize)) {
+    let children: Vec<Child> = (0..count).map(|n| Child::fork(|| body(n))).collect();
+    children.into_iter().for_each(Child::join);
+}
+
+/// Waits until `ready` or panics after [`HANG`].
+pub(crate) fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !ready() {
+        assert!(start.elapsed() < HANG, "waited too long for {what}");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Zeroed words shared with all processes forked later.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    base: NonNull<AtomicU64>,
+    len: usize,
+}
+
+impl Scratch {
+    pub(crate) fn new(len: usize) -> Self {
+        let bytes = NonZeroUsize::new(len * size_of::<AtomicU64>()).expect("some words");
+        let (prot, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
+        // SAFETY: a fresh anonymous mapping at an address the kernel chooses touches no other memory.
+        let base = unsafe { mmap_anonymous(None, bytes, prot, flags) }.expect("mmap");
+        Self { base: base.cast(), len }
+    }
+}
+
+impl Deref for Scratch {
+    type Target = [AtomicU64];
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: `base` is a page-aligned mapping of `len` zeroed words, mapped until drop, and every process
+        // accesses them through atomics only.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made in `new` with this length, and `deref` borrows end before the drop.
+        let _ = unsafe { munmap(self.base.cast(), self.len * size_of::<AtomicU64>()) };
+    }
+}
+
+// SAFETY: the memory is only reached as atomics, and the mapping lives as long as the value.
+unsafe impl Send for Scratch {}
+// SAFETY: as for Send.
+unsafe impl Sync for Scratch {}

@@ -1,0 +1,68 @@
+//! Runs an operation in a child, one machine instruction at a time.
+#![allow(dead_code, reason = "every test binary uses its own part")]
+
+use nix::{
+    sys::{
+        ptrace,
+        signal::{Signal, raise},
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+
+use crate::engine_proc::Child;
+
+/// A child that stands before, in or behind its operation.
+#[derive(Debug)]
+pub(crate) struct Stepped {
+    child: Child,
+    /// Instructions done.
+    pub(crate) steps: u64,
+    done: bool,
+}
+
+impl Stepped {
+    /// Forks a child and stops it right before `operation`.
+    pub(crate) fn new(operation: impl FnOnce()) -> Self {
+        let child = Child::fork(|| {
+            ptrace::traceme().expect("ptrace(TRACEME): the tests need to trace their own children");
+            raise(Signal::SIGSTOP).expect("raise");
+            operation();
+            raise(Signal::SIGSTOP).expect("raise");
+        });
+        child.wait_stopped();
+        Self { child, steps: 0, done: false }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.child.pid()
+    }
+
+    /// One instruction; `false` = the operation has ended.
+    pub(crate) fn step(&mut self) -> bool {
+        if self.done {
+            return false;
+        }
+        ptrace::step(self.child.pid(), None).expect("ptrace(SINGLESTEP)");
+        match waitpid(self.child.pid(), None).expect("waitpid") {
+            WaitStatus::Stopped(_, Signal::SIGTRAP) => self.steps += 1,
+            WaitStatus::Stopped(_, Signal::SIGSTOP) => self.done = true,
+            other => panic!("after {} steps: {other:?}", self.steps),
+        }
+        !self.done
+    }
+
+    /// SIGKILL where it stands.
+    pub(crate) fn kill(self) {
+        assert!(self.child.kill(), "the stepped child ended by itself");
+    }
+}
+
+/// How many instructions `operation` takes.
+pub(crate) fn length(operation: impl FnOnce()) -> u64 {
+    let mut stepped = Stepped::new(operation);
+    while stepped.step() {}
+    let steps = stepped.steps;
+    stepped.kill();
+    steps
+}

@@ -1,0 +1,207 @@
+//! Real uWSGIs for the tests of the plugin: started in a directory of their own, asked over a unix socket, ended by
+//! pid. They end with the test, whatever happens to it.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    os::unix::{fs::symlink, net::UnixStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// Longest wait for anything a server should do.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// libucache.so as cargo built it for these tests.
+pub fn library() -> PathBuf {
+    let here = std::env::current_exe().expect("a test has a file");
+    let library = here.with_file_name("libucache.so");
+    assert!(library.is_file(), "{} is missing: `cargo test --features uwsgi` builds it", library.display());
+    library
+}
+
+/// The uWSGI that the plugin was built against.
+pub fn uwsgi() -> String {
+    std::env::var("UWSGI_BIN").unwrap_or_else(|_| "uwsgi".into())
+}
+
+/// How to run a server.
+pub struct Setup {
+    /// Program and first arguments.
+    pub command: Vec<String>,
+    /// What is taken away, see `uwsgi_confine.py`.
+    pub confine: &'static str,
+    /// Environment.
+    pub env: Vec<(&'static str, String)>,
+    /// What `ucache_plugin.so` leads to.
+    pub library: PathBuf,
+    /// Plugin lines, before everything else.
+    pub plugins: &'static str,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            command: vec![uwsgi()],
+            confine: "",
+            env: Vec::new(),
+            library: library(),
+            plugins: "plugin = ucache\nplugin = python3",
+        }
+    }
+}
+
+/// A running server, or one that has stopped by itself.
+pub struct Host {
+    child: Child,
+    dir: TempDir,
+}
+
+impl Setup {
+    /// Starts a server with these lines of configuration; `{dir}` stands for its directory. Does not wait.
+    pub fn spawn(&self, lines: &str) -> Host {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let at = dir.path().display().to_string();
+        symlink(&self.library, dir.path().join("ucache_plugin.so")).expect("a symlink");
+        let support = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support");
+        let ini = format!(
+            "[uwsgi]\nplugins-dir = {at}\n{}\nhttp-socket = {at}/http\nstats = {at}/stats\nmaster = true\n\
+             no-orphans = true\nworkers = 2\nneed-app = true\nwsgi-file = {support}/uwsgi_app.py\n{}\n",
+            self.plugins,
+            lines.replace("{dir}", &at)
+        );
+        fs::write(dir.path().join("uwsgi.ini"), ini).expect("the configuration is written");
+        let log = File::create(dir.path().join("log")).expect("a log");
+        let child = Command::new("/usr/bin/python3")
+            .arg(format!("{support}/uwsgi_confine.py"))
+            .args(self.confine.split_whitespace())
+            .arg("--")
+            .args(&self.command)
+            .arg(dir.path().join("uwsgi.ini"))
+            .envs(self.env.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle of the log"))
+            .stderr(log)
+            .spawn()
+            .expect("python3 runs (apt-get install python3)");
+        Host { child, dir }
+    }
+
+    /// Starts a server and waits until it answers.
+    pub fn start(&self, lines: &str) -> Host {
+        let mut host = self.spawn(lines);
+        let deadline = Instant::now() + PATIENCE;
+        while host.ask("1 + 1").as_deref() != Some("2") {
+            let ended = host.child.try_wait().expect("the server can be waited for");
+            assert!(ended.is_none(), "the server ended ({ended:?}):\n{}", host.log());
+            assert!(Instant::now() < deadline, "the server does not answer:\n{}", host.log());
+            sleep(Duration::from_millis(20));
+        }
+        host
+    }
+
+    /// Starts a server that must stop by itself, with an error; gives its log.
+    pub fn refuse(&self, lines: &str) -> String {
+        let mut host = self.spawn(lines);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match host.child.try_wait().expect("the server can be waited for") {
+                Some(status) => {
+                    assert_eq!(status.code(), Some(1), "{}", host.log());
+                    return host.log();
+                }
+                None => assert!(Instant::now() < deadline, "the server goes on:\n{}", host.log()),
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Host {
+    /// A server on ucache, with these lines of configuration.
+    pub fn start(lines: &str) -> Self {
+        Setup::default().start(lines)
+    }
+
+    /// The value of a Python expression in a worker.
+    pub fn eval(&self, source: &str) -> String {
+        self.ask(source).unwrap_or_else(|| panic!("no answer to {source}\n{}", self.log()))
+    }
+
+    fn ask(&self, source: &str) -> Option<String> {
+        self.request("POST", "/", source).map(|answer| answer.1)
+    }
+
+    /// Status line and body of an answer.
+    pub fn request(&self, method: &str, path: &str, body: &str) -> Option<(String, String)> {
+        let head =
+            format!("{method} {path} HTTP/1.0\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len());
+        let answer = self.exchange("http", (head + body).as_bytes())?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.lines().next()?.to_owned(), body.to_owned()))
+    }
+
+    /// Everything that a socket of the server answers to `bytes`.
+    pub fn exchange(&self, socket: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut stream = UnixStream::connect(self.dir().join(socket)).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.write_all(bytes).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    /// The statistics, as the server writes them.
+    pub fn stats(&self) -> String {
+        String::from_utf8(self.exchange("stats", b"").expect("the statistics server answers")).expect("text")
+    }
+
+    /// Waits until `condition` holds.
+    pub fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition(self) {
+            assert!(Instant::now() < deadline, "{what} did not come about:\n{}", self.log());
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends a signal to the server's first process.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("/bin/kill").args(["-s", name, &pid]).status().expect("kill runs");
+        assert!(sent.success(), "{name} to {pid}");
+    }
+
+    /// How often a text is in the log.
+    pub fn logged(&self, text: &str) -> usize {
+        self.log().matches(text).count()
+    }
+
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.dir().join("log")).unwrap_or_default()).into_owned()
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal("INT");
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                sleep(Duration::from_millis(20));
+            }
+        }
+        // Nothing to kill or to wait for when it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
