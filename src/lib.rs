@@ -92,6 +92,7 @@
 mod api;
 #[doc(hidden)]
 pub mod capi;
+pub mod docs;
 #[doc(hidden)]
 pub mod engine;
 mod error;
@@ -164,3 +165,7 @@ pub use engine::Stats;
 /// ```
 #[doc(inline)]
 pub use engine::Stored;
+/// Its programs run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

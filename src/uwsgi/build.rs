@@ -3,7 +3,7 @@
 
 use std::{env, fmt::Write as _, fs, panic::AssertUnwindSafe, path::Path, path::PathBuf, process::Command};
 
-#[path = "../src/uwsgi/layout.rs"]
+#[path = "layout.rs"]
 mod layout;
 
 /// The structs that the glue touches; bindgen adds what they contain.
@@ -25,7 +25,6 @@ pub(crate) fn generate() -> Result<(), String> {
     println!("cargo::rerun-if-changed=src/uwsgi/build.rs");
     println!("cargo::rerun-if-changed=src/uwsgi/layout.rs");
     println!("cargo::rerun-if-env-changed=UWSGI_BIN");
-    println!("cargo::rerun-if-env-changed=PATH");
     let binary = find()?;
     println!("cargo::rerun-if-changed={}", binary.display());
     let header = ask(&binary, "--dot-h")?;
