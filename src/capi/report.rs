@@ -19,6 +19,7 @@ const INTERVAL: u64 = 60;
 pub(super) struct Limits {
     full: Pace,
     refused: Pace,
+    locked: Pace,
 }
 
 #[repr(C)]
@@ -70,6 +71,15 @@ pub(super) fn full(cache: &Cache, stats: &Stats) {
         }
     };
     env::get().log(&line);
+}
+
+/// Says why the write lock could not be had.
+#[cold]
+pub(super) fn locked(cache: &Cache, error: &Error) {
+    if cache.view.limits().locked.take(unix_secs()) {
+        let name = cache.settings.name.to_string_lossy();
+        env::get().log(&format!("cache \"{name}\": the write lock could not be taken: {error}"));
+    }
 }
 
 /// Says why a store was refused.
