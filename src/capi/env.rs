@@ -70,7 +70,16 @@ static ENV: OnceLock<&'static dyn Env> = OnceLock::new();
 
 /// The surroundings in use: the host's, or from the first call on those of a plain program.
 pub(crate) fn get() -> &'static dyn Env {
-    *ENV.get_or_init(|| &super::standalone::Standalone)
+    *ENV.get_or_init(|| FINDER.get().and_then(|find| find()).unwrap_or(&super::standalone::Standalone))
+}
+
+/// Asked once, at the first use, unless a host was put in place before: a host may be loaded after this library.
+static FINDER: OnceLock<fn() -> Option<&'static dyn Env>> = OnceLock::new();
+
+/// Names the function that looks for a host; the first one stays. It must not call [`get`].
+#[cfg(feature = "uwsgi")]
+pub(crate) fn look_with(find: fn() -> Option<&'static dyn Env>) {
+    let _ = FINDER.set(find);
 }
 
 /// Puts a host in place; `false` = surroundings were already in use.

@@ -3,7 +3,6 @@
 
 use std::{env, fmt::Write as _, fs, panic::AssertUnwindSafe, path::Path, path::PathBuf, process::Command};
 
-#[path = "../src/uwsgi/layout.rs"]
 mod layout;
 
 /// The structs that the glue touches; bindgen adds what they contain.

@@ -32,7 +32,9 @@ impl Functions {
                     *const (),
                     unsafe extern "C" fn(*mut raw::wsgi_request, *mut c_char, usize) -> c_int,
                 >(write),
-                not_found: std::mem::transmute::<*const (), unsafe extern "C" fn(*mut raw::wsgi_request)>(not_found),
+                not_found: std::mem::transmute::<*const (), unsafe extern "C" fn(*mut raw::wsgi_request)>(
+                    not_found,
+                ),
             }
         })
     }
@@ -83,7 +85,9 @@ impl Connection {
         // SAFETY: see `request`; the hook is set before any request runs.
         unsafe {
             let server = self.host.server;
-            (*server).wait_read_hook.is_some_and(|wait| wait((*self.request).fd, (*server).socket_timeout) > 0)
+            (*server)
+                .wait_read_hook
+                .is_some_and(|wait| wait((*self.request).fd, (*server).socket_timeout) > 0)
         }
     }
 }
@@ -109,7 +113,9 @@ impl serve::Peer for Connection {
 
     fn write(&mut self, bytes: &[u8]) -> bool {
         // SAFETY: see `request`; the host only reads the bytes, and is done with them when it returns.
-        unsafe { (self.functions.write)(self.request, bytes.as_ptr().cast_mut().cast(), bytes.len()) == UWSGI_OK }
+        unsafe {
+            (self.functions.write)(self.request, bytes.as_ptr().cast_mut().cast(), bytes.len()) == UWSGI_OK
+        }
     }
 
     fn not_found(&mut self) {

@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    io::{ErrorKind, Read},
+    io::{BufReader, ErrorKind, Read},
     time::Duration,
 };
 
@@ -131,13 +131,15 @@ fn exchange(
     timeout: Duration,
 ) -> Result<Option<(Answer, Vec<u8>)>, Fault> {
     let mut packet = request.encode()?;
-    let mut conn = Conn::open(server, timeout)?;
+    let conn = Conn::open(server, timeout)?;
     // One segment where the value is small; a big one is not copied.
     let whole = value.len() <= 16_384;
     if whole {
         packet.extend_from_slice(value);
     }
     let sent = conn.write_all(&packet).and_then(|()| if whole { Ok(()) } else { conn.write_all(value) });
+    // A small answer takes one system call.
+    let mut conn = BufReader::new(conn);
     let answer = read_answer(&mut conn);
     let answer = match (sent, answer) {
         // A server that refuses a value early closes while we write: its answer says more than the broken pipe.

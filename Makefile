@@ -1,0 +1,79 @@
+# `make run` and `make test` install what they need (apt-get, PyPI) and go; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help deps build plugin run test check install uninstall clean
+
+ifeq (,$(shell command -v cargo))
+export PATH := $(PATH):$(HOME)/.cargo/bin
+endif
+CARGO ?= cargo
+UWSGI ?= $(or $(UWSGI_BIN),uwsgi)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+RELEASE := $(TARGET)/release
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+# `plugin = ucache` finds it in uWSGI's own directory, or in one named with `plugins-dir`
+PLUGINDIR ?= $(LIBDIR)/uwsgi/plugins
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+run: ## a real uWSGI with ucache and a page that shows it at work
+	@.ci/deps all
+	@$(MAKE) -s plugin
+	@echo
+	@echo '  open  http://127.0.0.1:8080/'
+	@echo "  try   curl '127.0.0.1:8080/set?key=greeting&value=hello'"
+	@echo "        curl '127.0.0.1:8080/get?key=greeting'"
+	@echo "        curl '127.0.0.1:8080/incr?key=counter'"
+	@echo "        curl '127.0.0.1:8080/keys'      (and /delete?key=  /clear  /stats)"
+	@echo '  stop  with Ctrl-C'
+	@echo
+	@exec $(UWSGI) $(if $(CARGO_TARGET_DIR),--plugins-dir $(RELEASE)) --ini examples/uwsgi.ini
+
+test: ## every test: engine, C, Rust, a real uWSGI with and without the plugin
+	@.ci/deps all
+	@$(MAKE) -s plugin
+	$(CARGO) test --all-features --no-fail-fast
+
+build: ## the library: target/release/libucache.so, .a, and ucache_plugin.so for uWSGI
+	@.ci/deps
+	@$(MAKE) -s plugin
+
+plugin:
+	$(CARGO) build --release --features uwsgi
+	@ln -sfn libucache.so $(RELEASE)/ucache_plugin.so
+
+check: ## lints, format, documentation
+	@.ci/deps
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --all-features
+
+install: ## library, header and plugin under PREFIX (/usr/local); DESTDIR, LIBDIR, PLUGINDIR
+	@test -e $(RELEASE)/ucache_plugin.so || { echo 'run `make build` first'; exit 1; }
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(PLUGINDIR)
+	install -m 755 $(RELEASE)/libucache.so $(DESTDIR)$(LIBDIR)/libucache.so
+	install -m 644 $(RELEASE)/libucache.a $(DESTDIR)$(LIBDIR)/libucache.a
+	install -m 644 include/ucache.h $(DESTDIR)$(INCLUDEDIR)/ucache.h
+	ln -sfn $(LIBDIR)/libucache.so $(DESTDIR)$(PLUGINDIR)/ucache_plugin.so
+	printf '%s\n' 'Name: ucache' 'Description: crash-safe shared-memory cache' \
+	    "Version: $$(sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)" \
+	    'Libs: -L$(LIBDIR) -lucache' 'Cflags: -I$(INCLUDEDIR)' > $(DESTDIR)$(LIBDIR)/pkgconfig/ucache.pc
+	@test -n '$(DESTDIR)' || test "$$(id -u)" != 0 || ldconfig
+	@$(UWSGI) --cflags 2>/dev/null | grep -qF '$(PLUGINDIR)\' || \
+	    echo 'in uwsgi.ini: plugins-dir = $(PLUGINDIR)'
+
+uninstall: ## what `make install` with the same variables put there
+	rm -f $(DESTDIR)$(LIBDIR)/libucache.so $(DESTDIR)$(LIBDIR)/libucache.a $(DESTDIR)$(INCLUDEDIR)/ucache.h \
+	    $(DESTDIR)$(PLUGINDIR)/ucache_plugin.so $(DESTDIR)$(LIBDIR)/pkgconfig/ucache.pc
+
+clean: ## removes everything that was built
+	$(CARGO) clean
+	rm -rf .build
+
+deps: ## only installs what is missing
+	@.ci/deps all

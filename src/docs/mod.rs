@@ -1,0 +1,15 @@
+//! What is behind the interface: how it works, where it differs from uWSGI, what it promises, what changed.
+//!
+//! These pages hold no code.
+
+#[doc = include_str!("design.md")]
+pub mod design {}
+
+#[doc = include_str!("compat.md")]
+pub mod compat {}
+
+#[doc = include_str!("reliability.md")]
+pub mod reliability {}
+
+#[doc = include_str!("changelog.md")]
+pub mod changelog {}

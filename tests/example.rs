@@ -1,0 +1,113 @@
+//! `examples/uwsgi.ini` and its application over HTTP, with the plugin and without.
+
+#[allow(dead_code, reason = "each test program uses its part")]
+#[path = "support/server.rs"]
+mod server;
+
+use std::{collections::BTreeSet, fs, net::TcpListener, thread};
+
+use serde_json::{Value, json};
+use server::{Flavor, Server, http, within};
+
+const BOTH: [Flavor; 2] = [Flavor::Native, Flavor::Ucache];
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("it has an address").port()
+}
+
+/// `examples/uwsgi.ini` as `make run` uses it, but for its two ports; without the plugin's line for native.
+fn example(flavor: Flavor) -> (Server, u16) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let examples = server::root().join("examples");
+    let plugins = server::plugin().parent().expect("the plugin is in a directory").display();
+    let (port, stats) = (free_port(), free_port());
+    let mut ini = fs::read_to_string(examples.join("uwsgi.ini")).expect("the example is there");
+    for (from, to) in [
+        ("%d../target/release".to_owned(), plugins.to_string()),
+        ("127.0.0.1:8080".to_owned(), format!("127.0.0.1:{port}")),
+        ("127.0.0.1:9191".to_owned(), format!("127.0.0.1:{stats}")),
+        ("%d".to_owned(), format!("{}/", examples.display())),
+    ] {
+        assert!(ini.contains(&from), "examples/uwsgi.ini has no {from}");
+        ini = ini.replace(&from, &to);
+    }
+    if flavor == Flavor::Native {
+        assert!(ini.contains("\nplugin = ucache\n"));
+        ini = ini.replace("\nplugin = ucache\n", "\n");
+    }
+    ini += &format!("pidfile = {}/pid\n", dir.path().display());
+    let server = Server::spawn(dir, &ini, 4);
+    within(30, "the example answers", || {
+        http(port, "GET", "/keys", "").is_ok_and(|answer| answer.status == 200)
+    });
+    server.assert_runs_on(flavor);
+    (server, port)
+}
+
+#[test]
+fn the_example_serves_its_endpoints() {
+    for flavor in BOTH {
+        let (server, port) = example(flavor);
+        let ask = |path: &str, expected: Value| {
+            let answer =
+                http(port, "GET", path, "").unwrap_or_else(|e| panic!("{path}: {e}\n{}", server.log()));
+            let body: Value = serde_json::from_str(&answer.body).expect("JSON");
+            assert_eq!(body, expected, "{path} on {flavor:?}");
+        };
+        ask("/set?key=a&value=one", json!({"key": "a", "stored": true}));
+        ask("/set?key=a&value=two", json!({"key": "a", "stored": false}));
+        ask("/get?key=a", json!({"key": "a", "value": "one", "found": true}));
+        ask("/set?key=a&value=two&replace=1&timeout=60", json!({"key": "a", "stored": true}));
+        ask("/get?key=a", json!({"key": "a", "value": "two", "found": true}));
+        ask("/get?key=b&default=d", json!({"key": "b", "value": "d", "found": false}));
+        ask("/incr?key=n&delta=5", json!({"key": "n", "done": true, "value": 5}));
+        ask("/decr?key=n", json!({"key": "n", "done": true, "value": 4}));
+        ask("/mul?key=n&value=6", json!({"key": "n", "done": true, "value": 24}));
+        ask("/div?key=n", json!({"key": "n", "done": true, "value": 12}));
+        ask("/get?key=n&as_int=1", json!({"key": "n", "value": 12}));
+        ask("/keys", json!({"keys": ["a", "n"]}));
+        ask("/delete?key=a", json!({"key": "a", "deleted": true}));
+        ask("/delete?key=a", json!({"key": "a", "deleted": false}));
+        ask("/clear", json!({"cleared": true}));
+        ask("/keys", json!({"keys": []}));
+        ask("/get", json!({"error": "give a key: ?key=NAME"}));
+        ask("/incr?key=n&delta=x", json!({"error": "delta must be a whole number"}));
+        let posted = http(port, "POST", "/set", "key=p&value=%C3%BC").expect("an answer");
+        assert_eq!((posted.status, posted.body.as_str()), (200, "{\"key\": \"p\", \"stored\": true}\n"));
+        assert_eq!(http(port, "GET", "/nothing", "").expect("an answer").status, 404);
+    }
+}
+
+#[test]
+fn the_example_page_shows_one_cache_in_all_workers() {
+    for flavor in BOTH {
+        let (server, port) = example(flavor);
+        let page = || http(port, "GET", "/", "").expect("an answer");
+        let mut seen = BTreeSet::new();
+        let mut visits = 0;
+        within(30, "two workers have served the page", || {
+            // at the same time, because one worker alone would do for one client
+            let pages = thread::scope(|scope| {
+                let running: Vec<_> = (0..6).map(|_| scope.spawn(page)).collect();
+                running.into_iter().map(|one| one.join().expect("a page")).collect::<Vec<_>>()
+            });
+            visits += pages.len();
+            for one in pages {
+                assert_eq!(one.status, 200, "{}", server.log());
+                let worker =
+                    one.body.split("This answer is from worker ").nth(1).expect("the worker's number");
+                seen.insert(worker.split(' ').next().expect("a word").to_owned());
+            }
+            seen.len() > 1
+        });
+        let last = page().body;
+        assert!(last.contains(&format!("for {} visits", visits + 1)), "{last}");
+        assert!(last.contains("<b>front page</b>: rendered by worker"), "{last}");
+        assert!(last.contains("<td>mycache</td>") && last.contains("/ 999"), "{last}");
+        let stats = http(port, "GET", "/stats", "").expect("an answer").body;
+        let stats: Value = serde_json::from_str(&stats).expect("JSON");
+        assert_eq!(stats["caches"][0]["name"], "mycache");
+    }
+}

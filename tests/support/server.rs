@@ -1,0 +1,328 @@
+//! A real uWSGI for the tests: started in a directory of its own on unix sockets, with the plugin or without,
+//! ended by pid. `timeout` ends it even when the test itself is killed.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    net::TcpStream,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+/// Longest a server may take to start or to stop.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest an answer may take.
+const ANSWER: Duration = Duration::from_secs(20);
+/// Seconds after which a server ends by itself.
+const LIFETIME: &str = "240";
+
+/// Whose cache the server runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flavor {
+    /// uWSGI's own.
+    Native,
+    /// The plugin's.
+    Ucache,
+}
+
+/// A running uWSGI: one socket for each worker, one for the statistics.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    dir: tempfile::TempDir,
+    workers: usize,
+}
+
+impl Server {
+    /// Starts uWSGI with `workers` workers that run `probe.py`, and `options`, lines of an ini file.
+    ///
+    /// # Panics
+    /// Shows the log when uWSGI does not come up.
+    pub(crate) fn start(flavor: Flavor, workers: usize, options: &str) -> Self {
+        Self::start_app(flavor, workers, &format!("{}{options}", probe()))
+    }
+
+    /// Like [`Server::start`] with another application, which `options` name.
+    ///
+    /// # Panics
+    /// Shows the log when uWSGI does not come up.
+    pub(crate) fn start_app(flavor: Flavor, workers: usize, options: &str) -> Self {
+        let mut server = Self::launch(flavor, workers, options);
+        if let Err(reason) = server.await_workers() {
+            panic!("uWSGI ({flavor:?}) did not start: {reason}\n{}", server.log());
+        }
+        server.assert_runs_on(flavor);
+        server
+    }
+
+    /// A plugin that cannot be loaded stops no uWSGI: it would go on with its own cache, and a test with it.
+    ///
+    /// # Panics
+    /// When the log does not tell of this flavor.
+    pub(crate) fn assert_runs_on(&self, flavor: Flavor) {
+        assert_eq!(self.log().contains("[ucache] "), flavor == Flavor::Ucache, "{flavor:?}\n{}", self.log());
+    }
+
+    /// Runs uWSGI with options that must stop it; returns its log.
+    ///
+    /// # Panics
+    /// When it starts all the same.
+    pub(crate) fn refuse(flavor: Flavor, options: &str) -> String {
+        let mut server = Self::launch(flavor, 1, &format!("{}{options}", probe()));
+        let deadline = Instant::now() + PATIENCE;
+        while server.child.try_wait().expect("a child can be waited for").is_none() {
+            assert!(Instant::now() < deadline, "uWSGI went on with {options:?}\n{}", server.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+        server.log()
+    }
+
+    fn launch(flavor: Flavor, workers: usize, options: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let text = ini_text(flavor, dir.path(), workers, options);
+        Self::spawn(dir, &text, workers)
+    }
+
+    /// Starts uWSGI on the text of an ini file that names `pid` in `dir` as its `pidfile`.
+    pub(crate) fn spawn(dir: tempfile::TempDir, ini: &str, workers: usize) -> Self {
+        let file = dir.path().join("uwsgi.ini");
+        fs::write(&file, ini).expect("the ini file can be written");
+        let child = spawn(&file, &dir.path().join("log"));
+        Self { child, dir, workers }
+    }
+
+    fn await_workers(&mut self) -> Result<(), String> {
+        for worker in 1..=self.workers {
+            let deadline = Instant::now() + PATIENCE;
+            while self.ask(worker, "POST", "/", "1 + 1").map_or(true, |answer| answer.status != 200) {
+                if let Ok(Some(status)) = self.child.try_wait() {
+                    return Err(format!("it ended: {status}"));
+                }
+                if Instant::now() > deadline {
+                    return Err(format!("worker {worker} gives no answer"));
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs Python source in a worker (counted from 1): the `repr` of its last expression, the text of its
+    /// exception, or `(no answer)` when the worker died.
+    pub(crate) fn run(&self, worker: usize, source: &str) -> String {
+        self.ask(worker, "POST", "/", source).map_or_else(|_| "(no answer)".to_owned(), |answer| answer.body)
+    }
+
+    /// Any request to a worker.
+    pub(crate) fn ask(&self, worker: usize, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+        let stream = UnixStream::connect(self.dir.path().join(format!("w{worker}")))?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        exchange(stream, method, path, body)
+    }
+
+    /// What the statistics server says about the cache with this name.
+    pub(crate) fn cache_stats(&self, name: &str) -> serde_json::Value {
+        let mut text = String::new();
+        let mut stream =
+            UnixStream::connect(self.dir.path().join("stats")).expect("the stats server listens");
+        stream.set_read_timeout(Some(ANSWER)).expect("a timeout can be set");
+        stream.read_to_string(&mut text).expect("the stats server answers");
+        let all: serde_json::Value = serde_json::from_str(&text).expect("statistics are JSON");
+        let caches = all["caches"].as_array().expect("statistics have caches");
+        caches.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name} in {text}")).clone()
+    }
+
+    /// The directory of the server, for files that belong to it.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Everything the server logged.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.dir.path().join("log")).unwrap_or_default()).into_owned()
+    }
+
+    /// Process id of the master.
+    pub(crate) fn master(&self) -> Pid {
+        pid_in(&self.dir.path().join("pid")).expect("uWSGI wrote its pid file")
+    }
+
+    /// Sends a signal to the master.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.master(), signal).expect("the master can be signalled");
+    }
+
+    /// Reloads as an operator does (SIGHUP) and waits until every worker is a new process.
+    pub(crate) fn reload(&mut self) {
+        let pids =
+            |server: &Self| (1..=server.workers).map(|w| server.run(w, "os.getpid()")).collect::<Vec<_>>();
+        let before = pids(self);
+        self.signal(Signal::HUP);
+        let deadline = Instant::now() + PATIENCE;
+        while pids(self).iter().zip(&before).any(|(now, then)| now == then || now.contains('(')) {
+            assert!(Instant::now() < deadline, "no reload\n{}", self.log());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        stop(&mut self.child, &self.dir.path().join("pid"));
+    }
+}
+
+/// An answer over HTTP.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// 200, 404, ...; 0 when there is no head.
+    pub(crate) status: u16,
+    /// Status line and headers.
+    pub(crate) head: String,
+    /// What follows the headers.
+    pub(crate) body: String,
+}
+
+/// One request over TCP to 127.0.0.1.
+pub(crate) fn http(port: u16, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    exchange(stream, method, path, body)
+}
+
+fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    if text.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    // uWSGI's `send` and `check-cache` write bytes without a head
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return Ok(Answer { status: 0, head: String::new(), body: text.into_owned() });
+    };
+    let status =
+        head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}
+
+/// Starts uWSGI on an ini file, all output to `log`.
+fn spawn(ini: &Path, log: &Path) -> Child {
+    let uwsgi = std::env::var_os("UWSGI_BIN").unwrap_or_else(|| "uwsgi".into());
+    let log = File::create(log).expect("the log can be written");
+    Command::new("timeout")
+        .args(["--foreground", "--signal=INT", "--kill-after=10", LIFETIME])
+        .arg(uwsgi)
+        .arg("--ini")
+        .arg(ini)
+        .current_dir(root())
+        .env_remove("PYTHONPATH")
+        .env_remove("PYTHONHOME")
+        .env_remove("VIRTUAL_ENV")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a descriptor can be copied"))
+        .stderr(log)
+        .spawn()
+        .expect("uWSGI starts: `make deps` installs it")
+}
+
+/// Ends a server by the pid in its pid file: SIGINT, and SIGKILL when it does not listen.
+fn stop(child: &mut Child, pid_file: &Path) {
+    let master = pid_in(pid_file);
+    let deadline = Instant::now() + PATIENCE;
+    if let Some(pid) = master {
+        // it may have ended by itself
+        let _ = kill_process(pid, Signal::INT);
+    }
+    while child.try_wait().is_ok_and(|ended| ended.is_none()) {
+        if Instant::now() > deadline {
+            if let Some(pid) = master.filter(|&pid| test_kill_process(pid).is_ok()) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            let _ = child.kill();
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn pid_in(file: &Path) -> Option<Pid> {
+    Pid::from_raw(fs::read_to_string(file).ok()?.trim().parse().ok()?)
+}
+
+fn ini_text(flavor: Flavor, dir: &Path, workers: usize, options: &str) -> String {
+    let dir = dir.display();
+    let mut text = String::from("[uwsgi]\n");
+    if flavor == Flavor::Ucache {
+        let plugins = plugin().parent().expect("the plugin is in a directory").display().to_string();
+        text += &format!("plugins-dir = {plugins}\nplugin = ucache\n");
+    }
+    for worker in 1..=workers {
+        text += &format!("http-socket = {dir}/w{worker}\nmap-socket = {}:{worker}\n", worker - 1);
+    }
+    text += &format!("stats = {dir}/stats\npidfile = {dir}/pid\nmaster = true\nprocesses = {workers}\n");
+    text + "no-orphans = true\n" + options + "\n"
+}
+
+/// Options for an application that runs what the test posts to it.
+fn probe() -> String {
+    format!(
+        "plugin = python3\nvirtualenv = {}\npythonpath = {}/tests/support\nmodule = probe\nneed-app = true\n",
+        venv().display(),
+        root().display()
+    )
+}
+
+/// The package's directory.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The virtual environment with uwsgiconf.
+///
+/// # Panics
+/// When it is missing.
+pub(crate) fn venv() -> PathBuf {
+    let venv = root().join(".build/venv");
+    assert!(venv.join("bin/python3").exists(), "no {}: `make deps` makes it", venv.display());
+    venv
+}
+
+/// The plugin as it is shipped, built from the sources as they are now.
+///
+/// # Panics
+/// When it does not build.
+pub(crate) fn plugin() -> &'static Path {
+    static PLUGIN: OnceLock<PathBuf> = OnceLock::new();
+    PLUGIN.get_or_init(|| {
+        let done =
+            Command::new("make").args(["-s", "plugin"]).current_dir(root()).output().expect("make runs");
+        assert!(done.status.success(), "`make plugin` failed\n{}", String::from_utf8_lossy(&done.stderr));
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
+        target.join("release/ucache_plugin.so")
+    })
+}
+
+/// Repeats `probe` until it returns true.
+///
+/// # Panics
+/// When it does not in that time.
+pub(crate) fn within(seconds: u64, what: &str, mut probe: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    while !probe() {
+        assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
