@@ -60,15 +60,10 @@ pub(super) fn full(cache: &Cache, stats: &Stats) {
     }
     pace.count.store(stats.full, Ordering::Relaxed);
     let name = cache.settings.name.to_string_lossy();
+    let count = if times == 1 { String::new() } else { format!(" ({times} times since the last such line)") };
     let line = match cache.settings.config.eviction {
-        Eviction::None => {
-            format!("*** DANGER cache \"{name}\" is FULL !!! *** ({times} times since the last such line)")
-        }
-        Eviction::Lru => {
-            format!(
-                "LRU items purged from cache \"{name}\": it was full {times} times since the last such line"
-            )
-        }
+        Eviction::None => format!("*** DANGER cache \"{name}\" is FULL !!! ***{count}"),
+        Eviction::Lru => format!("LRU item purged from full cache \"{name}\"{count}"),
     };
     env::get().log(&line);
 }
