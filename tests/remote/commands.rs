@@ -8,7 +8,7 @@ use crate::{
     server::{self, ask},
 };
 
-fn array(items: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn array(items: &[&[u8]]) -> Vec<u8> {
     items.iter().flat_map(|i| [&u16::try_from(i.len()).unwrap().to_le_bytes()[..], i].concat()).collect()
 }
 

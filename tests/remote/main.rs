@@ -8,6 +8,8 @@ mod client;
 mod commands;
 mod hygiene;
 mod native;
+#[cfg(feature = "uwsgi")]
+mod plugin;
 mod replication;
 mod server;
 mod sync;
