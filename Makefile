@@ -4,7 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help deps build plugin run test check install uninstall clean
 
+ifeq (,$(shell command -v cargo))
 export PATH := $(PATH):$(HOME)/.cargo/bin
+endif
 CARGO ?= cargo
 UWSGI ?= $(or $(UWSGI_BIN),uwsgi)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -30,7 +32,7 @@ run: ## a real uWSGI with ucache and a page that shows it at work
 	@echo "        curl '127.0.0.1:8080/keys'      (and /delete?key=  /clear  /stats)"
 	@echo '  stop  with Ctrl-C'
 	@echo
-	@exec $(UWSGI) --plugins-dir $(RELEASE) --ini examples/uwsgi.ini
+	@exec $(UWSGI) $(if $(CARGO_TARGET_DIR),--plugins-dir $(RELEASE)) --ini examples/uwsgi.ini
 
 test: ## every test: engine, C, Rust, a real uWSGI with and without the plugin
 	@.ci/deps all

@@ -26,8 +26,7 @@
  * be killed at any moment: the others go on, and find every item whole.
  *
  * Reading takes no lock. Writing waits for another live writer, up to lock_timeout (1000 ms unless the cache's
- * definition says otherwise), and then fails. Calling from a signal handler that interrupted the same cache is
- * safe and fails.
+ * definition says otherwise), and then fails. Not for signal handlers: these functions may call malloc.
  *
  * TWO TIERS
  *

@@ -65,7 +65,7 @@
 //! |---|---|---|
 //! | `section.caching.add_cache("c", max_items=101)` | [`Cache::builder("c").items(100).build()`](Cache::builder) | `items(100)` holds 100 |
 //! | `Cache("c", timeout=60)` | [`Cache::open("c")`](Cache::open), [`with_timeout`](Cache::with_timeout) | the default is 300 s in both |
-//! | `timeout=0` (never) | [`Expires::Never`] | a [`Duration`](std::time::Duration) of zero expires at once |
+//! | `set(key, value, timeout=0)` (never) | [`Expires::Never`] | a [`Duration`](std::time::Duration) of zero expires at once |
 //! | `key in cache` | [`contains`](Cache::contains) | |
 //! | `get(key, preserve_bytes=True)`, `get(key)` | [`get`](Cache::get), [`get_str`](Cache::get_str) | |
 //! | `get(key, as_int=True)` | [`get_int`](Cache::get_int) | a missing key is `None`, text an error; uwsgiconf has 0 for both |

@@ -158,6 +158,7 @@ programs! {
     processes_in_cxx_linked_statically: "fork" CXX Static;
     store_files: "store" C Shared;
     sweeper: "sweep" C Shared;
+    nodes_are_told: "nodes" C Shared;
 }
 
 /// Memory errors and leaks of the library itself, as far as valgrind sees into shared memory.

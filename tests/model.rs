@@ -173,7 +173,7 @@ fn expiry_is_exact_without_a_sweeper() {
 }
 
 /// Seconds as `time()` tells them: the precise clock runs up to a tick ahead of it.
-fn unix_now() -> u64 {
+pub(crate) fn unix_now() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME_COARSE).expect("a clock");
     now.tv_sec().try_into().expect("after 1970")
 }

@@ -229,8 +229,8 @@ impl Builder {
     /// C. The file must be on a local filesystem.
     ///
     /// [`items`](Builder::items) and [`purge_lru`](Builder::purge_lru) decide how the file is laid out: a file made with
-    /// others is refused. The other settings may change from one opening to the next; those of the first of several
-    /// processes are in force.
+    /// others is refused. The other settings may change from one opening to the next, as long as no other process has
+    /// the file open, a forked child included: while there is one, its settings stay in force.
     ///
     /// ```
     /// use ucache::Cache;

@@ -11,7 +11,7 @@ pub(crate) trait Env: Sync {
     fn head(&self) -> *mut *mut uwsgi_cache;
     /// Writes one line (without its end) to the log; the default is stderr.
     fn log(&self, line: &str);
-    /// A lock item for a new cache, listed in the host's lock list. Never NULL.
+    /// A lock item, called "cache_" and the name, for the new cache `name`; listed in the host's lock list. Never NULL.
     fn new_lock(&self, name: &str) -> *mut uwsgi_lock_item;
     /// A cache could not be made; the reason has been logged. A host ends here (as native does), a plain program
     /// returns and gets NULL.
@@ -70,7 +70,16 @@ static ENV: OnceLock<&'static dyn Env> = OnceLock::new();
 
 /// The surroundings in use: the host's, or from the first call on those of a plain program.
 pub(crate) fn get() -> &'static dyn Env {
-    *ENV.get_or_init(|| &super::standalone::Standalone)
+    *ENV.get_or_init(|| FINDER.get().and_then(|find| find()).unwrap_or(&super::standalone::Standalone))
+}
+
+/// Asked once, at the first use, unless a host was put in place before: a host may be loaded after this library.
+static FINDER: OnceLock<fn() -> Option<&'static dyn Env>> = OnceLock::new();
+
+/// Names the function that looks for a host; the first one stays. It must not call [`get`].
+#[cfg(feature = "uwsgi")]
+pub(crate) fn look_with(find: fn() -> Option<&'static dyn Env>) {
+    let _ = FINDER.set(find);
 }
 
 /// Puts a host in place; `false` = surroundings were already in use.

@@ -159,7 +159,7 @@ fn make(text: &[u8]) -> Result<&'static Cache> {
     if let Some(fd) = engine.store_fd() {
         env.keep_fd(fd);
     }
-    let view = View::new(&settings, env.new_lock(&format!("cache_{name}")))?;
+    let view = View::new(&settings, env.new_lock(&name))?;
     Ok(Cache::publish(engine, settings, view))
 }
 

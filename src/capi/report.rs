@@ -92,9 +92,9 @@ pub(super) fn refused(cache: &Cache, key: &[u8], error: &Error) {
             let more = pace.count.swap(0, Ordering::Relaxed);
             let name = cache.settings.name.to_string_lossy();
             let key = key[..key.len().min(64)].escape_ascii();
-            env::get().log(&format!(
-                "cache \"{name}\": \"{key}\" was not stored: {error} ({more} more refused since the last such line)"
-            ));
+            let more =
+                if more == 0 { String::new() } else { format!(" ({more} more since the last such line)") };
+            env::get().log(&format!("cache \"{name}\": \"{key}\" was not stored: {error}{more}"));
         }
     }
 }

@@ -31,7 +31,7 @@ impl Env for Standalone {
     }
 
     fn new_lock(&self, name: &str) -> *mut uwsgi_lock_item {
-        let id = CString::new(name).unwrap_or_default().into_raw();
+        let id = CString::new(format!("cache_{name}")).unwrap_or_default().into_raw();
         let item = uwsgi_lock_item {
             id,
             lock_ptr: new_rwlock().cast(),

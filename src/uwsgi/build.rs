@@ -3,7 +3,6 @@
 
 use std::{env, fmt::Write as _, fs, panic::AssertUnwindSafe, path::Path, path::PathBuf, process::Command};
 
-#[path = "layout.rs"]
 mod layout;
 
 /// The structs that the glue touches; bindgen adds what they contain.
@@ -25,6 +24,7 @@ pub(crate) fn generate() -> Result<(), String> {
     println!("cargo::rerun-if-changed=src/uwsgi/build.rs");
     println!("cargo::rerun-if-changed=src/uwsgi/layout.rs");
     println!("cargo::rerun-if-env-changed=UWSGI_BIN");
+    println!("cargo::rerun-if-env-changed=PATH");
     let binary = find()?;
     println!("cargo::rerun-if-changed={}", binary.display());
     let header = ask(&binary, "--dot-h")?;

@@ -1,36 +1,33 @@
 //! The takeover: every cache function of the host becomes a jump to ours of the same name.
 
 use super::{host::Host, patch, patch::Redirect};
+use crate::capi::{keys, lifecycle, magic, raw, remote::exports, sweep, sync};
 
-/// Our functions by the names they have in the host. `uwsgi_cache_item_key`, `uwsgi_cache_rlock` and
+/// Our functions, by the names that they have in the host. `uwsgi_cache_item_key`, `uwsgi_cache_rlock` and
 /// `uwsgi_cache_rwunlock` are not among them: they are too short for a jump and need none, the first returns item +
 /// 88 and the others go through the host's table of lock functions, which has ours.
 macro_rules! functions {
-    ($($name:ident)*) => {
-        mod ours {
-            unsafe extern "C" {
-                $(pub(super) fn $name();)*
-            }
-        }
-        /// Name and address of each.
+    ($($module:ident: $($name:ident)+;)+) => {
         fn functions() -> Vec<(&'static str, usize)> {
-            vec![$((stringify!($name), ours::$name as *const () as usize)),*]
+            vec![$($((stringify!($name), $module::$name as *const () as usize),)+)+]
         }
     };
 }
 
 functions! {
-    cache_udp_server_loop
-    uwsgi_cache_by_name uwsgi_cache_by_namelen
-    uwsgi_cache_create uwsgi_cache_create_all uwsgi_cache_init uwsgi_cache_fix
-    uwsgi_cache_get2 uwsgi_cache_get3 uwsgi_cache_get4 uwsgi_cache_num2 uwsgi_cache_exists2
-    uwsgi_cache_set2 uwsgi_cache_del2 uwsgi_cache_keys
-    uwsgi_cache_magic_get uwsgi_cache_magic_set uwsgi_cache_magic_del uwsgi_cache_magic_exists
-    uwsgi_cache_magic_clear uwsgi_cache_magic_context_hook
-    uwsgi_cache_prepare_magic_exists uwsgi_cache_prepare_magic_del uwsgi_cache_prepare_magic_clear
-    uwsgi_cache_prepare_magic_set uwsgi_cache_prepare_magic_update
-    uwsgi_cache_setup_nodes uwsgi_cache_sync_from_nodes uwsgi_cache_sync_all
-    uwsgi_cache_start_sweepers uwsgi_cache_start_sync_servers
+    lifecycle: uwsgi_cache_by_name uwsgi_cache_by_namelen
+        uwsgi_cache_create uwsgi_cache_create_all uwsgi_cache_init uwsgi_cache_fix;
+    magic: uwsgi_cache_magic_get uwsgi_cache_magic_set uwsgi_cache_magic_del uwsgi_cache_magic_exists
+        uwsgi_cache_magic_clear;
+    raw: uwsgi_cache_get2 uwsgi_cache_get3 uwsgi_cache_get4 uwsgi_cache_num2 uwsgi_cache_exists2
+        uwsgi_cache_set2 uwsgi_cache_del2;
+    keys: uwsgi_cache_keys;
+    sweep: uwsgi_cache_start_sweepers;
+    sync: uwsgi_cache_sync_all;
+    exports: cache_udp_server_loop uwsgi_cache_start_sync_servers uwsgi_cache_setup_nodes
+        uwsgi_cache_sync_from_nodes uwsgi_cache_magic_context_hook
+        uwsgi_cache_prepare_magic_exists uwsgi_cache_prepare_magic_del uwsgi_cache_prepare_magic_clear
+        uwsgi_cache_prepare_magic_set uwsgi_cache_prepare_magic_update;
 }
 
 /// What was done.

@@ -1,4 +1,6 @@
 /* What the magic tier and its flags do, and what fits. */
+#include <malloc.h>
+
 #include "check.h"
 
 #define UPDATE UWSGI_CACHE_FLAG_UPDATE
@@ -45,6 +47,35 @@ static void sizes(void)
 	CHECK(value && len == 65536 && !memcmp(value, big, len) && value[len] == 0);
 	free(value);
 	CHECK(uwsgi_cache_magic_set(S("big"), big, 1, 0, UPDATE, "a") == 0 && get_is("a", S("big"), "v", 1));
+}
+
+/* Bytes that malloc has given out. */
+static size_t in_use(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return m.uordblks + m.hblkhd;
+}
+
+/* Big values, and what the raw tier keeps of them. */
+static void big_values(void)
+{
+	static char big[20000000];
+	struct uwsgi_cache *uc = uwsgi_cache_by_name("big");
+	uint64_t len = 0;
+	size_t before;
+	char *value;
+
+	memset(big, 'b', sizeof(big));
+	CHECK(uwsgi_cache_magic_set(S("k"), big, sizeof(big), 0, 0, "big") == 0);
+	CHECK(get_is("big", S("k"), big, sizeof(big)));
+	before = in_use();
+	uwsgi_cache_rlock(uc);
+	value = uwsgi_cache_get2(uc, S("k"), &len);
+	CHECK(value && len == sizeof(big) && !memcmp(value, big, len));
+	CHECK(in_use() >= before + sizeof(big));
+	uwsgi_cache_rwunlock(uc);
+	CHECK(in_use() < before + 100000);
 }
 
 static void expiry(void)
@@ -167,6 +198,7 @@ static void blocks(void)
 int main(void)
 {
 	CHECK(uwsgi_cache_create("name=a,items=1000"));
+	CHECK(uwsgi_cache_create("name=big,items=10,blocksize=20000000"));
 	CHECK(uwsgi_cache_create("name=forever,items=10,no_expire=1"));
 	CHECK(uwsgi_cache_create("name=hundred,items=10,math_initial=100"));
 	CHECK(uwsgi_cache_create("name=three,items=3"));
@@ -175,6 +207,7 @@ int main(void)
 	CHECK(uwsgi_cache_create("name=blocks,items=4,blocks=4,blocksize=2,bitmap=1"));
 	set_get_del();
 	sizes();
+	big_values();
 	expiry();
 	numbers();
 	ungettable();

@@ -20,6 +20,25 @@ static int writer(const char *path)
 	return 0;
 }
 
+/* A file that is no store is left alone, unless the definition gives it up. */
+static void unusable(const char *path)
+{
+	static const char garbage[5000] = "not a store";
+	char text[700], name[500];
+	FILE *file;
+
+	snprintf(name, sizeof(name), "%s.garbage", path);
+	file = fopen(name, "w");
+	CHECK(file && fwrite(garbage, sizeof(garbage), 1, file) == 1 && fclose(file) == 0);
+	snprintf(text, sizeof(text), "name=g,items=100,store=%s", name);
+	CHECK(!uwsgi_cache_create(text));
+	snprintf(text, sizeof(text), "name=g,items=100,store=%s,store_delete=1", name);
+	CHECK(uwsgi_cache_create(text) && missing("g", S("k")));
+	CHECK(uwsgi_cache_magic_set(S("k"), S("v"), 0, 0, "g") == 0 && get_is("g", S("k"), S("v")));
+	snprintf(text, sizeof(text), "name=d,items=100,store=/tmp,store_delete=1");
+	CHECK(!uwsgi_cache_create(text));
+}
+
 /* store [write] FILE: writes and ends, or starts two writers and looks. */
 int main(int argc, char **argv)
 {
@@ -54,7 +73,12 @@ int main(int argc, char **argv)
 		}
 		CHECK(exit_of(child) == 0 && number("r", S("runs")) == 3);
 	}
-	CHECK(uwsgi_cache_magic_clear("r") == 0);
+	/* A second cache on the same file is the same content. */
+	definition(text, sizeof(text), "again", argv[1]);
+	CHECK(uwsgi_cache_create(text) && number("again", S("runs")) == 3);
+	CHECK(math("again", S("runs"), UWSGI_CACHE_FLAG_INC, 1) == 0 && number("r", S("runs")) == 4);
+	CHECK(uwsgi_cache_magic_clear("r") == 0 && missing("again", S("runs")));
 	uwsgi_cache_sync_all();
+	unusable(argv[1]);
 	return 0;
 }

@@ -134,11 +134,11 @@ impl Naive {
         self.items.iter().filter(|e| !e.lease && !self.dead(e)).map(|e| &e.key[..])
     }
 
-    /// What a read sees: ungettable items are missed.
+    /// What a read sees: ungettable items are missed, but that counts as no miss.
     pub(crate) fn read(&mut self, key: &[u8], touch: bool, counted: bool) -> Option<Entry> {
         let at = self.position(key).filter(|&at| !self.items[at].ungettable && !self.items[at].lease);
         let Some(at) = at else {
-            self.count.misses += 1;
+            self.count.misses += u64::from(self.find(key).is_none());
             return None;
         };
         self.count.hits += 1;
@@ -322,6 +322,9 @@ impl Naive {
     /// Begins the fill of a key that is not there: `false` = there is no room for a placeholder.
     pub(crate) fn begin_fill(&mut self, key: &[u8]) -> bool {
         self.live(key);
+        if self.config.blocks.is_some_and(|b| self.blocks(PLACEHOLDER) > b.count) {
+            return false;
+        }
         if !self.make_room(1, self.blocks(PLACEHOLDER), None) {
             self.count.rejected_full += 1;
             return false;
@@ -333,7 +336,15 @@ impl Naive {
 
     /// Ends a fill with a value.
     pub(crate) fn end_fill(&mut self, key: &[u8], value: Vec<u8>, when: When, coordinated: bool) -> Answer {
-        let answer = self.set(key, value, How { mode: Mode::Add, when, keep_ttl: false, ungettable: false });
+        let how = How { mode: Mode::Add, when, keep_ttl: false, ungettable: false };
+        let cleared = self.count.cleared;
+        let answer = self.set(key, value, how);
+        if coordinated && self.count.cleared != cleared && answer == Answer::Inserted {
+            // The full cache was cleared for the value, and the placeholder went along: the lease is lost.
+            self.items.clear();
+            self.count.stored -= 1;
+            return Answer::Kept;
+        }
         if coordinated && answer != Answer::Inserted {
             self.abandon_fill(key);
         }

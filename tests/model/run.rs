@@ -14,7 +14,10 @@ use super::{
     naive::{Answer, Counters, Entry, How, Naive, When},
     ops::{FillEnd, Key, Len, Op},
 };
-use crate::engine_value::{self, Bytes};
+use crate::{
+    engine_value::{self, Bytes},
+    unix_now,
+};
 
 pub(crate) struct Run {
     engine: Arc<Engine>,
@@ -22,10 +25,6 @@ pub(crate) struct Run {
     keys: BTreeSet<Vec<u8>>,
     step: u64,
     now: u64,
-}
-
-fn now() -> u64 {
-    std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs()
 }
 
 fn answer(result: Result<Stored, Error>) -> Answer {
@@ -54,13 +53,13 @@ fn refusal(error: &Error) -> Answer {
 impl Run {
     pub(crate) fn new(config: &Config) -> Self {
         let engine = Engine::create(config).expect("a cache of these limits");
-        Self { engine, naive: Naive::new(config.clone()), keys: BTreeSet::new(), step: 0, now: now() }
+        Self { engine, naive: Naive::new(config.clone()), keys: BTreeSet::new(), step: 0, now: unix_now() }
     }
 
     pub(crate) fn all(mut self, ops: &[Op]) {
         for op in ops {
             self.step += 1;
-            self.now = now();
+            self.now = unix_now();
             self.apply(op);
             self.compare();
         }

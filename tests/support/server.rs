@@ -45,6 +45,14 @@ impl Server {
     /// # Panics
     /// Shows the log when uWSGI does not come up.
     pub(crate) fn start(flavor: Flavor, workers: usize, options: &str) -> Self {
+        Self::start_app(flavor, workers, &format!("{}{options}", probe()))
+    }
+
+    /// Like [`Server::start`] with another application, which `options` name.
+    ///
+    /// # Panics
+    /// Shows the log when uWSGI does not come up.
+    pub(crate) fn start_app(flavor: Flavor, workers: usize, options: &str) -> Self {
         let mut server = Self::launch(flavor, workers, options);
         if let Err(reason) = server.await_workers() {
             panic!("uWSGI ({flavor:?}) did not start: {reason}\n{}", server.log());
@@ -66,7 +74,7 @@ impl Server {
     /// # Panics
     /// When it starts all the same.
     pub(crate) fn refuse(flavor: Flavor, options: &str) -> String {
-        let mut server = Self::launch(flavor, 1, options);
+        let mut server = Self::launch(flavor, 1, &format!("{}{options}", probe()));
         let deadline = Instant::now() + PATIENCE;
         while server.child.try_wait().expect("a child can be waited for").is_none() {
             assert!(Instant::now() < deadline, "uWSGI went on with {options:?}\n{}", server.log());
@@ -92,7 +100,7 @@ impl Server {
     fn await_workers(&mut self) -> Result<(), String> {
         for worker in 1..=self.workers {
             let deadline = Instant::now() + PATIENCE;
-            while self.request(worker, "POST", "/", "1 + 1").map_or(true, |answer| answer.body != "2") {
+            while self.ask(worker, "POST", "/", "1 + 1").map_or(true, |answer| answer.status != 200) {
                 if let Ok(Some(status)) = self.child.try_wait() {
                     return Err(format!("it ended: {status}"));
                 }
@@ -108,11 +116,11 @@ impl Server {
     /// Runs Python source in a worker (counted from 1): the `repr` of its last expression, the text of its
     /// exception, or `(no answer)` when the worker died.
     pub(crate) fn run(&self, worker: usize, source: &str) -> String {
-        self.request(worker, "POST", "/", source)
-            .map_or_else(|_| "(no answer)".to_owned(), |answer| answer.body)
+        self.ask(worker, "POST", "/", source).map_or_else(|_| "(no answer)".to_owned(), |answer| answer.body)
     }
 
-    fn request(&self, worker: usize, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+    /// Any request to a worker.
+    pub(crate) fn ask(&self, worker: usize, method: &str, path: &str, body: &str) -> io::Result<Answer> {
         let stream = UnixStream::connect(self.dir.path().join(format!("w{worker}")))?;
         stream.set_read_timeout(Some(ANSWER))?;
         exchange(stream, method, path, body)
@@ -173,8 +181,10 @@ impl Drop for Server {
 /// An answer over HTTP.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// 200, 404, ...
+    /// 200, 404, ...; 0 when there is no head.
     pub(crate) status: u16,
+    /// Status line and headers.
+    pub(crate) head: String,
     /// What follows the headers.
     pub(crate) body: String,
 }
@@ -196,10 +206,16 @@ fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: &str)
     let mut text = Vec::new();
     stream.read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text);
-    let (head, body) = text.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    if text.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    // uWSGI's `send` and `check-cache` write bytes without a head
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return Ok(Answer { status: 0, head: String::new(), body: text.into_owned() });
+    };
     let status =
         head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Answer { status, body: body.to_owned() })
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }
 
 /// Starts uWSGI on an ini file, all output to `log`.
@@ -247,7 +263,7 @@ fn pid_in(file: &Path) -> Option<Pid> {
 }
 
 fn ini_text(flavor: Flavor, dir: &Path, workers: usize, options: &str) -> String {
-    let (dir, root) = (dir.display(), root());
+    let dir = dir.display();
     let mut text = String::from("[uwsgi]\n");
     if flavor == Flavor::Ucache {
         let plugins = plugin().parent().expect("the plugin is in a directory").display().to_string();
@@ -256,14 +272,17 @@ fn ini_text(flavor: Flavor, dir: &Path, workers: usize, options: &str) -> String
     for worker in 1..=workers {
         text += &format!("http-socket = {dir}/w{worker}\nmap-socket = {}:{worker}\n", worker - 1);
     }
-    text += &format!(
-        "plugin = python3\nstats = {dir}/stats\npidfile = {dir}/pid\nmaster = true\nprocesses = {workers}\n\
-         no-orphans = true\nneed-app = true\nvirtualenv = {}\npythonpath = {root}/tests/support\nmodule = probe\n\
-         {options}\n",
+    text += &format!("stats = {dir}/stats\npidfile = {dir}/pid\nmaster = true\nprocesses = {workers}\n");
+    text + "no-orphans = true\n" + options + "\n"
+}
+
+/// Options for an application that runs what the test posts to it.
+fn probe() -> String {
+    format!(
+        "plugin = python3\nvirtualenv = {}\npythonpath = {}/tests/support\nmodule = probe\nneed-app = true\n",
         venv().display(),
-        root = root.display(),
-    );
-    text
+        root().display()
+    )
 }
 
 /// The package's directory.

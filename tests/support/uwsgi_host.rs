@@ -17,7 +17,7 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// libucache.so as cargo built it for these tests.
-pub fn library() -> PathBuf {
+pub(crate) fn library() -> PathBuf {
     let here = std::env::current_exe().expect("a test has a file");
     let library = here.with_file_name("libucache.so");
     assert!(library.is_file(), "{} is missing: `cargo test --features uwsgi` builds it", library.display());
@@ -25,22 +25,23 @@ pub fn library() -> PathBuf {
 }
 
 /// The uWSGI that the plugin was built against.
-pub fn uwsgi() -> String {
+pub(crate) fn uwsgi() -> String {
     std::env::var("UWSGI_BIN").unwrap_or_else(|_| "uwsgi".into())
 }
 
 /// How to run a server.
-pub struct Setup {
+#[derive(Debug)]
+pub(crate) struct Setup {
     /// Program and first arguments.
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
     /// What is taken away, see `uwsgi_confine.py`.
-    pub confine: &'static str,
+    pub(crate) confine: &'static str,
     /// Environment.
-    pub env: Vec<(&'static str, String)>,
+    pub(crate) env: Vec<(&'static str, String)>,
     /// What `ucache_plugin.so` leads to.
-    pub library: PathBuf,
+    pub(crate) library: PathBuf,
     /// Plugin lines, before everything else.
-    pub plugins: &'static str,
+    pub(crate) plugins: &'static str,
 }
 
 impl Default for Setup {
@@ -56,14 +57,15 @@ impl Default for Setup {
 }
 
 /// A running server, or one that has stopped by itself.
-pub struct Host {
+#[derive(Debug)]
+pub(crate) struct Host {
     child: Child,
     dir: TempDir,
 }
 
 impl Setup {
     /// Starts a server with these lines of configuration; `{dir}` stands for its directory. Does not wait.
-    pub fn spawn(&self, lines: &str) -> Host {
+    pub(crate) fn spawn(&self, lines: &str) -> Host {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let at = dir.path().display().to_string();
         symlink(&self.library, dir.path().join("ucache_plugin.so")).expect("a symlink");
@@ -92,7 +94,7 @@ impl Setup {
     }
 
     /// Starts a server and waits until it answers.
-    pub fn start(&self, lines: &str) -> Host {
+    pub(crate) fn start(&self, lines: &str) -> Host {
         let mut host = self.spawn(lines);
         let deadline = Instant::now() + PATIENCE;
         while host.ask("1 + 1").as_deref() != Some("2") {
@@ -105,7 +107,7 @@ impl Setup {
     }
 
     /// Starts a server that must stop by itself, with an error; gives its log.
-    pub fn refuse(&self, lines: &str) -> String {
+    pub(crate) fn refuse(&self, lines: &str) -> String {
         let mut host = self.spawn(lines);
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -123,12 +125,12 @@ impl Setup {
 
 impl Host {
     /// A server on ucache, with these lines of configuration.
-    pub fn start(lines: &str) -> Self {
+    pub(crate) fn start(lines: &str) -> Self {
         Setup::default().start(lines)
     }
 
     /// The value of a Python expression in a worker.
-    pub fn eval(&self, source: &str) -> String {
+    pub(crate) fn eval(&self, source: &str) -> String {
         self.ask(source).unwrap_or_else(|| panic!("no answer to {source}\n{}", self.log()))
     }
 
@@ -137,7 +139,7 @@ impl Host {
     }
 
     /// Status line and body of an answer.
-    pub fn request(&self, method: &str, path: &str, body: &str) -> Option<(String, String)> {
+    pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> Option<(String, String)> {
         let head =
             format!("{method} {path} HTTP/1.0\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len());
         let answer = self.exchange("http", (head + body).as_bytes())?;
@@ -147,7 +149,7 @@ impl Host {
     }
 
     /// Everything that a socket of the server answers to `bytes`.
-    pub fn exchange(&self, socket: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn exchange(&self, socket: &str, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut stream = UnixStream::connect(self.dir().join(socket)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         stream.write_all(bytes).ok()?;
@@ -157,12 +159,12 @@ impl Host {
     }
 
     /// The statistics, as the server writes them.
-    pub fn stats(&self) -> String {
+    pub(crate) fn stats(&self) -> String {
         String::from_utf8(self.exchange("stats", b"").expect("the statistics server answers")).expect("text")
     }
 
     /// Waits until `condition` holds.
-    pub fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+    pub(crate) fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !condition(self) {
             assert!(Instant::now() < deadline, "{what} did not come about:\n{}", self.log());
@@ -171,22 +173,22 @@ impl Host {
     }
 
     /// Sends a signal to the server's first process.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("/bin/kill").args(["-s", name, &pid]).status().expect("kill runs");
         assert!(sent.success(), "{name} to {pid}");
     }
 
     /// How often a text is in the log.
-    pub fn logged(&self, text: &str) -> usize {
+    pub(crate) fn logged(&self, text: &str) -> usize {
         self.log().matches(text).count()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.dir().join("log")).unwrap_or_default()).into_owned()
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 }

@@ -1,0 +1,97 @@
+/* nodes=: each local change is told to the peers once, with what they need to apply it. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "check.h"
+
+static int peer;
+
+/* The next packet: modifier1 111, its length, modifier2, then pairs of 16-bit length and bytes. */
+static int packet(unsigned char *to, size_t size, int modifier2)
+{
+	ssize_t n = recv(peer, to, size, 0);
+
+	CHECK(n >= 4 && to[0] == 111 && to[3] == modifier2);
+	CHECK(to[1] + 256 * to[2] <= n - 4);
+	return (int) n - 4;
+}
+
+static void told_set(const char *key, const void *value, size_t len, uint64_t expires)
+{
+	unsigned char p[2000], *at = p + 4;
+	size_t keylen = strlen(key);
+
+	CHECK(packet(p, sizeof(p), 10) >= (int) (keylen + len + 4));
+	CHECK(at[0] == keylen && at[1] == 0 && !memcmp(at + 2, key, keylen));
+	at += 2 + keylen;
+	CHECK(at[0] == len && at[1] == 0 && !memcmp(at + 2, value, len));
+	at += 2 + len;
+	/* The expiry follows as a decimal Unix time, or not at all. */
+	if (expires) {
+		at[2 + at[0]] = 0;
+		CHECK(strtoull((char *) at + 2, NULL, 10) >= expires);
+	}
+}
+
+static void told_del(const char *key)
+{
+	unsigned char p[2000];
+	size_t keylen = strlen(key);
+
+	CHECK(packet(p, sizeof(p), 11) >= (int) keylen + 2);
+	CHECK(p[4] == keylen && p[5] == 0 && !memcmp(p + 6, key, keylen));
+}
+
+static void nothing_told(void)
+{
+	unsigned char p[2000];
+
+	CHECK(recv(peer, p, sizeof(p), MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK));
+}
+
+int main(void)
+{
+	struct sockaddr_in address;
+	socklen_t size = sizeof(address);
+	struct timeval patience = { 20, 0 };
+	struct uwsgi_cache *uc;
+	char definition[200];
+	int64_t five = 5, ten = 10;
+	uint64_t inc = UWSGI_CACHE_FLAG_MATH | UWSGI_CACHE_FLAG_INC | UWSGI_CACHE_FLAG_UPDATE;
+
+	memset(&address, 0, sizeof(address));
+	address.sin_family = AF_INET;
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	peer = socket(AF_INET, SOCK_DGRAM, 0);
+	CHECK(peer >= 0 && bind(peer, (struct sockaddr *) &address, sizeof(address)) == 0);
+	CHECK(getsockname(peer, (struct sockaddr *) &address, &size) == 0);
+	CHECK(setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == 0);
+	snprintf(definition, sizeof(definition), "name=n,items=10,nodes=127.0.0.1:%d", ntohs(address.sin_port));
+	uc = uwsgi_cache_create(definition);
+	CHECK(uc && uc->nodes);
+
+	CHECK(uwsgi_cache_magic_set(S("key"), S("value"), 0, 0, "n") == 0);
+	told_set("key", "value", 5, 0);
+	CHECK(uwsgi_cache_magic_set(S("key"), S("again"), 0, 0, "n") == -1);
+	CHECK(uwsgi_cache_set2(uc, S("key"), S("local"), 0, UWSGI_CACHE_FLAG_UPDATE | UWSGI_CACHE_FLAG_LOCAL) == 0);
+	nothing_told();
+	CHECK(uwsgi_cache_set2(uc, S("key"), S("v"), 100, UWSGI_CACHE_FLAG_UPDATE) == 0);
+	told_set("key", "v", 1, (uint64_t) time(NULL) + 90);
+	/* A peer is told the result of arithmetic, not the operand. */
+	CHECK(uwsgi_cache_magic_set(S("n"), (char *) &five, 8, 0, inc, "n") == 0);
+	told_set("n", &five, 8, 0);
+	CHECK(uwsgi_cache_magic_set(S("n"), (char *) &five, 8, 0, inc, "n") == 0);
+	told_set("n", &ten, 8, 0);
+	CHECK(uwsgi_cache_magic_del(S("none"), "n") == -1);
+	nothing_told();
+	CHECK(uwsgi_cache_del2(uc, S("n"), 0, 0) == 0);
+	told_del("n");
+	/* Removed by number: the peer needs the key. */
+	CHECK(uwsgi_cache_del2(uc, NULL, 0, uwsgi_cache_exists2(uc, S("key")), 0) == 0);
+	told_del("key");
+	CHECK(uwsgi_cache_set2(uc, S("l"), S("v"), 0, UWSGI_CACHE_FLAG_LOCAL) == 0);
+	CHECK(uwsgi_cache_del2(uc, S("l"), 0, UWSGI_CACHE_FLAG_LOCAL) == 0);
+	nothing_told();
+	return 0;
+}
