@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Largest image that is sent, bytes: what a peer may ask for without asking anybody's leave has an end.
-pub const MAX_IMAGE: u64 = 4 << 30;
+pub const MAX_IMAGE: u64 = 16 << 30;
 /// How long one request may take to arrive and to be answered, beside a second for each megabyte of value.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of value asked for at a time, so that memory follows what arrives.
@@ -101,7 +101,8 @@ impl Sink for Bytes {
     }
 }
 
-fn read(cache: &Cache, key: &[u8], touch: Touch) -> Outcome<Option<(Vec<u8>, Meta)>> {
+/// The value of a key and what is known of it; counts as a read in the statistics.
+pub(super) fn read(cache: &Cache, key: &[u8], touch: Touch) -> Result<Option<(Vec<u8>, Meta)>, Error> {
     let mut value = Bytes(Vec::new());
     Ok(cache.engine.get(key, touch, &mut value)?.map(|meta| (value.0, meta)))
 }
