@@ -85,7 +85,11 @@ impl Server {
         let address: SocketAddr = server.tcp.parse().unwrap();
         eventually("the native server answers", || {
             let ended = server.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the native server ended with {ended:?}:\n{}", server.log());
+            assert!(
+                ended.is_none(),
+                "{ended:?}; are its plugins installed (`.ci/deps all`)?\n{}",
+                server.log()
+            );
             TcpStream::connect_timeout(&address, PATIENCE).is_ok()
                 && server.log().contains("spawned uWSGI worker")
         });

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     capi::{env, thread},
-    engine::{Engine, Mode, SetOptions},
+    engine::{Engine, Expires, Mode, SetOptions},
 };
 
 /// The longest that one server may take to send a cache, however steadily it sends.
@@ -106,7 +106,7 @@ struct Store<'a> {
 impl Store<'_> {
     fn put(&mut self, record: &Record) {
         let expires = super::absolute(record.expires);
-        if super::ends(expires, self.now).wrapping_sub(1) < self.now {
+        if matches!(expires, Expires::At(time) if time <= self.now) {
             return;
         }
         let options = SetOptions { mode: self.mode, expires, keep_ttl: false, ungettable: record.ungettable };
