@@ -54,6 +54,7 @@ fn a_native_server_behind_a_tcp_and_a_unix_socket() {
 
 #[test]
 fn a_ucache_server() {
+    let _first = c::own_first();
     c::create("name=box,items=100,blocksize=200000");
     let address = server::start();
     as_a_cache(|name| format!("{name}@{address}"));
