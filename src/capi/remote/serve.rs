@@ -108,7 +108,9 @@ pub(super) fn read(cache: &Cache, key: &[u8], touch: Touch) -> Result<Option<(Ve
 }
 
 fn find(name: &[u8]) -> Outcome<&'static Cache> {
-    Cache::by_name(name).ok_or_else(|| Fault::NoCache(String::from_utf8_lossy(name).into_owned()))
+    // A peer chooses the name: the log gets no more of it than a real one may have.
+    let shown = || String::from_utf8_lossy(&name[..name.len().min(255)]).into_owned();
+    Cache::by_name(name).ok_or_else(|| Fault::NoCache(shown()))
 }
 
 fn send(peer: &mut dyn Peer, parts: &[&[u8]]) -> Outcome {
