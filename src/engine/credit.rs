@@ -5,7 +5,11 @@
 //! computed, never stored, so a death loses nothing. Recovery of a shard counts `used` again.
 #![forbid(unsafe_code)]
 
-use super::{Engine, shard::ShardGuard};
+use super::{
+    Engine,
+    entry::{Header, LEASE},
+    shard::ShardGuard,
+};
 use crate::shm::{
     layout::{header, shard},
     sync::*,
@@ -27,6 +31,11 @@ impl Engine {
     #[inline]
     pub(super) fn blocks_for(&self, value_len: u64) -> u64 {
         self.config.blocks.map_or(0, |b| value_len.div_ceil(b.size))
+    }
+
+    /// Blocks that an entry holds: a placeholder none, so that its value needs no more than a value does.
+    pub(super) fn blocks_of(&self, h: &Header) -> u64 {
+        if h.flags & LEASE == 0 { self.blocks_for(h.value_len) } else { 0 }
     }
 
     fn credit(&self, shard_no: u64) -> &AtomicU64 {

@@ -148,10 +148,6 @@ impl Engine {
                 self.replace(guard, &place, &f, &new)?;
                 Ok(Attempt::Mine(number))
             }
-            // Nothing must be evicted or cleared for what can never fit.
-            None if self.config.blocks.is_some_and(|b| self.blocks_for(24) > b.count) => {
-                Err(Stop::Failed(Error::OutOfBlocks { need: self.blocks_for(24), limit: 0 }))
-            }
             None => {
                 self.insert(guard, &place, &new)?;
                 Ok(Attempt::Mine(number))

@@ -133,7 +133,7 @@ impl Engine {
 
     fn keep_item(&self, h: &Header, at: (u64, u64), pass: &mut Pass) {
         pass.used += 1;
-        pass.credit += self.blocks_for(h.value_len);
+        pass.credit += self.blocks_of(h);
         if h.expires != 0 {
             pass.earliest = pass.earliest.min(h.expires);
         }

@@ -252,13 +252,13 @@ impl Engine {
         new: &New<'_>,
         id: u32,
     ) -> Result<(), Stop> {
-        let blocks = self.blocks_for(new.value.len() as u64);
+        let header = self.header_for(place, new, id);
+        let blocks = self.blocks_of(&header);
         let vacancy = self.vacancy(place.head).ok_or(Short::Space(0))?;
         if !self.take_blocks(guard, blocks) {
             self.give_vacancy(guard, vacancy);
             return Err(Short::Blocks { need: blocks, held: 0 }.into());
         }
-        let header = self.header_for(place, new, id);
         let Ok(off) = span::alloc(&self.region, guard.no, guard.off, header.total(self.entry_head)) else {
             self.give_blocks(guard, blocks);
             self.give_vacancy(guard, vacancy);
@@ -306,13 +306,13 @@ impl Engine {
         f: &Found,
         new: &New<'_>,
     ) -> Result<(), Stop> {
-        let (old, now) = (self.blocks_for(f.header.value_len), self.blocks_for(new.value.len() as u64));
+        let header = self.header_for(place, new, f.header.id);
+        let (old, now) = (self.blocks_of(&f.header), self.blocks_of(&header));
         // As native's bitmap: more blocks than before must all be found beside the old ones.
         let extra = if now > old { now } else { 0 };
         if !self.take_blocks(guard, extra) {
             return Err(Short::Blocks { need: extra, held: old }.into());
         }
-        let header = self.header_for(place, new, f.header.id);
         let Ok(off) = span::alloc(&self.region, guard.no, guard.off, header.total(self.entry_head)) else {
             self.give_blocks(guard, extra);
             return Err(Short::Space(header.total(self.entry_head)).into());
@@ -331,7 +331,7 @@ impl Engine {
         guard.add_used(-1);
         self.unpublish(head, f.bucket, f.slot);
         span::free(&self.region, guard.no, guard.off, f.off);
-        self.give_blocks(guard, self.blocks_for(f.header.value_len));
+        self.give_blocks(guard, self.blocks_of(&f.header));
         self.free_id(f.header.id, guard.no);
     }
 

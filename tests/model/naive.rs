@@ -6,7 +6,7 @@ use ucache::engine::{Config, Eviction, Expires, Math, Mode};
 pub(crate) const FAR: u64 = 100_000;
 
 /// Bytes that a placeholder of a fill has as its value.
-const PLACEHOLDER: usize = 24;
+const PLACEHOLDER: usize = 0;
 
 /// What the engine should answer; errors by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
