@@ -17,6 +17,7 @@ use crate::{
         types::uwsgi_string_list,
     },
     engine::{Eviction, Expires, Touch},
+    os::clock::unix_secs,
 };
 
 /// What the UDP nodes of a cache are filed under.
@@ -61,7 +62,7 @@ pub(crate) fn setup_nodes(cache: &Cache) {
 
 /// Tells the nodes of a cache that `key` has a value, which ends as `expires` says.
 pub(crate) fn tell_set(cache: &Cache, key: &[u8], value: &[u8], expires: Expires) {
-    udp::send_set(handle(cache), key, value, super::ends(expires, super::now()));
+    udp::send_set(handle(cache), key, value, super::ends(expires, unix_secs()));
 }
 
 /// Tells the nodes of a cache what `key` has now: after a change that kept the expiry, which only the item knows.

@@ -27,6 +27,7 @@ use crate::{
     capi::{cache::Cache, types::*},
     engine::{Cursor, Meta, Sink, Touch},
     error::Error,
+    os::clock::unix_secs,
     shm::Source,
 };
 
@@ -187,7 +188,7 @@ fn image(name: &[u8], peer: &mut dyn Peer) -> Outcome {
 /// Calls `each` for every item that is stored and not expired, until it returns `false`.
 fn each_record(cache: &Cache, mut each: impl FnMut(Record) -> bool) -> Outcome {
     let mut cursor = Cursor::default();
-    let now = super::now();
+    let now = unix_secs();
     while let Some(item) = cache.engine.walk(&mut cursor) {
         // A copy is not a use, and an item that reads miss has no value to copy.
         let expired = item.expires != 0 && item.expires <= now;
