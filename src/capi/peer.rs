@@ -2,5 +2,5 @@
 
 pub(super) use super::remote::{
     client::{clear, del, exists, get, set},
-    live::{start, tell_clear, tell_del, tell_set},
+    live::{start, tell_clear, tell_del, tell_kept, tell_set},
 };

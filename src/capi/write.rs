@@ -107,7 +107,11 @@ impl Cache {
 
     fn tell_set(&self, key: &[u8], value: &[u8], options: &SetOptions, flags: u64) -> Result<(), Refused> {
         if self.tells(flags) {
-            peer::tell_set(self, key, value, options.expires);
+            if options.keep_ttl {
+                peer::tell_kept(self, key);
+            } else {
+                peer::tell_set(self, key, value, options.expires);
+            }
         }
         Ok(())
     }

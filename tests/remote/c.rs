@@ -3,7 +3,7 @@
 use std::{
     ffi::{CString, c_char, c_int, c_void},
     ptr,
-    sync::Once,
+    sync::{Mutex, MutexGuard, Once, PoisonError},
 };
 
 // The library itself: it has the functions below, which are found by name only.
@@ -50,6 +50,12 @@ pub(crate) fn create(definition: &str) -> Handle {
         make("name=first,items=1000,blocksize=200000");
     });
     make(definition)
+}
+
+/// The first cache is one for all tests of this process: who needs it as it left it keeps the others out.
+pub(crate) fn own_first() -> MutexGuard<'static, ()> {
+    static FIRST: Mutex<()> = Mutex::new(());
+    FIRST.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn make(definition: &str) -> Handle {

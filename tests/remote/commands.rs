@@ -8,12 +8,13 @@ use crate::{
     server::{self, ask},
 };
 
-fn array(items: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn array(items: &[&[u8]]) -> Vec<u8> {
     items.iter().flat_map(|i| [&u16::try_from(i.len()).unwrap().to_le_bytes()[..], i].concat()).collect()
 }
 
 #[test]
 fn the_commands_about_the_first_cache() {
+    let _first = c::own_first();
     c::create("name=unused,items=2");
     let at = server::start();
     let set = |key: &[u8], value: &[u8]| assert!(c::update(key, value, "first"));
@@ -56,6 +57,7 @@ fn the_commands_about_the_first_cache() {
 
 #[test]
 fn what_a_native_server_answers_is_answered_alike() {
+    let _first = c::own_first();
     let native = Server::start(&["name=first,items=100,blocksize=200000"], &[]);
     c::create("name=unused too,items=2");
     let at = server::start();
@@ -113,6 +115,7 @@ impl Peer for Script {
 /// Damaged requests of every kind: the server ends each, and stays a cache.
 #[test]
 fn fuzzed_requests_leave_the_server_whole() {
+    let _first = c::own_first();
     c::create("name=fuzzed,items=50,blocksize=1000");
     let mut seed = 7_u64;
     let mut random = move |n: u64| {

@@ -65,11 +65,16 @@ impl Server {
 
     /// As `start`, on a TCP address of the caller's choice.
     pub(crate) fn start_on(tcp: &str, definitions: &[&str], options: &[&str]) -> Self {
+        Self::start_with("cache", tcp, definitions, options)
+    }
+
+    /// A server with this plugin (a name, or the path of a file).
+    pub(crate) fn start_with(plugin: &str, tcp: &str, definitions: &[&str], options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (tcp, unix) = (tcp.to_owned(), dir.path().join("s").to_str().unwrap().to_owned());
         let mut command = uwsgi();
         // A master runs the UDP servers; without `--die-on-term` a stray TERM would reload it.
-        command.args(["--plugin", "cache", "--master", "--die-on-term"]);
+        command.args(["--plugin", plugin, "--master", "--die-on-term"]);
         command.args(["--socket", &tcp, "--socket", &unix]).args(options);
         for definition in definitions {
             command.args(["--cache2", definition]);
@@ -80,7 +85,11 @@ impl Server {
         let address: SocketAddr = server.tcp.parse().unwrap();
         eventually("the native server answers", || {
             let ended = server.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the native server ended with {ended:?}:\n{}", server.log());
+            assert!(
+                ended.is_none(),
+                "{ended:?}; are its plugins installed (`.ci/deps all`)?\n{}",
+                server.log()
+            );
             TcpStream::connect_timeout(&address, PATIENCE).is_ok()
                 && server.log().contains("spawned uWSGI worker")
         });

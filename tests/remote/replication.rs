@@ -29,6 +29,9 @@ fn changes_of_ucache_arrive_at_a_native_node() {
         assert!(c::inc(b"n", 5, "u1"));
         eventually("the result arrives, not the operand", || c::number(b"n", &there) == Some(sum));
     }
+    assert!(c::set(b"ttl", &1_i64.to_ne_bytes(), 1000, 0, "u1") && c::inc(b"ttl", 1, "u1"));
+    eventually("the sum arrives", || c::number(b"ttl", &there) == Some(2));
+    assert_eq!(c::get(b"ttl", &there), c::get(b"ttl", "u1"), "with the expiry that was kept");
     assert!(c::update(b"big", &[1; 65_535], "u1"));
     assert!(c::update(b"after", b"v", "u1"));
     eventually("what comes after arrives", || c::exists(b"after", &there));

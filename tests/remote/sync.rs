@@ -7,7 +7,7 @@ use crate::{
     server,
 };
 
-fn fill(cache: &str) {
+pub(crate) fn fill(cache: &str) {
     for i in 0..300_u32 {
         let value = vec![b'a' + u8::try_from(i % 26).unwrap(); usize::try_from(i).unwrap() * 3 + 1];
         let expires = if i % 3 == 0 { 5000 } else { 0 };
@@ -19,7 +19,7 @@ fn fill(cache: &str) {
     }
 }
 
-fn check(cache: &str) {
+pub(crate) fn check(cache: &str) {
     for i in 0..300_u32 {
         let (value, expires) =
             c::get(format!("key {i} \u{fc}").as_bytes(), cache).unwrap_or_else(|| panic!("{i}"));

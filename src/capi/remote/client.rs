@@ -21,6 +21,7 @@ use super::{
 use crate::{
     capi::{buffer::Buffer, env, types::*},
     engine::config::MAX_VALUE,
+    os::clock::unix_secs,
 };
 
 static FAULTS: Throttle = Throttle::new();
@@ -84,7 +85,7 @@ pub(crate) fn set(
     let has = |flag| set_flags & flag != 0;
     let command = if has(FLAG_UPDATE) { Command::Update } else { Command::Set };
     let mut request = Request::new(command, cache, key);
-    request.expires = if has(FLAG_ABSEXPIRE) { ttl_from(expires, super::now()) } else { expires };
+    request.expires = if has(FLAG_ABSEXPIRE) { ttl_from(expires, unix_secs()) } else { expires };
     if !has(FLAG_MATH) {
         request.flags = set_flags & (FLAG_UNGETTABLE | FLAG_FIXEXPIRE);
         request.size = value.len() as u64;

@@ -4,6 +4,7 @@ use std::{ffi::CStr, ptr};
 
 use super::{
     dump::Geometry,
+    serve,
     sync::{self, Job},
     udp,
 };
@@ -15,7 +16,8 @@ use crate::{
         thread,
         types::uwsgi_string_list,
     },
-    engine::{Eviction, Expires},
+    engine::{Eviction, Expires, Touch},
+    os::clock::unix_secs,
 };
 
 /// What the UDP nodes of a cache are filed under.
@@ -58,9 +60,17 @@ pub(crate) fn setup_nodes(cache: &Cache) {
     }
 }
 
-/// Tells the nodes of a cache that `key` has a value, which ends as `expires` says; after arithmetic, the result.
+/// Tells the nodes of a cache that `key` has a value, which ends as `expires` says.
 pub(crate) fn tell_set(cache: &Cache, key: &[u8], value: &[u8], expires: Expires) {
-    udp::send_set(handle(cache), key, value, super::ends(expires, super::now()));
+    udp::send_set(handle(cache), key, value, super::ends(expires, unix_secs()));
+}
+
+/// Tells the nodes of a cache what `key` has now: after a change that kept the expiry, which only the item knows.
+pub(crate) fn tell_kept(cache: &Cache, key: &[u8]) {
+    // An item that cannot be read any more has been changed again, and the nodes hear of that.
+    if let Ok(Some((value, meta))) = serve::read(cache, key, Touch::No) {
+        udp::send_set(handle(cache), key, &value, meta.expires);
+    }
 }
 
 /// Tells the nodes of a cache that `key` is gone.

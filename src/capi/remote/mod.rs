@@ -44,8 +44,3 @@ pub(crate) fn ends(expires: Expires, now: u64) -> u64 {
         Expires::At(time) => time.max(1),
     }
 }
-
-/// Now, Unix seconds.
-pub(crate) fn now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}

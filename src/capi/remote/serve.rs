@@ -27,11 +27,12 @@ use crate::{
     capi::{cache::Cache, types::*},
     engine::{Cursor, Meta, Sink, Touch},
     error::Error,
+    os::clock::unix_secs,
     shm::Source,
 };
 
 /// Largest image that is sent, bytes: what a peer may ask for without asking anybody's leave has an end.
-pub const MAX_IMAGE: u64 = 4 << 30;
+pub const MAX_IMAGE: u64 = 16 << 30;
 /// How long one request may take to arrive and to be answered, beside a second for each megabyte of value.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of value asked for at a time, so that memory follows what arrives.
@@ -101,13 +102,16 @@ impl Sink for Bytes {
     }
 }
 
-fn read(cache: &Cache, key: &[u8], touch: Touch) -> Outcome<Option<(Vec<u8>, Meta)>> {
+/// The value of a key and what is known of it; counts as a read in the statistics.
+pub(super) fn read(cache: &Cache, key: &[u8], touch: Touch) -> Result<Option<(Vec<u8>, Meta)>, Error> {
     let mut value = Bytes(Vec::new());
     Ok(cache.engine.get(key, touch, &mut value)?.map(|meta| (value.0, meta)))
 }
 
 fn find(name: &[u8]) -> Outcome<&'static Cache> {
-    Cache::by_name(name).ok_or_else(|| Fault::NoCache(String::from_utf8_lossy(name).into_owned()))
+    // A peer chooses the name: the log gets no more of it than a real one may have.
+    let shown = || String::from_utf8_lossy(&name[..name.len().min(255)]).into_owned();
+    Cache::by_name(name).ok_or_else(|| Fault::NoCache(shown()))
 }
 
 fn send(peer: &mut dyn Peer, parts: &[&[u8]]) -> Outcome {
@@ -184,7 +188,7 @@ fn image(name: &[u8], peer: &mut dyn Peer) -> Outcome {
 /// Calls `each` for every item that is stored and not expired, until it returns `false`.
 fn each_record(cache: &Cache, mut each: impl FnMut(Record) -> bool) -> Outcome {
     let mut cursor = Cursor::default();
-    let now = super::now();
+    let now = unix_secs();
     while let Some(item) = cache.engine.walk(&mut cursor) {
         // A copy is not a use, and an item that reads miss has no value to copy.
         let expired = item.expires != 0 && item.expires <= now;

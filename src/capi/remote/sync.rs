@@ -21,7 +21,8 @@ use super::{
 };
 use crate::{
     capi::{env, thread},
-    engine::{Engine, Mode, SetOptions},
+    engine::{Engine, Expires, Mode, SetOptions},
+    os::clock::unix_secs,
 };
 
 /// The longest that one server may take to send a cache, however steadily it sends.
@@ -83,7 +84,7 @@ fn label(job: &Job) -> String {
 fn round(job: &Job, mode: Mode) -> bool {
     job.servers.iter().any(|server| {
         let from = String::from_utf8_lossy(server);
-        let mut store = Store { engine: job.engine, mode, now: super::now(), stored: 0, refused: 0 };
+        let mut store = Store { engine: job.engine, mode, now: unix_secs(), stored: 0, refused: 0 };
         let result = fetch(job, server, &mut |record| store.put(&record));
         let Store { stored, refused, .. } = store;
         let line = match &result {
@@ -106,7 +107,7 @@ struct Store<'a> {
 impl Store<'_> {
     fn put(&mut self, record: &Record) {
         let expires = super::absolute(record.expires);
-        if super::ends(expires, self.now).wrapping_sub(1) < self.now {
+        if matches!(expires, Expires::At(time) if time <= self.now) {
             return;
         }
         let options = SetOptions { mode: self.mode, expires, keep_ttl: false, ungettable: record.ungettable };

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::capi::env;
+use crate::{capi::env, os::clock::unix_secs};
 
 const INTERVAL_SECS: u64 = 10;
 
@@ -21,7 +21,7 @@ impl Throttle {
 
     /// Logs the line unless one of its kind was logged shortly before.
     pub(crate) fn log(&self, line: impl FnOnce() -> String) {
-        if let Some(dropped) = self.pass(super::now()) {
+        if let Some(dropped) = self.pass(unix_secs()) {
             let more = if dropped == 0 { String::new() } else { format!(" ({dropped} more like this)") };
             env::get().log(&format!("{}{more}", line()));
         }
