@@ -38,7 +38,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 const STORMS: u32 = 5;
-const KILLS: u64 = 1500;
+const KILLS: u64 = 1000;
 
 /// Whether the storm goes on after `kills` kills and `elapsed`.
 fn goes_on(kills: u64, elapsed: Duration) -> bool {
@@ -68,16 +68,16 @@ fn storm(load: Load) {
     let (start, mut kills) = (Instant::now(), 0);
     while goes_on(kills, start.elapsed()) {
         std::thread::sleep(Duration::from_micros(rng.u64(0..1500)));
-        // Now and then several at once.
-        let victims = if rng.u8(0..10) == 0 { workers } else { 1 };
-        for _ in 0..victims {
-            let worker = rng.usize(0..workers);
+        // One, or several at once, so that a death also meets the repair of another.
+        let victims: Vec<usize> = (0..workers).filter(|_| rng.bool()).collect();
+        let dying: Vec<Child> = victims.iter().filter_map(|&worker| children[worker].take()).collect();
+        dying.iter().for_each(|child| child.signal(Signal::SIGKILL));
+        for (worker, child) in victims.into_iter().zip(dying) {
             kills += 1;
-            let victim = children[worker].take().expect("a worker");
-            assert!(victim.kill(), "a worker ended before it was killed");
+            assert!(child.kill(), "a worker ended before it was killed");
             children[worker] = Some(rig.start(worker, kills));
         }
-        if kills % 100 < 2 {
+        if rng.u8(0..64) == 0 {
             everybody_moves(&rig, kills);
             rig.assert_clean();
         }
