@@ -12,14 +12,9 @@ mod engine_step;
 #[path = "support/engine_value.rs"]
 mod engine_value;
 
-use std::{
-    fs,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use engine_proc::say;
+use engine_proc::{alone, say};
 use engine_step::Stepped;
 use ucache::engine::{
     Blocks, Config, Cursor, Engine, Eviction, Expires, Math, Mode, SetOptions, Store, Touch,
@@ -32,11 +27,6 @@ const ADD: SetOptions = SetOptions { mode: Mode::Add, ..UPDATE };
 /// Items beside the one that the operation is about, and the capacity.
 const OTHERS: u32 = 8;
 const CAPACITY: u64 = 10;
-
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn other(n: u32) -> (Vec<u8>, Vec<u8>) {
     let byte = u8::try_from(n).expect("few");

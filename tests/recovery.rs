@@ -17,11 +17,11 @@ mod engine_worker;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::SeqCst},
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
-use engine_proc::{Child, HANG, Scratch, say, wait_for};
+use engine_proc::{Child, HANG, Scratch, alone, say, wait_for};
 use engine_rig::{Load, Rig, Tally, UPDATE};
 use engine_value::{Bytes, Hook};
 use fastrand::Rng;
@@ -30,12 +30,6 @@ use ucache::{
     Error,
     engine::{Blocks, Config, Engine, Eviction, Expires, Fill, Math, Store, Stored, Touch},
 };
-
-/// One test at a time: the storms need the cores.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 const STORMS: u32 = 5;
 const KILLS: u64 = 1000;
