@@ -5,8 +5,8 @@ use super::{Config, Eviction, entry};
 use crate::{
     error::{Error, Result},
     shm::{
+        block,
         layout::{Geometry, Layout, SPAN},
-        span,
     },
 };
 
@@ -52,7 +52,7 @@ fn shards(capacity: u64) -> u64 {
 fn spans(c: &Config, shards: u64) -> u64 {
     let head = entry::header_len(c.store.is_some());
     let items =
-        |value: u64| u128::from(c.capacity) * u128::from(span::rounded(entry::size(head, c.max_key, value)));
+        |value: u64| u128::from(c.capacity) * u128::from(block::rounded(entry::size(head, c.max_key, value)));
     let bytes = match c.blocks {
         // All blocks as values, each with a key, rounded up: a value of a block or less at worst doubles.
         Some(b) => u128::from(b.size) * u128::from(b.count) * 2 + items(0) + u128::from(SPAN) * 2,
@@ -61,7 +61,7 @@ fn spans(c: &Config, shards: u64) -> u64 {
     let large = entry::size(head, c.max_key, c.max_value) > 32 << 10;
     let ample = if large { bytes + bytes / 2 } else { bytes + bytes / 8 };
     // A partly used span for each class of each shard, unless the whole cache is smaller than that.
-    let slack = u128::from(shards * span::CLASSES * SPAN).min(ample + u128::from(64 * SPAN));
+    let slack = u128::from(shards * block::CLASSES * SPAN).min(ample + u128::from(64 * SPAN));
     let total = (ample + slack).min(u128::from(MAX_RESERVE)) as u64;
     total.div_ceil(SPAN).max(4)
 }

@@ -3,6 +3,7 @@
 
 pub mod config;
 mod credit;
+mod disk;
 mod entry;
 mod exclusive;
 mod geometry;

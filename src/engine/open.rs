@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Blocks, Config, Engine, Eviction, Store, entry, geometry, hash::Secret};
+use super::{
+    Config, Engine, Eviction,
+    disk::{Disk, INIT, MAGIC, READY, VERSION},
+    entry, geometry,
+    hash::Secret,
+};
 use crate::{
     error::{Error, Result},
     os::{
@@ -21,15 +26,11 @@ use crate::{
     },
     shm::{
         Region,
-        layout::{Geometry, Layout, SPAN, header, shard},
+        layout::{Layout, SPAN, header, shard},
         sync::*,
     },
 };
 
-/// "ucache" and a byte that tells the byte order.
-const MAGIC: u64 = 0x0165_6863_6163_7575;
-const VERSION: u64 = 1;
-const READY: u64 = 2;
 /// Spans that a new store has on disk.
 const FIRST_SPANS: u64 = 16;
 /// How long an opener waits for another one.
@@ -121,24 +122,10 @@ impl Engine {
 
     /// With the opening lock held, and the users' lock exclusive (`alone`) or shared.
     fn open_locked(path: &Path, file: StoreFile, config: Option<&Config>, alone: bool) -> Result<Self> {
-        let mut page = vec![0u8; 4096];
-        let len = file.len()?;
-        let got = file.read_start(&mut page)?;
-        let word = |at: u64| {
-            let at = at as usize;
-            page.get(at..at + 8).and_then(<[u8]>::first_chunk).map_or(0, |b| u64::from_ne_bytes(*b))
-        };
-        let unfinished = alone && word(header::MAGIC) == MAGIC && word(header::STATE) != READY;
+        let disk = Disk::read(path, &file)?;
         let engine = match config {
-            Some(c) if alone && (len == 0 || unfinished) => Self::new_store(file, c)?,
-            _ => {
-                if len == 0 || unfinished {
-                    return Err(file::refused(path, "was never finished by who made it"));
-                }
-                let on_disk =
-                    Disk { path, len: if got < page.len() { 0 } else { len }, word: &word, page: &page };
-                Self::existing(on_disk, file, config, alone)?
-            }
+            Some(c) if alone && disk.is_unfinished() => Self::new_store(file, c)?,
+            _ => Self::existing(&disk, file, config, alone)?,
         };
         if let (true, Some(file)) = (alone, engine.region.file()) {
             file.lock(USERS, Lock::Shared, false)?;
@@ -149,7 +136,9 @@ impl Engine {
     fn new_store(file: StoreFile, config: &Config) -> Result<Self> {
         let layout = geometry::layout(config, u64::MAX)?;
         let committed = (layout.data + FIRST_SPANS * SPAN).min(layout.end);
+        // A death from here on leaves a file that says it is unfinished.
         file.truncate(0)?;
+        file.write_start(&[MAGIC, VERSION, 0, INIT].map(u64::to_ne_bytes).concat())?;
         file.grow(0, committed)?;
         let may_punch = !file.on_tmpfs();
         let map = Mapping::file(&file, layout.end as usize)?;
@@ -161,10 +150,10 @@ impl Engine {
     }
 
     /// Opens what somebody made before.
-    fn existing(disk: Disk<'_>, file: StoreFile, config: Option<&Config>, alone: bool) -> Result<Self> {
+    fn existing(disk: &Disk<'_>, file: StoreFile, config: Option<&Config>, alone: bool) -> Result<Self> {
         let geo = disk.check(config)?;
         let layout = Layout::new(geo).ok_or_else(|| disk.refuse("its geometry overflows"))?;
-        let committed = (disk.word)(header::COMMITTED);
+        let committed = disk.word(header::COMMITTED);
         if committed < layout.data || committed > layout.end || disk.len < committed {
             return Err(disk.refuse(&format!("is cut off: {} bytes of {committed}", disk.len)));
         }
@@ -342,105 +331,4 @@ impl Drop for Engine {
 
 fn read_secret(r: &Region) -> [u64; 4] {
     [0, 1, 2, 3].map(|i| r.word(header::SECRET + i * 8).load(Relaxed))
-}
-
-/// The first page of an existing store, read before anything is mapped.
-struct Disk<'a> {
-    path: &'a Path,
-    len: u64,
-    word: &'a dyn Fn(u64) -> u64,
-    page: &'a [u8],
-}
-
-impl Disk<'_> {
-    fn refuse(&self, reason: &str) -> Error {
-        file::refused(self.path, reason)
-    }
-
-    /// Its geometry, if this build can read it and it is what `config` asks for.
-    fn check(&self, config: Option<&Config>) -> Result<Geometry> {
-        let w = self.word;
-        if w(header::MAGIC).swap_bytes() == MAGIC {
-            return Err(self.refuse("was made on a machine of the other byte order"));
-        }
-        if w(header::MAGIC) != MAGIC {
-            return Err(self.refuse("is not a ucache store"));
-        }
-        if w(header::VERSION) != VERSION {
-            return Err(
-                self.refuse(&format!("has format {}, this build reads {VERSION}", w(header::VERSION)))
-            );
-        }
-        let abi = Layout::abi(MUTEX_SIZE);
-        if w(header::ABI) != abi {
-            return Err(
-                self.refuse(&format!("has layout {:016x}, this build has {abi:016x}", w(header::ABI)))
-            );
-        }
-        if w(header::STATE) != READY {
-            return Err(self.refuse("was never finished by who made it"));
-        }
-        let geo = Geometry {
-            capacity: w(header::CAPACITY),
-            shards: w(header::SHARDS),
-            heads: w(header::HEADS),
-            overflow: w(header::OVERFLOW),
-            spans: w(header::SPANS),
-            stamps: w(header::FLAGS) & 1 != 0,
-            checksums: w(header::FLAGS) & 2 != 0,
-        };
-        let sane = geo.shards.is_power_of_two()
-            && geo.shards <= 4096
-            && geo.heads >= geo.shards
-            && geo.heads.is_multiple_of(geo.shards)
-            && geo.heads < 1 << 28
-            && geo.overflow >= 1
-            && geo.overflow.saturating_mul(geo.shards) < 1 << 28
-            && (1..=super::config::MAX_ITEMS).contains(&geo.capacity)
-            && (1..1 << 30).contains(&geo.spans)
-            && geo.checksums;
-        if !sane {
-            return Err(self.refuse("has a damaged header"));
-        }
-        if let Some(c) = config {
-            if c.capacity != geo.capacity {
-                let (made, asked) = (geo.capacity, c.capacity);
-                return Err(self.refuse(&format!(
-                    "was made for {made} items, {asked} are asked for (store_delete=1 starts fresh)"
-                )));
-            }
-            let lru = c.eviction == Eviction::Lru;
-            if lru != geo.stamps {
-                let (made, asked) = (geo.stamps, lru);
-                return Err(self.refuse(&format!(
-                    "was made with lru={made}, lru={asked} is asked for (store_delete=1 starts fresh)"
-                )));
-            }
-        }
-        Ok(geo)
-    }
-
-    /// The limits it was made with.
-    fn limits(&self) -> Config {
-        let w = self.word;
-        let name = usize::try_from(w(header::NAME_LEN)).unwrap_or(0).min(255);
-        let start = header::NAME as usize;
-        let habits = w(header::HABITS);
-        Config {
-            name: String::from_utf8_lossy(&self.page[start..start + name]).into_owned(),
-            capacity: w(header::CAPACITY),
-            max_key: w(header::MAX_KEY),
-            max_value: w(header::MAX_VALUE),
-            blocks: (w(header::BLOCK_SIZE) != 0)
-                .then(|| Blocks { size: w(header::BLOCK_SIZE), count: w(header::BLOCK_COUNT) }),
-            eviction: if habits & 1 != 0 { Eviction::Lru } else { Eviction::None },
-            sweep_on_full: u32::try_from(w(header::SWEEP_ON_FULL)).unwrap_or(u32::MAX),
-            clear_on_full: habits & 2 != 0,
-            no_expire: habits & 4 != 0,
-            math_initial: w(header::MATH_INITIAL).cast_signed(),
-            last_modified: habits & 8 != 0,
-            lock_timeout: Duration::from_nanos(w(header::LOCK_TIMEOUT)),
-            store: Some(Store { path: self.path.to_owned(), delete_unusable: false }),
-        }
-    }
 }

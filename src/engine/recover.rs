@@ -9,9 +9,9 @@ use super::{
     stats::Counter,
 };
 use crate::shm::{
+    block,
     layout::{SLOTS, shard},
     marks::{Bits, Marks},
-    span,
     sync::*,
 };
 
@@ -50,7 +50,7 @@ impl Engine {
                 self.recover_chain(guard, head, &mut pass);
             }
             self.recover_overflow(guard, &pass.overflow);
-            span::rebuild(&self.region, guard.no, guard.off, Some(&pass.blocks));
+            block::rebuild(&self.region, guard.no, guard.off, Some(&pass.blocks));
             self.count(Counter::DroppedCorrupt, pass.dropped);
             self.recount(guard, pass.used, pass.earliest, pass.credit);
         } else {
@@ -86,7 +86,7 @@ impl Engine {
         }
         guard.word(shard::OVERFLOW_FREE).store(0, Relaxed);
         guard.word(shard::OVERFLOW_BUMP).store(0, Relaxed);
-        span::rebuild(&self.region, guard.no, guard.off, None);
+        block::rebuild(&self.region, guard.no, guard.off, None);
         self.count(Counter::DroppedCorrupt, dropped);
         self.recount(guard, 0, u64::MAX, 0);
     }
@@ -154,7 +154,7 @@ impl Engine {
         pass: &mut Pass,
     ) -> Option<Header> {
         let off = entry::slot_off(word);
-        let block = span::locate(&self.region, guard.no, off)?;
+        let block = block::locate(&self.region, guard.no, off)?;
         let h = self.header_at(off)?;
         if h.key_len == 0 || h.value_len == 0 || h.total(self.entry_head) > block.len {
             return None;

@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Result},
     os::clock,
     shm::{
+        block,
         layout::{BUCKET, SLOTS, SPAN, header, shard},
         span,
         sync::*,
@@ -292,7 +293,7 @@ impl Engine {
     fn release_idle(&self) -> Result<()> {
         for no in 0..self.geo.shards {
             let guard = self.lock(no)?;
-            span::release_idle(&self.region, guard.off);
+            block::release_idle(&self.region, guard.off);
         }
         Ok(())
     }

@@ -12,8 +12,8 @@ use crate::{
     error::Result,
     os::clock,
     shm::{
+        block,
         layout::{header, shard},
-        span,
         sync::*,
     },
 };
@@ -50,7 +50,7 @@ impl Engine {
             if self.is_due(no, now) {
                 expired += self.reap(&guard, self.clear_gen(), now);
             }
-            span::release_idle(&self.region, guard.off);
+            block::release_idle(&self.region, guard.off);
         }
         self.trim();
         Ok(expired)

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     os::clock,
-    shm::{layout::header, span, sync::*},
+    shm::{block, layout::header, sync::*},
 };
 
 /// A key and where it belongs.
@@ -259,7 +259,7 @@ impl Engine {
             self.give_vacancy(guard, vacancy);
             return Err(Short::Blocks { need: blocks, held: 0 }.into());
         }
-        let Ok(off) = span::alloc(&self.region, guard.no, guard.off, header.total(self.entry_head)) else {
+        let Ok(off) = block::alloc(&self.region, guard.no, guard.off, header.total(self.entry_head)) else {
             self.give_blocks(guard, blocks);
             self.give_vacancy(guard, vacancy);
             return Err(Short::Space(header.total(self.entry_head)).into());
@@ -313,7 +313,7 @@ impl Engine {
         if !self.take_blocks(guard, extra) {
             return Err(Short::Blocks { need: extra, held: old }.into());
         }
-        let Ok(off) = span::alloc(&self.region, guard.no, guard.off, header.total(self.entry_head)) else {
+        let Ok(off) = block::alloc(&self.region, guard.no, guard.off, header.total(self.entry_head)) else {
             self.give_blocks(guard, extra);
             return Err(Short::Space(header.total(self.entry_head)).into());
         };
@@ -321,7 +321,7 @@ impl Engine {
         guard.note_expiry(new.expires);
         self.slot(f.bucket, f.slot).store(entry::slot(place.tag, off), Release);
         self.bump(place.head);
-        span::free(&self.region, guard.no, guard.off, f.off);
+        block::free(&self.region, guard.no, guard.off, f.off);
         self.give_blocks(guard, old + extra - now);
         Ok(())
     }
@@ -330,7 +330,7 @@ impl Engine {
     pub(super) fn remove(&self, guard: &ShardGuard<'_>, head: u64, f: &Found) {
         guard.add_used(-1);
         self.unpublish(head, f.bucket, f.slot);
-        span::free(&self.region, guard.no, guard.off, f.off);
+        block::free(&self.region, guard.no, guard.off, f.off);
         self.give_blocks(guard, self.blocks_of(&f.header));
         self.free_id(f.header.id, guard.no);
     }

@@ -105,6 +105,12 @@ impl StoreFile {
         Ok(done)
     }
 
+    /// Writes at the start.
+    pub(crate) fn write_start(&self, bytes: &[u8]) -> Result<()> {
+        use std::os::unix::fs::FileExt;
+        self.file()?.write_all_at(bytes, 0).map_err(|source| Error::Os { call: "pwrite", source })
+    }
+
     /// Allocates `[from, to)` on disk, or leaves the file as it was.
     pub(crate) fn grow(&self, from: u64, to: u64) -> Result<()> {
         if !self.is_same() {

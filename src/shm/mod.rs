@@ -1,5 +1,6 @@
 //! The region: the only raw memory of the crate. Other layers see offsets, atomics and copies, never pointers.
 
+pub(crate) mod block;
 mod copy;
 pub(crate) mod layout;
 pub(crate) mod marks;

@@ -1,0 +1,315 @@
+//! Blocks: pieces of spans in size classes, and large blocks of whole spans.
+//!
+//! ```text
+//! word 1 of a span   used 16 | free list 16 | bump 16 | listed 16         (of SMALL spans, under the shard's lock)
+//! word 2             previous 32 | next 32: the shard's list of spans of the class with free blocks, numbers + 1
+//! ```
+//! A free block has 0 in its first word (a reader with an old slot finds no key there) and the next free block's
+//! number + 1 in its second. Lists are only a cache of the entries that the index reaches: recovery rebuilds them.
+#![forbid(unsafe_code)]
+
+use super::{
+    layout::{SPAN, shard},
+    marks::Marks,
+    region::{Region, sync::*},
+    span::{self, BODY, DIRTY, HEAD, LARGE, SMALL, class, frontier, meta, owner, run, start, state},
+};
+
+/// Size classes; [`class_size`] gives their blocks' bytes.
+pub(crate) const CLASSES: u64 = 99;
+/// Most bytes of a block that shares its span with others.
+const MAX_SMALL: u64 = 32 << 10;
+/// Most blocks of a span.
+pub(super) const MAX_BLOCKS: u64 = SPAN / 32;
+
+/// The class for `bytes`, `1..=`[`MAX_SMALL`].
+#[inline]
+fn class_of(bytes: u64) -> u64 {
+    if bytes <= 512 {
+        return bytes.div_ceil(8).max(4) - 4;
+    }
+    if bytes <= 8192 {
+        let doubling = u64::from((bytes - 1).ilog2()) - 9;
+        return 61 + doubling * 8 + (bytes - (512 << doubling)).div_ceil(64 << doubling) - 1;
+    }
+    // So many blocks fill a span: 7, 6, 5, 4, 3, 2.
+    let fit = (SPAN / bytes).min(7);
+    93 + 7 - if SPAN / fit / 8 * 8 < bytes { fit - 1 } else { fit }
+}
+
+/// Bytes of a block of `class`: multiples of 8 that waste little of a span.
+#[inline]
+pub(crate) fn class_size(class: u64) -> u64 {
+    match class {
+        0..=60 => 32 + class * 8,
+        61..=92 => {
+            let (doubling, step) = ((class - 61) / 8, (class - 61) % 8 + 1);
+            (512 << doubling) + step * (64 << doubling)
+        }
+        _ => SPAN / (7 - (class - 93).min(5)) / 8 * 8,
+    }
+}
+
+/// Bytes that a block for `bytes` takes of the region.
+pub(crate) fn rounded(bytes: u64) -> u64 {
+    if bytes <= MAX_SMALL { class_size(class_of(bytes)) } else { bytes.next_multiple_of(SPAN) }
+}
+
+/// No block could be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoRoom;
+
+/// A block found from its offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// Span number.
+    pub(crate) span: u64,
+    /// Block number in the span; 0 for a large block.
+    pub(crate) index: u64,
+    /// Bytes.
+    pub(crate) len: u64,
+}
+
+/// A block of at least `bytes`, for the shard whose lock the caller holds.
+#[inline]
+pub(crate) fn alloc(r: &Region, shard_no: u64, shard_off: u64, bytes: u64) -> Result<u64, NoRoom> {
+    if bytes > MAX_SMALL {
+        let n = bytes.div_ceil(SPAN);
+        let at = span::claim(r, n, shard_no, LARGE).ok_or(NoRoom)?;
+        return Ok(start(r, at));
+    }
+    let class = class_of(bytes);
+    let first = r.half(shard_off + shard::CLASSES + class * 4);
+    if first.load(Relaxed) == 0 {
+        let span = span::claim(r, 1, shard_no, class).ok_or(NoRoom)?;
+        meta(r, span, 1).store(0, Relaxed);
+        list(r, shard_off, span, class);
+    }
+    let span = u64::from(first.load(Relaxed)) - 1;
+    Ok(take(r, shard_off, span, class))
+}
+
+/// Takes a block of a listed span.
+fn take(r: &Region, shard_off: u64, span: u64, class: u64) -> u64 {
+    let size = class_size(class);
+    let m = meta(r, span, 1);
+    let mut w = Small::unpack(m.load(Relaxed));
+    let index = if w.free != 0 {
+        let index = w.free - 1;
+        w.free = r.word(start(r, span) + index * size + 8).load(Relaxed) & 0xFFFF;
+        index
+    } else {
+        w.bump += 1;
+        w.bump - 1
+    };
+    w.used += 1;
+    m.store(w.pack(), Relaxed);
+    if w.free == 0 && w.bump == SPAN / size {
+        unlist(r, shard_off, span, class);
+    }
+    start(r, span) + index * size
+}
+
+/// Frees a block of the shard whose lock the caller holds, after it became unreachable. Its first word becomes 0.
+pub(crate) fn free(r: &Region, shard_no: u64, shard_off: u64, off: u64) {
+    let Some(b) = locate(r, shard_no, off) else { return };
+    r.word(off).store(0, Relaxed);
+    let word = meta(r, b.span, 0).load(Relaxed);
+    if state(word) == HEAD {
+        span::free_run(r, shard_no, b.span, run(word));
+        return;
+    }
+    let class = class(word);
+    let m = meta(r, b.span, 1);
+    let mut w = Small::unpack(m.load(Relaxed));
+    r.word(off + 8).store(w.free, Relaxed);
+    w.free = b.index + 1;
+    w.used = w.used.saturating_sub(1);
+    m.store(w.pack(), Relaxed);
+    if !w.listed {
+        list(r, shard_off, b.span, class);
+    } else if w.used == 0 && (links(r, b.span) != (0, 0)) {
+        release_small(r, shard_off, b.span, class);
+    }
+}
+
+/// Gives back the spans of a shard that have no block in use (one a class is kept for the next store).
+pub(crate) fn release_idle(r: &Region, shard_off: u64) {
+    for class in 0..CLASSES {
+        let first = r.half(shard_off + shard::CLASSES + class * 4).load(Relaxed);
+        if first != 0 && Small::unpack(meta(r, u64::from(first) - 1, 1).load(Relaxed)).used == 0 {
+            release_small(r, shard_off, u64::from(first) - 1, class);
+        }
+    }
+}
+
+fn release_small(r: &Region, shard_off: u64, span: u64, class: u64) {
+    unlist(r, shard_off, span, class);
+    meta(r, span, 0).store(DIRTY, Release);
+    span::dirty_plus(r, 1);
+}
+
+/// The block that starts at `off`, if a span of `shard_no` has one there. Sizes come from the span, never from the entry.
+#[inline]
+pub(crate) fn locate(r: &Region, shard_no: u64, off: u64) -> Option<Block> {
+    let l = r.layout();
+    let rel = off.checked_sub(l.data)?;
+    let span = rel / SPAN;
+    if span >= l.geo.spans {
+        return None;
+    }
+    let word = meta(r, span, 0).load(Acquire);
+    if owner(word) != shard_no {
+        return None;
+    }
+    match state(word) {
+        SMALL if class(word) < CLASSES => {
+            let size = class_size(class(word));
+            // Half-width division is twice as fast.
+            let index = u64::from((rel % SPAN) as u32 / size as u32);
+            (rel % SPAN == index * size && index < SPAN / size).then_some(Block { span, index, len: size })
+        }
+        HEAD if rel.is_multiple_of(SPAN) && span + run(word) <= l.geo.spans => {
+            Some(Block { span, index: 0, len: run(word) * SPAN })
+        }
+        _ => None,
+    }
+}
+
+/// Rebuilds a shard's lists from the marks of the blocks that its index reaches; `None` = it reaches none.
+pub(crate) fn rebuild(r: &Region, shard_no: u64, shard_off: u64, marks: Option<&Marks>) {
+    let marked = |span, index| marks.is_some_and(|m| m.get(span, index));
+    for class in 0..CLASSES {
+        r.half(shard_off + shard::CLASSES + class * 4).store(0, Relaxed);
+    }
+    for span in 0..frontier(r) {
+        let word = meta(r, span, 0).load(Acquire);
+        if owner(word) != shard_no {
+            continue;
+        }
+        match state(word) {
+            SMALL if class(word) < CLASSES => rebuild_small(r, shard_off, span, class(word), &marked),
+            SMALL => meta(r, span, 0).store(DIRTY, Release),
+            HEAD if !marked(span, 0) => span::free_run(r, shard_no, span, run(word)),
+            BODY => {
+                let head = run(word);
+                let good = head < span && marked(head, 0) && {
+                    let h = meta(r, head, 0).load(Acquire);
+                    state(h) == HEAD && owner(h) == shard_no && span < head + run(h)
+                };
+                if !good {
+                    meta(r, span, 0).store(DIRTY, Release);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn rebuild_small(r: &Region, shard_off: u64, span: u64, class: u64, marked: &impl Fn(u64, u64) -> bool) {
+    let size = class_size(class);
+    let cap = SPAN / size;
+    let bump = (0..cap).rev().find(|&i| marked(span, i)).map_or(0, |last| last + 1);
+    if bump == 0 {
+        meta(r, span, 0).store(DIRTY, Release);
+        span::dirty_plus(r, 1);
+        return;
+    }
+    let mut w = Small { used: 0, free: 0, bump, listed: false };
+    for i in 0..bump {
+        if marked(span, i) {
+            w.used += 1;
+        } else {
+            let at = start(r, span) + i * size;
+            r.word(at).store(0, Relaxed);
+            r.word(at + 8).store(w.free, Relaxed);
+            w.free = i + 1;
+        }
+    }
+    meta(r, span, 1).store(w.pack(), Relaxed);
+    if w.free != 0 || bump < cap {
+        list(r, shard_off, span, class);
+    }
+}
+
+/// Word 1 of a span of small blocks.
+#[derive(Clone, Copy, Debug)]
+struct Small {
+    used: u64,
+    free: u64,
+    bump: u64,
+    listed: bool,
+}
+
+impl Small {
+    fn unpack(w: u64) -> Self {
+        Self { used: w & 0xFFFF, free: w >> 16 & 0xFFFF, bump: w >> 32 & 0xFFFF, listed: w >> 48 != 0 }
+    }
+
+    fn pack(self) -> u64 {
+        self.used | self.free << 16 | self.bump << 32 | u64::from(self.listed) << 48
+    }
+}
+
+/// Previous and next of a listed span, numbers + 1.
+fn links(r: &Region, span: u64) -> (u64, u64) {
+    let w = meta(r, span, 2).load(Relaxed);
+    (w & 0xFFFF_FFFF, w >> 32)
+}
+
+fn set_links(r: &Region, span: u64, prev: u64, next: u64) {
+    meta(r, span, 2).store(prev | next << 32, Relaxed);
+}
+
+fn set_listed(r: &Region, span: u64, listed: bool) {
+    let m = meta(r, span, 1);
+    m.store(Small { listed, ..Small::unpack(m.load(Relaxed)) }.pack(), Relaxed);
+}
+
+/// Puts a span at the front of its class's list.
+fn list(r: &Region, shard_off: u64, span: u64, class: u64) {
+    let first = r.half(shard_off + shard::CLASSES + class * 4);
+    let next = u64::from(first.load(Relaxed));
+    set_links(r, span, 0, next);
+    if next != 0 {
+        let (_, after) = links(r, next - 1);
+        set_links(r, next - 1, span + 1, after);
+    }
+    set_listed(r, span, true);
+    first.store((span + 1) as u32, Relaxed);
+}
+
+fn unlist(r: &Region, shard_off: u64, span: u64, class: u64) {
+    let (prev, next) = links(r, span);
+    if prev == 0 {
+        r.half(shard_off + shard::CLASSES + class * 4).store(next as u32, Relaxed);
+    } else {
+        let (before, _) = links(r, prev - 1);
+        set_links(r, prev - 1, before, next);
+    }
+    if next != 0 {
+        let (_, after) = links(r, next - 1);
+        set_links(r, next - 1, prev, after);
+    }
+    set_listed(r, span, false);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_fits_its_class_and_wastes_little() {
+        for bytes in 1..=MAX_SMALL {
+            let c = class_of(bytes);
+            assert!(c < CLASSES, "{bytes}");
+            let size = class_size(c);
+            assert!(size >= bytes, "{bytes} in class {c} of {size}");
+            assert!(size.is_multiple_of(8) && SPAN / size <= MAX_BLOCKS, "{bytes}");
+            if bytes > 32 {
+                assert!(c == 0 || class_size(c - 1) < bytes, "{bytes} would fit class {}", c - 1);
+            }
+            assert_eq!(class_of(size), c, "{bytes}");
+        }
+    }
+}
