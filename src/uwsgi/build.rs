@@ -34,6 +34,7 @@ pub(crate) fn generate() -> Result<(), String> {
     let path = out.join("uwsgi.h");
     fs::write(&path, &header).map_err(|e| format!("{}: {e}", path.display()))?;
     let mut bindings = bindings(&path, &cflags)?;
+    shim(&out, &cflags)?;
     // The bytes are looked for by name in the finished library, hence the prefix.
     let digest = layout::digest(&header, &cflags);
     let _ = write!(
@@ -80,12 +81,31 @@ fn ask(binary: &Path, option: &str) -> Result<String, String> {
     ))
 }
 
+/// Compiles the C side of the layout check with the flags that the host was compiled with.
+fn shim(out: &Path, cflags: &str) -> Result<(), String> {
+    println!("cargo::rerun-if-changed=src/uwsgi/shim.c");
+    let mut build = cc::Build::new();
+    build.file("src/uwsgi/shim.c").include(out).warnings(false).cargo_warnings(false);
+    for word in layout::defines(cflags).into_iter().chain(includes(cflags)) {
+        build.flag(word);
+    }
+    build.try_compile("ucache_shim").map_err(|e| format!("src/uwsgi/shim.c: {e}\n{HEADERS}"))
+}
+
+/// What the host's own header includes.
+fn includes(cflags: &str) -> impl Iterator<Item = &str> {
+    cflags.split_whitespace().filter(|word| word.starts_with("-I/"))
+}
+
+const HEADERS: &str = "the header of uWSGI did not compile: it includes the headers of what uWSGI was built with \
+                       (Debian, Ubuntu: apt-get install uwsgi-dev libclang-dev; another build: the -dev packages of \
+                       its PCRE, OpenSSL, libcap, ...)";
+
 fn bindings(header: &Path, cflags: &str) -> Result<String, String> {
-    let include = |word: &&str| word.starts_with("-I/");
     let mut builder = bindgen::Builder::default()
         .header(header.to_string_lossy())
         .clang_args(layout::defines(cflags))
-        .clang_args(cflags.split_whitespace().filter(include))
+        .clang_args(includes(cflags))
         .derive_debug(false)
         .layout_tests(true)
         .generate_comments(false)
@@ -95,15 +115,8 @@ fn bindings(header: &Path, cflags: &str) -> Result<String, String> {
     for name in TYPES {
         builder = builder.allowlist_type(name);
     }
-    let failed = |why: String| {
-        format!(
-            "{why}\nthe header of uWSGI did not compile: it includes the headers of what uWSGI was built with \
-             (Debian, Ubuntu: apt-get install uwsgi-dev libclang-dev; another build: the -dev packages of its \
-             PCRE, OpenSSL, libcap, ...)"
-        )
-    };
     // bindgen panics when libclang itself is missing.
     let generated = std::panic::catch_unwind(AssertUnwindSafe(|| builder.generate()))
         .map_err(|_| "libclang is missing (Debian, Ubuntu: apt-get install libclang-dev)".to_owned())?;
-    generated.map(|b| b.to_string()).map_err(|e| failed(e.to_string()))
+    generated.map(|b| b.to_string()).map_err(|e| format!("{e}\n{HEADERS}"))
 }

@@ -131,6 +131,11 @@ impl Host {
                  {size} bytes instead of {expected}: this uWSGI reports other flags than it was built with"
             ));
         }
+        if !raw::compilers_agree() {
+            return Err("the C compiler and bindgen lay the structs of uwsgi.h out differently: rebuild with the libclang \
+                        and the C compiler of the same machine"
+                .to_owned());
+        }
         Ok(())
     }
 

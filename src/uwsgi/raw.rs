@@ -22,3 +22,36 @@ include!(concat!(env!("OUT_DIR"), "/uwsgi.rs"));
 const _: () = assert!(size_of::<uwsgi_cache>() == 352);
 const _: () = assert!(size_of::<uwsgi_cache_item>() == 88);
 const _: () = assert!(size_of::<uwsgi_lock_item>() == 40);
+
+/// The same by the C compiler (shim.c) and by bindgen: a difference would mean that one of them packs otherwise.
+pub(crate) fn compilers_agree() -> bool {
+    use std::mem::offset_of;
+
+    unsafe extern "C" {
+        static ucache_shim_layout: [usize; 12];
+    }
+    let bindgen = [
+        size_of::<uwsgi_server>(),
+        offset_of!(uwsgi_server, caches),
+        offset_of!(uwsgi_server, cache2),
+        offset_of!(uwsgi_server, cache_setup),
+        offset_of!(uwsgi_server, lock_ops),
+        offset_of!(uwsgi_server, gp),
+        offset_of!(uwsgi_server, p),
+        offset_of!(uwsgi_server, socket_timeout),
+        size_of::<uwsgi_plugin>(),
+        offset_of!(uwsgi_plugin, master_cycle),
+        size_of::<wsgi_request>(),
+        offset_of!(wsgi_request, buffer),
+    ];
+    // SAFETY: a constant array of 12 words, linked in from shim.c.
+    bindgen == unsafe { ucache_shim_layout }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn both_compilers_lay_the_structs_out_alike() {
+        assert!(super::compilers_agree());
+    }
+}
