@@ -192,9 +192,14 @@ fn limits_may_change_when_nobody_else_is_there() {
         let engine = Engine::create(&with(4000)).expect("longer keys");
         assert_filled(&engine, 1);
         engine.set(&[b'k'; 4000], b"x", &ADD).expect("a longer key");
-        // In use: another wish for limits is refused, with both values.
-        Child::fork(|| refused(Engine::create(&with(3000)), &["4000", "3000"])).join();
-        Child::fork(|| assert_filled(&Engine::create(&with(4000)).expect("the same limits"), 1)).join();
+        // In use: the limits in force stay, and the opener is told them.
+        Child::fork(|| {
+            let other = Engine::create(&with(3000)).expect("a store in use");
+            assert_eq!(other.config().max_key, 4000);
+            assert_filled(&other, 1);
+            other.set(&[b'l'; 3500], b"x", &ADD).expect("a key of the limits in force");
+        })
+        .join();
         assert_filled(&engine, 1);
     }
     let engine = Engine::create(&with(600)).expect("shorter keys, but none that is stored");
