@@ -175,6 +175,8 @@ def page(params):
     me = f"served by worker {uwsgi.worker_id()}"
     cache.incr("visits")
     cache.incr(me)
+    # keeps what is there: the first worker that comes says when
+    cache["first visit"] = time.strftime("%H:%M:%S")
     started = time.perf_counter()
     fragment = pages.get("front page", setter=render_fragment)
     took = time.perf_counter() - started
@@ -183,6 +185,7 @@ def page(params):
         live='<a href="/">stop</a>' if "live" in params else '<a href="/?live=1">reload every second</a>',
         worker=uwsgi.worker_id(),
         workers=uwsgi.numproc,
+        first=cache["first visit"],
         visits=cache.get("visits", as_int=True),
         renderings=cache.get("fragment renderings", as_int=True),
         fragment=fragment,

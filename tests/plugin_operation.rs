@@ -125,6 +125,25 @@ fn preloaded_items_renew_a_store() {
 }
 
 #[test]
+fn memory_follows_the_data() {
+    // KiB of shared memory that 4000 items of 100 bytes add to a worker
+    let grown = |flavor: Flavor| {
+        let server = Server::start(flavor, 1, "cache2 = name=c,items=5000");
+        let resident = "int(next(l for l in open('/proc/self/status') if 'RssShmem' in l).split()[1])";
+        let kib = || server.run(1, resident).parse::<u64>().expect("a number");
+        let before = kib();
+        assert_eq!(
+            server.run(1, "[uwsgi.cache_set(f'{n:016}', 'v' * 100) for n in range(4000)].count(True)"),
+            "4000"
+        );
+        kib() - before
+    };
+    let (native, ucache) = (grown(Flavor::Native), grown(Flavor::Ucache));
+    assert!(native > 4000 * 4, "a page an item: {native}");
+    assert!(ucache < 2000, "a few times 4000 * 116 bytes: {ucache}");
+}
+
+#[test]
 fn the_log_says_who_serves_the_cache() {
     let server = Server::start(Flavor::Ucache, 1, "cache2 = name=c,items=10");
     assert!(server.log().contains("[ucache] "), "{}", server.log());
