@@ -25,9 +25,9 @@ fn main() {
 }
 
 fn generate() -> Result<(), String> {
-    #[cfg(feature = "header")]
-    header::generate()?;
     #[cfg(feature = "uwsgi")]
     uwsgi::generate()?;
+    #[cfg(feature = "header")]
+    header::generate()?;
     Ok(())
 }

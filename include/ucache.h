@@ -1,8 +1,9 @@
 /*
  * ucache.h - the C interface of libucache: a crash-safe cache in shared memory.
  *
- * Link with -lucache. Nothing of uWSGI is needed: the functions have the names and the binary interface of
- * uWSGI's uwsgi.h, so that code written for it works with either.
+ * Link with -lucache (static: libucache.a -lgcc_s -lutil -lrt -lpthread -lm -ldl). Nothing of uWSGI is needed:
+ * the functions have the names and the binary interface of uWSGI's uwsgi.h, so that code written for it works
+ * with either.
  *
  * With uwsgi.h in the same file: include uwsgi.h first. This header then only adds what that one lacks.
  *

@@ -12,15 +12,10 @@ mod engine_step;
 #[path = "support/engine_value.rs"]
 mod engine_value;
 
-use std::{
-    fs,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use engine_proc::say;
-use engine_step::{Stepped, length};
+use engine_proc::{alone, say};
+use engine_step::Stepped;
 use ucache::engine::{
     Blocks, Config, Cursor, Engine, Eviction, Expires, Math, Mode, SetOptions, Store, Touch,
 };
@@ -32,11 +27,6 @@ const ADD: SetOptions = SetOptions { mode: Mode::Add, ..UPDATE };
 /// Items beside the one that the operation is about, and the capacity.
 const OTHERS: u32 = 8;
 const CAPACITY: u64 = 10;
-
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn other(n: u32) -> (Vec<u8>, Vec<u8>) {
     let byte = u8::try_from(n).expect("few");
@@ -56,7 +46,7 @@ struct Case {
 
 const OLD: &[u8] = &[b'o'; 70];
 const NEW: &[u8] = &[b'n'; 90];
-const LONG: &[u8] = &[b'l'; 3000];
+const LONG: &[u8] = &[b'l'; 1100];
 const FIVE: &[u8] = &5_i64.to_le_bytes();
 const SIX: &[u8] = &6_i64.to_le_bytes();
 
@@ -175,6 +165,20 @@ fn engine(case: &Case, store: Option<&Path>) -> (Config, Arc<Engine>) {
     (config, engine)
 }
 
+/// Forks a child that stands before `operation`. It has read once: what each process does only once is done.
+fn stepped(engine: &Engine, operation: impl FnOnce(&Engine)) -> Stepped {
+    Stepped::new(|| drop(read(engine, b"warm up")), || operation(engine))
+}
+
+/// How many instructions `operation` takes.
+fn length(engine: &Engine, operation: impl FnOnce(&Engine)) -> u64 {
+    let mut stepped = stepped(engine, operation);
+    while stepped.step() {}
+    let steps = stepped.steps;
+    stepped.kill();
+    steps
+}
+
 fn read(engine: &Engine, key: &[u8]) -> Option<Vec<u8>> {
     engine_value::get(engine, key, Touch::No).expect("get").map(|(_, value)| value)
 }
@@ -219,14 +223,15 @@ fn check(case: &Case, engine: &Engine, at: &str) {
 #[test]
 fn every_state_of_a_store() {
     let _alone = alone();
-    let dir = tempfile::tempdir().expect("a directory");
+    // Memory, not a disk: thousands of stores are made and closed.
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
     let mut states = 0;
     for (number, case) in CASES.iter().enumerate() {
         let path = dir.path().join(format!("store {number}"));
         let copy = dir.path().join("copy");
         let (mut config, engine) = engine(case, Some(&path));
         config.store = Some(Store { path: copy.clone(), delete_unusable: false });
-        let mut stepped = Stepped::new(|| (case.run)(&engine));
+        let mut stepped = stepped(&engine, case.run);
         let mut seen = fs::read(&path).expect("read");
         loop {
             let more = stepped.step();
@@ -254,7 +259,7 @@ fn every_state_of_a_store() {
 }
 
 /// So many kills of each operation, spread over all its instructions.
-const KILLS: u64 = 40;
+const KILLS: u64 = 24;
 
 #[test]
 fn survivors_repair_at_once() {
@@ -262,10 +267,10 @@ fn survivors_repair_at_once() {
     let mut dead = 0;
     for case in &CASES {
         let (_, whole) = engine(case, None);
-        let steps = length(|| (case.run)(&whole));
+        let steps = length(&whole, case.run);
         for kill in 0..KILLS {
             let (_, engine) = engine(case, None);
-            let mut stepped = Stepped::new(|| (case.run)(&engine));
+            let mut stepped = stepped(&engine, case.run);
             let target = steps * kill / KILLS + fastrand::u64(0..=steps / KILLS);
             while stepped.steps < target && stepped.step() {}
             let at = format!("killed after {} of {steps} instructions", stepped.steps);
@@ -300,10 +305,10 @@ fn a_dead_writer_keeps_no_item() {
             }
         };
         prepare();
-        let steps = length(|| operation(&engine));
+        let steps = length(&engine, operation);
         for kill in 0..3 * KILLS {
             prepare();
-            let mut stepped = Stepped::new(|| operation(&engine));
+            let mut stepped = stepped(&engine, operation);
             let target = steps * kill / (3 * KILLS) + fastrand::u64(0..=steps / (3 * KILLS));
             while stepped.steps < target && stepped.step() {}
             let at = format!("{name}: killed after {} of {steps}", stepped.steps);
@@ -325,17 +330,17 @@ fn a_dying_repair_is_done_again() {
     let mut dead = 0;
     for case in &CASES {
         let (_, whole) = engine(case, None);
-        let steps = length(|| (case.run)(&whole));
+        let steps = length(&whole, case.run);
         for _ in 0..KILLS / 2 {
             let (_, engine) = engine(case, None);
-            let mut first = Stepped::new(|| (case.run)(&engine));
+            let mut first = stepped(&engine, case.run);
             let target = fastrand::u64(steps / 4..=steps);
             while first.steps < target && first.step() {}
             let mut at = format!("killed after {} of {steps}", first.steps);
             first.kill();
             // The next writer repairs, and dies in the middle of it; and so does the third.
             for _ in 0..2 {
-                let mut repair = Stepped::new(|| drop(engine.delete(b"no such key")));
+                let mut repair = stepped(&engine, |e| drop(e.delete(b"no such key")));
                 let target = fastrand::u64(0..4000);
                 while repair.steps < target && repair.step() {}
                 at = format!("{at}, then after {}", repair.steps);

@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use server::{Flavor, Server, within};
 use session::Session;
@@ -134,12 +137,11 @@ fn workers_killed_in_the_middle_leave_a_whole_cache() {
                 let deadline = Instant::now() + Duration::from_secs(3);
                 while Instant::now() < deadline {
                     let Ok(pid) = server.run(worker, "os.getpid()").parse() else { continue };
-                    let pid = Pid::from_raw(pid).expect("a pid is not 0");
                     thread::scope(|inner| {
                         inner.spawn(|| server.run(worker, source));
                         thread::sleep(Duration::from_millis(150));
                         // it may have been killed and reaped already
-                        let _ = kill_process(pid, Signal::KILL);
+                        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
                     });
                 }
             });

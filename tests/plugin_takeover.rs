@@ -70,7 +70,8 @@ fn assert_works(host: &Host) {
 
 fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|e| panic!("{program}: {e} (apt-get install binutils python3-venv)"));
+    let output =
+        output.unwrap_or_else(|e| panic!("{program}: {e} (apt-get install binutils gcc python3-venv)"));
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
@@ -271,6 +272,16 @@ fn a_plugin_loaded_after_the_caches_changes_nothing() {
     assert_eq!(host.logged("`plugin = ucache` before the lines of the caches"), 1);
     assert!(!host.eval("leads_to('uwsgi_cache_magic_get')").contains("libucache"));
     assert_works(&host);
+}
+
+#[test]
+fn a_takeover_that_was_undone_stops_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let rogue = dir.path().join("rogue_plugin.so").display().to_string();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/uwsgi_rogue.c");
+    run("cc", &["-shared", "-fPIC", "-D_GNU_SOURCE", "-o", &rogue, source]);
+    let log = Setup::default().refuse(&format!("plugin = {rogue}\n{CACHE}"));
+    assert!(log.contains("functions that lead elsewhere again: [\"uwsgi_cache_num2\"]"), "{log}");
 }
 
 #[test]

@@ -16,22 +16,16 @@ mod engine_value;
 mod engine_worker;
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering::SeqCst},
+    sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
 
-use engine_proc::{Scratch, in_children, say, wait_for};
+use engine_proc::{Scratch, alone, in_children, say, wait_for};
 use engine_rig::{ADD, Load, Rig, Tally, UPDATE};
 use engine_value::Bytes;
 use ucache::engine::{
     Blocks, Config, Engine, Eviction, Expires, Fill, Math, SetOptions, Store, Stored, Touch,
 };
-
-/// One load at a time: two cores are few.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 const WORKERS: [usize; 3] = [2, 4, 8];
 const LOADS: u32 = 6;

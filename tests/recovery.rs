@@ -17,11 +17,11 @@ mod engine_worker;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::SeqCst},
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
-use engine_proc::{Child, HANG, Scratch, say, wait_for};
+use engine_proc::{Child, HANG, Scratch, alone, say, wait_for};
 use engine_rig::{Load, Rig, Tally, UPDATE};
 use engine_value::{Bytes, Hook};
 use fastrand::Rng;
@@ -31,14 +31,8 @@ use ucache::{
     engine::{Blocks, Config, Engine, Eviction, Expires, Fill, Math, Store, Stored, Touch},
 };
 
-/// One test at a time: the storms need the cores.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 const STORMS: u32 = 5;
-const KILLS: u64 = 1500;
+const KILLS: u64 = 1000;
 
 /// Whether the storm goes on after `kills` kills and `elapsed`.
 fn goes_on(kills: u64, elapsed: Duration) -> bool {
@@ -68,16 +62,16 @@ fn storm(load: Load) {
     let (start, mut kills) = (Instant::now(), 0);
     while goes_on(kills, start.elapsed()) {
         std::thread::sleep(Duration::from_micros(rng.u64(0..1500)));
-        // Now and then several at once.
-        let victims = if rng.u8(0..10) == 0 { workers } else { 1 };
-        for _ in 0..victims {
-            let worker = rng.usize(0..workers);
+        // One, or several at once, so that a death also meets the repair of another.
+        let victims: Vec<usize> = (0..workers).filter(|_| rng.bool()).collect();
+        let dying: Vec<Child> = victims.iter().filter_map(|&worker| children[worker].take()).collect();
+        dying.iter().for_each(|child| child.signal(Signal::SIGKILL));
+        for (worker, child) in victims.into_iter().zip(dying) {
             kills += 1;
-            let victim = children[worker].take().expect("a worker");
-            assert!(victim.kill(), "a worker ended before it was killed");
+            assert!(child.kill(), "a worker ended before it was killed");
             children[worker] = Some(rig.start(worker, kills));
         }
-        if kills % 100 < 2 {
+        if rng.u8(0..64) == 0 {
             everybody_moves(&rig, kills);
             rig.assert_clean();
         }

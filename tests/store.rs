@@ -9,15 +9,16 @@ mod engine_value;
 
 use std::{fs, path::Path, sync::atomic::Ordering::SeqCst, time::Duration};
 
-use engine_proc::{Child, Scratch, in_children, wait_for};
+use engine_proc::{Child, Scratch, alone, in_children, wait_for};
 use engine_store::{ADD, KEYS, UPDATE, assert_filled, config, fill, len, place, put, refused, seq};
 use ucache::{
     Error,
-    engine::{Blocks, Config, Engine, Expires, Math, SetOptions, Touch},
+    engine::{Blocks, Config, Engine, Eviction, Expires, Math, SetOptions, Store, Touch},
 };
 
 #[test]
 fn another_process_finds_everything() {
+    let _alone = alone();
     let (_dir, path) = place();
     let soon = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs() + 5000;
     Child::fork(|| {
@@ -58,6 +59,7 @@ fn another_process_finds_everything() {
 /// Two unrelated mappings of one store are one cache.
 #[test]
 fn attached_processes_share_one_cache() {
+    let _alone = alone();
     let (_dir, path) = place();
     let engine = Engine::create(&config(&path)).expect("a new store");
     fill(&engine, 1);
@@ -114,6 +116,7 @@ fn assert_books(engine: &Engine, books: &Scratch, what: &str) {
 /// SIGKILL for all users at once, then: the same file, and a copy of it (which nobody could repair in place).
 #[test]
 fn everything_acknowledged_survives_the_death_of_all_users() {
+    let _alone = alone();
     let (dir, path) = place();
     let workers = 3;
     let books = Scratch::new(usize::try_from(workers * OWN * 2).expect("small"));
@@ -155,6 +158,7 @@ fn everything_acknowledged_survives_the_death_of_all_users() {
 /// A copy made while the store is being written holds no consistent state, but never a wrong value.
 #[test]
 fn a_copy_of_a_store_in_use_opens_and_is_never_wrong() {
+    let _alone = alone();
     let (dir, path) = place();
     let books = Scratch::new(usize::try_from(OWN * 4).expect("small"));
     let workers: Vec<Child> =
@@ -175,37 +179,53 @@ fn a_copy_of_a_store_in_use_opens_and_is_never_wrong() {
 
 #[test]
 fn limits_may_change_when_nobody_else_is_there() {
+    let _alone = alone();
     let (_dir, path) = place();
-    let with = |capacity: u64, max_key: u64| Config { capacity, max_key, ..config(&path) };
+    let with = |max_key: u64| Config { max_key, ..config(&path) };
     {
-        let engine = Engine::create(&with(2000, 2048)).expect("a new store");
+        let engine = Engine::create(&with(2048)).expect("a new store");
         fill(&engine, 1);
+        let long = engine.set(&[b'k'; 4000], b"x", &ADD);
+        assert!(matches!(long, Err(Error::KeyTooLong { len: 4000, limit: 2048 })), "{long:?}");
     }
     {
-        let engine = Engine::create(&with(9000, 4000)).expect("larger limits");
-        assert_eq!(engine.config().capacity, 9000);
+        let engine = Engine::create(&with(4000)).expect("longer keys");
         assert_filled(&engine, 1);
-        for n in 0..9000 - u64::from(KEYS) {
-            engine.set(format!("more {n}").as_bytes(), b"x", &ADD).expect("the new capacity");
-        }
-        let more = engine.set(b"one more", b"x", &ADD);
-        assert!(matches!(more, Err(Error::Full { limit: 9000 })), "{more:?}");
-        engine.set(&[b'k'; 4000], b"x", &UPDATE).expect_err("it is full");
-        engine.clear().expect("clear");
-        fill(&engine, 2);
+        engine.set(&[b'k'; 4000], b"x", &ADD).expect("a longer key");
         // In use: another wish for limits is refused, with both values.
-        Child::fork(|| refused(Engine::create(&with(5000, 4000)), &["9000", "5000"])).join();
-        Child::fork(|| assert_filled(&Engine::create(&with(9000, 4000)).expect("the same limits"), 2)).join();
-        assert_filled(&engine, 2);
+        Child::fork(|| refused(Engine::create(&with(3000)), &["4000", "3000"])).join();
+        Child::fork(|| assert_filled(&Engine::create(&with(4000)).expect("the same limits"), 1)).join();
+        assert_filled(&engine, 1);
     }
-    let engine = Engine::create(&with(u64::from(KEYS), 4000)).expect("smaller limits that still hold all");
-    assert_filled(&engine, 2);
-    let more = engine.set(b"one more", b"x", &ADD);
-    assert!(matches!(more, Err(Error::Full { limit }) if limit == u64::from(KEYS)), "{more:?}");
+    let engine = Engine::create(&with(600)).expect("shorter keys, but none that is stored");
+    assert_filled(&engine, 1);
+    assert!(
+        engine_value::get(&engine, &[b'k'; 4000], Touch::No).expect("get").is_some(),
+        "what is stored stays"
+    );
+    assert!(matches!(engine.set(&[b'k'; 601], b"x", &ADD), Err(Error::KeyTooLong { limit: 600, .. })));
+}
+
+/// What the layout depends on cannot change: refused with both values, and the file stays as it was.
+#[test]
+fn another_layout_is_refused_with_both_values() {
+    let _alone = alone();
+    let (_dir, path) = place();
+    fill(&Engine::create(&config(&path)).expect("a new store"), 1);
+    let before = fs::read(&path).expect("read");
+    refused(Engine::create(&Config { capacity: 9000, ..config(&path) }), &["2000", "9000"]);
+    refused(Engine::create(&Config { eviction: Eviction::Lru, ..config(&path) }), &["lru=false", "lru=true"]);
+    assert!(fs::read(&path).expect("read") == before, "a refused file was changed");
+    assert_filled(&Engine::create(&config(&path)).expect("the same limits"), 1);
+    let mut anew = Config { capacity: 9000, ..config(&path) };
+    anew.store = Some(Store { path, delete_unusable: true });
+    let engine = Engine::create(&anew).expect("store_delete starts fresh");
+    assert_eq!((engine.stats().items, engine.stats().capacity), (0, 9000));
 }
 
 #[test]
 fn blocks_are_counted_anew_at_every_opening() {
+    let _alone = alone();
     let (_dir, path) = place();
     let blocks = |size, count| Config { blocks: Some(Blocks { size, count }), ..config(&path) };
     let used =
@@ -224,6 +244,7 @@ fn blocks_are_counted_anew_at_every_opening() {
 
 #[test]
 fn eight_processes_open_a_new_store_at_once() {
+    let _alone = alone();
     let (dir, _) = place();
     for round in 0..40 {
         let path = dir.path().join(format!("store {round}"));
@@ -250,6 +271,7 @@ fn eight_processes_open_a_new_store_at_once() {
 /// Opening and closing races with opening: nobody ever sees a half-made store or loses an item.
 #[test]
 fn open_and_close_race() {
+    let _alone = alone();
     let (_dir, path) = place();
     drop(Engine::create(&config(&path)).expect("a store"));
     in_children(6, |worker| {

@@ -9,7 +9,7 @@ mod engine_value;
 
 use std::{fs, path::Path};
 
-use engine_proc::{Child, say};
+use engine_proc::{Child, alone, say};
 use engine_store::{ADD, UPDATE, assert_filled, config, fill, place, put, refused, seq};
 use nix::sys::{
     resource::{Resource, setrlimit},
@@ -23,6 +23,7 @@ use ucache::{
 /// What is no store of ours is refused, stays as it is byte for byte, and gives way only on request.
 #[test]
 fn foreign_files_are_refused_untouched() {
+    let _alone = alone();
     let (dir, path) = place();
     drop(Engine::create(&config(&path)).expect("a store"));
     let whole = fs::read(&path).expect("read");
@@ -50,6 +51,7 @@ fn foreign_files_are_refused_untouched() {
 
 #[test]
 fn unusable_paths_are_errors() {
+    let _alone = alone();
     let (dir, path) = place();
     assert!(Engine::attach(&path).is_err(), "nothing there");
     assert!(!path.exists(), "attaching makes no file");
@@ -64,6 +66,7 @@ fn unusable_paths_are_errors() {
 /// Any single byte that changed on disk: refused, or opened with every value right or gone.
 #[test]
 fn changed_bytes_never_become_wrong_values() {
+    let _alone = alone();
     let (dir, path) = place();
     {
         let mut small = config(&path);
@@ -116,6 +119,7 @@ fn changed_bytes_never_become_wrong_values() {
 /// No more disk (here: a limit on the file's size) is an error for the one store, and no end of the cache.
 #[test]
 fn no_space_is_an_error_and_the_cache_goes_on() {
+    let _alone = alone();
     let (_dir, path) = place();
     Child::fork(|| {
         // SAFETY: ignoring a signal installs no handler.

@@ -16,7 +16,7 @@ pub(crate) trait Env: Sync {
     /// A cache could not be made; the reason has been logged. A host ends here (as native does), a plain program
     /// returns and gets NULL.
     fn create_failed(&self);
-    /// Definitions for `uwsgi_cache_create_all`: `None` = the legacy "default" cache, else a cache2 string.
+    /// What `uwsgi_cache_create_all` makes, in order. The legacy one is also what `uwsgi_cache_create(NULL)` makes.
     fn definitions(&self) -> Vec<Definition>;
     /// `add-cache-item`, `load-file-in-cache` and `load-file-in-cache-gzip` values, in order.
     fn preloads(&self) -> Vec<Preload>;

@@ -7,9 +7,8 @@ use std::{cell::RefCell, ptr};
 
 use super::{
     cache::Cache,
-    env,
     guard::guard,
-    keys, raw,
+    keys, raw, report,
     types::{uwsgi_cache, uwsgi_lock_item},
 };
 use crate::os::process::Owner;
@@ -104,8 +103,7 @@ fn leave(cache: &'static Cache) {
 
 fn begin(cache: &Cache) -> bool {
     let Err(e) = cache.engine.exclusive_begin() else { return true };
-    let name = cache.settings.name.to_string_lossy();
-    env::get().log(&format!("cache \"{name}\": the write lock could not be taken: {e}"));
+    report::locked(cache, &e);
     false
 }
 

@@ -6,16 +6,14 @@ use super::{hash::Algorithm, kvlist};
 use crate::{
     engine::{
         Blocks, Config, Eviction, Store,
-        config::{MAX_ITEMS, MAX_KEY, MAX_VALUE},
+        config::{MAX_ITEMS, MAX_KEY, MAX_LOCK_TIMEOUT, MAX_VALUE},
     },
     error::{Error, Result},
 };
 
-/// Items of a block, bytes, and of the hash table, entries, when nothing is said.
+/// Size of a block, bytes, and of the hash table, entries, when nothing is said.
 const DEFAULT_SIZE: u64 = 65_536;
 const DEFAULT_KEYSIZE: u64 = 2048;
-/// Longest `lock_timeout`, milliseconds.
-const MAX_LOCK_TIMEOUT_MS: u64 = 3_600_000;
 
 /// What a definition does not say.
 #[derive(Clone, Copy, Debug, Default)]
@@ -276,7 +274,8 @@ fn hashsize(text: Option<&[u8]>) -> Result<u32> {
 }
 
 fn lock_timeout(text: Option<&[u8]>) -> Result<Duration> {
-    number_or("lock_timeout", text, 1, MAX_LOCK_TIMEOUT_MS, 1000).map(Duration::from_millis)
+    let longest = u64::try_from(MAX_LOCK_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+    number_or("lock_timeout", text, 1, longest, 1000).map(Duration::from_millis)
 }
 
 fn store(path: Option<Vec<u8>>, delete_unusable: bool) -> Option<Store> {

@@ -19,6 +19,7 @@ const INTERVAL: u64 = 60;
 pub(super) struct Limits {
     full: Pace,
     refused: Pace,
+    locked: Pace,
 }
 
 #[repr(C)]
@@ -59,17 +60,21 @@ pub(super) fn full(cache: &Cache, stats: &Stats) {
     }
     pace.count.store(stats.full, Ordering::Relaxed);
     let name = cache.settings.name.to_string_lossy();
+    let count = if times == 1 { String::new() } else { format!(" ({times} times since the last such line)") };
     let line = match cache.settings.config.eviction {
-        Eviction::None => {
-            format!("*** DANGER cache \"{name}\" is FULL !!! *** ({times} times since the last such line)")
-        }
-        Eviction::Lru => {
-            format!(
-                "LRU items purged from cache \"{name}\": it was full {times} times since the last such line"
-            )
-        }
+        Eviction::None => format!("*** DANGER cache \"{name}\" is FULL !!! ***{count}"),
+        Eviction::Lru => format!("LRU item purged from full cache \"{name}\"{count}"),
     };
     env::get().log(&line);
+}
+
+/// Says why the write lock could not be had.
+#[cold]
+pub(super) fn locked(cache: &Cache, error: &Error) {
+    if cache.view.limits().locked.take(unix_secs()) {
+        let name = cache.settings.name.to_string_lossy();
+        env::get().log(&format!("cache \"{name}\": the write lock could not be taken: {error}"));
+    }
 }
 
 /// Says why a store was refused.

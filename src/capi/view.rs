@@ -172,7 +172,7 @@ pub(crate) fn refresh_all() {
 /// The struct with the settings in it and everything else 0.
 fn described(settings: &Settings) -> uwsgi_cache {
     let config = &settings.config;
-    // SAFETY: all fields are integers and pointers (or an optional function's), for which zero bytes are valid.
+    // SAFETY: all fields are integers and raw pointers, for which zero bytes are valid.
     let mut c: uwsgi_cache = unsafe { std::mem::zeroed() };
     c.name = settings.name.clone().into_raw();
     c.name_len = u16::try_from(settings.name.count_bytes()).unwrap_or(u16::MAX);

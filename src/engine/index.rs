@@ -117,6 +117,8 @@ impl Engine {
                     continue;
                 }
                 let off = entry::slot_off(word);
+                // Most entries reach into a second line.
+                self.region.prefetch(off + 64);
                 let Some(header) = self.header_at(off) else { continue };
                 if header.key_len == key.len() as u64
                     && entry::key_is(&self.region, off, self.entry_head, key)

@@ -371,6 +371,8 @@ impl Engine {
     pub(super) fn place_for<'k>(&self, key: &'k [u8]) -> Place<'k> {
         let hash = self.secret.hash(key);
         let head = self.head_of(hash);
+        // While the lock is taken, which is on another line.
+        self.region.prefetch(self.layout.bucket(head));
         Place { key, head, tag: entry::tag_of(hash), shard: self.shard_of(head) }
     }
 

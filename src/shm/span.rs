@@ -237,7 +237,8 @@ pub(crate) fn locate(r: &Region, shard_no: u64, off: u64) -> Option<Block> {
     match state(word) {
         SMALL if class(word) < CLASSES => {
             let size = class_size(class(word));
-            let index = rel % SPAN / size;
+            // Half-width division is twice as fast.
+            let index = u64::from((rel % SPAN) as u32 / size as u32);
             (rel % SPAN == index * size && index < SPAN / size).then_some(Block { span, index, len: size })
         }
         HEAD if rel.is_multiple_of(SPAN) && span + run(word) <= l.geo.spans => {

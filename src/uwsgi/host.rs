@@ -116,9 +116,12 @@ impl Host {
         let version = version(&cflags);
         let version = version.unwrap_or("of unknown version");
         if running != built {
+            // Where Python is the program, it is not what would be asked for its header.
+            let program = std::env::current_exe().ok().map(|path| path.display().to_string());
+            let program = program.filter(|path| path.contains("uwsgi")).unwrap_or("<this uwsgi>".into());
             return Err(format!(
                 "built for uWSGI {} (interface {built}), loaded by uWSGI {version} (interface {running}): rebuild \
-                 with `UWSGI_BIN=<this uwsgi> cargo build --release --features uwsgi`",
+                 with `UWSGI_BIN={program} cargo build --release --features uwsgi`",
                 raw::BUILT_AGAINST
             ));
         }

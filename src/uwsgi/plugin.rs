@@ -7,7 +7,8 @@ use std::{
     cell::UnsafeCell,
     ffi::{CStr, c_char, c_int, c_void},
     mem::MaybeUninit,
-    sync::OnceLock,
+    sync::{Mutex, Once, OnceLock},
+    time::{Duration, Instant},
 };
 
 use super::{host, host::Host, options, raw, request, takeover, takeover::Takeover};
@@ -15,6 +16,9 @@ use crate::capi::{cache::Cache, env, guard::guard, types::uwsgi_cache, view};
 
 /// modifier1 of the cache protocol.
 const SLOT: u8 = 111;
+
+/// Shortest time between two updates of the statistics.
+const REFRESH: Duration = Duration::from_millis(100);
 
 /// What became of the takeover.
 #[derive(Debug)]
@@ -111,12 +115,14 @@ fn preloaded() -> Option<&'static dyn env::Env> {
 /// Takes the place of the host's cache; on a failure only the reason is kept, until all options are known.
 fn attach(host: &'static Host) {
     prepare(host);
-    // SAFETY: uWSGI calls `on_load` while it parses its options, in its only thread.
-    let state = match unsafe { takeover::take(host) } {
-        Ok(takeover) => {
-            env::install(host);
-            State::Taken(takeover)
-        }
+    let taken = if env::install(host) {
+        // SAFETY: uWSGI calls `on_load` while it parses its options, in its only thread.
+        unsafe { takeover::take(host) }
+    } else {
+        Err("another part of this process uses libucache.so already".into())
+    };
+    let state = match taken {
+        Ok(takeover) => State::Taken(takeover),
         Err(why) => {
             host.log(&format!("cannot take over uWSGI's cache: {why}"));
             State::Native
@@ -249,10 +255,18 @@ extern "C" fn on_post_init() {
     });
 }
 
-/// A turn of the master's loop, about once a second; the statistics server runs in the same loop.
+/// A turn of the master's loop, once a second and with every event; the statistics server runs in the same loop.
 extern "C" fn on_master_cycle() {
+    static NEXT: Mutex<Option<Instant>> = Mutex::new(None);
     guard((), || {
-        if matches!(STATE.get(), Some(State::Taken(_) | State::Linked(_))) {
+        if !matches!(STATE.get(), Some(State::Taken(_) | State::Linked(_))) {
+            return;
+        }
+        // With `log-master` every log line is an event.
+        let Ok(mut next) = NEXT.lock() else { return };
+        let now = Instant::now();
+        if next.is_none_or(|next| now >= next) {
+            *next = Some(now + REFRESH);
             view::refresh_all();
         }
     });
@@ -262,7 +276,9 @@ extern "C" fn on_master_cycle() {
 extern "C" fn on_request(request: *mut raw::wsgi_request) -> c_int {
     guard(UWSGI_OK, || {
         if let Some(State::Native) = STATE.get() {
-            // The slot of the native plugin: `plugin = cache` after `plugin = ucache` would have kept it.
+            static SAID: Once = Once::new();
+            let advice = "the cache protocol is not served: uWSGI's own needs `plugin = cache` after `plugin = ucache`";
+            SAID.call_once(|| host::get().into_iter().for_each(|host| host.log(advice)));
             return UWSGI_OK;
         }
         request::handle(request)

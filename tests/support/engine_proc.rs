@@ -6,7 +6,7 @@ use std::{
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind, set_hook},
     ptr::NonNull,
-    sync::atomic::AtomicU64,
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -112,6 +112,12 @@ fn run_child(body: impl FnOnce()) -> ! {
     let code = if catch_unwind(AssertUnwindSafe(body)).is_ok() { 0 } else { 101 };
     // SAFETY: _exit only ends the process; exit handlers and destructors of the forked harness must not run twice.
     unsafe { libc::_exit(code) }
+}
+
+/// One test at a time. Two cores are few, and a child forked by one test would keep the files that another has open.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Forks `count` children that run `body(number)` and joins them all.

@@ -22,9 +22,10 @@ pub(crate) struct Stepped {
 }
 
 impl Stepped {
-    /// Forks a child and stops it right before `operation`.
-    pub(crate) fn new(operation: impl FnOnce()) -> Self {
+    /// Forks a child that prepares and stops right before `operation`.
+    pub(crate) fn new(prepare: impl FnOnce(), operation: impl FnOnce()) -> Self {
         let child = Child::fork(|| {
+            prepare();
             ptrace::traceme().expect("ptrace(TRACEME): the tests need to trace their own children");
             raise(Signal::SIGSTOP).expect("raise");
             operation();
@@ -56,13 +57,4 @@ impl Stepped {
     pub(crate) fn kill(self) {
         assert!(self.child.kill(), "the stepped child ended by itself");
     }
-}
-
-/// How many instructions `operation` takes.
-pub(crate) fn length(operation: impl FnOnce()) -> u64 {
-    let mut stepped = Stepped::new(operation);
-    while stepped.step() {}
-    let steps = stepped.steps;
-    stepped.kill();
-    steps
 }

@@ -136,8 +136,8 @@ impl<'a> Worker<'a> {
             900..940 => self.exists_any(),
             940..970 => self.read_counted(),
             970..985 => self.exclusive(),
-            985..993 => self.walk(),
-            993..998 => self.check(self.rig.engine.sweep().map(drop), "sweep"),
+            985..990 => self.walk(),
+            990..993 => self.check(self.rig.engine.sweep().map(drop), "sweep"),
             _ if self.rig.load.clears => self.check(self.rig.engine.clear(), "clear"),
             _ => self.figures(),
         }

@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 /// Longest a server may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -155,7 +158,7 @@ impl Server {
 
     /// Sends a signal to the master.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(self.master(), signal).expect("the master can be signalled");
+        kill(self.master(), signal).expect("the master can be signalled");
     }
 
     /// Reloads as an operator does (SIGHUP) and waits until every worker is a new process.
@@ -163,7 +166,7 @@ impl Server {
         let pids =
             |server: &Self| (1..=server.workers).map(|w| server.run(w, "os.getpid()")).collect::<Vec<_>>();
         let before = pids(self);
-        self.signal(Signal::HUP);
+        self.signal(Signal::SIGHUP);
         let deadline = Instant::now() + PATIENCE;
         while pids(self).iter().zip(&before).any(|(now, then)| now == then || now.contains('(')) {
             assert!(Instant::now() < deadline, "no reload\n{}", self.log());
@@ -245,12 +248,12 @@ fn stop(child: &mut Child, pid_file: &Path) {
     let deadline = Instant::now() + PATIENCE;
     if let Some(pid) = master {
         // it may have ended by itself
-        let _ = kill_process(pid, Signal::INT);
+        let _ = kill(pid, Signal::SIGINT);
     }
     while child.try_wait().is_ok_and(|ended| ended.is_none()) {
         if Instant::now() > deadline {
-            if let Some(pid) = master.filter(|&pid| test_kill_process(pid).is_ok()) {
-                let _ = kill_process(pid, Signal::KILL);
+            if let Some(pid) = master.filter(|&pid| kill(pid, None).is_ok()) {
+                let _ = kill(pid, Signal::SIGKILL);
             }
             let _ = child.kill();
         }
@@ -259,7 +262,7 @@ fn stop(child: &mut Child, pid_file: &Path) {
 }
 
 fn pid_in(file: &Path) -> Option<Pid> {
-    Pid::from_raw(fs::read_to_string(file).ok()?.trim().parse().ok()?)
+    Some(Pid::from_raw(fs::read_to_string(file).ok()?.trim().parse().ok()?))
 }
 
 fn ini_text(flavor: Flavor, dir: &Path, workers: usize, options: &str) -> String {
@@ -305,14 +308,20 @@ pub(crate) fn venv() -> PathBuf {
 /// # Panics
 /// When it does not build.
 pub(crate) fn plugin() -> &'static Path {
-    static PLUGIN: OnceLock<PathBuf> = OnceLock::new();
-    PLUGIN.get_or_init(|| {
+    static PLUGIN: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = PLUGIN.get_or_init(|| {
         let done =
             Command::new("make").args(["-s", "plugin"]).current_dir(root()).output().expect("make runs");
-        assert!(done.status.success(), "`make plugin` failed\n{}", String::from_utf8_lossy(&done.stderr));
+        if !done.status.success() {
+            return Err(String::from_utf8_lossy(&done.stderr).into_owned());
+        }
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
-        target.join("release/ucache_plugin.so")
-    })
+        Ok(target.join("release/ucache_plugin.so"))
+    });
+    match built {
+        Ok(path) => path,
+        Err(text) => panic!("`make plugin` failed\n{text}"),
+    }
 }
 
 /// Repeats `probe` until it returns true.

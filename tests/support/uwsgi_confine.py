@@ -10,7 +10,8 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
-CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
+CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
+MS_REC, MS_PRIVATE = 0x4000, 0x40000
 
 libc = ctypes.CDLL(None, use_errno=True)
 split = sys.argv.index("--")
@@ -25,7 +26,8 @@ def check(what, result):
 # The command must not outlive the test.
 check("PR_SET_PDEATHSIG", libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
 if "noproc" in wishes:
-    check("unshare (needs root)", libc.unshare(CLONE_NEWNS))
+    spaces = CLONE_NEWNS if os.geteuid() == 0 else CLONE_NEWNS | CLONE_NEWUSER
+    check("unshare (needs root or user namespaces)", libc.unshare(spaces))
     check("private mounts", libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
     check("empty /proc", libc.mount(b"none", b"/proc", b"tmpfs", 0, None))
 if "mdwe" in wishes:

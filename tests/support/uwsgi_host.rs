@@ -14,7 +14,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Longest wait for anything a server should do.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// libucache.so as cargo built it for these tests.
 pub(crate) fn library() -> PathBuf {

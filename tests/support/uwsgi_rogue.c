@@ -1,0 +1,25 @@
+/* A plugin that undoes a part of the takeover: one function of uWSGI gets its first bytes back, as some tool that
+ * changes running programs might do it. */
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+static void on_load(void) {
+	/* Any code that is no jump will do: nobody calls it before the server stops. */
+	char code[14];
+	int fd = open("/proc/self/mem", O_RDWR);
+	memset(code, 0x90, sizeof(code));
+	if (fd < 0 || pwrite(fd, code, sizeof(code), (off_t) dlsym(RTLD_DEFAULT, "uwsgi_cache_num2")) != sizeof(code)) _exit(99);
+	close(fd);
+}
+
+/* The first fields of struct uwsgi_plugin; all others are zero. */
+struct {
+	const char *name;
+	const char *alias;
+	unsigned char modifier1;
+	void *data;
+	void (*on_load)(void);
+	char others[4096];
+} rogue_plugin = { "rogue", 0, 0, 0, on_load, { 0 } };
