@@ -6,6 +6,7 @@
 mod c;
 mod client;
 mod commands;
+mod differences;
 mod hygiene;
 mod native;
 #[cfg(feature = "uwsgi")]

@@ -28,7 +28,7 @@ fn plugin() -> String {
     link.to_str().unwrap().to_owned()
 }
 
-fn start(definitions: &[&str], options: &[&str]) -> Server {
+pub(crate) fn start(definitions: &[&str], options: &[&str]) -> Server {
     let host = Server::start_with(&plugin(), &free_tcp(), definitions, options);
     assert!(host.log().contains("cache functions of uWSGI"), "{}", host.log());
     host
