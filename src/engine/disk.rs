@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{Blocks, Config, Eviction, Store};
+use super::{Blocks, Config, Eviction, Store, hash::Secret};
 use crate::{
     error::{Error, Result},
     os::{
@@ -21,9 +21,17 @@ pub(super) const INIT: u64 = 1;
 /// State of a region that can be used.
 pub(super) const READY: u64 = 2;
 
+/// Checksum of the header's words that never change after a store was made.
+pub(super) fn sum(word: impl Fn(u64) -> u64) -> u64 {
+    let words = (header::MAGIC..header::STATE).chain(header::CAPACITY..header::DEV).step_by(8);
+    let bytes: Vec<u8> = words.flat_map(|at| word(at).to_le_bytes()).collect();
+    // The secret is part of what is summed: fixed words serve as the key.
+    Secret([MAGIC, VERSION, 0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03]).hash(&bytes)
+}
+
 /// The first page of an existing store, read before anything is mapped.
 pub(super) struct Disk<'a> {
-    path: &'a Path,
+    pub(super) path: &'a Path,
     /// Bytes of the file.
     pub(super) len: u64,
     page: Vec<u8>,
@@ -95,7 +103,7 @@ impl<'a> Disk<'a> {
             && (1..=super::config::MAX_ITEMS).contains(&geo.capacity)
             && (1..1 << 30).contains(&geo.spans)
             && geo.checksums;
-        if !sane {
+        if !sane || sum(w) != w(header::SUM) {
             return Err(self.refuse("has a damaged header"));
         }
         if let Some(c) = config {

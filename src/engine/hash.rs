@@ -4,8 +4,14 @@
 #![forbid(unsafe_code)]
 
 /// Four random words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) [u64; 4]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
 
 #[inline]
 fn fold(a: u64, b: u64) -> u64 {

@@ -7,12 +7,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
     Config, Engine, Eviction,
-    disk::{Disk, INIT, MAGIC, READY, VERSION},
+    disk::{self, Disk, INIT, MAGIC, READY, VERSION},
     entry, geometry,
     hash::Secret,
 };
@@ -84,39 +84,55 @@ impl Engine {
 
     /// Opens a store; `config` = makes it if missing, and its limits are wanted.
     fn open_store(path: &Path, config: Option<&Config>) -> Result<Arc<Self>> {
-        let deadline = std::time::Instant::now() + OPEN_PATIENCE;
+        let deadline = Instant::now() + OPEN_PATIENCE;
         let mut delete = config.and_then(|c| c.store.as_ref()).is_some_and(|s| s.delete_unusable);
         loop {
             let file = StoreFile::open(path, config.is_some())?;
             let opening = StoreFile::open(path, false)?;
             if opening.id() != file.id() || !opening.lock(OPENING, Lock::Exclusive, false)? {
-                if std::time::Instant::now() > deadline {
+                if Instant::now() > deadline {
                     return Err(file::refused(path, "another process has been opening it for 30 seconds"));
                 }
                 std::thread::sleep(Duration::from_millis(2));
                 continue;
             }
-            // Somebody may have replaced the file while we waited.
-            if StoreFile::open(path, false).is_ok_and(|now| now.id() != file.id()) {
-                continue;
+            let opened = Self::open_exclusively(path, file, config, &mut delete, deadline);
+            // Said aloud: a child that somebody forked meanwhile has a copy of the description, and would keep the lock.
+            opening.lock(OPENING, Lock::Unlock, false)?;
+            if let Some(engine) = opened? {
+                return Ok(Arc::new(engine));
             }
-            let mut alone = file.lock(USERS, Lock::Exclusive, false)?;
-            while !alone && !file.lock(USERS, Lock::Shared, false)? {
-                // The last user has it to itself for a moment on its way out.
-                if std::time::Instant::now() > deadline {
-                    return Err(file::refused(path, "its users' lock is held by something else"));
-                }
-                std::thread::sleep(Duration::from_millis(1));
-                alone = file.lock(USERS, Lock::Exclusive, false)?;
+        }
+    }
+
+    /// With the opening lock held. `None` = the file is not the one that it was, try again.
+    fn open_exclusively(
+        path: &Path,
+        file: StoreFile,
+        config: Option<&Config>,
+        delete: &mut bool,
+        deadline: Instant,
+    ) -> Result<Option<Self>> {
+        // Somebody may have replaced the file while we waited.
+        if StoreFile::open(path, false).is_ok_and(|now| now.id() != file.id()) {
+            return Ok(None);
+        }
+        let mut alone = file.lock(USERS, Lock::Exclusive, false)?;
+        while !alone && !file.lock(USERS, Lock::Shared, false)? {
+            // The last user has it to itself for a moment on its way out.
+            if Instant::now() > deadline {
+                return Err(file::refused(path, "its users' lock is held by something else"));
             }
-            let opened = Self::open_locked(path, file, config, alone);
-            match opened {
-                Err(Error::Store { .. }) if delete && alone => {
-                    delete = false;
-                    std::fs::remove_file(path).map_err(|source| Error::Os { call: "unlink", source })?;
-                }
-                other => return other.map(Arc::new),
+            std::thread::sleep(Duration::from_millis(1));
+            alone = file.lock(USERS, Lock::Exclusive, false)?;
+        }
+        match Self::open_locked(path, file, config, alone) {
+            Err(Error::Store { .. }) if *delete && alone => {
+                *delete = false;
+                std::fs::remove_file(path).map_err(|source| Error::Os { call: "unlink", source })?;
+                Ok(None)
             }
+            other => other.map(Some),
         }
     }
 
@@ -158,15 +174,21 @@ impl Engine {
             return Err(disk.refuse(&format!("is cut off: {} bytes of {committed}", disk.len)));
         }
         let mut limits = disk.limits();
-        if let (Some(c), true) = (config, alone) {
-            limits = Config { store: limits.store, ..c.clone() };
+        let mut notes = Vec::new();
+        match config.map(|c| Config { store: limits.store.clone(), ..c.clone() }) {
+            Some(wanted) if alone => limits = wanted,
+            Some(wanted) if wanted != limits => {
+                let path = disk.path.display();
+                notes.push(format!("store {path} is in use: the settings of who made it stay in force"));
+            }
+            _ => {}
         }
         limits.check()?;
         let may_punch = !file.on_tmpfs();
         let id = file.id();
         let map = Mapping::file(&file, layout.end as usize)?;
         let region = Region::new(map, layout, Some(file))?;
-        let mut engine = Self::assemble(region, limits.clone(), may_punch, Vec::new());
+        let mut engine = Self::assemble(region, limits.clone(), may_punch, notes);
         if alone {
             let w = |at: u64| engine.region.word(at);
             let same_boot = w(header::BOOT).load(Relaxed) == process::boot_id()
@@ -267,6 +289,7 @@ impl Engine {
             w(self.shard_off(no) + shard::EARLIEST).store(u64::MAX, Relaxed);
         }
         w(header::MAGIC).store(MAGIC, Relaxed);
+        w(header::SUM).store(disk::sum(|at| w(at).load(Relaxed)), Relaxed);
         w(header::STATE).store(READY, Release);
         Ok(())
     }

@@ -36,6 +36,8 @@ pub(crate) enum Lock {
     Shared,
     /// One may hold it.
     Exclusive,
+    /// None: also for the copies of the description that forked children have.
+    Unlock,
 }
 
 /// The lock that serialises openers.
@@ -155,6 +157,7 @@ impl StoreFile {
         let l_type = match lock {
             Lock::Shared => libc::F_RDLCK,
             Lock::Exclusive => libc::F_WRLCK,
+            Lock::Unlock => libc::F_UNLCK,
         };
         // SAFETY: all-zero is a valid flock.
         let mut fl: libc::flock = unsafe { std::mem::zeroed() };

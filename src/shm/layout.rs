@@ -46,6 +46,8 @@ pub(crate) mod header {
     pub(crate) const INO: u64 = 120;
     pub(crate) const BOOT: u64 = 128;
     pub(crate) const UNCLEAN: u64 = 136;
+    /// Checksum of what never changes: geometry and secret.
+    pub(crate) const SUM: u64 = 144;
     // Limits: may change when the opener is alone.
     pub(crate) const MAX_KEY: u64 = 192;
     pub(crate) const MAX_VALUE: u64 = 200;
