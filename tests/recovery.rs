@@ -32,7 +32,7 @@ use ucache::{
 };
 
 const STORMS: u32 = 5;
-const KILLS: u64 = 1000;
+const KILLS: u64 = 600;
 
 /// Whether the storm goes on after `kills` kills and `elapsed`.
 fn goes_on(kills: u64, elapsed: Duration) -> bool {
@@ -91,7 +91,7 @@ fn storm(load: Load) {
 
 #[test]
 fn storm_plain() {
-    storm(Load { max_len: 4096, ..Load::new("storm", 4) });
+    storm(Load { max_len: 4096, ..Load::new("storm", 2) });
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn storm_large_values() {
 
 #[test]
 fn storm_lru() {
-    let mut load = Load { may_miss: true, max_len: 4096, ..Load::new("storm-lru", 4) };
+    let mut load = Load { may_miss: true, max_len: 4096, ..Load::new("storm-lru", 3) };
     load.config.capacity = load.keys() / 2;
     load.config.eviction = Eviction::Lru;
     storm(load);
@@ -118,7 +118,7 @@ fn storm_blocks_and_shards() {
 #[test]
 fn storm_in_a_store_file() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut load = Load { max_len: 20_000, ..Load::new("storm-store", 4) };
+    let mut load = Load { max_len: 20_000, ..Load::new("storm-store", 3) };
     load.config.store = Some(Store { path: dir.path().join("store"), delete_unusable: false });
     storm(load);
 }
