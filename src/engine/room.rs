@@ -45,6 +45,7 @@ pub(super) struct Room {
     counted: bool,
     swept: bool,
     visited: bool,
+    emptied: bool,
     cleared: bool,
 }
 
@@ -76,10 +77,16 @@ impl Room {
         if e.config.eviction == Eviction::Lru
             && e.can_fit(short)
             && self.evicted < e.geo.capacity + TRIES
-            && e.evict(keep)?
         {
-            self.evicted += 1;
-            return Ok(());
+            if e.evict(keep)? {
+                self.evicted += 1;
+                return Ok(());
+            }
+            // Nothing to evict any more: somebody else (a clear) has made room meanwhile.
+            if !self.emptied {
+                self.emptied = true;
+                return Ok(());
+            }
         }
         if e.config.clear_on_full && !self.cleared {
             self.cleared = true;
