@@ -110,10 +110,19 @@ fn take(r: &Region, shard_off: u64, span: u64, class: u64) -> u64 {
     start(r, span) + index * size
 }
 
+/// What is left of a freed block proves nothing. Its first word alone would not do: after a crash of the machine the
+/// next entry's, which may be the same, can stand before the rest of the old one when they lie in two sectors.
+fn poison(r: &Region, off: u64) {
+    r.word(off).store(0, Relaxed);
+    if r.layout().geo.checksums {
+        r.word(off + 16).store(0, Relaxed);
+    }
+}
+
 /// Frees a block of the shard whose lock the caller holds, after it became unreachable. Its first word becomes 0.
 pub(crate) fn free(r: &Region, shard_no: u64, shard_off: u64, off: u64) {
     let Some(b) = locate(r, shard_no, off) else { return };
-    r.word(off).store(0, Relaxed);
+    poison(r, off);
     let word = meta(r, b.span, 0).load(Relaxed);
     if state(word) == HEAD {
         span::free_run(r, shard_no, b.span, run(word));
@@ -221,7 +230,7 @@ fn rebuild_small(r: &Region, shard_off: u64, span: u64, class: u64, marked: &imp
             w.used += 1;
         } else {
             let at = start(r, span) + i * size;
-            r.word(at).store(0, Relaxed);
+            poison(r, at);
             r.word(at + 8).store(w.free, Relaxed);
             w.free = i + 1;
         }
