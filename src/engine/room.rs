@@ -74,10 +74,7 @@ impl Room {
             e.release_idle()?;
             return Ok(());
         }
-        if e.config.eviction == Eviction::Lru
-            && e.can_fit(short)
-            && self.evicted < e.geo.capacity + TRIES
-        {
+        if e.config.eviction == Eviction::Lru && e.can_fit(short) && self.evicted < e.geo.capacity + TRIES {
             if e.evict(keep)? {
                 self.evicted += 1;
                 return Ok(());

@@ -199,7 +199,10 @@ pub(crate) fn rebuild(r: &Region, shard_no: u64, shard_off: u64, marks: Option<&
         match state(word) {
             SMALL if class(word) < CLASSES => rebuild_small(r, shard_off, span, class(word), &marked),
             SMALL => meta(r, span, 0).store(DIRTY, Release),
-            HEAD if !marked(span, 0) => span::free_run(r, shard_no, span, run(word)),
+            HEAD if !marked(span, 0) => {
+                poison(r, start(r, span));
+                span::free_run(r, shard_no, span, run(word));
+            }
             BODY => {
                 let head = run(word);
                 let good = head < span && marked(head, 0) && {
@@ -219,6 +222,11 @@ fn rebuild_small(r: &Region, shard_off: u64, span: u64, class: u64, marked: &imp
     let size = class_size(class);
     let cap = SPAN / size;
     let bump = (0..cap).rev().find(|&i| marked(span, i)).map_or(0, |last| last + 1);
+    if r.layout().geo.checksums {
+        // What lies behind the last block in use may have been written by who died.
+        let written = Small::unpack(meta(r, span, 1).load(Relaxed)).bump.min(cap);
+        (bump..written).for_each(|i| poison(r, start(r, span) + i * size));
+    }
     if bump == 0 {
         meta(r, span, 0).store(DIRTY, Release);
         span::dirty_plus(r, 1);
