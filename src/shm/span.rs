@@ -67,7 +67,8 @@ fn committed(r: &Region) -> u64 {
 
 /// Spans that were ever in use.
 pub(crate) fn frontier(r: &Region) -> u64 {
-    r.word(header::SPAN_FRONTIER).load(Acquire).min(r.layout().geo.spans)
+    // Not beyond what is backed, whatever a damaged store says.
+    r.word(header::SPAN_FRONTIER).load(Acquire).min(committed(r))
 }
 
 /// Frees a run from its end, the head last; bodies that somebody else owns by now are left alone.
