@@ -74,14 +74,19 @@ impl Room {
             e.release_idle()?;
             return Ok(());
         }
-        if e.config.eviction == Eviction::Lru && e.can_fit(short) && self.evicted < e.geo.capacity + TRIES {
-            if e.evict(keep)? {
-                self.evicted += 1;
-                return Ok(());
-            }
-            // Nothing to evict any more: somebody else (a clear) has made room meanwhile.
-            if !self.emptied {
-                self.emptied = true;
+        if e.config.eviction == Eviction::Lru
+            && e.can_fit(short)
+            && self.evicted < e.geo.capacity + TRIES
+        {
+            let evicted = e.evict(keep)?;
+            if evicted || !self.emptied {
+                self.evicted += u64::from(evicted);
+                // Nothing to evict any more: somebody else (a clear) has made room meanwhile.
+                self.emptied |= !evicted;
+                if matches!(short, Short::Space(_)) {
+                    // The victim's span stays with its size until it is asked for.
+                    e.release_idle()?;
+                }
                 return Ok(());
             }
         }
