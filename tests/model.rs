@@ -57,6 +57,8 @@ fn lru_order_is_exact_at_the_bounds() {
 const ADD: SetOptions =
     SetOptions { mode: Mode::Add, expires: Expires::Never, keep_ttl: false, ungettable: false };
 
+const UPDATE: SetOptions = SetOptions { mode: Mode::Update, ..ADD };
+
 /// Fills to the last item, whatever the shards: one more is refused, and one deleted makes room for exactly one.
 #[test]
 fn large_caches_hold_exactly_their_capacity() {
@@ -126,6 +128,26 @@ fn one_value_may_push_out_many() {
     let stats = engine.stats();
     assert_eq!((stats.items, stats.blocks_used, stats.evicted), (3001, 4000, 1000));
     assert!((0..1000_u32).all(|n| engine.exists(&n.to_le_bytes()).is_none()), "the oldest go");
+}
+
+/// Values of every size in turn: what the small ones have left behind is used for the large ones, and the other way.
+#[test]
+fn every_size_finds_space_in_turn() {
+    for (eviction, blocks) in [(Eviction::Lru, None), (Eviction::Lru, Some(Blocks { size: 1000, count: 164 }))] {
+        let mut config = Config::new("sizes", 82);
+        config.eviction = eviction;
+        config.max_value = 20_000;
+        config.blocks = blocks;
+        let engine = Engine::create(&config).expect("a cache");
+        let mut rng = fastrand::Rng::with_seed(3);
+        for n in 0..60_000_u32 {
+            let len = 1 + usize::try_from(n % 20_000).expect("small");
+            let len = if n % 3 == 0 { len } else { rng.usize(1..=len) };
+            let done = engine.set(&(n % 120).to_le_bytes(), &vec![7; len], &UPDATE);
+            assert!(done.is_ok(), "store {n}, of {len} bytes: {done:?}");
+        }
+        assert_eq!(engine.stats().no_space, 0);
+    }
 }
 
 /// An item lives through no clear, however many clears come before anybody looks.
