@@ -71,13 +71,14 @@ impl Room {
         // Idle spans, or what a dead writer's shard holds until somebody locks it.
         if !self.visited && (matches!(short, Short::Space(_)) || e.counted_items() < e.geo.capacity) {
             self.visited = true;
+            if matches!(short, Short::Space(_)) {
+                // Somebody may be giving the free spans' pages back: they can be had when that is done.
+                e.under(header::LOCK_POOL, || span::recover_pool(&e.region), || ())?;
+            }
             e.release_idle()?;
             return Ok(());
         }
-        if e.config.eviction == Eviction::Lru
-            && e.can_fit(short)
-            && self.evicted < e.geo.capacity + TRIES
-        {
+        if e.config.eviction == Eviction::Lru && e.can_fit(short) && self.evicted < e.geo.capacity + TRIES {
             let evicted = e.evict(keep)?;
             if evicted || !self.emptied {
                 self.evicted += u64::from(evicted);
