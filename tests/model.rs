@@ -133,7 +133,9 @@ fn one_value_may_push_out_many() {
 /// Values of every size in turn: what the small ones have left behind is used for the large ones, and the other way.
 #[test]
 fn every_size_finds_space_in_turn() {
-    for (eviction, blocks) in [(Eviction::Lru, None), (Eviction::Lru, Some(Blocks { size: 1000, count: 164 }))] {
+    for (eviction, blocks) in
+        [(Eviction::Lru, None), (Eviction::Lru, Some(Blocks { size: 1000, count: 164 }))]
+    {
         let mut config = Config::new("sizes", 82);
         config.eviction = eviction;
         config.max_value = 20_000;
