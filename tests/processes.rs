@@ -1,6 +1,7 @@
 //! Several processes in one cache: no torn value, no other key's value, no stale one, no lost update.
 //!
-//! `UCACHE_TORTURE_SECS=600` runs the mixed loads for ten minutes in all; the figures are printed either way.
+//! `UCACHE_TORTURE_SECS=600` runs the mixed loads for ten minutes in all, `UCACHE_TORTURE_WORKERS=4` with 4 processes
+//! only; the figures are printed either way.
 
 #[path = "support/engine_audit.rs"]
 mod engine_audit;
@@ -27,18 +28,29 @@ use ucache::engine::{
     Blocks, Config, Engine, Eviction, Expires, Fill, Math, SetOptions, Store, Stored, Touch,
 };
 
-const WORKERS: [usize; 3] = [2, 4, 8];
 const LOADS: u32 = 6;
 
+fn setting(name: &str) -> Option<u32> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// Numbers of processes, one after the other.
+fn worker_counts() -> Vec<usize> {
+    setting("UCACHE_TORTURE_WORKERS").map_or_else(|| vec![2, 4, 8], |n| vec![n as usize])
+}
+
+/// How long one load runs with one number of processes.
 fn share_of_time() -> Duration {
-    let total = std::env::var("UCACHE_TORTURE_SECS").ok().and_then(|secs| secs.parse().ok());
-    total.map_or(Duration::from_millis(350), |secs| Duration::from_secs(secs) / (LOADS * 3))
+    setting("UCACHE_TORTURE_SECS").map_or(Duration::from_millis(350), |secs| {
+        Duration::from_secs(secs.into()) / (LOADS * worker_counts().len() as u32)
+    })
 }
 
 /// Runs the load with 2, 4 and 8 processes, then compares the books.
 fn torture(load: impl Fn(usize) -> Load) {
     let _alone = alone();
-    for workers in WORKERS {
+    for workers in worker_counts() {
         let rig = Rig::new(load(workers));
         let mut children: Vec<_> = (0..workers).map(|worker| rig.start(worker, 0)).collect();
         let (start, mut last, mut moved) = (Instant::now(), 0, Instant::now());
@@ -118,7 +130,7 @@ fn counted_blocks_lru_and_clears() {
 fn count_together(config: &Config) {
     const EACH: u64 = 20_000;
     let engine = Engine::create(config).expect("a cache");
-    for workers in WORKERS {
+    for workers in worker_counts() {
         let keep = SetOptions { keep_ttl: true, ..UPDATE };
         in_children(workers, |worker| {
             let mut last = i64::MIN;
