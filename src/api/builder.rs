@@ -93,7 +93,7 @@ impl Builder {
         self
     }
 
-    /// The longest value, bytes: 1 to 2³² − 1, 65,535 if not given. uWSGI's `blocksize`.
+    /// The longest value, bytes: 1 to 2³² − 1, 65,536 if not given. uWSGI's `blocksize`.
     ///
     /// ```
     /// use ucache::{Cache, Error};

@@ -76,14 +76,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults of uWSGI for a cache of `capacity` items: keys of 2,048 and values of 65,535 bytes at most.
+    /// The defaults of uWSGI for a cache of `capacity` items: keys of 2,048 and values of 65,536 bytes at most.
     #[must_use]
     pub fn new(name: &str, capacity: u64) -> Self {
         Self {
             name: name.to_owned(),
             capacity,
             max_key: 2048,
-            max_value: 65_535,
+            max_value: 65_536,
             blocks: None,
             eviction: Eviction::None,
             sweep_on_full: 0,
