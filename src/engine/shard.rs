@@ -1,4 +1,6 @@
 //! A shard's lock, and what every writer does after taking it.
+//!
+//! The steps are inlined into one another: a `Result` with the crate's error is large, and would be copied at each.
 #![forbid(unsafe_code)]
 
 use super::{Engine, stats::Counter};
@@ -74,6 +76,7 @@ impl Engine {
         Ok(guard)
     }
 
+    #[inline(always)]
     fn lock_or_wait(&self, no: u64) -> Result<ShardGuard<'_>> {
         loop {
             let guard = self.lock_raw(no)?;
@@ -88,6 +91,7 @@ impl Engine {
     }
 
     /// The lock alone; the shard may have to be rebuilt.
+    #[inline(always)]
     pub(super) fn lock_as_is(&self, no: u64) -> Result<ShardGuard<'_>> {
         let off = self.shard_off(no);
         let mutex = self.region.mutex(off + shard::LOCK);
@@ -106,6 +110,7 @@ impl Engine {
     }
 
     /// The lock, of a shard that is whole.
+    #[inline(always)]
     pub(super) fn lock_raw(&self, no: u64) -> Result<ShardGuard<'_>> {
         let guard = self.lock_as_is(no)?;
         if guard.word(shard::DIRTY).load(Acquire) != 0 {
@@ -115,7 +120,7 @@ impl Engine {
     }
 
     /// Locks within `lock_timeout`; counts what was given up.
-    #[inline]
+    #[inline(always)]
     pub(super) fn acquire(&self, mutex: RobustMutex) -> Result<Locked> {
         mutex.lock(self.config.lock_timeout).inspect_err(|e| {
             if matches!(e, Error::Timeout { .. }) {
