@@ -17,7 +17,7 @@ use crate::{
 /// Tries without the lock before a reader asks for it.
 const TRIES: usize = 64;
 
-/// What one look without the lock found.
+/// What a look found.
 enum Look {
     Miss,
     /// There, but not to be read: neither a hit nor a miss, as native has it.
@@ -35,19 +35,12 @@ impl Engine {
         let hash = self.secret.hash(key);
         let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
         let version = self.version(head);
-        let mut hit = None;
-        let mut settled = false;
+        let mut settled = None;
         for _ in 0..TRIES {
             // Acquire: the slots are read after the version.
             let v = version.load(Acquire);
-            let found = self.look(head, tag, key, v);
-            match found {
+            match self.look(head, tag, key, v) {
                 None => std::hint::spin_loop(),
-                Some(Look::Miss) => {
-                    settled = true;
-                    break;
-                }
-                Some(Look::Hidden) => return Ok(None),
                 Some(Look::Hit(f)) => {
                     let taken = self.take(&f, sink);
                     // The copy's loads come before the version's second load.
@@ -58,23 +51,32 @@ impl Engine {
                     if !taken {
                         return Err(too_small(&f.header));
                     }
-                    (hit, settled) = (Some(f), true);
+                    settled = Some(Look::Hit(f));
+                    break;
+                }
+                nothing => {
+                    settled = nothing;
                     break;
                 }
             }
         }
-        if !settled {
-            hit = self.get_locked(head, tag, key, sink)?;
-        }
-        self.settle(hit, touch)
+        let look = match settled {
+            Some(look) => look,
+            None => self.get_locked(head, tag, key, sink)?,
+        };
+        self.settle(look, touch)
     }
 
     /// Counts, and tells the caller.
     #[inline]
-    fn settle(&self, hit: Option<Found>, touch: Touch) -> Result<Option<Meta>> {
-        let Some(f) = hit else {
-            self.count(Counter::Misses, 1);
-            return Ok(None);
+    fn settle(&self, look: Look, touch: Touch) -> Result<Option<Meta>> {
+        let f = match look {
+            Look::Hit(f) => f,
+            Look::Hidden => return Ok(None),
+            Look::Miss => {
+                self.count(Counter::Misses, 1);
+                return Ok(None);
+            }
         };
         self.count(Counter::Hits, 1);
         if touch == Touch::Yes && self.config.eviction == Eviction::Lru {
@@ -92,12 +94,18 @@ impl Engine {
         if self.version(head).load(Relaxed) != v {
             return None;
         }
-        Some(match found {
-            Some(f) if !self.is_live(&f.header) || f.header.flags & LEASE != 0 => Look::Miss,
+        Some(self.classify(found))
+    }
+
+    /// What an entry, or none, is to a reader.
+    #[inline]
+    fn classify(&self, found: Option<Found>) -> Look {
+        match found {
+            Some(f) if !self.exists_for_users(&f.header) => Look::Miss,
             Some(f) if f.header.flags & UNGETTABLE != 0 => Look::Hidden,
             Some(f) => Look::Hit(f),
             None => Look::Miss,
-        })
+        }
     }
 
     /// Copies the value out.
@@ -108,12 +116,13 @@ impl Engine {
 
     /// The way out of a storm of writers: under the shard's lock; when that cannot be had in time, a miss.
     #[cold]
-    fn get_locked<S: Sink>(&self, head: u64, tag: u64, key: &[u8], sink: &mut S) -> Result<Option<Found>> {
-        let Ok(_guard) = self.lock_raw(self.shard_of(head)) else { return Ok(None) };
-        let Some(f) = self.probe(head, tag, key).filter(|f| self.is_visible(&f.header)) else {
-            return Ok(None);
-        };
-        if self.take(&f, sink) { Ok(Some(f)) } else { Err(too_small(&f.header)) }
+    fn get_locked<S: Sink>(&self, head: u64, tag: u64, key: &[u8], sink: &mut S) -> Result<Look> {
+        let Ok(_guard) = self.lock_raw(self.shard_of(head)) else { return Ok(Look::Miss) };
+        let look = self.classify(self.probe(head, tag, key));
+        match &look {
+            Look::Hit(f) if !self.take(f, sink) => Err(too_small(&f.header)),
+            _ => Ok(look),
+        }
     }
 
     /// Whether the entry is of this clear generation and has not expired.
@@ -121,11 +130,6 @@ impl Engine {
     pub(super) fn is_live(&self, h: &Header) -> bool {
         h.generation == self.clear_gen() % entry::GENERATIONS
             && (h.expires == 0 || self.config.no_expire || clock::unix_secs() < h.expires)
-    }
-
-    #[inline]
-    fn is_visible(&self, h: &Header) -> bool {
-        h.flags & (UNGETTABLE | LEASE) == 0 && self.is_live(h)
     }
 
     /// Like [`Engine::get`] without a touch, but counts the item's own hits exactly, under its shard's lock (`get4`).
@@ -136,16 +140,15 @@ impl Engine {
         let hash = self.secret.hash(key);
         let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
         let guard = self.lock(self.shard_of(head))?;
-        let found = self.probe(head, tag, key).filter(|f| self.exists_for_users(&f.header));
-        let Some(f) = found else { return self.settle(None, Touch::No) };
-        if f.header.flags & UNGETTABLE != 0 {
-            return Ok(None);
-        }
+        let f = match self.classify(self.probe(head, tag, key)) {
+            Look::Hit(f) => f,
+            nothing => return self.settle(nothing, Touch::No),
+        };
         if !self.take(&f, sink) {
             return Err(too_small(&f.header));
         }
         let hits = self.item_hits(&guard, f.header.id);
-        self.settle(Some(f), Touch::No)?;
+        self.settle(Look::Hit(f), Touch::No)?;
         Ok(Some(meta(&f.header, hits)))
     }
 
