@@ -3,7 +3,7 @@
 
 use std::process;
 
-use super::{Cache, sink::VecSink};
+use super::Cache;
 use crate::{
     engine::{Engine, Expires, Fill, FillToken},
     error::{Error, Result},
@@ -85,9 +85,9 @@ impl Cache {
         E: From<Error>,
     {
         let bytes = key.as_ref();
-        let mut sink = VecSink::default();
-        match self.engine.begin_fill(bytes, self.defaults.lease, self.defaults.patience, &mut sink) {
-            Ok(Fill::Hit(_)) => Ok(sink.0),
+        let mut stored = Vec::new();
+        match self.engine.begin_fill(bytes, self.defaults.lease, self.defaults.patience, &mut stored) {
+            Ok(Fill::Hit(_)) => Ok(stored),
             Ok(Fill::Filler(token)) => {
                 let turn = Turn::new(&self.engine, bytes, token);
                 let value = fill(key)?.into();

@@ -3,7 +3,7 @@
 
 use super::{
     Cache, Keys,
-    sink::{IntSink, SliceSink, VecSink},
+    sink::{IntSink, SliceSink},
 };
 use crate::{
     engine::Touch,
@@ -43,9 +43,9 @@ impl Cache {
     /// # Ok::<(), ucache::Error>(())
     /// ```
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        let mut sink = VecSink::default();
-        let found = self.engine.get(key.as_ref(), Touch::Yes, &mut sink)?;
-        Ok(found.map(|_| sink.0))
+        let mut value = Vec::new();
+        let found = self.engine.get(key.as_ref(), Touch::Yes, &mut value)?;
+        Ok(found.map(|_| value))
     }
 
     /// Copies the value to the front of `buffer` and returns its length. Allocates nothing: the fastest read.

@@ -3,22 +3,6 @@
 
 use crate::{engine::Sink, shm::Source};
 
-/// A new vector. A lack of memory ends the read instead of the process.
-#[derive(Default)]
-pub(super) struct VecSink(pub(super) Vec<u8>);
-
-impl Sink for VecSink {
-    #[inline]
-    fn take(&mut self, src: &Source<'_>) -> bool {
-        self.0.clear();
-        if self.0.try_reserve_exact(src.len()).is_err() {
-            return false;
-        }
-        src.copy_to_vec(&mut self.0);
-        true
-    }
-}
-
 /// The caller's buffer, and how long the value is.
 pub(super) struct SliceSink<'a> {
     pub(super) buffer: &'a mut [u8],

@@ -3,27 +3,16 @@
 use super::*;
 use crate::{
     Error,
-    shm::{Source, layout::shard, sync::*},
+    shm::{layout::shard, sync::*},
 };
-
-/// A sink for tests.
-#[derive(Default)]
-struct Bytes(Vec<u8>);
-
-impl Sink for Bytes {
-    fn take(&mut self, src: &Source<'_>) -> bool {
-        src.copy_to_vec(&mut self.0);
-        true
-    }
-}
 
 const ADD: SetOptions =
     SetOptions { mode: Mode::Add, expires: Expires::Never, keep_ttl: false, ungettable: false };
 const UPDATE: SetOptions = SetOptions { mode: Mode::Update, ..ADD };
 
 fn get(e: &Engine, key: &[u8]) -> Option<Vec<u8>> {
-    let mut b = Bytes::default();
-    e.get(key, Touch::Yes, &mut b).unwrap().map(|_| b.0)
+    let mut b = Vec::new();
+    e.get(key, Touch::Yes, &mut b).unwrap().map(|_| b)
 }
 
 fn key(i: u64) -> Vec<u8> {

@@ -111,6 +111,19 @@ pub trait Sink {
     fn take(&mut self, src: &Source<'_>) -> bool;
 }
 
+/// A vector takes every value and holds nothing else afterwards. A lack of memory ends the read, not the process.
+impl Sink for Vec<u8> {
+    #[inline]
+    fn take(&mut self, src: &Source<'_>) -> bool {
+        self.clear();
+        if self.try_reserve_exact(src.len()).is_err() {
+            return false;
+        }
+        src.copy_to_vec(self);
+        true
+    }
+}
+
 /// An item as the key walk hands it out: a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {

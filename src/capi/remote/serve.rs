@@ -25,10 +25,9 @@ use super::{
 };
 use crate::{
     capi::{cache::Cache, types::*},
-    engine::{Cursor, Meta, Sink, Touch},
+    engine::{Cursor, Meta, Touch},
     error::Error,
     os::clock::unix_secs,
-    shm::Source,
 };
 
 /// Largest image that is sent, bytes: what a peer may ask for without asking anybody's leave has an end.
@@ -89,23 +88,10 @@ enum Fault {
 
 type Outcome<T = ()> = Result<T, Fault>;
 
-struct Bytes(Vec<u8>);
-
-impl Sink for Bytes {
-    fn take(&mut self, src: &Source<'_>) -> bool {
-        self.0.clear();
-        if self.0.try_reserve_exact(src.len()).is_err() {
-            return false;
-        }
-        src.copy_to_vec(&mut self.0);
-        true
-    }
-}
-
 /// The value of a key and what is known of it; counts as a read in the statistics.
 pub(super) fn read(cache: &Cache, key: &[u8], touch: Touch) -> Result<Option<(Vec<u8>, Meta)>, Error> {
-    let mut value = Bytes(Vec::new());
-    Ok(cache.engine.get(key, touch, &mut value)?.map(|meta| (value.0, meta)))
+    let mut value = Vec::new();
+    Ok(cache.engine.get(key, touch, &mut value)?.map(|meta| (value, meta)))
 }
 
 fn find(name: &[u8]) -> Outcome<&'static Cache> {
