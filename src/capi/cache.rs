@@ -1,6 +1,7 @@
 //! The caches of this process: engine, settings and C view together, in a list that only grows.
 
 use std::{
+    ffi::c_char,
     ptr,
     sync::{
         Arc,
@@ -71,6 +72,20 @@ impl Cache {
         all().find(|cache| name.is_empty() || cache.settings.name.to_bytes() == name)
     }
 
+    /// [`Cache::by_name`] for every magic call: one comparison where the first cache is meant.
+    ///
+    /// # Safety
+    /// As [`arg::name`].
+    #[inline]
+    unsafe fn by_c_name(name: *const c_char) -> Option<&'static Self> {
+        // SAFETY: a name that is not NULL ends with a NUL (contract).
+        if name.is_null() || unsafe { *name } == 0 {
+            return all().next();
+        }
+        // SAFETY: both are strings that end with a NUL.
+        all().find(|cache| unsafe { libc::strcmp(name, cache.settings.name.as_ptr()) } == 0)
+    }
+
     /// The cache whose C struct has this lock.
     #[cfg_attr(not(feature = "uwsgi"), allow(dead_code, reason = "only a host calls it"))]
     pub(crate) fn by_lock(lock: *const uwsgi_lock_item) -> Option<&'static Self> {
@@ -106,12 +121,13 @@ impl<'a> Target<'a> {
     ///
     /// # Safety
     /// As [`arg::name`].
-    pub(super) unsafe fn resolve(name: *const std::ffi::c_char) -> Option<Self> {
+    pub(super) unsafe fn resolve(name: *const c_char) -> Option<Self> {
         // SAFETY: passed on.
-        let name: &'a [u8] = unsafe { arg::name(name) };
-        if let Some(cache) = Cache::by_name(name) {
+        if let Some(cache) = unsafe { Cache::by_c_name(name) } {
             return Some(Self::Local(cache));
         }
+        // SAFETY: passed on.
+        let name: &'a [u8] = unsafe { arg::name(name) };
         // No cache is named with an '@', so looking for it last costs local calls nothing.
         let at = name.iter().position(|&b| b == b'@')?;
         Some(Self::Remote { cache: &name[..at], server: &name[at + 1..] })

@@ -60,11 +60,9 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Loads both words once.
+    /// From its two words.
     #[inline]
-    pub(crate) fn load(r: &Region, off: u64) -> Self {
-        let w0 = r.word(off).load(Relaxed);
-        let w1 = r.word(off + 8).load(Relaxed);
+    pub(crate) fn unpack((w0, w1): (u64, u64)) -> Self {
         Self {
             value_len: w0 & 0xFFFF_FFFF,
             key_len: w0 >> 32 & 0xFFFF,
@@ -89,10 +87,22 @@ impl Header {
     }
 }
 
+/// A header's two words, each loaded once.
+#[inline]
+pub(crate) fn words(r: &Region, off: u64) -> (u64, u64) {
+    (r.word(off).load(Relaxed), r.word(off + 8).load(Relaxed))
+}
+
+/// Up to the next multiple of 8, for lengths that are far from the end of 64 bits.
+#[inline]
+fn round8(len: u64) -> u64 {
+    (len + 7) & !7
+}
+
 /// Bytes of an entry whose header has `head` bytes.
 #[inline]
 pub(crate) fn size(head: u64, key_len: u64, value_len: u64) -> u64 {
-    head + key_len.next_multiple_of(8) + value_len.next_multiple_of(8)
+    head + round8(key_len) + round8(value_len)
 }
 
 /// Bytes of a header.
@@ -104,7 +114,7 @@ pub(crate) fn header_len(checksums: bool) -> u64 {
 /// Where the value starts.
 #[inline]
 pub(crate) fn value_off(off: u64, head: u64, key_len: u64) -> u64 {
-    off + head + key_len.next_multiple_of(8)
+    off + head + round8(key_len)
 }
 
 /// Whether the entry at `off` has this key. The caller has checked that the entry's length field equals the key's.

@@ -17,6 +17,9 @@ use crate::shm::{
     sync::*,
 };
 
+/// Words of a header that no entry has.
+const NO_ENTRY: (u64, u64) = (0, 0);
+
 /// An entry that a slot leads to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
@@ -83,16 +86,20 @@ impl Engine {
     /// The header at `off`, if an entry of plausible lengths can be there.
     #[inline]
     pub(super) fn header_at(&self, off: u64) -> Option<Header> {
-        if off < self.layout.data || off > self.layout.end - 32 || !self.is_backed(off + 32) {
-            return None;
-        }
-        let h = Header::load(&self.region, off);
-        let end = off + h.total(self.entry_head);
-        (end <= self.layout.end && self.is_backed(end)).then_some(h)
+        self.words_at(off).map(Header::unpack)
     }
 
-    /// Whether the file reaches to `end`: touching memory behind it would be a bus error. What this process knows of it
-    /// is looked up again only when it is not enough.
+    #[inline]
+    fn words_at(&self, off: u64) -> Option<(u64, u64)> {
+        if off < self.layout.data || !self.is_backed(off + 32) {
+            return None;
+        }
+        let words = entry::words(&self.region, off);
+        self.is_backed(off + Header::unpack(words).total(self.entry_head)).then_some(words)
+    }
+
+    /// Whether the region reaches to `end`, and is backed to there: touching a store's memory behind the end of its file
+    /// would be a bus error. What this process knows of it is looked up again only when it is not enough.
     #[inline]
     fn is_backed(&self, end: u64) -> bool {
         end <= self.backed.load(Relaxed) || self.learn_backed(end)
@@ -108,27 +115,43 @@ impl Engine {
     /// Looks `key` up in the chain of `head`. Without the shard's lock the caller must check the version afterwards.
     #[inline]
     pub(super) fn probe(&self, head: u64, tag: u64, key: &[u8]) -> Option<Found> {
-        let mut bucket = head;
-        for _ in 0..=self.geo.overflow {
-            let line = self.region.line(self.layout.bucket(bucket));
-            for (slot, word) in (1u64..).zip(&line[1..]) {
-                let word = word.load(Acquire);
-                if entry::slot_tag(word) != tag {
-                    continue;
-                }
+        let (mut bucket, mut left) = (head, self.geo.overflow);
+        loop {
+            let at = self.layout.bucket(bucket);
+            // Not the version; a link's tag is no key's.
+            let mut tagged = self.region.tagged(at, tag as u16) & !0xF;
+            let line = self.region.line(at);
+            while tagged != 0 {
+                let slot = tagged.trailing_zeros() / 4;
+                tagged &= tagged - 1;
+                // Acquire: what the slot leads to was written before.
+                let word = line[slot as usize & 7].load(Acquire);
                 let off = entry::slot_off(word);
                 // Most entries reach into a second line.
                 self.region.prefetch(off + 64);
-                let Some(header) = self.header_at(off) else { continue };
-                if header.key_len == key.len() as u64
-                    && entry::key_is(&self.region, off, self.entry_head, key)
-                {
-                    return Some(Found { bucket, slot, off, header });
+                let words = self.words_with_key(off, key);
+                if words.0 != 0 && entry::slot_tag(word) == tag {
+                    return Some(Found { bucket, slot: slot.into(), off, header: Header::unpack(words) });
                 }
             }
             bucket = self.link_of(line[SLOTS as usize].load(Acquire))?;
+            left = left.checked_sub(1)?;
         }
-        None
+    }
+
+    /// The header's words if an entry with this key can be at `off`. A function of its own: what it computes of the key
+    /// is not needed for a miss.
+    #[inline(never)]
+    fn words_with_key(&self, off: u64, key: &[u8]) -> (u64, u64) {
+        match self.words_at(off) {
+            Some(words)
+                if Header::unpack(words).key_len == key.len() as u64
+                    && entry::key_is(&self.region, off, self.entry_head, key) =>
+            {
+                words
+            }
+            _ => NO_ENTRY,
+        }
     }
 
     /// Calls `f` for each occupied slot of a chain (bucket, slot, word), links excepted, until it returns `false`.

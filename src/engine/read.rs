@@ -68,7 +68,7 @@ impl Engine {
     }
 
     /// Counts, and tells the caller.
-    #[inline]
+    #[inline(always)]
     fn settle(&self, look: Look, touch: Touch) -> Result<Option<Meta>> {
         let f = match look {
             Look::Hit(f) => f,
@@ -86,7 +86,7 @@ impl Engine {
     }
 
     /// One look at the chain: `None` = a writer came in between.
-    #[inline]
+    #[inline(always)]
     fn look(&self, head: u64, tag: u64, key: &[u8], v: u64) -> Option<Look> {
         let found = self.probe(head, tag, key);
         // Before any allocation or other effect: header and key belonged together, or this is not what was stored.
@@ -98,7 +98,7 @@ impl Engine {
     }
 
     /// What an entry, or none, is to a reader.
-    #[inline]
+    #[inline(always)]
     fn classify(&self, found: Option<Found>) -> Look {
         match found {
             Some(f) if !self.exists_for_users(&f.header) => Look::Miss,
@@ -109,7 +109,7 @@ impl Engine {
     }
 
     /// Copies the value out.
-    #[inline]
+    #[inline(always)]
     fn take<S: Sink>(&self, f: &Found, sink: &mut S) -> bool {
         sink.take(&entry::value(&self.region, f.off, self.entry_head, &f.header))
     }

@@ -63,8 +63,8 @@ impl Drop for Mine {
 
 thread_local! {
     static MINE: RefCell<Mine> = const { RefCell::new(Mine { forks: 0, slots: Vec::new() }) };
-    /// The slot used last: forks seen, serial of the engine, slot.
-    static LAST: Cell<(u32, u64, u64)> = const { Cell::new((u32::MAX, 0, 0)) };
+    /// The slot used last: forks seen (never 0), serial of the engine, slot.
+    static LAST: Cell<(u32, u64, u64)> = const { Cell::new((0, 0, 0)) };
 }
 
 impl Engine {

@@ -2,11 +2,8 @@
 
 use std::{
     cell::Cell,
-    fs,
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    fs, ptr,
+    sync::atomic::{AtomicPtr, AtomicU32, Ordering},
 };
 
 use super::map::page_size;
@@ -18,7 +15,7 @@ pub(crate) struct Owner(u64);
 impl Owner {
     /// The calling thread, asked for once per thread and fork.
     pub(crate) fn me() -> Self {
-        thread_local! { static ME: Cell<(u32, u64)> = const { Cell::new((u32::MAX, 0)) } }
+        thread_local! { static ME: Cell<(u32, u64)> = const { Cell::new((0, 0)) } }
         let forks = fork_count();
         let (at, word) = ME.get();
         if at == forks {
@@ -63,27 +60,51 @@ fn start_time(tid: u32) -> Option<u32> {
     Some((ticks as u32).max(1))
 }
 
-static FORKS: AtomicU32 = AtomicU32::new(0);
+/// Forks that led to this process, seen by asking; starts at 1.
+static FORKS: AtomicU32 = AtomicU32::new(1);
+/// The word that holds [`FORKS`] here and 0 in a child that has not asked yet; null = not made yet.
+static WITNESS: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
-/// Changes in the child of every `fork` (also one by a bare system call, where the kernel wipes a page for us).
+/// Changes in the child of every `fork` (also one by a bare system call, where the kernel wipes a page for us). Never 0.
 #[inline]
 pub(crate) fn fork_count() -> u32 {
-    static PAGE: OnceLock<usize> = OnceLock::new();
-    let &page = PAGE.get_or_init(witness_page);
-    if page == 0 {
-        return FORKS.load(Ordering::Relaxed);
+    let witness = WITNESS.load(Ordering::Acquire);
+    if !witness.is_null() {
+        // SAFETY: what WITNESS points to is never unmapped, and only accessed as an atomic.
+        let forks = unsafe { &*witness }.load(Ordering::Relaxed);
+        if forks != 0 {
+            return forks;
+        }
     }
-    // SAFETY: the page stays mapped for the life of the process and is only accessed as atomics.
-    let witness = unsafe { AtomicU32::from_ptr(page as *mut u32) };
-    if witness.load(Ordering::Relaxed) == 0 {
-        FORKS.fetch_add(1, Ordering::Relaxed);
-        witness.store(1, Ordering::Relaxed);
-    }
-    FORKS.load(Ordering::Relaxed)
+    count_fork(witness)
 }
 
-/// A page that reads 1 here and 0 in a child; 0 = the kernel has no MADV_WIPEONFORK, `pthread_atfork` counts then.
-fn witness_page() -> usize {
+#[cold]
+fn count_fork(mut witness: *mut AtomicU32) -> u32 {
+    if witness.is_null() {
+        let made = witness_page();
+        witness = match WITNESS.compare_exchange(
+            ptr::null_mut(),
+            made.cast_mut(),
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        ) {
+            Ok(_) => made.cast_mut(),
+            // Another thread's; a page more or less does not matter.
+            Err(theirs) => theirs,
+        };
+    }
+    // SAFETY: as in `fork_count`.
+    let word = unsafe { &*witness };
+    if word.load(Ordering::Relaxed) == 0 {
+        let forks = FORKS.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
+        word.store(forks, Ordering::Relaxed);
+    }
+    word.load(Ordering::Relaxed)
+}
+
+/// A word in a page that the kernel empties in a child. Before Linux 4.14 it does not: `pthread_atfork` counts then.
+fn witness_page() -> *const AtomicU32 {
     extern "C" fn count() {
         FORKS.fetch_add(1, Ordering::Relaxed);
     }
@@ -91,14 +112,15 @@ fn witness_page() -> usize {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a fresh private mapping; advice and the handler's registration touch nothing else.
     unsafe {
-        let p = libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        let p = libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
         if p != libc::MAP_FAILED && libc::madvise(p, len, libc::MADV_WIPEONFORK) == 0 {
-            AtomicU32::from_ptr(p.cast()).store(1, Ordering::Relaxed);
-            return p as usize;
+            let word = p.cast::<AtomicU32>();
+            (*word).store(FORKS.load(Ordering::Relaxed), Ordering::Relaxed);
+            return word;
         }
         libc::pthread_atfork(None, None, Some(count));
     }
-    0
+    &raw const FORKS
 }
 
 /// Fills `words` with random bits of the kernel's.

@@ -67,6 +67,51 @@ pub(super) unsafe fn store(src: *const u8, dst: *mut u8, len: usize) {
     }
 }
 
+/// Which of the eight words at `line` have `tag` as their high 16 bits: bit `4 n + 3` for word `n`.
+///
+/// # Safety
+/// `line` must be 64-aligned with 64 bytes mapped.
+#[inline]
+pub(super) unsafe fn tagged(line: *const u8, tag: u16) -> u32 {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: the contract is passed on.
+    return unsafe { tagged_wide(line, tag) };
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    (0..8).fold(0, |mask, i| {
+        // SAFETY: word `i` is mapped and aligned (contract).
+        let w = unsafe { AtomicU64::from_ptr(line.cast_mut().cast::<u64>().add(i)) }.load(Ordering::Relaxed);
+        mask | u32::from(w >> 48 == u64::from(tag)) << (4 * i + 3)
+    })
+}
+
+/// [`tagged`] for all words at once: no branch depends on where the tag is.
+///
+/// # Safety
+/// As [`tagged`].
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+unsafe fn tagged_wide(line: *const u8, tag: u16) -> u32 {
+    use std::arch::{asm, x86_64::*};
+    let (a, b, c, d): (__m128i, __m128i, __m128i, __m128i);
+    // SAFETY: reads the 64 mapped and aligned bytes (contract); SSE2 is part of x86-64.
+    unsafe {
+        asm!(
+            "movdqa {a}, [{p}]",
+            "movdqa {b}, [{p} + 16]",
+            "movdqa {c}, [{p} + 32]",
+            "movdqa {d}, [{p} + 48]",
+            p = in(reg) line, a = out(xmm_reg) a, b = out(xmm_reg) b, c = out(xmm_reg) c, d = out(xmm_reg) d,
+            options(nostack, preserves_flags, readonly)
+        );
+        let want = _mm_set1_epi16(tag.cast_signed());
+        let same = |v| _mm_cmpeq_epi16(v, want);
+        // A byte for each 16 bits; the fourth of a word is its high end.
+        let low = _mm_movemask_epi8(_mm_packs_epi16(same(a), same(b))) & 0x8888;
+        let high = _mm_movemask_epi8(_mm_packs_epi16(same(c), same(d))) & 0x8888;
+        (low | high << 16).cast_unsigned()
+    }
+}
+
 /// # Safety
 /// Both sides must be mapped for `len` bytes, `len >= 16`; they must not overlap.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -130,6 +175,21 @@ unsafe fn move16(src: *const u8, dst: *mut u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tags_are_found_in_every_place() {
+        #[repr(align(64))]
+        struct Line([u64; 8]);
+        for set in 0..256u32 {
+            let mut line = Line([0x1234_0000_0000_5678; 8]);
+            for i in (0..8).filter(|i| set >> i & 1 != 0) {
+                line.0[i] = 0xABCD_1234_5678_ABCD;
+            }
+            let want = (0..8).fold(0, |mask, i| mask | (set >> i & 1) << (4 * i + 3));
+            // SAFETY: a line is aligned and has 64 bytes.
+            assert_eq!(unsafe { tagged(line.0.as_ptr().cast(), 0xABCD) }, want);
+        }
+    }
 
     #[test]
     fn copies_every_length_exactly() {

@@ -1,6 +1,7 @@
 //! One mapped region: bounds-checked atomics and copies.
 
 use std::{
+    marker::PhantomData,
     mem::MaybeUninit,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
@@ -24,6 +25,15 @@ pub(crate) mod sync {
     };
 }
 
+/// Least bytes of a region: a header's page.
+const LEAST: u64 = 4096;
+
+/// Up to the next multiple of 8. A length over `isize::MAX`, which no slice has, stays outside of every region.
+#[inline]
+fn round8(len: usize) -> u64 {
+    (len as u64).saturating_add(7) & !7
+}
+
 /// A mapped region. All shared bytes are accessed as atomics or by [`copy`]; no reference to plain memory is made.
 #[derive(Debug)]
 pub(crate) struct Region {
@@ -35,7 +45,7 @@ pub(crate) struct Region {
 impl Region {
     /// Wraps a mapping of at least `layout.end` bytes.
     pub(crate) fn new(map: Mapping, layout: Layout, file: Option<StoreFile>) -> Result<Self> {
-        if (map.len() as u64) < layout.end {
+        if (map.len() as u64) < layout.end.max(LEAST) {
             return Err(Error::Damaged("the mapping is shorter than the layout"));
         }
         Ok(Self { map, layout, file })
@@ -52,15 +62,30 @@ impl Region {
         self.file.as_ref()
     }
 
-    /// Pointer to `len` bytes at `off`.
+    /// Pointer to `len` bytes at `off`, a multiple of 8.
     ///
     /// # Panics
     /// If they do not lie in the region: a caller's bug, or damage that a bounds check before should have caught.
     #[inline]
-    fn at(&self, off: u64, len: u64, align: u64) -> *mut u8 {
+    fn at(&self, off: u64, len: u64) -> *mut u8 {
         let room = self.map.len() as u64;
-        if len > room || off > room - len || off & (align - 1) != 0 {
+        if len > room || off > room - len || off & 7 != 0 {
             outside(off, len);
+        }
+        // SAFETY: in bounds of the mapping, as just checked.
+        unsafe { self.map.start().as_ptr().add(off as usize) }
+    }
+
+    /// Pointer to the `LEN` bytes (a power of two, at most a line) at `off`, a multiple of `LEN`.
+    ///
+    /// # Panics
+    /// As [`Region::at`].
+    #[inline(always)]
+    fn cell<const LEN: u64>(&self, off: u64) -> *mut u8 {
+        const { assert!(LEN.is_power_of_two() && LEN <= 64 && LEN <= LEAST) };
+        // A region is longer than any cell (`new`), so the difference does not wrap.
+        if off > (self.map.len() as u64).wrapping_sub(LEN) || off & (LEN - 1) != 0 {
+            outside(off, LEN);
         }
         // SAFETY: in bounds of the mapping, as just checked.
         unsafe { self.map.start().as_ptr().add(off as usize) }
@@ -69,15 +94,23 @@ impl Region {
     /// The word at `off`, a multiple of 8.
     #[inline]
     pub(crate) fn word(&self, off: u64) -> &AtomicU64 {
-        // SAFETY: in bounds and aligned (`at`); the mapping lives as long as `self`; all access to it is atomic.
-        unsafe { AtomicU64::from_ptr(self.at(off, 8, 8).cast()) }
+        // SAFETY: in bounds and aligned (`cell`); the mapping lives as long as `self`; all access to it is atomic.
+        unsafe { AtomicU64::from_ptr(self.cell::<8>(off).cast()) }
     }
 
     /// The eight words of the cache line at `off`, a multiple of 64.
     #[inline]
     pub(crate) fn line(&self, off: u64) -> &[AtomicU64; 8] {
         // SAFETY: as in `word`, for 64 bytes; an array of atomics has the layout of the words.
-        unsafe { &*self.at(off, 64, 64).cast::<[AtomicU64; 8]>() }
+        unsafe { &*self.cell::<64>(off).cast::<[AtomicU64; 8]>() }
+    }
+
+    /// Which words of the line at `off` (a multiple of 64) have `tag` as their high 16 bits: bit `4 n + 3` for word `n`.
+    /// A hint: a word may change right after.
+    #[inline]
+    pub(crate) fn tagged(&self, off: u64, tag: u16) -> u32 {
+        // SAFETY: in bounds and aligned (`cell`); the mapping lives as long as `self`.
+        unsafe { copy::tagged(self.cell::<64>(off), tag) }
     }
 
     /// Asks for the cache line at `off` ahead of its use; any offset will do.
@@ -97,7 +130,7 @@ impl Region {
     #[inline]
     pub(crate) fn half(&self, off: u64) -> &AtomicU32 {
         // SAFETY: as in `word`.
-        unsafe { AtomicU32::from_ptr(self.at(off, 4, 4).cast()) }
+        unsafe { AtomicU32::from_ptr(self.cell::<4>(off).cast()) }
     }
 
     /// The lock cell at `off`: one of the layout's, initialised when the region was made or opened first.
@@ -105,20 +138,20 @@ impl Region {
     pub(crate) fn mutex(&self, off: u64) -> RobustMutex {
         // SAFETY: in bounds and aligned; callers pass only the layout's lock cells, which `engine::open` initialises
         // before it publishes the region, and nothing else writes there.
-        unsafe { RobustMutex::at(self.at(off, MUTEX_SIZE as u64, 8)) }
+        unsafe { RobustMutex::at(self.at(off, MUTEX_SIZE as u64)) }
     }
 
     /// `len` bytes at `off` (a multiple of 8) as something to copy from.
     #[inline]
     pub(crate) fn source(&self, off: u64, len: usize) -> Source<'_> {
-        self.at(off, (len as u64).next_multiple_of(8), 8);
-        Source { region: self, off, len }
+        let at = self.at(off, round8(len));
+        Source { at, len, region: PhantomData }
     }
 
     /// Copies `bytes` to `off` (a multiple of 8), into memory that the caller owns. The last word is zero-padded or keeps its rest.
     #[inline]
     pub(crate) fn write(&self, off: u64, bytes: &[u8]) {
-        let p = self.at(off, (bytes.len() as u64).next_multiple_of(8), 8);
+        let p = self.at(off, round8(bytes.len()));
         // SAFETY: in bounds and aligned (`at`); the engine owns the block under its shard's lock.
         unsafe { copy::store(bytes.as_ptr(), p, bytes.len()) };
     }
@@ -126,7 +159,7 @@ impl Region {
     /// Whether the bytes at `off` (a multiple of 8) equal `bytes`.
     #[inline]
     pub(crate) fn equals(&self, off: u64, bytes: &[u8]) -> bool {
-        let p = self.at(off, (bytes.len() as u64).next_multiple_of(8), 8).cast::<u64>();
+        let p = self.at(off, round8(bytes.len())).cast::<u64>();
         let (chunks, tail) = bytes.as_chunks::<8>();
         for (i, c) in chunks.iter().enumerate() {
             // SAFETY: word `i` lies in the range checked by `at`.
@@ -139,8 +172,14 @@ impl Region {
             return true;
         }
         // SAFETY: the last, partial word lies in the range checked by `at` (rounded up to 8).
-        let w = unsafe { AtomicU64::from_ptr(p.add(chunks.len())) }.load(Ordering::Relaxed).to_ne_bytes();
-        w[..tail.len()] == *tail
+        let w = unsafe { AtomicU64::from_ptr(p.add(chunks.len())) }.load(Ordering::Relaxed).to_le();
+        let unused = 64 - 8 * tail.len() as u32;
+        let last = match bytes.last_chunk::<8>() {
+            // The key's last 8 bytes, those that were compared already shifted out.
+            Some(c) => u64::from_le_bytes(*c) >> unused,
+            None => tail.iter().rev().fold(0, |w, &b| w << 8 | u64::from(b)),
+        };
+        w << unused == last << unused
     }
 
     /// Whether the `len` bytes at two offsets (multiples of 8) are the same.
@@ -185,9 +224,9 @@ fn outside(off: u64, len: u64) -> ! {
 /// A value inside the region that a writer may be replacing: it can be copied, never borrowed.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    region: &'a Region,
-    off: u64,
+    at: *const u8,
     len: usize,
+    region: PhantomData<&'a Region>,
 }
 
 impl Source<'_> {
@@ -201,9 +240,9 @@ impl Source<'_> {
 
     #[inline]
     fn copy_to(&self, dst: *mut u8) {
-        let p = self.region.at(self.off, (self.len as u64).next_multiple_of(8), 8);
-        // SAFETY: the source range was checked by `at`; the callers below pass a destination of `len` bytes.
-        unsafe { copy::load(p, dst, self.len) };
+        // SAFETY: `Region::source` checked the range; the region outlives `self`; the callers below pass a destination
+        // of `len` bytes.
+        unsafe { copy::load(self.at, dst, self.len) };
     }
 
     /// Copies into `dst`.
