@@ -47,8 +47,7 @@ impl Engine {
     /// Waits until no other thread has the cache to itself.
     #[cold]
     pub(super) fn wait_exclusive(&self) -> Result<()> {
-        let flag = self.foreign().load(SeqCst);
-        if flag == 0 || flag == Owner::me().to_word() {
+        if self.is_mine() {
             return Ok(());
         }
         let mutex = self.region.mutex(header::LOCK_FOREIGN);

@@ -45,6 +45,12 @@ impl Engine {
         ((hash >> 32) * self.geo.heads) >> 32
     }
 
+    /// Shard of a hash's head: `head / heads_per_shard`, where the quotient's two roundings down make one.
+    #[inline]
+    pub(super) fn shard_of_hash(&self, hash: u64) -> u64 {
+        ((hash >> 32) * self.geo.shards) >> 32
+    }
+
     /// Shard of a bucket.
     #[inline]
     pub(super) fn shard_of(&self, bucket: u64) -> u64 {

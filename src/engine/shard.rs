@@ -19,9 +19,10 @@ use crate::{
 /// A held shard lock.
 #[derive(Debug)]
 pub(crate) struct ShardGuard<'a> {
-    engine: &'a Engine,
     pub(super) no: u64,
     pub(super) off: u64,
+    /// The shard's words behind the lock's line.
+    words: &'a [AtomicU64; 16],
     mutex: RobustMutex,
 }
 
@@ -29,7 +30,7 @@ impl Drop for ShardGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // Half a change may stand: the next owner rebuilds, as after a death.
-            self.engine.region.word(self.off + shard::DIRTY).store(1, Release);
+            self.word(shard::DIRTY).store(1, Release);
         }
         self.mutex.unlock();
     }
@@ -38,7 +39,7 @@ impl Drop for ShardGuard<'_> {
 impl ShardGuard<'_> {
     #[inline]
     pub(super) fn word(&self, at: u64) -> &AtomicU64 {
-        self.engine.region.word(self.off + at)
+        &self.words[(at - 64) as usize / 8]
     }
 
     /// Adds to the count of items.
@@ -66,7 +67,7 @@ impl Engine {
 
     /// Locks a shard for a writer: rebuilt if its last owner died, reaped if a clear came, and not against a thread
     /// that has the cache to itself.
-    #[inline]
+    #[inline(always)]
     pub(super) fn lock(&self, no: u64) -> Result<ShardGuard<'_>> {
         let guard = self.lock_or_wait(no)?;
         let current = self.clear_gen();
@@ -80,8 +81,7 @@ impl Engine {
     fn lock_or_wait(&self, no: u64) -> Result<ShardGuard<'_>> {
         loop {
             let guard = self.lock_raw(no)?;
-            let foreign = self.region.word(header::FOREIGN).load(SeqCst);
-            if foreign == 0 || foreign == Owner::me().to_word() {
+            if self.region.word(header::FOREIGN).load(SeqCst) == 0 || self.is_mine() {
                 return Ok(guard);
             }
             // Never wait with a shard held: the other thread may need it.
@@ -90,13 +90,20 @@ impl Engine {
         }
     }
 
+    /// Whether nobody, or this thread, has the cache to itself.
+    #[cold]
+    pub(super) fn is_mine(&self) -> bool {
+        let foreign = self.region.word(header::FOREIGN).load(SeqCst);
+        foreign == 0 || foreign == Owner::me().to_word()
+    }
+
     /// The lock alone; the shard may have to be rebuilt.
     #[inline(always)]
     pub(super) fn lock_as_is(&self, no: u64) -> Result<ShardGuard<'_>> {
         let off = self.shard_off(no);
         let mutex = self.region.mutex(off + shard::LOCK);
         let locked = self.acquire(mutex)?;
-        let guard = ShardGuard { engine: self, no, off, mutex };
+        let guard = ShardGuard { no, off, words: self.region.words(off + 64), mutex };
         if locked == Locked::OwnerDied {
             guard.word(shard::DIRTY).store(1, Release);
             self.count(Counter::OwnerDead, 1);
@@ -104,7 +111,7 @@ impl Engine {
             mutex.consistent();
         }
         if self.region.word(header::LOCK_GEN).load(Relaxed) != self.lock_gen {
-            return Err(Error::Damaged("the store was opened anew by somebody who saw no user of it"));
+            return Err(opened_anew());
         }
         Ok(guard)
     }
@@ -122,11 +129,18 @@ impl Engine {
     /// Locks within `lock_timeout`; counts what was given up.
     #[inline(always)]
     pub(super) fn acquire(&self, mutex: RobustMutex) -> Result<Locked> {
-        mutex.lock(self.config.lock_timeout).inspect_err(|e| {
-            if matches!(e, Error::Timeout { .. }) {
-                self.count(Counter::Timeouts, 1);
-            }
-        })
+        match mutex.lock(self.config.lock_timeout) {
+            Ok(locked) => Ok(locked),
+            Err(e) => Err(self.gave_up(e)),
+        }
+    }
+
+    #[cold]
+    fn gave_up(&self, e: Error) -> Error {
+        if matches!(e, Error::Timeout { .. }) {
+            self.count(Counter::Timeouts, 1);
+        }
+        e
     }
 
     /// Runs `f` under a lock of the header (pool or capacity), mended by `mend` when its owner died.
@@ -153,4 +167,9 @@ impl Engine {
     pub(super) fn clear_gen(&self) -> u64 {
         self.region.word(header::CLEAR_GEN).load(Acquire)
     }
+}
+
+#[cold]
+fn opened_anew() -> Error {
+    Error::Damaged("the store was opened anew by somebody who saw no user of it")
 }

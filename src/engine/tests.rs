@@ -203,3 +203,18 @@ fn a_store_is_found_again() {
     let other = Engine::create(&Config { capacity: 501, ..config });
     assert!(other.unwrap_err().to_string().contains("made for 500 items, 501"));
 }
+
+#[test]
+fn a_hash_and_its_bucket_have_the_same_shard() {
+    for capacity in [1, 511, 5_000, 100_003, 1_000_000] {
+        let e = Engine::create(&Config::new("c", capacity)).unwrap();
+        // The edges of every bucket's share of the range, and what lies beside them.
+        for head in 0..=e.geo.heads {
+            let edge = (head << 32).div_ceil(e.geo.heads);
+            for high in [edge.saturating_sub(1), edge] {
+                let hash = high.min(u64::from(u32::MAX)) << 32;
+                assert_eq!(e.shard_of_hash(hash), e.shard_of(e.head_of(hash)), "{capacity} {high:x}");
+            }
+        }
+    }
+}

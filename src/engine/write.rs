@@ -373,7 +373,7 @@ impl Engine {
         let head = self.head_of(hash);
         // While the lock is taken, which is on another line.
         self.region.prefetch(self.layout.bucket(head));
-        Place { key, head, tag: entry::tag_of(hash), shard: self.shard_of(head) }
+        Place { key, head, tag: entry::tag_of(hash), shard: self.shard_of_hash(hash) }
     }
 
     /// Refuses keys and values outside of the limits.

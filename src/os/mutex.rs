@@ -58,7 +58,7 @@ impl RobustMutex {
     ///
     /// # Errors
     /// [`Error::Timeout`], [`Error::WouldDeadlock`] when this thread holds it, [`Error::Damaged`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lock(self, timeout: Duration) -> Result<Locked> {
         // SAFETY: the cell holds an initialised mutex (contract of `at`).
         let rc = unsafe { libc::pthread_mutex_trylock(self.0) };

@@ -105,6 +105,13 @@ impl Region {
         unsafe { &*self.cell::<64>(off).cast::<[AtomicU64; 8]>() }
     }
 
+    /// `N` words at `off`, a multiple of 8.
+    #[inline]
+    pub(crate) fn words<const N: usize>(&self, off: u64) -> &[AtomicU64; N] {
+        // SAFETY: as in `line`, for the bytes that `at` checked.
+        unsafe { &*self.at(off, 8 * N as u64).cast::<[AtomicU64; N]>() }
+    }
+
     /// Which words of the line at `off` (a multiple of 64) have `tag` as their high 16 bits: bit `4 n + 3` for word `n`.
     /// A hint: a word may change right after.
     #[inline]
