@@ -60,8 +60,8 @@ fn spans(c: &Config, shards: u64) -> u64 {
     };
     let large = entry::size(head, c.max_key, c.max_value) > 32 << 10;
     let ample = if large { bytes + bytes / 2 } else { bytes + bytes / 8 };
-    // A partly used span for each class of each shard, unless the whole cache is smaller than that.
-    let slack = u128::from(shards * block::CLASSES * SPAN).min(ample + u128::from(64 * SPAN));
+    // A partly used span for each class that an entry can have, of each shard.
+    let slack = u128::from(shards * block::classes(entry::size(head, c.max_key, c.max_value)) * SPAN);
     let total = (ample + slack).min(u128::from(MAX_RESERVE)) as u64;
     total.div_ceil(SPAN).max(4)
 }

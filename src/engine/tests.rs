@@ -218,3 +218,22 @@ fn a_hash_and_its_bucket_have_the_same_shard() {
         }
     }
 }
+
+#[test]
+fn small_values_of_every_size_fill_a_cache_to_its_limit() {
+    for (capacity, lru) in [(2_999, false), (6_000, true), (40_000, false)] {
+        let mut c = Config::new("c", capacity);
+        (c.max_key, c.max_value) = (16, 64);
+        c.eviction = if lru { Eviction::Lru } else { Eviction::None };
+        let e = Engine::create(&c).unwrap();
+        // Rounds of other sizes for the same keys: every class is in use in every shard.
+        for round in 0..5 {
+            for i in 0..capacity {
+                let len = 1 + (i * 7 + round * 13) as usize % 64;
+                e.set(&i.to_ne_bytes(), &vec![1; len], &UPDATE).unwrap();
+            }
+        }
+        let s = e.stats();
+        assert_eq!((s.items, s.full, s.evicted), (capacity, 0, 0));
+    }
+}
