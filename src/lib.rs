@@ -131,6 +131,14 @@ pub use error::Result;
 #[doc(inline)]
 pub use error::Error;
 
+/// The policy of [`Builder::evict`].
+///
+/// ```
+/// assert_eq!(ucache::Eviction::S3Fifo.to_string(), "s3fifo");
+/// ```
+#[doc(inline)]
+pub use engine::Eviction;
+
 /// The end of an item's life.
 ///
 /// From a [`Duration`](std::time::Duration) it is that long from now, from a

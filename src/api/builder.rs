@@ -147,6 +147,22 @@ impl Builder {
         self
     }
 
+    /// What makes room in a full cache: [`Eviction::None`] if not given.
+    ///
+    /// ```
+    /// use ucache::Eviction;
+    /// let cache = ucache::Cache::builder("pages").items(1000).evict(Eviction::S3Fifo).build()?;
+    /// for page in 0..5000 {
+    ///     cache.set(format!("/page/{page}"), "...")?;
+    /// }
+    /// assert_eq!((cache.stats().items, cache.stats().evicted), (1000, 4000));
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn evict(mut self, policy: Eviction) -> Self {
+        self.config.eviction = policy;
+        self
+    }
+
     /// How long a full cache waits, at least, before it sweeps expired items out again. Zero, no limit, if not given;
     /// parts of a second are rounded up.
     ///

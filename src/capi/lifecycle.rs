@@ -177,7 +177,11 @@ fn geometry(cache: &Cache) -> String {
          the data, {} MB of addresses reserved",
         cache.settings.name.to_string_lossy(),
         config.capacity,
-        if config.eviction == Eviction::Lru { " (LRU)" } else { "" },
+        match config.eviction {
+            Eviction::None => "",
+            Eviction::Lru => " (LRU)",
+            Eviction::S3Fifo => " (S3-FIFO)",
+        },
         config.max_key,
         config.max_value,
         stats.reserved >> 20,

@@ -78,6 +78,7 @@ struct Text {
     math_initial: Option<Vec<u8>>,
     ignore_full: Option<Vec<u8>>,
     purge_lru: Option<Vec<u8>>,
+    evict: Option<Vec<u8>>,
     lazy_expire: Option<Vec<u8>>,
     sweep_on_full: Option<Vec<u8>>,
     clear_on_full: Option<Vec<u8>>,
@@ -120,6 +121,7 @@ impl Text {
             b"math_initial" => &mut self.math_initial,
             b"ignore_full" => &mut self.ignore_full,
             b"purge_lru" | b"lru" => &mut self.purge_lru,
+            b"evict" => &mut self.evict,
             b"lazy_expire" | b"lazy" => &mut self.lazy_expire,
             b"sweep_on_full" => &mut self.sweep_on_full,
             b"clear_on_full" => &mut self.clear_on_full,
@@ -170,11 +172,7 @@ pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
         max_key: number_or("keysize", t.keysize.as_deref(), 1, MAX_KEY, DEFAULT_KEYSIZE)?,
         max_value: if bitmap { blocksize.saturating_mul(blocks).min(MAX_VALUE) } else { blocksize },
         blocks: bitmap.then_some(Blocks { size: blocksize, count: blocks }),
-        eviction: if flag("purge_lru", t.purge_lru.as_deref(), &mut notes) {
-            Eviction::Lru
-        } else {
-            Eviction::None
-        },
+        eviction: eviction(t.evict.as_deref(), flag("purge_lru", t.purge_lru.as_deref(), &mut notes))?,
         sweep_on_full: seconds("sweep_on_full", t.sweep_on_full.as_deref())?,
         clear_on_full: flag("clear_on_full", t.clear_on_full.as_deref(), &mut notes),
         // uWSGI's lazy_expire makes reads enforce expiry whatever no_expire says.
@@ -271,6 +269,22 @@ fn hash(text: Option<&[u8]>) -> Result<Algorithm> {
 fn hashsize(text: Option<&[u8]>) -> Result<u32> {
     let value = number_or("hashsize", text, 1, u64::from(u32::MAX), DEFAULT_SIZE)?;
     Ok(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+/// `evict`, which goes before `purge_lru`.
+fn eviction(text: Option<&[u8]>, purge_lru: bool) -> Result<Eviction> {
+    match text {
+        None if purge_lru => Ok(Eviction::Lru),
+        None => Ok(Eviction::None),
+        Some(text) => [Eviction::None, Eviction::Lru, Eviction::S3Fifo]
+            .into_iter()
+            .find(|policy| policy.to_string().as_bytes() == text)
+            .ok_or_else(|| Error::InvalidOption {
+                option: "evict",
+                value: String::from_utf8_lossy(text).into_owned(),
+                reason: "must be none, lru or s3fifo".to_owned(),
+            }),
+    }
 }
 
 fn lock_timeout(text: Option<&[u8]>) -> Result<Duration> {

@@ -64,6 +64,7 @@ pub(super) fn full(cache: &Cache, stats: &Stats) {
     let line = match cache.settings.config.eviction {
         Eviction::None => format!("*** DANGER cache \"{name}\" is FULL !!! ***{count}"),
         Eviction::Lru => format!("LRU item purged from full cache \"{name}\"{count}"),
+        Eviction::S3Fifo => format!("item evicted from full cache \"{name}\"{count}"),
     };
     env::get().log(&line);
 }

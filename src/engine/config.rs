@@ -33,6 +33,20 @@ pub enum Eviction {
     None,
     /// The least recently used item goes: exact up to 4,096 items, sampled above.
     Lru,
+    /// S3-FIFO (Yang et al., SOSP 2023): what is read once makes room for what is read again. The better choice where
+    /// popularity changes slowly; LRU follows fast changes sooner.
+    S3Fifo,
+}
+
+impl std::fmt::Display for Eviction {
+    /// As the key `evict` of a cache's definition has it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Lru => "lru",
+            Self::S3Fifo => "s3fifo",
+        })
+    }
 }
 
 /// A store file that backs the region.

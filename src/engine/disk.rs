@@ -92,6 +92,7 @@ impl<'a> Disk<'a> {
             spans: w(header::SPANS),
             stamps: w(header::FLAGS) & 1 != 0,
             checksums: w(header::FLAGS) & 2 != 0,
+            ghosts: w(header::FLAGS) & 4 != 0,
         };
         let sane = geo.shards.is_power_of_two()
             && geo.shards <= 4096
@@ -113,11 +114,11 @@ impl<'a> Disk<'a> {
                     "was made for {made} items, {asked} are asked for (store_delete=1 starts fresh)"
                 )));
             }
-            let lru = c.eviction == Eviction::Lru;
-            if lru != geo.stamps {
-                let (made, asked) = (geo.stamps, lru);
+            let made = eviction(&geo);
+            if c.eviction != made {
                 return Err(self.refuse(&format!(
-                    "was made with lru={made}, lru={asked} is asked for (store_delete=1 starts fresh)"
+                    "was made with evict={made}, evict={} is asked for (store_delete=1 starts fresh)",
+                    c.eviction
                 )));
             }
         }
@@ -137,7 +138,11 @@ impl<'a> Disk<'a> {
             max_value: w(header::MAX_VALUE),
             blocks: (w(header::BLOCK_SIZE) != 0)
                 .then(|| Blocks { size: w(header::BLOCK_SIZE), count: w(header::BLOCK_COUNT) }),
-            eviction: if habits & 1 != 0 { Eviction::Lru } else { Eviction::None },
+            eviction: match habits & 17 {
+                0 => Eviction::None,
+                1 => Eviction::Lru,
+                _ => Eviction::S3Fifo,
+            },
             sweep_on_full: u32::try_from(w(header::SWEEP_ON_FULL)).unwrap_or(u32::MAX),
             clear_on_full: habits & 2 != 0,
             no_expire: habits & 4 != 0,
@@ -146,5 +151,14 @@ impl<'a> Disk<'a> {
             lock_timeout: Duration::from_nanos(w(header::LOCK_TIMEOUT)),
             store: Some(Store { path: self.path.to_owned(), delete_unusable: false }),
         }
+    }
+}
+
+/// The policy that a geometry is for.
+fn eviction(geo: &Geometry) -> Eviction {
+    match (geo.stamps, geo.ghosts) {
+        (false, _) => Eviction::None,
+        (true, false) => Eviction::Lru,
+        (true, true) => Eviction::S3Fifo,
     }
 }

@@ -37,7 +37,8 @@ fn geometry(c: &Config, max_spans: u64) -> Geometry {
         // One in five heads overflows on average; a shard's luck has room for many times its spread.
         overflow: heads / shards / 2 + 64,
         spans: spans(c, shards).min(max_spans),
-        stamps: c.eviction == Eviction::Lru,
+        stamps: c.eviction != Eviction::None,
+        ghosts: c.eviction == Eviction::S3Fifo,
         checksums: c.store.is_some(),
     }
 }

@@ -309,6 +309,13 @@ impl Engine {
         !self.region.word(self.layout.stamp(bucket, slot - 1)).load(Relaxed)
     }
 
+    /// Changes it, unless somebody else did; tells whether.
+    #[inline]
+    pub(super) fn change_stamp(&self, bucket: u64, slot: u64, from: u64, to: u64) -> bool {
+        let word = self.region.word(self.layout.stamp(bucket, slot - 1));
+        word.compare_exchange(!from, !to, Relaxed, Relaxed).is_ok()
+    }
+
     /// Sets it.
     #[inline]
     pub(super) fn set_stamp(&self, bucket: u64, slot: u64, stamp: u64) {

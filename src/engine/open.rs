@@ -317,7 +317,8 @@ impl Engine {
         w(header::MAX_VALUE, c.max_value);
         w(header::BLOCK_SIZE, c.blocks.map_or(0, |b| b.size));
         w(header::BLOCK_COUNT, c.blocks.map_or(0, |b| b.count));
-        let habits = [c.eviction == Eviction::Lru, c.clear_on_full, c.no_expire, c.last_modified];
+        let (lru, fifo) = (c.eviction == Eviction::Lru, c.eviction == Eviction::S3Fifo);
+        let habits = [lru, c.clear_on_full, c.no_expire, c.last_modified, fifo];
         w(header::HABITS, (0..).zip(habits).fold(0, |bits, (i, on)| bits | u64::from(on) << i));
         w(header::SWEEP_ON_FULL, u64::from(c.sweep_on_full));
         w(header::MATH_INITIAL, c.math_initial.cast_unsigned());

@@ -79,7 +79,7 @@ impl Engine {
             }
         };
         self.count(Counter::Hits, 1);
-        if touch == Touch::Yes && self.config.eviction == Eviction::Lru {
+        if touch == Touch::Yes && self.config.eviction != Eviction::None {
             self.touch(f.bucket, f.slot);
         }
         Ok(Some(meta(&f.header, 0)))

@@ -22,6 +22,8 @@ struct Pass {
     used: u64,
     earliest: u64,
     credit: u64,
+    /// Items in the small queue.
+    small: u64,
     dropped: u64,
 }
 
@@ -45,7 +47,8 @@ impl Engine {
         fence(SeqCst);
         let marks = Marks::new(&self.region).and_then(|m| Ok((m, Bits::new(self.geo.overflow)?)));
         if let Ok((blocks, overflow)) = marks {
-            let mut pass = Pass { blocks, overflow, used: 0, earliest: u64::MAX, credit: 0, dropped: 0 };
+            let mut pass =
+                Pass { blocks, overflow, used: 0, earliest: u64::MAX, credit: 0, small: 0, dropped: 0 };
             for head in first..first + self.heads_per_shard {
                 self.recover_chain(guard, head, &mut pass);
             }
@@ -53,6 +56,7 @@ impl Engine {
             block::rebuild(&self.region, guard.no, guard.off, Some(&pass.blocks));
             self.count(Counter::DroppedCorrupt, pass.dropped);
             self.recount(guard, pass.used, pass.earliest, pass.credit);
+            guard.word(shard::SMALL).store(pass.small, Relaxed);
         } else {
             self.empty_shard(guard, first);
         }
@@ -89,6 +93,7 @@ impl Engine {
         block::rebuild(&self.region, guard.no, guard.off, None);
         self.count(Counter::DroppedCorrupt, dropped);
         self.recount(guard, 0, u64::MAX, 0);
+        guard.word(shard::SMALL).store(0, Relaxed);
     }
 
     /// Walks one chain with bounds; what does not belong there is cut out.
@@ -140,6 +145,7 @@ impl Engine {
         if self.geo.stamps && self.stamp(at.0, at.1) == u64::MAX {
             self.set_stamp(at.0, at.1, 0);
         }
+        pass.small += u64::from(self.in_small_queue(at.0, at.1));
         self.place(h.id, at.0, at.1);
     }
 

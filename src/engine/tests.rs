@@ -85,6 +85,73 @@ fn lru_evicts_in_order() {
 }
 
 #[test]
+fn s3fifo_holds_the_limit_and_keeps_what_is_used_twice() {
+    for capacity in [1, 10, 100, 5000] {
+        let config = Config { eviction: Eviction::S3Fifo, ..Config::new("c", capacity) };
+        let e = Engine::create(&config).unwrap();
+        let hot = capacity / 2;
+        for i in 0..hot {
+            e.set(&key(i), b"x", &ADD).unwrap();
+        }
+        for i in 0..capacity * 10 {
+            // What is read between the writes of a long scan stays.
+            if hot > 0 {
+                assert!(get(&e, &key(i % hot)).is_some() || i > 0, "{capacity} {i}");
+            }
+            e.set(&key(1_000_000 + i), b"x", &ADD).unwrap();
+        }
+        let s = e.stats();
+        assert_eq!((s.items, s.evicted), (capacity, hot + capacity * 9), "{capacity}");
+        let kept = (0..hot).filter(|&i| e.exists(&key(i)).is_some()).count() as u64;
+        assert!(kept * 10 >= hot * 8, "{kept} of {hot} are left");
+    }
+}
+
+#[test]
+fn s3fifo_counts_its_small_queue() {
+    let config = Config { eviction: Eviction::S3Fifo, ..Config::new("c", 3000) };
+    let e = Engine::create(&config).unwrap();
+    let count = |no: u64| {
+        let first = no * e.heads_per_shard;
+        let mut small = 0;
+        for head in first..first + e.heads_per_shard {
+            e.each_slot(head, |bucket, slot, _| {
+                small += u64::from(e.in_small_queue(bucket, slot));
+                true
+            });
+        }
+        small
+    };
+    let check = || {
+        for no in 0..e.geo.shards {
+            let counted = e.region.word(e.shard_off(no) + shard::SMALL).load(Relaxed);
+            assert_eq!(counted, count(no), "shard {no}");
+        }
+    };
+    for i in 0..20_000u64 {
+        let k = key(i.wrapping_mul(2_654_435_761) >> 7 & 0x1FFF);
+        match i % 7 {
+            0..4 => drop(e.set(&k, b"x", &UPDATE).unwrap()),
+            4 | 5 => drop(get(&e, &k)),
+            _ => drop(e.delete(&k).unwrap()),
+        }
+        if i % 1000 == 0 {
+            check();
+        }
+        if i == 12_000 {
+            e.clear().unwrap();
+            e.sweep().unwrap();
+        }
+    }
+    // A count that a death left wrong is put right.
+    e.region.word(e.shard_off(0) + shard::SMALL).store(77_777, Relaxed);
+    e.region.word(e.shard_off(0) + shard::DIRTY).store(1, Relaxed);
+    e.sweep().unwrap();
+    drop(e.lock(0).unwrap());
+    check();
+}
+
+#[test]
 fn sampled_lru_holds_the_limit() {
     let config = Config { eviction: Eviction::Lru, ..Config::new("c", 5000) };
     let e = Engine::create(&config).unwrap();

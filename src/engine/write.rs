@@ -20,6 +20,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'k> {
     pub(super) key: &'k [u8],
+    pub(super) hash: u64,
     pub(super) head: u64,
     pub(super) tag: u64,
     pub(super) shard: u64,
@@ -267,7 +268,8 @@ impl Engine {
         self.fill(off, &header, place.key, new.value);
         self.reset_hits(id);
         guard.note_expiry(new.expires);
-        self.publish(place.head, vacancy, entry::slot(place.tag, off), id, self.tick());
+        let stamp = self.first_stamp(guard, place.hash);
+        self.publish(place.head, vacancy, entry::slot(place.tag, off), id, stamp);
         guard.add_used(1);
         Ok(())
     }
@@ -329,6 +331,7 @@ impl Engine {
     /// Takes an entry out of the index, then its memory, number and blocks become free.
     pub(super) fn remove(&self, guard: &ShardGuard<'_>, head: u64, f: &Found) {
         guard.add_used(-1);
+        self.dequeue(guard, f.bucket, f.slot);
         self.unpublish(head, f.bucket, f.slot);
         block::free(&self.region, guard.no, guard.off, f.off);
         self.give_blocks(guard, self.blocks_of(&f.header));
@@ -373,7 +376,7 @@ impl Engine {
         let head = self.head_of(hash);
         // While the lock is taken, which is on another line.
         self.region.prefetch(self.layout.bucket(head));
-        Place { key, head, tag: entry::tag_of(hash), shard: self.shard_of_hash(hash) }
+        Place { key, hash, head, tag: entry::tag_of(hash), shard: self.shard_of_hash(hash) }
     }
 
     /// Refuses keys and values outside of the limits.

@@ -8,7 +8,8 @@
 //!             Ids         free bits (3 levels), then a word an item: where its slot is
 //!             Hits        a word an item, touched by counted reads only
 //!             Index       heads, then overflow buckets, 64 bytes each
-//!             Stamps      8 words a bucket (LRU caches only)
+//!             Stamps      8 words a bucket (caches that evict only)
+//!             Ghosts      a word for each item that a shard may hold (S3-FIFO only)
 //! data        spans of 64 KiB, aligned to 64 KiB
 //! ```
 #![forbid(unsafe_code)]
@@ -100,6 +101,10 @@ pub(crate) mod shard {
     pub(crate) const CREDIT: u64 = 112;
     /// An item number freed lately, or 0.
     pub(crate) const ID_HINT: u64 = 120;
+    // S3-FIFO: items in the small queue, places given in both queues, items that the ghost list has seen.
+    pub(crate) const SMALL: u64 = 128;
+    pub(crate) const QUEUED: u64 = 136;
+    pub(crate) const GHOSTED: u64 = 144;
     /// Of each size class, span + 1 of the first with free blocks: half words.
     pub(crate) const CLASSES: u64 = 192;
 }
@@ -117,16 +122,23 @@ pub(crate) struct Geometry {
     pub(crate) overflow: u64,
     /// Spans of the data area.
     pub(crate) spans: u64,
-    /// Whether buckets have LRU stamps.
+    /// Whether slots have stamps, for eviction.
     pub(crate) stamps: bool,
+    /// Whether shards remember what was evicted (S3-FIFO).
+    pub(crate) ghosts: bool,
     /// Whether entries carry a checksum (store files).
     pub(crate) checksums: bool,
 }
 
 impl Geometry {
+    /// Words of each shard's ghost list: as many as it has items, rounded up to a power of two.
+    pub(crate) fn ghost_words(&self) -> u64 {
+        if self.ghosts { (self.capacity / self.shards).max(8).next_power_of_two() } else { 0 }
+    }
+
     /// The flags as a header word.
     pub(crate) fn flags(&self) -> u64 {
-        u64::from(self.stamps) | u64::from(self.checksums) << 1
+        u64::from(self.stamps) | u64::from(self.checksums) << 1 | u64::from(self.ghosts) << 2
     }
 }
 
@@ -145,6 +157,7 @@ pub(crate) struct Layout {
     pub(crate) hits: u64,
     pub(crate) index: u64,
     pub(crate) stamps: u64,
+    pub(crate) ghosts: u64,
     pub(crate) data: u64,
     /// End of the last span.
     pub(crate) end: u64,
@@ -170,6 +183,7 @@ impl Layout {
         let hits = area((geo.capacity + 1).checked_mul(4)?)?;
         let index = area(buckets.checked_mul(BUCKET)?)?;
         let stamps = area(if geo.stamps { buckets.checked_mul(BUCKET)? } else { 0 })?;
+        let ghosts = area(geo.ghost_words() * geo.shards * 8)?;
         let data = at.checked_next_multiple_of(SPAN)?;
         let end = data.checked_add(geo.spans.checked_mul(SPAN)?)?;
         // Offsets are kept divided by 8 in 48 bits.
@@ -184,6 +198,7 @@ impl Layout {
             hits,
             index,
             stamps,
+            ghosts,
             data,
             end,
         })
