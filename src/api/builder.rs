@@ -163,15 +163,18 @@ impl Builder {
         self
     }
 
-    /// How long a full cache waits, at least, before it sweeps expired items out again. Zero, no limit, if not given;
-    /// parts of a second are rounded up.
-    ///
-    /// A sweep costs time in the write that meets a full cache; a limit spreads it.
+    /// Lets a full cache with [`Builder::no_expire`] sweep expired items out, at most once in `min_interval` (parts of a
+    /// second are rounded up; zero, never, if not given). Other caches do so whenever they are full.
     ///
     /// ```
     /// use std::time::Duration;
     ///
-    /// let cache = ucache::Cache::builder("swept").items(10).sweep_on_full(Duration::from_secs(5)).build()?;
+    /// let builder = ucache::Cache::builder("swept").items(2).no_expire(true);
+    /// let cache = builder.sweep_on_full(Duration::from_secs(5)).build()?;
+    /// for key in ["a", "b", "c", "d"] {
+    ///     cache.set_with(key, "v", Duration::ZERO)?;
+    /// }
+    /// assert_eq!(cache.stats().items, 2);
     /// # Ok::<(), ucache::Error>(())
     /// ```
     pub fn sweep_on_full(mut self, min_interval: Duration) -> Self {

@@ -73,7 +73,8 @@ pub struct Config {
     pub blocks: Option<Blocks>,
     /// What makes room in a full cache.
     pub eviction: Eviction,
-    /// In a full cache, expired items are swept out at most once in so many seconds; 0 = no limit of its own.
+    /// With `no_expire`, a full cache sweeps expired items out at most once in so many seconds; 0 = never. Without, it
+    /// does so whenever there are any.
     pub sweep_on_full: u32,
     /// A full cache is cleared when sweeping freed nothing.
     pub clear_on_full: bool,

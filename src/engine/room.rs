@@ -134,14 +134,15 @@ impl Engine {
         grown.unwrap_or(false)
     }
 
-    /// Sweeps because the cache is full: expired items of all shards, but not more often than configured.
+    /// Sweeps because the cache is full: expired items of all shards. Where items do not expire by themselves
+    /// (`no_expire`), only as often as configured.
     fn sweep_for_room(&self) -> Result<u64> {
         let every = u64::from(self.config.sweep_on_full);
-        if self.config.no_expire && every == 0 {
-            return self.reap_all(None);
-        }
         let now = clock::unix_secs();
-        if every > 0 {
+        if self.config.no_expire {
+            if every == 0 {
+                return self.reap_all(None);
+            }
             let next = self.region.word(header::NEXT_FULL_SWEEP);
             let due = next.load(Relaxed);
             if now < due || next.compare_exchange(due, now + every, Relaxed, Relaxed).is_err() {

@@ -67,7 +67,7 @@ impl Engine {
 
     fn last_place(&self, guard: &ShardGuard<'_>) -> u64 {
         let queued = guard.word(shard::QUEUED);
-        let place = queued.load(Relaxed) + 1 & PLACE;
+        let place = (queued.load(Relaxed) + 1) & PLACE;
         queued.store(place, Relaxed);
         place
     }
@@ -164,7 +164,7 @@ impl Engine {
     fn ghost(&self, guard: &ShardGuard<'_>, hash: u64) -> &AtomicU64 {
         let words = self.geo.ghost_words();
         // Bits that do not choose the shard or the bucket.
-        let at = guard.no * words + (hash & words - 1);
+        let at = guard.no * words + (hash & (words - 1));
         self.region.word(self.layout.ghosts + at * 8)
     }
 
@@ -172,7 +172,7 @@ impl Engine {
     fn remember(&self, guard: &ShardGuard<'_>, hash: u64, header: &Header) {
         if header.flags & LEASE == 0 {
             let ghosted = guard.word(shard::GHOSTED);
-            let now = ghosted.load(Relaxed) + 1 & 0xFFFF_FFFF;
+            let now = (ghosted.load(Relaxed) + 1) & 0xFFFF_FFFF;
             ghosted.store(now, Relaxed);
             self.ghost(guard, hash).store(mark(hash) | now, Relaxed);
         }

@@ -69,13 +69,18 @@ fn lru_evicts_in_exact_order() {
 
 #[test]
 fn a_full_cache_makes_room_of_what_expired() {
-    for sweep in [Duration::ZERO, Duration::from_secs(1)] {
+    for sweep in [Duration::ZERO, Duration::from_secs(1000)] {
         let cache = builder().items(3).sweep_on_full(sweep).build().unwrap();
         for key in ["a", "b", "c"] {
             cache.set_with(key, "v", Duration::ZERO).unwrap();
         }
         assert!(cache.set("d", "v").unwrap(), "{sweep:?}");
         assert_eq!(cache.keys().collect::<Vec<_>>(), [b"d"]);
+        // And again, however short ago that was.
+        for key in ["e", "f"] {
+            cache.set_with(key, "v", Duration::ZERO).unwrap();
+        }
+        assert!(cache.set("g", "v").unwrap(), "{sweep:?}");
     }
 }
 
