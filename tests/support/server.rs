@@ -131,14 +131,19 @@ impl Server {
 
     /// What the statistics server says about the cache with this name.
     pub(crate) fn cache_stats(&self, name: &str) -> serde_json::Value {
+        let all: serde_json::Value = serde_json::from_str(&self.stats()).expect("statistics are JSON");
+        let caches = all["caches"].as_array().expect("statistics have caches");
+        caches.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name} in {all}")).clone()
+    }
+
+    /// The statistics as they are sent.
+    pub(crate) fn stats(&self) -> String {
         let mut text = String::new();
         let mut stream =
             UnixStream::connect(self.dir.path().join("stats")).expect("the stats server listens");
         stream.set_read_timeout(Some(ANSWER)).expect("a timeout can be set");
         stream.read_to_string(&mut text).expect("the stats server answers");
-        let all: serde_json::Value = serde_json::from_str(&text).expect("statistics are JSON");
-        let caches = all["caches"].as_array().expect("statistics have caches");
-        caches.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name} in {text}")).clone()
+        text
     }
 
     /// The directory of the server, for files that belong to it.

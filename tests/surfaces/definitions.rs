@@ -1,0 +1,114 @@
+//! Every key of a `cache2` definition, by each of its names.
+
+use serde_json::Value;
+
+use crate::{
+    on_both,
+    server::{Flavor, Server},
+};
+
+/// Definitions that both take; what the statistics say of each must be the same.
+const DEFINITIONS: [&str; 44] = [
+    "items=10",
+    "max_items=11",
+    "maxitems=12",
+    "items=10,blocksize=100",
+    "items=10,blocks=20",
+    "items=10,hash=djb33x",
+    "items=10,hash=murmur2",
+    "items=10,hash=random",
+    "items=10,hash=rand",
+    "items=10,hash=rr",
+    "items=10,hashsize=17",
+    "items=10,hash_size=18",
+    "items=10,keysize=19",
+    "items=10,key_size=20",
+    "items=10,store={dir}/a",
+    "items=10,store={dir}/b,store_sync=7",
+    "items=10,store={dir}/c,storesync=7",
+    "items=10,store={dir}/d,store_delete=1",
+    "items=10,store={dir}/e,storedelete=1",
+    "items=10,node=127.0.0.1:9",
+    "items=10,nodes=127.0.0.1:9;127.0.0.1:10",
+    "items=10,udp=127.0.0.1:0",
+    "items=10,udp_servers=127.0.0.1:0;127.0.0.1:0",
+    "items=10,udp_server=127.0.0.1:0",
+    "items=10,udpservers=127.0.0.1:0",
+    "items=10,udpserver=127.0.0.1:0",
+    "items=10,blocks=15,blocksize=16,bitmap=1",
+    "items=10,lastmod=1",
+    "items=10,math_initial=-5",
+    "items=10,ignore_full=1",
+    "items=10,purge_lru=1",
+    "items=10,lru=1",
+    "items=10,lazy_expire=1",
+    "items=10,lazy=1",
+    "items=10,sweep_on_full=5",
+    "items=10,clear_on_full=1",
+    "items=10,no_expire=1",
+    // as people write: twice, nothing behind the sign, an empty part, a blank before a number, unknown ones
+    "items=10,items=21",
+    "items=10,lastmod=",
+    "items=10,,keysize=22,",
+    "items= 23",
+    "items=10,keysize=024",
+    "items=10,no_such_key=1",
+    "items=10,lastmod",
+];
+
+#[test]
+fn every_key_of_a_definition_gives_the_same_cache() {
+    let figures = on_both(|flavor| {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let lines: String = DEFINITIONS
+            .iter()
+            .enumerate()
+            .map(|(n, text)| format!("cache2 = name=c{n},{text}\n"))
+            .collect::<String>()
+            .replace("{dir}", &dir.path().display().to_string());
+        let server = Server::start(flavor, 1, &lines);
+        // what was stored is found, in each, and a full one takes what its keys say
+        let stored = "[uwsgi.cache_set('k', 'v', 0, f'c{n}') for n in range(44)].count(True)";
+        assert_eq!(server.run(1, stored), "44", "{flavor:?}\n{}", server.log());
+        let held =
+            "[[uwsgi.cache_set(str(k), 'v', 0, f'c{n}') for k in range(25)].count(True) for n in range(44)]";
+        let held = server.run(1, held);
+        // but for the hashes of D-11
+        let number = "[(uwsgi.cache_clear(f'c{n}'), uwsgi.cache_inc('n', 1, 0, f'c{n}'), \
+                      uwsgi.cache_num('n', f'c{n}'))[2] for n in range(44) if n not in (7, 8, 9)]";
+        let number = server.run(1, number);
+        let all: Value = serde_json::from_str(&server.stats()).expect("statistics are JSON");
+        let shape = |one: &Value| {
+            ["name", "hash", "hashsize", "keysize", "max_items", "blocks", "blocksize"]
+                .map(|field| one[field].clone())
+        };
+        let caches: Vec<_> = all["caches"].as_array().expect("caches are listed").iter().map(shape).collect();
+        let files: Vec<_> = "abcde".chars().map(|name| dir.path().join(name.to_string()).exists()).collect();
+        (caches, held, number, files)
+    });
+    let [native, ucache] = figures;
+    for (n, (theirs, ours)) in native.0.iter().zip(&ucache.0).enumerate() {
+        assert_eq!(theirs, ours, "{}", DEFINITIONS[n]);
+    }
+    assert_eq!(native.0.len(), DEFINITIONS.len());
+    assert_eq!(native.1, ucache.1, "how many items each holds");
+    assert_eq!(native.2, ucache.2, "the first number in each");
+    assert_eq!((native.3, ucache.3), (vec![true; 5], vec![true; 5]), "stores");
+}
+
+#[test]
+fn numbers_end_where_they_end() {
+    // native reads the digits and goes on: 64 bytes a value
+    let rubbish = ["items=10x", "items=10,blocksize=64k", "items=10,keysize=100 bytes"];
+    let lines: String =
+        rubbish.iter().enumerate().map(|(n, text)| format!("cache2 = name=c{n},{text}\n")).collect();
+    let server = Server::start(Flavor::Native, 1, &lines);
+    let figures = [("c0", "max_items"), ("c1", "blocksize"), ("c2", "keysize")]
+        .map(|(name, field)| server.cache_stats(name)[field].clone());
+    assert_eq!(figures, [10, 64, 100]);
+    drop(server);
+    for text in rubbish {
+        let log = Server::refuse(Flavor::Ucache, &format!("cache2 = name=c,{text}"));
+        assert!(log.contains("must be a number from "), "{text}: {log}");
+    }
+}
