@@ -57,8 +57,12 @@ fn in_a_jail_as_another_user() {
             route = ^/get cache:key=k,no_offload=1\nroute = ^/disk cache:key=d,name=disk\nroute = .* break:204 No Content";
         let dir = tempfile::tempdir().expect("a temporary directory");
         let jail = dir.path().join("jail");
-        fs::create_dir(&jail).expect("a directory can be made");
-        chown(&jail, Some(65534), Some(65534)).expect("the directory can be given away");
+        // workers open /dev/null; an empty file does
+        fs::create_dir_all(jail.join("dev")).expect("a directory can be made");
+        fs::write(jail.join("dev/null"), "").expect("a file can be written");
+        for path in [jail.join("dev/null"), jail.clone()] {
+            chown(path, Some(65534), Some(65534)).expect("it can be given away");
+        }
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("permissions can be set");
         for name in ["w1", "w2", "stats"] {
             symlink(jail.join(name), dir.path().join(name)).expect("a link can be made");

@@ -36,10 +36,8 @@ fn keeps_the_cache_of<'a>(lines: &str, source: impl Fn(Flavor) -> &'a str + Sync
 #[test]
 fn workers_that_are_replaced_by_a_limit_keep_the_cache() {
     keeps_the_cache("max-requests = 6", "uwsgi.cache_update('busy', 'v' * 1000)");
-    keeps_the_cache("max-requests = 6\nlazy-apps = true", "uwsgi.cache_update('busy', 'v' * 1000)");
     // every process is larger than a megabyte: a new one after each request
     keeps_the_cache("reload-on-as = 1\nmin-worker-lifetime = 1", "uwsgi.cache_update('busy', 'v' * 1000)");
-    keeps_the_cache("reload-on-rss = 1\nmin-worker-lifetime = 1", "uwsgi.cache_update('busy', 'v' * 1000)");
 }
 
 #[test]
