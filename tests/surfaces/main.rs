@@ -7,6 +7,7 @@ mod server;
 
 mod actions;
 mod definitions;
+mod foreign;
 mod options;
 mod processes;
 mod reloads;

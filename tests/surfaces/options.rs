@@ -95,7 +95,7 @@ fn old_style_stores_survive_a_restart() {
 }
 
 /// Two ports of 127.0.0.1 that nobody has, one for each protocol.
-fn free_ports() -> (u16, u16) {
+pub(crate) fn free_ports() -> (u16, u16) {
     let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
     let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let port = |address: std::io::Result<std::net::SocketAddr>| address.expect("it has an address").port();
