@@ -9,7 +9,7 @@ use std::{
 
 use super::{arg, buffer::Buffer, cache::Cache, guard::guard, types::uwsgi_cache};
 use crate::{
-    engine::{Meta, Sink, Touch},
+    engine::{Engine, Meta, Sink, Touch},
     error::Result,
     shm::Source,
 };
@@ -37,6 +37,45 @@ fn copied(get: impl FnOnce(&mut Buffer) -> Result<Option<Meta>>) -> Option<(*mut
     .ok()?
 }
 
+/// The cache and the key that a read is about; `None` = a cache that is not ours, or no key: nothing to ask.
+///
+/// # Safety
+/// See [`crate::capi`]: cache, key. The key's bytes stay as they are for `'a`.
+unsafe fn subject<'a>(
+    uc: *mut uwsgi_cache,
+    key: *const c_char,
+    keylen: u16,
+) -> Option<(&'static Cache, &'a [u8])> {
+    // SAFETY: the caller vouches for cache and key.
+    let (cache, key) = unsafe { (Cache::of(uc), arg::bytes(key, keylen.into())) };
+    Some((cache?, key?))
+}
+
+/// What `uwsgi_cache_get2`, `3` and `4` have in common: `get` asks the engine, `tell` hands out what the function
+/// tells beside the length.
+///
+/// # Safety
+/// See [`crate::capi`]: cache, key, out parameter.
+#[inline]
+unsafe fn read(
+    (uc, key, keylen): (*mut uwsgi_cache, *const c_char, u16),
+    valsize: *mut u64,
+    get: impl FnOnce(&Engine, &[u8], &mut Buffer) -> Result<Option<Meta>>,
+    tell: impl FnOnce(&Meta),
+) -> *mut c_char {
+    guard(ptr::null_mut(), || {
+        // SAFETY: the caller vouches for cache and key, which is only read in here.
+        let Some((cache, key)) = (unsafe { subject(uc, key, keylen) }) else { return ptr::null_mut() };
+        let Some((value, meta)) = copied(|copy| get(&cache.engine, key, copy)) else {
+            return ptr::null_mut();
+        };
+        // SAFETY: the caller vouches for the out parameter.
+        unsafe { arg::store(valsize, meta.len) };
+        tell(&meta);
+        value
+    })
+}
+
 /// Reads a value: NULL = a miss. Counts as a use for LRU.
 ///
 /// # Safety
@@ -48,17 +87,8 @@ pub unsafe extern "C" fn uwsgi_cache_get2(
     keylen: u16,
     valsize: *mut u64,
 ) -> *mut c_char {
-    guard(ptr::null_mut(), || {
-        // SAFETY: the caller vouches for cache and key.
-        let (cache, key) = unsafe { (Cache::of(uc), arg::bytes(key, keylen.into())) };
-        let (Some(cache), Some(key)) = (cache, key) else { return ptr::null_mut() };
-        let Some((value, meta)) = copied(|copy| cache.engine.get(key, Touch::Yes, copy)) else {
-            return ptr::null_mut();
-        };
-        // SAFETY: the caller vouches for the out parameter.
-        unsafe { arg::store(valsize, meta.len) };
-        value
-    })
+    // SAFETY: the caller vouches for cache, key and out parameter.
+    unsafe { read((uc, key, keylen), valsize, |engine, key, copy| engine.get(key, Touch::Yes, copy), |_| ()) }
 }
 
 /// As `uwsgi_cache_get2`, and tells the Unix time of expiry, seconds, 0 = never.
@@ -73,20 +103,15 @@ pub unsafe extern "C" fn uwsgi_cache_get3(
     valsize: *mut u64,
     expires: *mut u64,
 ) -> *mut c_char {
-    guard(ptr::null_mut(), || {
-        // SAFETY: the caller vouches for cache and key.
-        let (cache, key) = unsafe { (Cache::of(uc), arg::bytes(key, keylen.into())) };
-        let (Some(cache), Some(key)) = (cache, key) else { return ptr::null_mut() };
-        let Some((value, meta)) = copied(|copy| cache.engine.get(key, Touch::Yes, copy)) else {
-            return ptr::null_mut();
-        };
-        // SAFETY: the caller vouches for the out parameters.
-        unsafe {
-            arg::store(valsize, meta.len);
-            arg::store(expires, meta.expires);
-        }
-        value
-    })
+    // SAFETY: the caller vouches for cache, key and both out parameters.
+    unsafe {
+        read(
+            (uc, key, keylen),
+            valsize,
+            |engine, key, copy| engine.get(key, Touch::Yes, copy),
+            |meta| arg::store(expires, meta.expires),
+        )
+    }
 }
 
 /// Reads a value and tells how often this function had found it before; no use for LRU. Exact across processes.
@@ -101,20 +126,15 @@ pub unsafe extern "C" fn uwsgi_cache_get4(
     valsize: *mut u64,
     hits: *mut u64,
 ) -> *mut c_char {
-    guard(ptr::null_mut(), || {
-        // SAFETY: the caller vouches for cache and key.
-        let (cache, key) = unsafe { (Cache::of(uc), arg::bytes(key, keylen.into())) };
-        let (Some(cache), Some(key)) = (cache, key) else { return ptr::null_mut() };
-        let Some((value, meta)) = copied(|copy| cache.engine.get_counted(key, copy)) else {
-            return ptr::null_mut();
-        };
-        // SAFETY: the caller vouches for the out parameters.
-        unsafe {
-            arg::store(valsize, meta.len);
-            arg::store(hits, meta.hits);
-        }
-        value
-    })
+    // SAFETY: the caller vouches for cache, key and both out parameters.
+    unsafe {
+        read(
+            (uc, key, keylen),
+            valsize,
+            |engine, key, copy| engine.get_counted(key, copy),
+            |meta| arg::store(hits, meta.hits),
+        )
+    }
 }
 
 /// A number's value; 0 for a miss and for a value that is not 8 bytes. No use for LRU.
@@ -125,8 +145,7 @@ pub unsafe extern "C" fn uwsgi_cache_get4(
 pub unsafe extern "C" fn uwsgi_cache_num2(uc: *mut uwsgi_cache, key: *const c_char, keylen: u16) -> i64 {
     guard(0, || {
         // SAFETY: the caller vouches for cache and key.
-        let (cache, key) = unsafe { (Cache::of(uc), arg::bytes(key, keylen.into())) };
-        let (Some(cache), Some(key)) = (cache, key) else { return 0 };
+        let Some((cache, key)) = (unsafe { subject(uc, key, keylen) }) else { return 0 };
         let mut number = Number(0);
         match cache.engine.get(key, Touch::No, &mut number) {
             Ok(Some(_)) => number.0,
@@ -157,8 +176,7 @@ impl Sink for Number {
 pub unsafe extern "C" fn uwsgi_cache_exists2(uc: *mut uwsgi_cache, key: *const c_char, keylen: u16) -> u32 {
     guard(0, || {
         // SAFETY: the caller vouches for cache and key.
-        let (cache, key) = unsafe { (Cache::of(uc), arg::bytes(key, keylen.into())) };
-        let (Some(cache), Some(key)) = (cache, key) else { return 0 };
+        let Some((cache, key)) = (unsafe { subject(uc, key, keylen) }) else { return 0 };
         cache.engine.exists(key).map_or(0, |id| id.0.get())
     })
 }
