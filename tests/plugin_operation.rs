@@ -192,9 +192,19 @@ fn unknown_and_switched_off_keys_of_a_definition_are_logged() {
 
 #[test]
 fn definitions_that_cannot_be_end_the_server() {
-    for definition in
-        ["items=10", "name=a", "name=a,items=0", "name=a,items=10,blocks=5", "name=a,items=4,keysize=70000"]
-    {
+    for definition in [
+        "items=10",
+        "name=a",
+        "name=a,items=0",
+        "name=a,items=ten",
+        "name=a, items=10",
+        "name=a,items=10,blocks=5",
+        "name=a,items=10,blocksize=0",
+        "name=a,items=4,keysize=70000",
+        "name=a,items=4,keysize=0",
+        "name=a,items=4,hashsize=0",
+        "name=a,items=4,hash=sha256",
+    ] {
         for flavor in BOTH {
             let log = Server::refuse(flavor, &format!("cache2 = {definition}"));
             assert!(!log.contains("spawned uWSGI worker"), "{flavor:?} with {definition}:\n{log}");

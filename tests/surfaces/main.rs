@@ -13,6 +13,7 @@ mod processes;
 mod reloads;
 mod roles;
 mod routers;
+mod table;
 
 use std::{
     io::{Read, Write},
