@@ -41,6 +41,23 @@ fn without_a_master() {
     });
 }
 
+/// The plugin is asked when all options are read: its line may come after those of the caches.
+#[test]
+fn the_plugin_may_be_named_last() {
+    for option in ["plugin", "plugins", "need-plugin"] {
+        let lines = format!(
+            "master = true\nhttp-socket = {{dir}}/w1\ncache2 = name=c,items=5\n{}{}",
+            probe_lines(),
+            plugin_lines(Flavor::Ucache).replace("plugin = ", &format!("{option} = "))
+        );
+        let server = spawn(Flavor::Native, 1, &lines);
+        await_worker(&server, 1);
+        server.assert_runs_on(Flavor::Ucache);
+        assert_eq!(server.run(1, "uwsgi.cache_set('k', 'v'), uwsgi.cache_get('k')"), "(True, b'v')");
+        assert!(!server.log().contains("preallocated"), "a native cache was made\n{}", server.log());
+    }
+}
+
 /// uWSGI changes its root and its user after it has loaded the plugin and before it makes the caches.
 #[test]
 fn in_a_jail_as_another_user() {

@@ -4,6 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     on_both,
+    roles::here,
     server::{Flavor, Server, within},
 };
 
@@ -63,6 +64,20 @@ fn workers_that_fail_keep_the_cache() {
     keeps_the_cache("master = true", "os._exit(1)");
     keeps_the_cache("master = true", "os.kill(os.getpid(), 11)");
     keeps_the_cache("reload-on-exception = true", "raise SystemExit");
+}
+
+#[test]
+fn hooks_of_workers_that_end_use_the_cache() {
+    let lines = format!("max-requests = 3\npythonpath = {}\nimport = roles", here());
+    on_both(|flavor| {
+        let lines = format!("{lines}\nmule =\nmule =\ncache2 = name=c,items=99");
+        let server = Server::start(flavor, 2, &lines);
+        within(30, "a hook", || {
+            server.run(1, "uwsgi.cache_update('busy', 'v')");
+            server.run(2, "uwsgi.cache_num('atexit count') > 0 and uwsgi.cache_get('atexit') is not None")
+                == "True"
+        });
+    });
 }
 
 /// The master starts uWSGI anew, in the same process: memory is made afresh, a store is found again.

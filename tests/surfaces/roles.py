@@ -26,6 +26,7 @@ def spooled(task):
 
 
 uwsgi.spooler = spooled
+uwsgi.atexit = lambda: mark("atexit")
 uwsgi.post_fork_hook = lambda: mark("fork")
 
 

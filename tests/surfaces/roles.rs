@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The directory of the Python modules.
-fn here() -> String {
+pub(crate) fn here() -> String {
     root().join("tests/surfaces").display().to_string()
 }
 
