@@ -1,7 +1,7 @@
 //! What surrounds the C surface: nothing (a plain program), or a host that has its own list of caches, its own
 //! log, locks and options. Set once, before the first cache is made.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, sync::OnceLock, time::Duration};
 
 use super::types::{uwsgi_cache, uwsgi_lock_item};
 
@@ -33,6 +33,14 @@ pub(crate) trait Env: Sync {
     /// `cache-no-expire`: expiry is enforced in no cache (but in those with `lazy_expire`).
     fn no_expire(&self) -> bool {
         false
+    }
+    /// The content of a file to preload, named as in the option. A host may know other places than files (`exec://`,
+    /// `http://`), and end where there is nothing to read.
+    ///
+    /// # Errors
+    /// Says why there is no content.
+    fn read_file(&self, name: &[u8]) -> Result<Vec<u8>, String> {
+        std::fs::read(Path::new(OsStr::from_bytes(name))).map_err(|e| e.to_string())
     }
     /// Called once, at the end of `uwsgi_cache_create_all`: a host does here what else its own function did
     /// (registers the hash algorithms, which a router asks for by name; notes that the caches exist).

@@ -3,7 +3,7 @@
 //! Each text may start with the name of a cache and a blank; without one it goes into every cache. A text with a
 //! blank of its own is told apart: the name of a cache contains no `=` before an item, no `/` before a file.
 
-use std::{collections::HashSet, ffi::OsStr, fs, io::Read, os::unix::ffi::OsStrExt, path::Path};
+use std::{collections::HashSet, io::Read};
 
 use flate2::{Compression, read::GzEncoder};
 
@@ -70,18 +70,15 @@ fn content<'a>(preload: &Preload, rest: &'a [u8]) -> Result<(&'a [u8], Vec<u8>),
             let at = rest.iter().position(|&b| b == b'=').ok_or("it has no '='")?;
             Ok((&rest[..at], rest[at + 1..].to_vec()))
         }
-        Preload::File(_) => Ok((rest, read(rest)?)),
+        Preload::File(_) => Ok((rest, env::get().read_file(rest)?)),
         Preload::Gzip(_) => {
             let mut zipped = Vec::new();
-            let read = GzEncoder::new(&read(rest)?[..], Compression::default()).read_to_end(&mut zipped);
+            let plain = env::get().read_file(rest)?;
+            let read = GzEncoder::new(&plain[..], Compression::default()).read_to_end(&mut zipped);
             read.map_err(|e| e.to_string())?;
             Ok((rest, zipped))
         }
     }
-}
-
-fn read(path: &[u8]) -> Result<Vec<u8>, String> {
-    fs::read(Path::new(OsStr::from_bytes(path))).map_err(|e| e.to_string())
 }
 
 /// The first value of a key replaces what a store file remembers; a second one is a mistake.
@@ -100,6 +97,8 @@ fn say(cache: &Cache, what: &str, key: &[u8], why: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::ffi::OsStrExt};
+
     use super::*;
     use crate::{
         capi::env::Definition,

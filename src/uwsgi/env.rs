@@ -1,7 +1,8 @@
 //! What the C surface asks of its surroundings, answered by the host: its options, log, locks and list of caches.
 
 use std::{
-    ffi::{CStr, c_char},
+    ffi::{CStr, CString, c_char, c_int},
+    ptr, slice,
     time::Duration,
 };
 
@@ -91,6 +92,29 @@ impl Env for Host {
     fn sync_at_once(&self) -> bool {
         false
     }
+
+    fn read_file(&self, name: &[u8]) -> Result<Vec<u8>, String> {
+        type OpenAndRead =
+            unsafe extern "C" fn(*mut c_char, *mut usize, c_int, *mut *mut c_char) -> *mut c_char;
+        let open =
+            self.function(c"uwsgi_open_and_read").ok_or("this uWSGI exports no uwsgi_open_and_read")?;
+        // SAFETY: uwsgi.h declares it with this signature.
+        let open = unsafe { std::mem::transmute::<*const (), OpenAndRead>(open) };
+        // The host may keep the name.
+        let name = CString::new(name).map_err(|e| e.to_string())?.into_raw();
+        let mut size = 0;
+        // SAFETY: a NUL-terminated name that is never freed, a size to write to, and no table of variables. It ends
+        // the server where there is nothing to read, as it does for native's caches.
+        let content = unsafe { open(name, &raw mut size, 0, ptr::null_mut()) };
+        if content.is_null() {
+            return Err("uWSGI found nothing to read".to_owned());
+        }
+        // SAFETY: the host allocated `size` bytes for us with malloc and filled them.
+        let copy = unsafe { slice::from_raw_parts(content.cast::<u8>(), size) }.to_vec();
+        // SAFETY: as above; nobody else has the pointer.
+        unsafe { libc::free(content.cast()) };
+        Ok(copy)
+    }
 }
 
 /// A number of seconds of the host, where 0 and less mean `default`.
@@ -152,7 +176,6 @@ fn legacy(options: &raw::uwsgi_server) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ptr;
 
     fn options() -> Box<raw::uwsgi_server> {
         // SAFETY: all zeroes is the host's own start-up state: numbers, NULL pointers, empty arrays, no functions.

@@ -68,6 +68,16 @@ fn the_sweeper_reports_what_it_frees() {
 }
 
 #[test]
+fn a_file_to_load_must_be_there() {
+    on_both(|flavor| {
+        for option in ["load-file-in-cache", "load-file-in-cache-gzip"] {
+            let log = Server::refuse(flavor, &format!("cache2 = name=c,items=9\n{option} = /nowhere/at/all"));
+            assert!(log.contains("/nowhere/at/all"), "{flavor:?}\n{log}");
+        }
+    });
+}
+
+#[test]
 fn other_lock_engines_serve_as_well() {
     on_both(|flavor| {
         let server = Server::start(flavor, 2, "lock-engine = ipcsem\ncache2 = name=c,items=9,purge_lru=1");
