@@ -30,8 +30,9 @@ pub unsafe extern "C" fn uwsgi_cache_magic_get(
     guard(ptr::null_mut(), || {
         // SAFETY: the caller vouches for key and name.
         let (key, target) = unsafe { (arg::bytes(key, keylen.into()), Target::resolve(cache)) };
-        let (Some(key), Some(target)) = (key, target) else { return ptr::null_mut() };
-        let Some((value, expiry)) = read(target, key) else { return ptr::null_mut() };
+        let Some((value, expiry)) = target.and_then(|target| read(target, key.unwrap_or_default())) else {
+            return ptr::null_mut();
+        };
         // SAFETY: the caller vouches for the out parameters.
         unsafe {
             arg::store(vallen, value.len() as u64);
@@ -133,7 +134,8 @@ pub unsafe extern "C" fn uwsgi_cache_magic_clear(cache: *const c_char) -> c_int 
 fn read(target: Target<'_>, key: &[u8]) -> Option<(Buffer, u64)> {
     match target {
         Target::Local(cache) => read_local(cache, key),
-        Target::Remote { cache, server } => peer::get(server, cache, key),
+        Target::Remote { cache, server } if !key.is_empty() => peer::get(server, cache, key),
+        Target::Remote { .. } => None,
     }
 }
 

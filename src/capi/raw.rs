@@ -37,7 +37,7 @@ fn copied(get: impl FnOnce(&mut Buffer) -> Result<Option<Meta>>) -> Option<(*mut
     .ok()?
 }
 
-/// The cache and the key that a read is about; `None` = a cache that is not ours, or no key: nothing to ask.
+/// The cache and the key that a read is about; `None` = a cache that is not ours: nothing to ask.
 ///
 /// # Safety
 /// See [`crate::capi`]: cache, key. The key's bytes stay as they are for `'a`.
@@ -48,7 +48,8 @@ unsafe fn subject<'a>(
 ) -> Option<(&'static Cache, &'a [u8])> {
     // SAFETY: the caller vouches for cache and key.
     let (cache, key) = unsafe { (Cache::of(uc), arg::bytes(key, keylen.into())) };
-    Some((cache?, key?))
+    // No item has an empty key: looking for it is a miss like another.
+    Some((cache?, key.unwrap_or_default()))
 }
 
 /// What `uwsgi_cache_get2`, `3` and `4` have in common: `get` asks the engine, `tell` hands out what the function

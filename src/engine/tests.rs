@@ -35,6 +35,19 @@ fn a_value_comes_back() {
 }
 
 #[test]
+fn an_empty_key_is_a_miss() {
+    let e = Engine::create(&Config::new("c", 100)).unwrap();
+    // Freed blocks hold headers without a key: none of them is found.
+    for i in 0..100 {
+        e.set(&key(i), b"value", &ADD).unwrap();
+        assert!(i % 3 == 0 || e.delete(&key(i)).unwrap());
+    }
+    assert_eq!((get(&e, b""), e.exists(b""), e.delete(b"").unwrap()), (None, None, false));
+    assert_eq!(e.stats().misses, 1);
+    assert!(matches!(e.set(b"", b"value", &ADD), Err(Error::EmptyKey)));
+}
+
+#[test]
 fn capacity_is_exact_and_comes_back() {
     for capacity in [1, 2, 7, 63, 64, 65, 1000, 5000] {
         let e = Engine::create(&Config::new("c", capacity)).unwrap();
