@@ -74,11 +74,15 @@ impl Engine {
             Look::Hit(f) => f,
             Look::Hidden => return Ok(None),
             Look::Miss => {
-                self.count(Counter::Misses, 1);
+                if touch != Touch::Unseen {
+                    self.count(Counter::Misses, 1);
+                }
                 return Ok(None);
             }
         };
-        self.count(Counter::Hits, 1);
+        if touch != Touch::Unseen {
+            self.count(Counter::Hits, 1);
+        }
         if touch == Touch::Yes && self.config.eviction != Eviction::None {
             self.touch(f.bucket, f.slot);
         }
