@@ -102,7 +102,8 @@ pub enum Touch {
     Yes,
     /// It does not (uWSGI's `exists`, `num2`, `get4`).
     No,
-    /// It does not, and is neither a hit nor a miss: copies of a whole cache, word to other nodes.
+    /// It does not, is neither a hit nor a miss, and sees ungettable items too: copies of a whole cache, word to
+    /// other nodes.
     Unseen,
 }
 
