@@ -11,6 +11,7 @@ mod hygiene;
 mod native;
 #[cfg(feature = "uwsgi")]
 mod plugin;
+mod pool;
 mod replication;
 mod server;
 mod sync;

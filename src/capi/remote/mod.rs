@@ -9,12 +9,15 @@ pub(crate) mod client;
 pub mod datagram;
 pub mod dump;
 pub(crate) mod exports;
+mod inherit;
 mod list;
 pub(crate) mod live;
 pub mod magic;
 pub(crate) mod net;
 pub mod packet;
+mod pool;
 pub mod serve;
+pub mod service;
 pub(crate) mod sync;
 #[cfg(test)]
 pub(crate) mod testing;
