@@ -7,7 +7,11 @@ mod c;
 mod client;
 mod commands;
 mod differences;
+#[cfg(feature = "uwsgi")]
+mod hostile;
 mod hygiene;
+#[cfg(feature = "uwsgi")]
+mod kept;
 mod native;
 #[cfg(feature = "uwsgi")]
 mod plugin;

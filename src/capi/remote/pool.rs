@@ -13,7 +13,7 @@ use std::{
 use super::{net::Conn, service};
 use crate::os::process::fork_count;
 
-const MOST: usize = 16;
+const MOST: usize = 32;
 /// Well under what a server waits, so that a connection is not closed just when it is used.
 const IDLE: Duration = Duration::from_secs(10);
 const AGE: Duration = Duration::from_secs(60);
@@ -62,15 +62,23 @@ pub(super) fn take(server: &[u8]) -> Option<Kept> {
     found
 }
 
-/// Keeps a connection whose last answer has been read to its end; closes it when there is no room.
+/// Keeps a connection whose last answer has been read to its end; where there is no room, the one not used for the
+/// longest time is closed for it.
 pub(super) fn put(mut kept: Kept) {
     kept.used = Instant::now();
+    let mut oldest: Option<(Instant, &Mutex<Option<Kept>>)> = None;
     for slot in &SLOTS {
-        if let Ok(mut slot) = slot.try_lock()
-            && slot.is_none()
-        {
-            *slot = Some(kept);
-            return;
+        let Ok(mut content) = slot.try_lock() else { continue };
+        match content.as_ref().map(|kept| kept.used) {
+            None => {
+                *content = Some(kept);
+                return;
+            }
+            Some(used) if oldest.is_none_or(|(least, _)| used < least) => oldest = Some((used, slot)),
+            Some(_) => {}
         }
+    }
+    if let Some(mut content) = oldest.and_then(|(_, slot)| slot.try_lock().ok()) {
+        *content = Some(kept);
     }
 }
