@@ -14,18 +14,13 @@ use crate::{
     commands::array,
     hygiene::alone,
     native::{PATIENCE, Server, eventually, free_tcp},
-    plugin::start,
+    plugin::{self, start},
     pool::counted,
 };
 
-/// What the statistics say about each worker.
-fn workers(stats: &str) -> Vec<serde_json::Value> {
-    let mut text = String::new();
-    let mut stream = TcpStream::connect(stats).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.read_to_string(&mut text).unwrap();
-    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
-    all["workers"].as_array().unwrap().clone()
+/// What the statistics say about worker `number`, from 0.
+fn worker(stats: &str, number: usize, what: &str) -> i64 {
+    plugin::stats(stats)["workers"][number][what].as_i64().unwrap()
 }
 
 /// Tells other threads to stop, also when this one panics.
@@ -61,7 +56,7 @@ fn kept_connections_occupy_no_worker() {
                 assert_eq!(c::number(b"n", there), Some(700));
             }
             // A worker answered the first request of each of the 28 connections.
-            let requests = workers(&stats)[0]["requests"].as_u64().unwrap();
+            let requests = worker(&stats, 0, "requests");
             assert!((2..200).contains(&requests), "{requests} of 1404 requests reached a worker");
             // A client without ucache is served as ever, while the connections are kept.
             let get = array(&[b"cmd", b"get", b"key", b"n", b"cache", b"c"]);
@@ -115,7 +110,7 @@ fn restarts_of_workers_count_nothing_twice_and_lose_no_read() {
                 });
             }
             for round in 0..6 {
-                let pid = || workers(&stats)[round % 2]["pid"].as_i64().unwrap();
+                let pid = || worker(&stats, round % 2, "pid");
                 let (before, calls) = (pid(), done.load(Ordering::SeqCst));
                 let stopped = || stop.load(Ordering::SeqCst);
                 eventually("the clients go on", || done.load(Ordering::SeqCst) > calls + 200 || stopped());

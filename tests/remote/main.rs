@@ -8,6 +8,8 @@ mod client;
 mod commands;
 mod differences;
 #[cfg(feature = "uwsgi")]
+mod directions;
+#[cfg(feature = "uwsgi")]
 mod hostile;
 mod hygiene;
 #[cfg(feature = "uwsgi")]
