@@ -9,6 +9,8 @@ pub(crate) mod client;
 pub mod datagram;
 pub mod dump;
 pub(crate) mod exports;
+#[cfg(test)]
+mod fuzz;
 mod inherit;
 mod list;
 pub(crate) mod live;

@@ -317,17 +317,17 @@ impl Link {
 
 /// Where a whole request lies in what has arrived.
 #[derive(Debug, PartialEq, Eq)]
-struct Whole {
+pub(super) struct Whole {
     body_at: usize,
-    len: usize,
+    pub(super) len: usize,
 }
 
 /// What arrived is no request for a kept connection.
 #[derive(Debug, PartialEq, Eq)]
-struct Stranger;
+pub(super) struct Stranger;
 
 /// `Ok(None)` = more must arrive.
-fn whole(input: &[u8]) -> Result<Option<Whole>, Stranger> {
+pub(super) fn whole(input: &[u8]) -> Result<Option<Whole>, Stranger> {
     let Some((head, rest)) = input.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
     let header = Header::parse(*head);
     if header.modifier1 != MODIFIER1 || header.modifier2 != MAGIC || header.size == 0 {
