@@ -149,32 +149,41 @@ fn names_with_nothing_behind_the_at() {
     }
 }
 
-/// A client that sends its value byte by byte, in 200 seconds: with a socket-timeout of one it has been sent away long
-/// before it is done.
-#[test]
-fn slow_senders_do_not_hold_a_worker() {
-    let host = start(&["name=first,items=100,blocksize=100000"], &["--socket-timeout", "1"]);
-    let pid = worker(&host);
-    let set = packet(17, &array(&[b"cmd", b"set", b"key", b"slow", b"size", b"1000"]));
-    let mut stream = connect(&host);
-    stream.write_all(&set).unwrap();
-    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    let mut sent = 0;
-    let answer = loop {
+/// Bytes of a value that a server takes at ten a second, at most 60.
+fn drip(server: &Server) -> usize {
+    let mut stream = connect(server);
+    stream.write_all(&packet(17, &array(&[b"cmd", b"set", b"key", b"slow", b"size", b"1000"]))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    for sent in 0..60 {
         let mut answer = [0; 100];
         match stream.read(&mut answer) {
-            Ok(n) => break answer[..n].to_vec(),
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            Err(_) => break Vec::new(),
+            Ok(n) => {
+                assert!(n == 0 || answer[..n].ends_with(b"error"), "{answer:?}");
+                return sent;
+            }
+            Err(_) => return sent,
         }
-        assert!(sent < 100, "the worker takes byte {sent} of a drip");
         let _ = stream.write_all(b"v");
-        sent += 1;
-    };
-    assert!(answer.is_empty() || answer.ends_with(b"error"), "{answer:?}");
-    // And one that promises and says nothing more: the next client is served by the only worker.
+    }
+    60
+}
+
+/// With a socket-timeout of one second a value must have arrived after that; in native each byte has a second.
+#[test]
+fn d81_a_value_that_drips_does_not_hold_a_worker() {
+    let options = ["--socket-timeout", "1"];
+    let definition = ["name=first,items=100,blocksize=100000"];
+    let native = Server::start(&definition, &options);
+    assert_eq!(drip(&native), 60, "its only worker waits for the next byte");
+
+    let host = start(&definition, &options);
+    let pid = worker(&host);
+    let sent = drip(&host);
+    assert!(sent < 40, "{sent} bytes");
+    // One that promises and says nothing more: the next client is served by the only worker.
     let mut idle = connect(&host);
-    idle.write_all(&set).unwrap();
+    idle.write_all(&packet(17, &array(&[b"cmd", b"set", b"key", b"slow", b"size", b"1000"]))).unwrap();
     assert!(c::update(b"k", b"v", &host.cache("first")));
     assert_eq!(c::value(b"k", &host.cache("first")).unwrap(), b"v");
     assert!(!c::exists(b"slow", &host.cache("first")));
@@ -286,4 +295,15 @@ fn a_worker_survives_every_server() {
     assert_eq!(worker(&host), format!("pid: {pid}"));
     let lines = host.log().matches("[ucache] remote cache").count();
     assert!((1..12).contains(&lines), "{lines} lines\n{}", host.log());
+}
+
+/// A server that copies from such at its start goes on without.
+#[test]
+fn a_start_survives_every_server_to_copy_from() {
+    let peers: Vec<_> = hostile_peers().into_iter().map(|(_, address)| address).collect();
+    let definition = format!("name=s,items=100,sync={}", peers.join(";"));
+    let host = start(&[&definition], &["--socket-timeout", "1"]);
+    assert!(host.log().contains("no server could give a copy"), "{}", host.log());
+    assert!(c::update(b"k", b"v", &host.cache("s")));
+    assert_eq!(c::value(b"k", &host.cache("s")).unwrap(), b"v");
 }

@@ -123,6 +123,7 @@ fn restarts_of_workers_count_nothing_twice_and_lose_no_read() {
         let counted = usize::try_from(c::number(b"n", there).unwrap()).unwrap();
         // A call that failed may have been counted, once.
         assert!((done..=done + failed).contains(&counted), "{done} done, {failed} failed, {counted} counted");
+        println!("{done} done, {failed} failed, {counted} counted");
         assert!(failed <= 8, "{failed} of {done}: only the calls in flight may fail");
     });
 }
@@ -176,5 +177,43 @@ fn latency_of_a_remote_get() {
                 );
             }
         }
+    });
+}
+
+/// Greenlets of one process take different connections, and wait for their answers at the same time.
+#[test]
+fn under_gevent_connections_are_kept_by_the_client() {
+    alone("kept::under_gevent_connections_are_kept_by_the_client", String::new, |_| {
+        let there = start(&["name=c,items=100"], &[]);
+        let (address, count) = counted(there.tcp.clone());
+        let dir = tempfile::tempdir().unwrap();
+        let app = dir.path().join("app.py");
+        let text = format!(
+            "import uwsgi\ndef application(e, start):\n    start('200 OK', [])\n    \
+             return [str(all(uwsgi.cache_inc('n', 1, 0, 'c@{address}') for _ in range(20))).encode()]\n"
+        );
+        std::fs::write(&app, text).unwrap();
+        let http = free_tcp();
+        let options =
+            ["--plugin", "python3,gevent_python3", "--gevent", "10", "--http-socket", &http, "--wsgi-file"];
+        let host = start(&["name=x,items=10"], &[&options[..], &[app.to_str().unwrap()]].concat());
+        let one = || {
+            let mut stream = TcpStream::connect(&http).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        thread::scope(|s| {
+            for thread in (0..4).map(|_| s.spawn(one)).collect::<Vec<_>>() {
+                let answer = thread.join().unwrap();
+                assert!(answer.ends_with("True"), "{answer}\n{}", host.log());
+            }
+        });
+        assert_eq!(c::number(b"n", &there.cache("c")), Some(80));
+        let connections = count.load(Ordering::SeqCst);
+        // One more was made to ask here.
+        assert!(connections <= 5, "{connections}");
     });
 }

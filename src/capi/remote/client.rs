@@ -1,8 +1,9 @@
 //! The caller's side of `cache@host:port`.
 //!
 //! A native server closes after each answer. One with ucache keeps the connection where it can, for the next call
-//! of this process ([`pool`]); when it has closed it meanwhile, the request goes over a new one, unless it may have
-//! been carried out and would then come to something else (`set`, `del`, arithmetic).
+//! of this process ([`pool`]). When it has closed it meanwhile, the request goes over a new one: always if it was not
+//! carried out (a server that closes in order says so), and if it only reads. A change that may have been made is not
+//! asked for again; the call fails.
 //!
 //! All calls are safe from any thread and process. None waits longer than `Env::socket_timeout` in total (the system's
 //! resolver apart, where the server is given by name). Every fault is a miss or `false`, and one rate-limited log line.
@@ -42,6 +43,8 @@ pub(crate) enum Fault {
     TooLong(u64),
     #[error("the server closed the connection instead of answering; the change may have been made")]
     Closed,
+    #[error("the server closes the connection without answering")]
+    Goodbye,
     #[error("{0}")]
     Unsupported(&'static str),
 }
@@ -144,13 +147,13 @@ fn exchange(
         && let Some(mut kept) = pool::take(server)
     {
         kept.conn.extend(timeout);
-        match converse(kept, request.command, &packet, value)? {
-            Heard::Answer(answer, body) => return Ok(Some((answer, body))),
-            Heard::Nothing(sent) if sent.is_ok() && !may_repeat(request.command) => {
+        match converse(kept, request.command, &packet, value) {
+            Ok(Heard::Answer(answer, body)) => return Ok(Some((answer, body))),
+            Ok(Heard::Nothing(sent)) if sent.is_ok() && !only_reads(request.command) => {
                 return Err(Fault::Closed);
             }
-            // The server had closed it: it has not seen the request, or may see it twice.
-            Heard::Nothing(_) => {}
+            Ok(Heard::Nothing(_)) | Err(Fault::Goodbye) => {}
+            Err(fault) => return Err(fault),
         }
     }
     let conn = Conn::open(server, end.saturating_duration_since(Instant::now()))?;
@@ -167,9 +170,9 @@ fn exchange(
     }
 }
 
-/// Whether a request that was carried out may be sent again without another outcome.
-fn may_repeat(command: Command) -> bool {
-    matches!(command, Command::Get | Command::Exists | Command::Update | Command::Clear)
+/// Whether a request that was carried out may be sent again.
+fn only_reads(command: Command) -> bool {
+    matches!(command, Command::Get | Command::Exists)
 }
 
 /// What a server said.
@@ -193,6 +196,7 @@ fn converse(mut kept: Kept, command: Command, packet: &[u8], value: &[u8]) -> Re
         // A server that refuses a value early closes while we write: its answer says more than the broken pipe.
         (_, Ok(Some(answer))) => answer,
         (_, Ok(None)) => return Ok(Heard::Nothing(sent)),
+        (_, Err(Fault::Goodbye)) => return Err(Fault::Goodbye),
         (Err(_), Err(_)) => return sent.map(|()| Heard::Nothing(Ok(()))).map_err(Fault::Io),
         (Ok(()), Err(fault)) => return Err(fault),
     };
@@ -213,11 +217,12 @@ fn converse(mut kept: Kept, command: Command, packet: &[u8], value: &[u8]) -> Re
 
 /// Reads the header and the dictionary of an answer; `None` = the peer closed without a byte.
 pub(super) fn read_answer(conn: &mut impl Read) -> Result<Option<Answer>, Fault> {
-    let Some((header, payload)) = read_packet(conn)? else { return Ok(None) };
-    if header.modifier2 != super::magic::MAGIC {
-        return Err(Fault::Foreign(header));
+    match read_packet(conn)? {
+        None => Ok(None),
+        Some((header, _)) if header.to_bytes() == service::GOODBYE => Err(Fault::Goodbye),
+        Some((header, _)) if header.modifier2 != super::magic::MAGIC => Err(Fault::Foreign(header)),
+        Some((_, payload)) => Ok(Some(Answer::parse(&payload)?)),
     }
-    Ok(Some(Answer::parse(&payload)?))
 }
 
 /// Reads one cache packet; `None` = the peer closed without a byte.

@@ -52,7 +52,7 @@ fn every_parser_stands_any_bytes() {
     let time = number("UCACHE_FUZZ_SECS").map(|secs| Duration::from_secs(secs) / TARGETS.len() as u32);
     for (n, target) in (1_u64..).zip(&TARGETS) {
         let (rounds, accepted) = fuzz(target, seed.wrapping_mul(1_000_003).wrapping_add(n), time);
-        println!("{}: {rounds} inputs, {accepted} accepted", target.name);
+        eprintln!("{}: {rounds} inputs, {accepted} accepted", target.name);
         assert!(accepted > rounds / 100, "{} meets good input, too: {accepted} of {rounds}", target.name);
     }
 }

@@ -39,6 +39,9 @@ pub const MOST: usize = 128;
 pub const IDLE: Duration = Duration::from_secs(30);
 /// Longest value that is taken over a kept connection, bytes; a longer one needs a connection of its own.
 pub const MAX_BODY: u64 = 1 << 20;
+/// What is sent before a connection is closed in order: an answer of nothing. No request is read after it, so a client
+/// that finds it in the place of its answer knows that the request was not carried out.
+pub const GOODBYE: [u8; HEADER_LEN] = [MODIFIER1, 0, 0, MAGIC];
 /// Most bytes that requests and answers in transit take in a process, all connections together.
 const MAX_BYTES: usize = 64 << 20;
 /// Requests of one connection that are answered before the others have their turn.
@@ -174,16 +177,17 @@ fn run(service: &'static Service, arrivals: &mpsc::Receiver<(Socket, Place)>, wo
             let before = link.bytes();
             let alive = if poller.ready(at) || link.again {
                 link.turn(&mut scratch, MAX_BYTES.saturating_sub(used - before))
+            } else if now < link.end {
+                true
             } else {
-                now < link.end
+                link.part();
+                false
             };
             used = used - before + if alive { link.bytes() } else { 0 };
             alive
         });
     }
-    for link in &mut links {
-        link.flush();
-    }
+    links.iter_mut().for_each(Link::part);
 }
 
 /// What a connection is doing, which decides how long it may.
@@ -298,6 +302,14 @@ impl Link {
         self.phase = Phase::Idle;
         self.end = Instant::now() + IDLE;
         !self.output.is_empty()
+    }
+
+    /// Takes leave, before the connection is closed.
+    fn part(&mut self) {
+        if self.flush() && !self.unsent() {
+            // Who is gone needs no goodbye.
+            let _ = net::send(&self.socket, &GOODBYE);
+        }
     }
 
     /// Sends what the peer takes; `false` = it takes no more.

@@ -73,7 +73,9 @@ fn answers_that_are_none_are_faults() {
     other[3] = 18;
     assert!(matches!(answered_with(other, PATIENT), Err(Fault::Foreign(_))));
     let no_status = [&Header::cache(17, 0).unwrap().to_bytes()[..], b""].concat();
-    assert!(matches!(answered_with(no_status, PATIENT), Err(Fault::Packet(_))));
+    assert!(matches!(answered_with(no_status, PATIENT), Err(Fault::Goodbye)), "nothing, and nothing kept");
+    let other = b"\x6f\x06\0\x11\x01\0x\x01\0y".to_vec();
+    assert!(matches!(answered_with(other, PATIENT), Err(Fault::Packet(_))));
 }
 
 #[test]
@@ -229,8 +231,8 @@ fn a_request_that_may_have_been_carried_out_is_not_made_twice() {
     for (command, again) in [
         (Command::Get, true),
         (Command::Exists, true),
-        (Command::Update, true),
-        (Command::Clear, true),
+        (Command::Update, false),
+        (Command::Clear, false),
         (Command::Set, false),
         (Command::Del, false),
         (Command::Math, false),
@@ -246,6 +248,22 @@ fn a_request_that_may_have_been_carried_out_is_not_made_twice() {
             Err(fault) => assert!(!again && matches!(fault, Fault::Closed), "{command:?}: {fault}"),
         }
         assert_eq!(requests.try_iter().count(), 1 + usize::from(again), "{command:?}");
+    }
+}
+
+/// A server that takes its leave has not carried the request out: it is made over a new connection, whatever it is.
+#[test]
+fn a_server_that_takes_its_leave_is_asked_anew() {
+    for command in [Command::Get, Command::Set, Command::Del, Command::Math, Command::Clear, Command::Update]
+    {
+        let (address, requests) = keeping(|mut stream| {
+            // The request crosses the goodbye.
+            let _ = read_packet(&mut stream);
+            stream.write_all(&service::GOODBYE).unwrap();
+        });
+        assert!(ask_as(&address, Command::Exists).unwrap().is_some());
+        assert!(ask_as(&address, command).unwrap().is_some(), "{command:?}");
+        assert_eq!(requests.try_iter().collect::<Vec<_>>(), [Command::Exists, command]);
     }
 }
 
