@@ -135,7 +135,7 @@ fn changes_replicate_in_four_directions() {
         }
         let (a, mut b) = (content(&from), content(&to));
         b.remove("short-lived");
-        println!("{way}: {} keys and {} keys after sets and updates", a.len(), b.len());
+        eprintln!("{way}: {} keys and {} keys after sets and updates", a.len(), b.len());
         assert_eq!(difference(&a, &b), ["over"], "{way}: all but what fits no datagram");
         assert!(a["edge"].0.len() == EDGE && a["set 16"].0 == b"new 16" && a["set 56"].1 != 0, "{way}");
         if source == Ucache {
@@ -148,7 +148,7 @@ fn changes_replicate_in_four_directions() {
         settle(&from, &to, 2);
         let (a, mut b) = (content(&from), content(&to));
         b.remove("short-lived");
-        println!("{way}: {} keys and {} keys after deletes", a.len(), b.len());
+        eprintln!("{way}: {} keys and {} keys after deletes", a.len(), b.len());
         let left: Vec<_> = difference(&a, &b).into_iter().filter(|key| key != "over").collect();
         // D-18: what native sends, native does not take.
         let expected = if (source, target) == (Native, Native) { 10 } else { 0 };
@@ -159,7 +159,7 @@ fn changes_replicate_in_four_directions() {
         settle(&from, &to, 3);
         let (a, mut b) = (content(&from), content(&to));
         b.remove("short-lived");
-        println!("{way}: {} keys and {} keys after a clear", a.len(), b.len());
+        eprintln!("{way}: {} keys and {} keys after a clear", a.len(), b.len());
         assert_eq!(a.keys().collect::<Vec<_>>(), ["marker 3"], "{way}");
         // D-18: only ucache tells of a clear, and only ucache hears of it.
         let expected = if (source, target) == (Ucache, Ucache) { 1 } else { before + 1 };
@@ -177,7 +177,7 @@ fn copies_at_start_in_four_directions() {
         eventually("what is short-lived has gone", || !content(&from).contains_key("short-lived"));
         let to = start(target, &format!("{SHAPE},sync={}", from.tcp));
         let (a, b) = (content(&from), content(&to));
-        println!("{way}: {} keys and {} keys after the copy", a.len(), b.len());
+        eprintln!("{way}: {} keys and {} keys after the copy", a.len(), b.len());
         assert_eq!(a.len(), 62, "{way}");
         assert_eq!(difference(&a, &b), [""; 0], "{way}");
         // Nobody has read anything: copies are no hits.

@@ -123,7 +123,7 @@ fn restarts_of_workers_count_nothing_twice_and_lose_no_read() {
         let counted = usize::try_from(c::number(b"n", there).unwrap()).unwrap();
         // A call that failed may have been counted, once.
         assert!((done..=done + failed).contains(&counted), "{done} done, {failed} failed, {counted} counted");
-        println!("{done} done, {failed} failed, {counted} counted");
+        eprintln!("{done} done, {failed} failed, {counted} counted");
         assert!(failed <= 8, "{failed} of {done}: only the calls in flight may fail");
     });
 }
@@ -171,7 +171,7 @@ fn latency_of_a_remote_get() {
                 let there = format!("c@{at}");
                 let client =
                     measure(rounds, || assert_eq!(c::value(b"k", &there).as_deref(), Some(&[b'v'; 100][..])));
-                println!(
+                eprintln!(
                     "{name} {way}: a connection each {:.1} us (p99 {:.1}), ucache's client {:.1} us (p99 {:.1})",
                     alone.0, alone.1, client.0, client.1
                 );
