@@ -11,7 +11,6 @@ use std::{
     io::{self, ErrorKind, Read},
     os::{fd::OwnedFd, unix::net::UnixDatagram},
     sync::{
-        Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
@@ -60,7 +59,7 @@ struct Service {
     inbox: mpsc::Sender<(Socket, Place)>,
     wake: UnixDatagram,
     ending: AtomicBool,
-    ended: Mutex<mpsc::Receiver<()>>,
+    ended: AtomicBool,
 }
 
 /// A place for one connection, given back when it is dropped.
@@ -113,32 +112,31 @@ fn current() -> Option<&'static Service> {
 
 fn start(forks: u32) -> io::Result<()> {
     let (inbox, arrivals) = mpsc::channel();
-    let (bye, ended) = mpsc::channel();
     let (wake, woken) = UnixDatagram::pair()?;
     wake.set_nonblocking(true)?;
     woken.set_nonblocking(true)?;
-    let (places, ending, ended) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(ended));
+    let (places, ending, ended) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicBool::new(false));
     SERVICES.push(Service { forks, places, inbox, wake, ending, ended });
     let service = SERVICES.iter().find(|s| s.forks == forks).ok_or(ErrorKind::NotFound)?;
     let started = thread::spawn("ucache-keep", move || {
-        let _end = End(service, bye);
+        let _end = End(service);
         run(service, &arrivals, &woken);
     });
     started.inspect_err(|_| service.ending.store(true, Ordering::Release))
 }
 
 /// However the thread ends, nobody is promised a place any more.
-struct End(&'static Service, mpsc::Sender<()>);
+struct End(&'static Service);
 
 impl Drop for End {
     fn drop(&mut self) {
         self.0.ending.store(true, Ordering::Release);
-        // Nobody waits but an exit.
-        let _ = self.1.send(());
+        self.0.ended.store(true, Ordering::Release);
     }
 }
 
-/// At the process's exit: lets the thread finish the request in hand and close its connections.
+/// At the process's exit: lets the thread finish the request in hand and close its connections. Takes no lock and no
+/// memory, as uWSGI calls exit() from a signal handler.
 pub(super) fn finish() {
     let forks = fork_count();
     let Some(service) = SERVICES.iter().find(|s| s.forks == forks) else { return };
@@ -146,8 +144,9 @@ pub(super) fn finish() {
         return;
     }
     let _ = service.wake.send(&[0]);
-    if let Ok(ended) = service.ended.try_lock() {
-        let _ = ended.recv_timeout(FAREWELL);
+    let end = Instant::now() + FAREWELL;
+    while !service.ended.load(Ordering::Acquire) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
