@@ -39,7 +39,7 @@ impl Engine {
         for _ in 0..TRIES {
             // Acquire: the slots are read after the version.
             let v = version.load(Acquire);
-            match self.look(head, tag, key, v) {
+            match self.look(head, tag, key, v, touch) {
                 None => std::hint::spin_loop(),
                 Some(Look::Hit(f)) => {
                     let taken = self.take(&f, sink);
@@ -62,7 +62,7 @@ impl Engine {
         }
         let look = match settled {
             Some(look) => look,
-            None => self.get_locked(head, tag, key, sink)?,
+            None => self.get_locked(head, tag, key, touch, sink)?,
         };
         self.settle(look, touch)
     }
@@ -74,11 +74,15 @@ impl Engine {
             Look::Hit(f) => f,
             Look::Hidden => return Ok(None),
             Look::Miss => {
-                self.count(Counter::Misses, 1);
+                if touch != Touch::Unseen {
+                    self.count(Counter::Misses, 1);
+                }
                 return Ok(None);
             }
         };
-        self.count(Counter::Hits, 1);
+        if touch != Touch::Unseen {
+            self.count(Counter::Hits, 1);
+        }
         if touch == Touch::Yes && self.config.eviction != Eviction::None {
             self.touch(f.bucket, f.slot);
         }
@@ -87,22 +91,22 @@ impl Engine {
 
     /// One look at the chain: `None` = a writer came in between.
     #[inline(always)]
-    fn look(&self, head: u64, tag: u64, key: &[u8], v: u64) -> Option<Look> {
+    fn look(&self, head: u64, tag: u64, key: &[u8], v: u64, touch: Touch) -> Option<Look> {
         let found = self.probe(head, tag, key);
         // Before any allocation or other effect: header and key belonged together, or this is not what was stored.
         fence(Acquire);
         if self.version(head).load(Relaxed) != v {
             return None;
         }
-        Some(self.classify(found))
+        Some(self.classify(found, touch))
     }
 
     /// What an entry, or none, is to a reader.
     #[inline(always)]
-    fn classify(&self, found: Option<Found>) -> Look {
+    fn classify(&self, found: Option<Found>, touch: Touch) -> Look {
         match found {
             Some(f) if !self.exists_for_users(&f.header) => Look::Miss,
-            Some(f) if f.header.flags & UNGETTABLE != 0 => Look::Hidden,
+            Some(f) if f.header.flags & UNGETTABLE != 0 && touch != Touch::Unseen => Look::Hidden,
             Some(f) => Look::Hit(f),
             None => Look::Miss,
         }
@@ -116,9 +120,16 @@ impl Engine {
 
     /// The way out of a storm of writers: under the shard's lock; when that cannot be had in time, a miss.
     #[cold]
-    fn get_locked<S: Sink>(&self, head: u64, tag: u64, key: &[u8], sink: &mut S) -> Result<Look> {
+    fn get_locked<S: Sink>(
+        &self,
+        head: u64,
+        tag: u64,
+        key: &[u8],
+        touch: Touch,
+        sink: &mut S,
+    ) -> Result<Look> {
         let Ok(_guard) = self.lock_raw(self.shard_of(head)) else { return Ok(Look::Miss) };
-        let look = self.classify(self.probe(head, tag, key));
+        let look = self.classify(self.probe(head, tag, key), touch);
         match &look {
             Look::Hit(f) if !self.take(f, sink) => Err(too_small(&f.header)),
             _ => Ok(look),
@@ -140,7 +151,7 @@ impl Engine {
         let hash = self.secret.hash(key);
         let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
         let guard = self.lock(self.shard_of(head))?;
-        let f = match self.classify(self.probe(head, tag, key)) {
+        let f = match self.classify(self.probe(head, tag, key), Touch::No) {
             Look::Hit(f) => f,
             nothing => return self.settle(nothing, Touch::No),
         };

@@ -15,6 +15,19 @@ fn get(e: &Engine, key: &[u8]) -> Option<Vec<u8>> {
     e.get(key, Touch::Yes, &mut b).unwrap().map(|_| b)
 }
 
+#[test]
+fn a_read_unseen_leaves_no_trace() {
+    let e = Engine::create(&Config { eviction: Eviction::Lru, ..Config::new("unseen", 2) }).unwrap();
+    e.set(b"oldest", b"v", &SetOptions { ungettable: true, ..ADD }).unwrap();
+    e.set(b"newer", b"v", &ADD).unwrap();
+    let mut value = Vec::new();
+    assert!(e.get(b"oldest", Touch::Unseen, &mut value).unwrap().is_some() && value == b"v");
+    assert!(e.get(b"nothing", Touch::Unseen, &mut value).unwrap().is_none());
+    assert_eq!((e.stats().hits, e.stats().misses), (0, 0));
+    e.set(b"newest", b"v", &ADD).unwrap();
+    assert!(e.exists(b"oldest").is_none() && e.exists(b"newer").is_some(), "it was no use");
+}
+
 fn key(i: u64) -> Vec<u8> {
     format!("key:{i:012}").into_bytes()
 }

@@ -102,6 +102,9 @@ pub enum Touch {
     Yes,
     /// It does not (uWSGI's `exists`, `num2`, `get4`).
     No,
+    /// It does not, is neither a hit nor a miss, and sees ungettable items too: copies of a whole cache, word to
+    /// other nodes.
+    Unseen,
 }
 
 /// Where a read puts the value. The engine may call it again when a writer came in between.

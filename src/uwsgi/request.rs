@@ -1,14 +1,19 @@
 //! Requests of the cache protocol (modifier1 111): from the host's request to `capi::remote::serve` and back.
 
 use std::{
-    ffi::{c_char, c_int},
+    ffi::{CStr, c_char, c_int},
     io::{self, ErrorKind},
+    os::fd::BorrowedFd,
     slice,
     sync::OnceLock,
+    time::{Duration, Instant},
 };
 
 use super::{host, host::Host, raw};
-use crate::capi::remote::{net, serve};
+use crate::capi::remote::{
+    net, serve,
+    service::{self, Place},
+};
 
 const UWSGI_OK: c_int = 0;
 
@@ -55,7 +60,9 @@ pub(crate) fn handle(request: *mut raw::wsgi_request) -> c_int {
         let size = uh.add(1).cast::<u16>().read_unaligned();
         (*uh.add(3), slice::from_raw_parts((*request).buffer.cast::<u8>(), size.into()))
     };
-    serve::serve(modifier2, payload, &mut Connection { request, host, functions, buf: Vec::new() });
+    let mut connection = Connection { request, host, functions, buf: Vec::new(), place: None };
+    serve::serve(modifier2, payload, &mut connection);
+    connection.pass_on();
     UWSGI_OK
 }
 
@@ -77,24 +84,53 @@ struct Connection {
     host: &'static Host,
     functions: Functions,
     buf: Vec<u8>,
+    /// Where the connection goes when the request is done.
+    place: Option<Place>,
 }
 
 impl Connection {
-    /// Waits until more of the body can be read; `false` = an error, or `socket-timeout` has passed.
-    fn wait(&self) -> bool {
+    /// Waits until more of the body can be read; `false` = an error, or the time has passed. The host counts whole
+    /// seconds.
+    fn wait(&self, within: Duration) -> bool {
+        let seconds = c_int::try_from(within.as_millis().div_ceil(1000)).unwrap_or(c_int::MAX);
         // SAFETY: see `request`; the hook is set before any request runs.
         unsafe {
             let server = self.host.server;
-            (*server)
-                .wait_read_hook
-                .is_some_and(|wait| wait((*self.request).fd, (*server).socket_timeout) > 0)
+            let seconds = seconds.min((*server).socket_timeout);
+            seconds > 0 && (*server).wait_read_hook.is_some_and(|wait| wait((*self.request).fd, seconds) > 0)
+        }
+    }
+
+    /// Whether the connection is a plain socket that nothing of the host looks at once it has closed its own
+    /// descriptor: not TLS or another protocol, and not in the event queue of an async loop, which would go on
+    /// reporting a description that a copy keeps open.
+    fn is_plain(&self) -> bool {
+        // SAFETY: see `request`; its socket is in the host's list for the life of the process, and a protocol's name
+        // is NULL (the default, uwsgi) or NUL-terminated.
+        unsafe {
+            let name = (*(*self.request).socket).proto_name;
+            let uwsgi = name.is_null() || CStr::from_ptr(name) == c"uwsgi";
+            let r = &*self.request;
+            uwsgi && (*self.host.server).async_ <= 1 && r.fd_closed == 0 && r.proto_parser_remains == 0
+        }
+    }
+
+    /// Gives a copy of the connection to the thread that serves further requests; the host closes its own.
+    fn pass_on(self) {
+        let Some(place) = self.place else { return };
+        // SAFETY: see `request`: its descriptor is open until `handle` has returned. The copy is nobody else's.
+        let copy = unsafe { BorrowedFd::borrow_raw((*self.request).fd).try_clone_to_owned() };
+        // Without a descriptor to spare the client finds the connection closed, and makes another.
+        if let Ok(copy) = copy {
+            place.take_over(copy);
         }
     }
 }
 
 impl serve::Peer for Connection {
     // Not through uwsgi_request_body_read: with `post-buffering` it would read a buffer that these requests lack.
-    fn read(&mut self, want: usize) -> Option<&[u8]> {
+    fn read(&mut self, want: usize, within: Duration) -> Option<&[u8]> {
+        let end = Instant::now() + within;
         self.buf.resize(want, 0);
         loop {
             // SAFETY: see `request`; the function writes at most `want` bytes to the buffer, which has as many.
@@ -105,7 +141,11 @@ impl serve::Peer for Connection {
             match usize::try_from(got) {
                 Ok(0) => return None,
                 Ok(got) => return self.buf.get(..got),
-                Err(_) if io::Error::last_os_error().kind() == ErrorKind::WouldBlock && self.wait() => {}
+                Err(_) if io::Error::last_os_error().kind() == ErrorKind::WouldBlock => {
+                    if !self.wait(end.saturating_duration_since(Instant::now())) {
+                        return None;
+                    }
+                }
                 Err(_) => return None,
             }
         }
@@ -113,9 +153,18 @@ impl serve::Peer for Connection {
 
     fn write(&mut self, bytes: &[u8]) -> bool {
         // SAFETY: see `request`; the host only reads the bytes, and is done with them when it returns.
-        unsafe {
+        let sent = unsafe {
             (self.functions.write)(self.request, bytes.as_ptr().cast_mut().cast(), bytes.len()) == UWSGI_OK
+        };
+        if !sent {
+            self.place = None;
         }
+        sent
+    }
+
+    fn keep(&mut self) -> bool {
+        self.place = if self.is_plain() { service::reserve() } else { None };
+        self.place.is_some()
     }
 
     fn not_found(&mut self) {

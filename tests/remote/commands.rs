@@ -101,7 +101,7 @@ struct Script {
 }
 
 impl Peer for Script {
-    fn read(&mut self, want: usize) -> Option<&[u8]> {
+    fn read(&mut self, want: usize, _: std::time::Duration) -> Option<&[u8]> {
         self.sent = want.min(self.body.len());
         self.body.get(..self.sent).filter(|b| !b.is_empty())
     }

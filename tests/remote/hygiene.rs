@@ -30,6 +30,8 @@ pub(crate) fn alone(test: &str, prepare: impl FnOnce() -> String, body: impl FnO
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
     assert!(child.status.success() && err.contains("ran alone"), "{test}: {out}{err}");
+    // What it found, for those who want to see it (`--nocapture`).
+    eprint!("{err}");
 }
 
 fn open() -> usize {

@@ -7,10 +7,17 @@ mod c;
 mod client;
 mod commands;
 mod differences;
+#[cfg(feature = "uwsgi")]
+mod directions;
+#[cfg(feature = "uwsgi")]
+mod hostile;
 mod hygiene;
+#[cfg(feature = "uwsgi")]
+mod kept;
 mod native;
 #[cfg(feature = "uwsgi")]
 mod plugin;
+mod pool;
 mod replication;
 mod server;
 mod sync;

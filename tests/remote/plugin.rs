@@ -29,9 +29,23 @@ fn plugin() -> String {
 }
 
 pub(crate) fn start(definitions: &[&str], options: &[&str]) -> Server {
-    let host = Server::start_with(&plugin(), &free_tcp(), definitions, options);
+    start_on(&free_tcp(), definitions, options)
+}
+
+/// As `start`, on a TCP address of the caller's choice.
+pub(crate) fn start_on(tcp: &str, definitions: &[&str], options: &[&str]) -> Server {
+    let host = Server::start_with(&plugin(), tcp, definitions, options);
     assert!(host.log().contains("cache functions of uWSGI"), "{}", host.log());
     host
+}
+
+/// What a server's statistics say.
+pub(crate) fn stats(address: &str) -> serde_json::Value {
+    let mut text = String::new();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.read_to_string(&mut text).unwrap();
+    serde_json::from_str(&text).unwrap()
 }
 
 #[test]

@@ -4,19 +4,25 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     thread,
+    time::Duration,
 };
 
-use ucache::capi::remote::serve::{self, Peer};
+use ucache::capi::remote::{
+    serve::{self, Peer},
+    service::{self, Place},
+};
 
 use crate::native::PATIENCE;
 
 struct Connection {
     stream: TcpStream,
     buf: Vec<u8>,
+    place: Option<Place>,
 }
 
 impl Peer for Connection {
-    fn read(&mut self, want: usize) -> Option<&[u8]> {
+    fn read(&mut self, want: usize, within: Duration) -> Option<&[u8]> {
+        self.stream.set_read_timeout(Some(within)).ok()?;
         self.buf.resize(want, 0);
         let got = self.stream.read(&mut self.buf).ok().filter(|&n| n > 0)?;
         self.buf.get(..got)
@@ -28,6 +34,11 @@ impl Peer for Connection {
 
     fn not_found(&mut self) {
         let _ = self.stream.write_all(b"404");
+    }
+
+    fn keep(&mut self) -> bool {
+        self.place = service::reserve();
+        self.place.is_some()
     }
 }
 
@@ -57,7 +68,11 @@ fn one(mut stream: TcpStream) {
     }
     payload.resize(u16::from_le_bytes([head[1], head[2]]).into(), 0);
     if stream.read_exact(&mut payload).is_ok() {
-        serve::serve(head[3], &payload, &mut Connection { stream, buf: Vec::new() });
+        let mut connection = Connection { stream, buf: Vec::new(), place: None };
+        serve::serve(head[3], &payload, &mut connection);
+        if let Some(place) = connection.place {
+            place.take_over(connection.stream.into());
+        }
     }
 }
 

@@ -1,21 +1,25 @@
-//! The caller's side of `cache@host:port`: one connection a call, as native has it.
+//! The caller's side of `cache@host:port`.
 //!
-//! Connections are not kept: a uWSGI peer closes after each answer, and where it would not (`puwsgi-socket`) every
-//! kept connection would pin one of its workers. So no state outlives a call, and a fork inherits none.
+//! A native server closes after each answer. One with ucache keeps the connection where it can, for the next call
+//! of this process ([`pool`]). When it has closed it meanwhile, the request goes over a new one: always if it was not
+//! carried out (a server that closes in order says so), and if it only reads. A change that may have been made is not
+//! asked for again; the call fails.
 //!
 //! All calls are safe from any thread and process. None waits longer than `Env::socket_timeout` in total (the system's
 //! resolver apart, where the server is given by name). Every fault is a miss or `false`, and one rate-limited log line.
 #![forbid(unsafe_code)]
 
 use std::{
-    io::{BufReader, ErrorKind, Read},
-    time::Duration,
+    io::{self, BufReader, ErrorKind, Read},
+    time::{Duration, Instant},
 };
 
 use super::{
     magic::{Answer, Command, Request, Status},
     net::{self, Conn},
     packet::{HEADER_LEN, Header, MODIFIER1, PacketError},
+    pool::{self, Kept},
+    service,
     throttle::Throttle,
 };
 use crate::{
@@ -37,6 +41,10 @@ pub(crate) enum Fault {
     Foreign(Header),
     #[error("the answer announces a value of {0} bytes, at most {MAX_VALUE} are accepted")]
     TooLong(u64),
+    #[error("the server closed the connection instead of answering; the change may have been made")]
+    Closed,
+    #[error("the server closes the connection without answering")]
+    Goodbye,
     #[error("{0}")]
     Unsupported(&'static str),
 }
@@ -131,34 +139,68 @@ fn exchange(
     value: &[u8],
     timeout: Duration,
 ) -> Result<Option<(Answer, Vec<u8>)>, Fault> {
-    let mut packet = request.encode()?;
-    let conn = Conn::open(server, timeout)?;
-    // One segment where the value is small; a big one is not copied.
-    let whole = value.len() <= 16_384;
-    if whole {
-        packet.extend_from_slice(value);
+    let end = Instant::now() + timeout;
+    let asked = Request { keep: value.len() as u64 <= service::MAX_BODY, ..*request };
+    // The longest keys leave no room for the wish.
+    let packet = asked.encode().or_else(|_| request.encode())?;
+    if asked.keep
+        && let Some(mut kept) = pool::take(server)
+    {
+        kept.conn.extend(timeout);
+        match converse(kept, request.command, &packet, value) {
+            Ok(Heard::Answer(answer, body)) => return Ok(Some((answer, body))),
+            Ok(Heard::Nothing(sent)) if sent.is_ok() && !only_reads(request.command) => {
+                return Err(Fault::Closed);
+            }
+            Ok(Heard::Nothing(_)) | Err(Fault::Goodbye) => {}
+            Err(fault) => return Err(fault),
+        }
     }
-    let sent = conn.write_all(&packet).and_then(|()| if whole { Ok(()) } else { conn.write_all(value) });
+    let conn = Conn::open(server, end.saturating_duration_since(Instant::now()))?;
+    match converse(Kept::new(conn, server), request.command, &packet, value)? {
+        Heard::Answer(answer, body) => Ok(Some((answer, body))),
+        Heard::Nothing(Err(e)) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+            Err(Fault::Unsupported("the server refused the value without a word (is it too long for it?)"))
+        }
+        Heard::Nothing(Err(e)) => Err(e.into()),
+        Heard::Nothing(Ok(())) if request.command == Command::Math => {
+            Err(Fault::Unsupported("no answer to remote arithmetic, which native uWSGI does not have"))
+        }
+        Heard::Nothing(Ok(())) => Ok(None),
+    }
+}
+
+/// Whether a request that was carried out may be sent again.
+fn only_reads(command: Command) -> bool {
+    matches!(command, Command::Get | Command::Exists)
+}
+
+/// What a server said.
+enum Heard {
+    Answer(Answer, Vec<u8>),
+    /// It closed without a byte. A request that could not be sent whole was not carried out either.
+    Nothing(io::Result<()>),
+}
+
+/// Sends the request and reads the answer; the connection is kept if the server says that it waits on it.
+fn converse(mut kept: Kept, command: Command, packet: &[u8], value: &[u8]) -> Result<Heard, Fault> {
+    // One segment where the value is small; a big one is not copied.
+    let sent = if value.len() <= 16_384 {
+        kept.conn.write_all(&[packet, value].concat())
+    } else {
+        kept.conn.write_all(packet).and_then(|()| kept.conn.write_all(value))
+    };
     // A small answer takes one system call.
-    let mut conn = BufReader::new(conn);
-    let answer = read_answer(&mut conn);
-    let answer = match (sent, answer) {
+    let mut conn = BufReader::new(&mut kept.conn);
+    let answer = match (&sent, read_answer(&mut conn)) {
         // A server that refuses a value early closes while we write: its answer says more than the broken pipe.
         (_, Ok(Some(answer))) => answer,
-        (Err(e), Ok(None)) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
-            return Err(Fault::Unsupported(
-                "the server refused the value without a word (is it too long for it?)",
-            ));
-        }
-        (Err(e), _) => return Err(e.into()),
-        (Ok(()), Ok(None)) if request.command == Command::Math => {
-            return Err(Fault::Unsupported(
-                "no answer to remote arithmetic, which native uWSGI does not have",
-            ));
-        }
-        (Ok(()), other) => return other.map(|_| None),
+        (_, Ok(None)) => return Ok(Heard::Nothing(sent)),
+        (_, Err(Fault::Goodbye)) => return Err(Fault::Goodbye),
+        (Err(_), Err(_)) => return sent.map(|()| Heard::Nothing(Ok(()))).map_err(Fault::Io),
+        (Ok(()), Err(fault)) => return Err(fault),
     };
-    let body = match request.command {
+    let body = match command {
         Command::Get if answer.status == Status::Ok => {
             if answer.size > MAX_VALUE {
                 return Err(Fault::TooLong(answer.size));
@@ -167,16 +209,20 @@ fn exchange(
         }
         _ => Vec::new(),
     };
-    Ok(Some((answer, body)))
+    if answer.keep && sent.is_ok() && conn.buffer().is_empty() {
+        pool::put(kept);
+    }
+    Ok(Heard::Answer(answer, body))
 }
 
 /// Reads the header and the dictionary of an answer; `None` = the peer closed without a byte.
 pub(super) fn read_answer(conn: &mut impl Read) -> Result<Option<Answer>, Fault> {
-    let Some((header, payload)) = read_packet(conn)? else { return Ok(None) };
-    if header.modifier2 != super::magic::MAGIC {
-        return Err(Fault::Foreign(header));
+    match read_packet(conn)? {
+        None => Ok(None),
+        Some((header, _)) if header.to_bytes() == service::GOODBYE => Err(Fault::Goodbye),
+        Some((header, _)) if header.modifier2 != super::magic::MAGIC => Err(Fault::Foreign(header)),
+        Some((_, payload)) => Ok(Some(Answer::parse(&payload)?)),
     }
-    Ok(Some(Answer::parse(&payload)?))
 }
 
 /// Reads one cache packet; `None` = the peer closed without a byte.

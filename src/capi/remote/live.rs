@@ -68,7 +68,7 @@ pub(crate) fn tell_set(cache: &Cache, key: &[u8], value: &[u8], expires: Expires
 /// Tells the nodes of a cache what `key` has now: after a change that kept the expiry, which only the item knows.
 pub(crate) fn tell_kept(cache: &Cache, key: &[u8]) {
     // An item that cannot be read any more has been changed again, and the nodes hear of that.
-    if let Ok(Some((value, meta))) = serve::read(cache, key, Touch::No) {
+    if let Ok(Some((value, meta))) = serve::read(cache, key, Touch::Unseen) {
         udp::send_set(handle(cache), key, &value, meta.expires);
     }
 }

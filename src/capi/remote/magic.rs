@@ -1,7 +1,7 @@
 //! Command 17, the one that names the cache: `{cmd, key, size, expires, cache}` and `{status, size, expires}`.
 //!
-//! ucache adds what a native peer passes over or answers with nothing: the fields `flags` (flag words of `uwsgi.h`)
-//! and `operand`, and the commands `math` and `dump`.
+//! ucache adds what a native peer passes over or answers with nothing: the fields `flags` (flag words of `uwsgi.h`),
+//! `operand` and `keep`, and the commands `math` and `dump`.
 #![forbid(unsafe_code)]
 
 use super::packet::{self, Builder, PacketError};
@@ -64,13 +64,21 @@ pub struct Request<'a> {
     pub operand: i64,
     /// Flag words of `uwsgi.h`; the receiver takes those that make sense for the command.
     pub flags: u64,
+    /// The client would send further requests over this connection; the answer says whether it may.
+    pub keep: bool,
 }
 
 impl<'a> Request<'a> {
+    /// Bytes that follow the packet.
+    #[must_use]
+    pub fn body(&self) -> u64 {
+        if matches!(self.command, Command::Set | Command::Update) { self.size } else { 0 }
+    }
+
     /// A request with neither value nor options.
     #[must_use]
     pub fn new(command: Command, cache: &'a [u8], key: &'a [u8]) -> Self {
-        Self { command, cache, key, size: 0, expires: 0, operand: 0, flags: 0 }
+        Self { command, cache, key, size: 0, expires: 0, operand: 0, flags: 0, keep: false }
     }
 
     /// The packet; the value, if any, is sent behind it.
@@ -97,6 +105,9 @@ impl<'a> Request<'a> {
         if self.flags != 0 {
             b.number("flags", self.flags)?;
         }
+        if self.keep {
+            b.pair("keep", b"1")?;
+        }
         b.pair("cache", self.cache)?;
         b.finish(MAGIC)
     }
@@ -120,6 +131,7 @@ impl<'a> Request<'a> {
                     b"expires" => request.expires = ttl(value)?,
                     b"operand" => request.operand = packet::signed(value, "operand")?,
                     b"flags" => request.flags = packet::number(value, "flags")?,
+                    b"keep" => request.keep = value == b"1",
                     _ => {}
                 }
                 Ok(())
@@ -182,11 +194,13 @@ pub struct Answer {
     pub size: u64,
     /// Unix time of expiry, seconds; 0 = never.
     pub expires: u64,
+    /// The server waits for a further request on this connection.
+    pub keep: bool,
 }
 
 impl From<Status> for Answer {
     fn from(status: Status) -> Self {
-        Self { status, size: 0, expires: 0 }
+        Self { status, size: 0, expires: 0, keep: false }
     }
 }
 
@@ -209,6 +223,9 @@ impl Answer {
         if self.expires != 0 {
             b.number("expires", self.expires)?;
         }
+        if self.keep {
+            b.pair("keep", b"1")?;
+        }
         b.finish(MAGIC)
     }
 
@@ -223,6 +240,7 @@ impl Answer {
             b"status" => status = v,
             b"size" => size = Some(v),
             b"expires" => expires = Some(v),
+            b"keep" => answer.keep = v == b"1",
             _ => {}
         })?;
         answer.status = match status {

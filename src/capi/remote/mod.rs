@@ -9,12 +9,17 @@ pub(crate) mod client;
 pub mod datagram;
 pub mod dump;
 pub(crate) mod exports;
+#[cfg(test)]
+mod fuzz;
+mod inherit;
 mod list;
 pub(crate) mod live;
 pub mod magic;
 pub(crate) mod net;
 pub mod packet;
+mod pool;
 pub mod serve;
+pub mod service;
 pub(crate) mod sync;
 #[cfg(test)]
 pub(crate) mod testing;

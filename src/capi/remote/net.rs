@@ -73,10 +73,22 @@ impl Conn {
         self.deadline = Instant::now() + timeout;
     }
 
+    /// Whether the connection is of no use any more: closed by the peer, or bytes came that nobody asked for.
+    pub(super) fn is_spent(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        !matches!(self.socket.peek(&mut byte), Err(e) if e.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// For a connection that is used again: no small packet waits for the answer to the one before.
+    pub(super) fn send_at_once(&self) {
+        // A unix socket has no such option.
+        let _ = self.socket.set_tcp_nodelay(true);
+    }
+
     /// Writes all of `bytes`. A peer that is gone is an error, never a signal.
     pub(crate) fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match self.socket.send_with_flags(bytes, libc::MSG_NOSIGNAL) {
+            match send(&self.socket, bytes) {
                 Ok(n) => bytes = &bytes[n..],
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.wait(true)?,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -122,6 +134,49 @@ impl Read for Conn {
                 done => return done,
             }
         }
+    }
+}
+
+/// One `send`; a peer that is gone is an error, never a signal.
+pub(super) fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+    socket.send_with_flags(bytes, libc::MSG_NOSIGNAL)
+}
+
+/// Waits for the first of several descriptors.
+#[derive(Default)]
+pub(super) struct Poller(Vec<libc::pollfd>);
+
+impl Poller {
+    /// Forgets all descriptors.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Adds one, which must stay open until after [`Poller::wait`].
+    pub(super) fn watch(&mut self, fd: &impl AsRawFd, write: bool) {
+        let events = if write { libc::POLLOUT } else { libc::POLLIN };
+        self.0.push(libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 });
+    }
+
+    /// Waits until one can be used or has failed, or the time has passed.
+    pub(super) fn wait(&mut self, time: Duration) -> io::Result<()> {
+        let ms = c_int::try_from(time.as_micros().div_ceil(1000)).unwrap_or(c_int::MAX);
+        // SAFETY: the set is valid for its length and not touched elsewhere during the call.
+        if unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, ms) } >= 0 {
+            return Ok(());
+        }
+        match io::Error::last_os_error() {
+            e if e.kind() == ErrorKind::Interrupted => {
+                self.0.iter_mut().for_each(|p| p.revents = 0);
+                Ok(())
+            }
+            e => Err(e),
+        }
+    }
+
+    /// Whether the one added as number `at` (from 0) can be used or has failed.
+    pub(super) fn ready(&self, at: usize) -> bool {
+        self.0.get(at).is_some_and(|p| p.revents != 0)
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
     throttle::Throttle,
 };
 use crate::{
-    capi::{cache::Cache, types::*},
+    capi::{cache::Cache, env, types::*},
     engine::{Cursor, Meta, Touch},
     error::Error,
     os::clock::unix_secs,
@@ -32,8 +32,6 @@ use crate::{
 
 /// Largest image that is sent, bytes: what a peer may ask for without asking anybody's leave has an end.
 pub const MAX_IMAGE: u64 = 16 << 30;
-/// How long one request may take to arrive and to be answered, beside a second for each megabyte of value.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of value asked for at a time, so that memory follows what arrives.
 const PIECE: usize = 65_536;
 
@@ -41,12 +39,18 @@ static REFUSED: Throttle = Throttle::new();
 
 /// The connection a request came from.
 pub trait Peer {
-    /// The next bytes behind the request's packet, at least one and at most `want`; `None` = gone, or too late.
-    fn read(&mut self, want: usize) -> Option<&[u8]>;
+    /// The next bytes behind the request's packet, at least one and at most `want`; `None` = gone, or none came
+    /// within that time.
+    fn read(&mut self, want: usize, within: Duration) -> Option<&[u8]>;
     /// Sends bytes; `false` = gone, or too late.
     fn write(&mut self, bytes: &[u8]) -> bool;
     /// Sends the HTTP answer "404 Not Found".
     fn not_found(&mut self);
+    /// Whether further requests are read from this connection. Asked at most once, when the request wishes it and
+    /// has arrived whole; the answer tells the client.
+    fn keep(&mut self) -> bool {
+        false
+    }
 }
 
 /// Answers one request: `payload` is the packet without its header.
@@ -88,7 +92,7 @@ enum Fault {
 
 type Outcome<T = ()> = Result<T, Fault>;
 
-/// The value of a key and what is known of it; counts as a read in the statistics.
+/// The value of a key and what is known of it.
 pub(super) fn read(cache: &Cache, key: &[u8], touch: Touch) -> Result<Option<(Vec<u8>, Meta)>, Error> {
     let mut value = Vec::new();
     Ok(cache.engine.get(key, touch, &mut value)?.map(|meta| (value, meta)))
@@ -104,7 +108,11 @@ fn send(peer: &mut dyn Peer, parts: &[&[u8]]) -> Outcome {
     let ok = match parts {
         // One segment, where that costs no big copy.
         [head, body] if body.len() <= PIECE => peer.write(&[*head, *body].concat()),
-        parts => parts.iter().all(|part| part.is_empty() || peer.write(part)),
+        parts => {
+            let deadline = Deadline::new(parts.iter().map(|part| part.len() as u64).sum());
+            let mut pieces = parts.iter().flat_map(|part| part.chunks(PIECE));
+            pieces.all(|piece| deadline.open() && peer.write(piece))
+        }
     };
     if ok { Ok(()) } else { Err(Fault::Peer) }
 }
@@ -178,7 +186,8 @@ fn each_record(cache: &Cache, mut each: impl FnMut(Record) -> bool) -> Outcome {
     while let Some(item) = cache.engine.walk(&mut cursor) {
         // A copy is not a use, and an item that reads miss has no value to copy.
         let expired = item.expires != 0 && item.expires <= now;
-        let Some((value, meta)) = (if expired { None } else { read(cache, &item.key, Touch::No)? }) else {
+        let Some((value, meta)) = (if expired { None } else { read(cache, &item.key, Touch::Unseen)? })
+        else {
             continue;
         };
         let (key, expires, ungettable) = (item.key, meta.expires, item.ungettable);
@@ -190,9 +199,14 @@ fn each_record(cache: &Cache, mut each: impl FnMut(Record) -> bool) -> Outcome {
 }
 
 fn magic(payload: &[u8], peer: &mut dyn Peer) -> Outcome {
-    let served = Request::parse(payload)
-        .map_err(Fault::from)
-        .and_then(|request| command(find(request.cache)?, &request, peer));
+    let request = Request::parse(payload);
+    let served = match &request {
+        Ok(request) => find(request.cache).and_then(|cache| command(cache, request, peer)),
+        Err(fault) => Err((*fault).into()),
+    };
+    // Behind a value that was not read there is no next request to be found.
+    let whole = |r: &Request<'_>| r.body() == 0 || served.is_ok();
+    let keep = request.is_ok_and(|r| r.keep && whole(&r) && !matches!(served, Ok(None))) && peer.keep();
     let (status, outcome) = match served {
         Ok(Some(status)) => (status, Ok(())),
         Ok(None) => return Ok(()),
@@ -200,7 +214,7 @@ fn magic(payload: &[u8], peer: &mut dyn Peer) -> Outcome {
         Err(fault @ Fault::NoCache(_)) => (Status::NotFound, Err(fault)),
         Err(fault) => (Status::Error, Err(fault)),
     };
-    send(peer, &[&Answer::from(status).encode()?])?;
+    send(peer, &[&Answer { keep, ..status.into() }.encode()?])?;
     outcome
 }
 
@@ -212,7 +226,8 @@ fn command(cache: &Cache, request: &Request<'_>, peer: &mut dyn Peer) -> Outcome
             let Some((value, meta)) = read(cache, request.key, Touch::Yes)? else {
                 return Ok(Some(Status::NotFound));
             };
-            let answer = Answer { size: meta.len, expires: meta.expires, ..Status::Ok.into() };
+            let keep = request.keep && peer.keep();
+            let answer = Answer { size: meta.len, expires: meta.expires, keep, ..Status::Ok.into() };
             send(peer, &[&answer.encode()?, &value])?;
             Ok(None)
         }
@@ -254,7 +269,7 @@ fn receive(size: u64, limit: u64, peer: &mut dyn Peer) -> Outcome<Vec<u8>> {
     let deadline = Deadline::new(size as u64);
     let mut value = Vec::new();
     while value.len() < size {
-        let piece = peer.read((size - value.len()).min(PIECE)).ok_or(Fault::Peer)?;
+        let piece = peer.read((size - value.len()).min(PIECE), deadline.left()).ok_or(Fault::Peer)?;
         if piece.is_empty() || piece.len() > size - value.len() || !deadline.open() {
             return Err(Fault::Peer);
         }
@@ -264,15 +279,20 @@ fn receive(size: u64, limit: u64, peer: &mut dyn Peer) -> Outcome<Vec<u8>> {
     Ok(value)
 }
 
-/// The end of one request's time: a peer that takes a byte a second does not keep a worker.
-struct Deadline(Instant);
+/// The end of one transfer's time: `socket-timeout`, and a second for each megabyte. A peer that sends or takes a
+/// byte a second does not keep a worker.
+pub(super) struct Deadline(Instant);
 
 impl Deadline {
-    fn new(bytes: u64) -> Self {
-        Self(Instant::now() + PATIENCE + Duration::from_secs(bytes >> 20))
+    pub(super) fn new(bytes: u64) -> Self {
+        Self(Instant::now() + env::get().socket_timeout() + Duration::from_secs(bytes >> 20))
     }
 
-    fn open(&self) -> bool {
-        Instant::now() < self.0
+    pub(super) fn left(&self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    pub(super) fn open(&self) -> bool {
+        !self.left().is_zero()
     }
 }

@@ -27,6 +27,8 @@ use crate::{
 
 /// The longest that one server may take to send a cache, however steadily it sends.
 const WHOLE: Duration = Duration::from_secs(900);
+/// Bytes a second that a server must send on the average, once its first socket-timeout has passed.
+const SLOWEST: u64 = 16_384;
 /// The pause between two rounds in the background doubles up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -159,23 +161,27 @@ fn agree(ours: &Geometry, payload: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A connection whose deadline moves on with what arrives, up to [`WHOLE`].
+/// A connection whose deadline moves on with what arrives, up to [`WHOLE`]: a server that drips holds up no start.
 struct Steady {
     conn: Conn,
     timeout: Duration,
-    end: Instant,
+    start: Instant,
+    got: u64,
 }
 
 impl Steady {
     fn new(conn: Conn, timeout: Duration) -> Self {
-        Self { conn, timeout, end: Instant::now() + WHOLE }
+        Self { conn, timeout, start: Instant::now(), got: 0 }
     }
 }
 
 impl Read for Steady {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let left = self.end.saturating_duration_since(Instant::now());
+        let earned = self.timeout + Duration::from_millis(self.got.saturating_mul(1000) / SLOWEST);
+        let left = earned.min(WHOLE).saturating_sub(self.start.elapsed());
         self.conn.extend(self.timeout.min(left));
-        self.conn.read(buf)
+        let got = self.conn.read(buf)?;
+        self.got += got as u64;
+        Ok(got)
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::{datagram::Datagram, list::List, net, packet::PacketError, throttle::Throttle};
 use crate::{
@@ -28,6 +28,9 @@ struct Nodes {
     targets: Vec<(SockAddr, usize)>,
     sockets: Vec<Socket>,
 }
+
+/// Bytes of changes that may wait for the thread that applies them.
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 static NODES: List<Nodes> = List::new();
 static SEND_FAULTS: Throttle = Throttle::new();
@@ -96,7 +99,10 @@ fn send(handle: usize, datagram: &Datagram<'_>) {
 pub(crate) fn bind(addresses: &[Vec<u8>]) -> Result<Vec<UdpSocket>, String> {
     let bind_one = |text: &Vec<u8>| -> io::Result<UdpSocket> {
         let address = net::inet_addresses(text)?.into_iter().find_map(|a| a.as_socket());
-        UdpSocket::bind(address.ok_or(ErrorKind::NotFound)?)
+        let socket = UdpSocket::bind(address.ok_or(ErrorKind::NotFound)?)?;
+        // What does not fit the buffer is lost: ask for much, take what the system gives.
+        let _ = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER);
+        Ok(socket)
     };
     addresses
         .iter()

@@ -40,7 +40,7 @@ fn answered_with(bytes: Vec<u8>, timeout: Duration) -> Result<Option<(Answer, Ve
 }
 
 fn good_answer(value: &[u8]) -> Vec<u8> {
-    let answer = Answer { status: Status::Ok, size: value.len() as u64, expires: 4_000_000_000 };
+    let answer = Answer { status: Status::Ok, size: value.len() as u64, expires: 4_000_000_000, keep: false };
     [&answer.encode().unwrap(), value].concat()
 }
 
@@ -65,7 +65,7 @@ fn answers_that_are_none_are_faults() {
     for cut in 1..short.len() {
         assert!(answered_with(short[..cut].to_vec(), PATIENT).is_err(), "cut at {cut}");
     }
-    let huge = Answer { status: Status::Ok, size: u64::MAX, expires: 0 }.encode().unwrap();
+    let huge = Answer { size: u64::MAX, ..Status::Ok.into() }.encode().unwrap();
     assert!(matches!(answered_with(huge, PATIENT), Err(Fault::TooLong(u64::MAX))));
     let http = b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec();
     assert!(matches!(answered_with(http, PATIENT), Err(Fault::Foreign(_))));
@@ -73,7 +73,9 @@ fn answers_that_are_none_are_faults() {
     other[3] = 18;
     assert!(matches!(answered_with(other, PATIENT), Err(Fault::Foreign(_))));
     let no_status = [&Header::cache(17, 0).unwrap().to_bytes()[..], b""].concat();
-    assert!(matches!(answered_with(no_status, PATIENT), Err(Fault::Packet(_))));
+    assert!(matches!(answered_with(no_status, PATIENT), Err(Fault::Goodbye)), "nothing, and nothing kept");
+    let other = b"\x6f\x06\0\x11\x01\0x\x01\0y".to_vec();
+    assert!(matches!(answered_with(other, PATIENT), Err(Fault::Packet(_))));
 }
 
 #[test]
@@ -171,4 +173,120 @@ fn fuzzed_answers_never_hang_and_never_invent() {
             assert!(got.is_empty() || sent.windows(got.len()).any(|w| w == got));
         }
     }
+}
+
+/// A server that keeps its first connection, and what it does there with the second request; further connections
+/// are answered and counted.
+fn keeping(second: impl FnOnce(TcpStream) + Send + 'static) -> (String, std::sync::mpsc::Receiver<Command>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (heard, requests) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let mut second = Some(second);
+        for mut stream in listener.incoming().flatten() {
+            let Some((_, payload)) = read_packet(&mut stream).unwrap() else { return };
+            let request = Request::parse(&payload).unwrap();
+            assert!(request.keep);
+            let mut value = vec![0; usize::try_from(request.body()).unwrap()];
+            stream.read_exact(&mut value).unwrap();
+            heard.send(request.command).unwrap();
+            let answer = Answer { keep: second.is_some(), ..Status::Ok.into() };
+            stream.write_all(&answer.encode().unwrap()).unwrap();
+            if let Some(second) = second.take() {
+                second(stream);
+            }
+        }
+    });
+    (address, requests)
+}
+
+fn ask_as(address: &str, command: Command) -> Result<Option<(Answer, Vec<u8>)>, Fault> {
+    let request = Request { size: 1, flags: FLAG_INC, ..Request::new(command, b"", b"k") };
+    let value: &[u8] = if request.body() == 1 { b"v" } else { b"" };
+    exchange(address.as_bytes(), &request, value, PATIENT)
+}
+
+/// A connection that the server has closed is not used: whatever the request is, it is made once, over a new one.
+#[test]
+fn a_connection_closed_meanwhile_is_replaced() {
+    for command in [Command::Exists, Command::Set, Command::Del, Command::Math, Command::Update] {
+        let (closed, wait) = std::sync::mpsc::channel();
+        let (address, requests) = keeping(move |stream| {
+            drop(stream);
+            closed.send(()).unwrap();
+        });
+        assert!(ask_as(&address, Command::Exists).unwrap().is_some());
+        wait.recv().unwrap();
+        // The end travels on its own.
+        thread::sleep(SHORT);
+        assert!(ask_as(&address, command).unwrap().is_some(), "{command:?}");
+        assert_eq!(requests.try_iter().collect::<Vec<_>>(), [Command::Exists, command]);
+    }
+}
+
+/// A server that ends when it has read a request may have carried it out: only what then comes to the same is
+/// asked again.
+#[test]
+fn a_request_that_may_have_been_carried_out_is_not_made_twice() {
+    for (command, again) in [
+        (Command::Get, true),
+        (Command::Exists, true),
+        (Command::Update, false),
+        (Command::Clear, false),
+        (Command::Set, false),
+        (Command::Del, false),
+        (Command::Math, false),
+    ] {
+        let (address, requests) = keeping(|mut stream| {
+            let (_, payload) = read_packet(&mut stream).unwrap().unwrap();
+            let body = usize::try_from(Request::parse(&payload).unwrap().body()).unwrap();
+            stream.read_exact(&mut vec![0; body]).unwrap();
+        });
+        assert!(ask_as(&address, Command::Exists).unwrap().is_some());
+        match ask_as(&address, command) {
+            Ok(answer) => assert!(again && answer.is_some(), "{command:?}"),
+            Err(fault) => assert!(!again && matches!(fault, Fault::Closed), "{command:?}: {fault}"),
+        }
+        assert_eq!(requests.try_iter().count(), 1 + usize::from(again), "{command:?}");
+    }
+}
+
+/// A server that takes its leave has not carried the request out: it is made over a new connection, whatever it is.
+#[test]
+fn a_server_that_takes_its_leave_is_asked_anew() {
+    for command in [Command::Get, Command::Set, Command::Del, Command::Math, Command::Clear, Command::Update]
+    {
+        let (address, requests) = keeping(|mut stream| {
+            // The request crosses the goodbye.
+            let _ = read_packet(&mut stream);
+            stream.write_all(&service::GOODBYE).unwrap();
+        });
+        assert!(ask_as(&address, Command::Exists).unwrap().is_some());
+        assert!(ask_as(&address, command).unwrap().is_some(), "{command:?}");
+        assert_eq!(requests.try_iter().collect::<Vec<_>>(), [Command::Exists, command]);
+    }
+}
+
+/// An answer with more behind it, or none in time, ends its connection.
+#[test]
+fn a_connection_that_is_out_of_step_is_not_used_again() {
+    for surplus in [&b"x"[..], &[0x6f; 100]] {
+        let (address, requests) = keeping(move |mut stream| {
+            let _ = read_packet(&mut stream);
+            let answer = Answer { keep: true, ..Status::Ok.into() }.encode().unwrap();
+            stream.write_all(&[&answer[..], surplus].concat()).unwrap();
+            // Until the client closes.
+            let _ = stream.read(&mut [0; 1]);
+        });
+        for _ in 0..3 {
+            assert!(ask_as(&address, Command::Exists).unwrap().is_some());
+        }
+        assert_eq!(requests.try_iter().count(), 2, "the third went over a new one");
+    }
+    let (address, _requests) = keeping(|mut stream| {
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    assert!(ask_as(&address, Command::Exists).unwrap().is_some());
+    let silent = exchange(address.as_bytes(), &Request::new(Command::Get, b"", b"k"), b"", SHORT);
+    assert!(matches!(silent, Err(Fault::Io(e)) if e.kind() == ErrorKind::TimedOut), "no second wait");
 }

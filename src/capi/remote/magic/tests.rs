@@ -8,7 +8,7 @@ fn all() -> Vec<Request<'static>> {
     let mut set = Request::new(Command::Update, b"sessions", b"key");
     (set.size, set.expires, set.flags) = (70_000, 60, 512);
     let mut math = Request::new(Command::Math, b"", b"\0\xff");
-    (math.operand, math.flags) = (i64::MIN, 2 | 16 | 32 | 512);
+    (math.operand, math.flags, math.keep) = (i64::MIN, 2 | 16 | 32 | 512, true);
     let mut gone = Request::new(Command::Set, b"", b"k");
     (gone.size, gone.expires) = (1, AT_ONCE);
     vec![
@@ -74,7 +74,7 @@ fn requests_that_make_no_sense_are_refused() {
 fn answers_are_read_as_they_were_written() {
     for status in [Status::Ok, Status::NotFound, Status::Error] {
         for (size, expires) in [(0, 0), (1 << 40, 4_000_000_000)] {
-            let answer = Answer { status, size, expires };
+            let answer = Answer { status, size, expires, keep: size % 2 == 0 };
             assert_eq!(Answer::parse(&answer.encode().unwrap()[HEADER_LEN..]), Ok(answer));
         }
     }
@@ -90,7 +90,7 @@ fn fuzzed_requests_and_answers_keep_what_they_accept() {
     let seeds: Vec<Vec<u8>> = all()
         .iter()
         .map(|r| r.encode().unwrap())
-        .chain([Answer { status: Status::Ok, size: 9, expires: 5 }.encode().unwrap()])
+        .chain([Answer { size: 9, expires: 5, ..Status::Ok.into() }.encode().unwrap()])
         .map(|packet| packet[HEADER_LEN..].to_vec())
         .collect();
     let mut accepted = 0;
