@@ -18,8 +18,11 @@ const LINE: u64 = 64;
 /// A store here marks the start or the end of an operation in valgrind's trace.
 static MARK: AtomicU64 = AtomicU64::new(0);
 
+/// A name, and what it runs.
+type Operation = (&'static str, fn(&Cache));
+
 /// What is counted; each runs often enough to be in its steady state.
-const OPERATIONS: [(&str, fn(&Cache)); 8] = [
+const OPERATIONS: [Operation; 8] = [
     ("get, hit", |c| assert!(c.get_into("key 5", &mut [0; 100]).unwrap().is_some())),
     ("get, miss", |c| assert!(c.get_into("no key", &mut [0; 100]).unwrap().is_none())),
     ("contains", |c| assert!(c.contains("key 5") && !c.contains("no key"))),
@@ -30,6 +33,7 @@ const OPERATIONS: [(&str, fn(&Cache)); 8] = [
     ("set, new key", |c| assert!(c.set("key 6", [7; 100]).unwrap())),
 ];
 
+#[allow(clippy::disallowed_macros, reason = "tells its parent")]
 /// Prints where the region and the mark are, then runs every operation between two marks.
 fn child() {
     let cache = Cache::builder("traced").items(1000).build().unwrap();
@@ -96,6 +100,7 @@ fn traced() -> BTreeMap<&'static str, BTreeSet<u64>> {
 }
 
 #[test]
+#[allow(clippy::disallowed_macros, reason = "shows its figures with --nocapture")]
 fn each_operation_writes_few_shared_lines() {
     if std::env::var_os(CHILD).is_some() {
         return child();
