@@ -1,0 +1,92 @@
+//! Making and opening a store, cut off after each instruction.
+
+use std::{fs, fs::File, path::Path, sync::Arc};
+
+use ucache::engine::{Config, Engine, Expires, Store};
+
+use super::{
+    audit::audit,
+    cases::{Case, Held, Others, prepare},
+    walk::{Count, pages_of, write_copy},
+};
+use crate::{engine_image::Image, engine_step::Stepped};
+
+fn case(items: u32) -> Case {
+    let mut config = Config::new("opening", 10);
+    config.max_key = 512;
+    config.max_value = 4096;
+    Case {
+        name: "opening a store",
+        config,
+        items,
+        before: Held::Nothing,
+        expires: Expires::Never,
+        run: Box::new(|_| {}),
+        after: Held::Nothing,
+        others: Others::Stay,
+        lease: false,
+        long: false,
+    }
+}
+
+fn on(case: &Case, path: &Path) -> Config {
+    Config { store: Some(Store { path: path.to_owned(), delete_unusable: false }), ..case.config.clone() }
+}
+
+/// Steps `Engine::create` on `path`; each state must open, with all its items.
+fn step_through(case: &Case, path: &Path, pages: &[usize]) -> Count {
+    let copy = path.with_file_name("copy");
+    let config = on(case, path);
+    let mut opened: Option<Arc<Engine>> = None;
+    let mut child = Stepped::new(|| (), || opened = Engine::create(&config).ok());
+    let mut count = Count::default();
+    let mut image: Option<Image> = None;
+    let mut len = 0;
+    loop {
+        let more = child.step();
+        // The file may be made only now, and grow.
+        if image.is_none() {
+            image = File::open(path).ok().map(|file| Image::new(file, 0, pages));
+        }
+        if let Some(image) = &mut image {
+            let now = fs::metadata(path).expect("metadata").len();
+            if image.look() || now != len || !more {
+                len = now;
+                write_copy(image, len, &copy);
+                let opened = Engine::create(&on(case, &copy));
+                let opened = opened.unwrap_or_else(|e| panic!("instruction {}: {e}", child.steps));
+                audit(case, &opened, 0, &format!("instruction {}", child.steps));
+                drop(opened);
+                fs::remove_file(&copy).expect("remove");
+                count.recovered += 1;
+            }
+        }
+        if !more {
+            break;
+        }
+    }
+    count.visited = child.steps;
+    child.kill();
+    count
+}
+
+pub(crate) fn cut_off_anywhere() -> Count {
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
+    let path = dir.path().join("store");
+    // A new one.
+    let empty = case(0);
+    drop(Engine::create(&on(&empty, &path)).expect("a store"));
+    let pages = pages_of(&path);
+    fs::remove_file(&path).expect("remove");
+    let mut total = step_through(&empty, &path, &pages);
+    fs::remove_file(&path).expect("remove");
+    // One with items, whose users have all died.
+    let full = case(8);
+    let engine = Engine::create(&on(&full, &path)).expect("a store");
+    prepare(&full, &engine);
+    let dead = path.with_file_name("dead");
+    fs::copy(&path, &dead).expect("copy");
+    drop(engine);
+    total += step_through(&full, &dead, &pages_of(&dead));
+    total
+}
