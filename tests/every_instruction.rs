@@ -112,7 +112,7 @@ fn opening_a_store() {
 }
 
 /// So many real kills of each operation, spread over all its instructions: the kernel's own marks, not the rig's.
-const KILLS: u64 = 12;
+const KILLS: u64 = 8;
 
 #[test]
 fn real_deaths_are_repaired_at_once() {
@@ -126,6 +126,10 @@ fn real_deaths_are_repaired_at_once() {
     all.extend(cases::full_caches_and_leases(&lens));
     for case in all.iter().filter(|case| !case.name.contains("large")) {
         let steps = length(case);
+        // An hour of steps tells no more here than a minute.
+        if steps > 20_000 {
+            continue;
+        }
         for kill in 0..KILLS {
             let engine = Engine::create(&case.config).expect("a cache");
             cases::prepare(case, &engine);

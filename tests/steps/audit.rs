@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use ucache::{
     Error,
-    engine::{Engine, Eviction, Fill, Item, Touch},
+    engine::{Blocks, Engine, Eviction, Fill, Item, Touch},
 };
 
 use super::cases::{ADD, Case, Held, Others, X, key, other_len};
@@ -26,7 +26,12 @@ pub(crate) fn audit(case: &Case, engine: &Engine, dead: u32, at: &str) {
     }
     let items = walked(engine, &what);
     emptied(engine, &items, &what);
+    if let Some(blocks) = engine.config().blocks {
+        all_blocks(engine, blocks, &what);
+    }
     filled(engine, &what);
+    engine.clear().and_then(|()| engine.sweep()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(engine.stats().items, 0, "{what}: after a clear");
     // Whatever lock it was, it has been needed by now.
     engine.exclusive_begin().unwrap_or_else(|error| panic!("{what}: {error}"));
     engine.exclusive_end();
@@ -102,6 +107,23 @@ fn emptied(engine: &Engine, items: &[Item], what: &str) {
     engine.sweep().unwrap_or_else(|error| panic!("{what}: {error}"));
     let stats = engine.stats();
     assert_eq!((stats.items, stats.blocks_used, stats.bytes), (0, 0, 0), "{what}: in use by nothing");
+}
+
+/// Every block can be had: two values, or as many as it takes, use them all up.
+fn all_blocks(engine: &Engine, blocks: Blocks, what: &str) {
+    let values = (blocks.count * blocks.size).div_ceil(engine.config().max_value).max(2);
+    let each = blocks.count / values;
+    for n in 0..values {
+        let used = if n + 1 == values { blocks.count - each * n } else { each };
+        let long = vec![7; usize::try_from(used * blocks.size).expect("small")];
+        let done = engine.set(format!("all {n}").as_bytes(), &long, &ADD);
+        assert!(done.is_ok(), "{what}: {used} blocks of {}: {done:?}", blocks.count);
+    }
+    assert_eq!(engine.stats().blocks_used, blocks.count, "{what}: all blocks");
+    let more = engine.set(b"one more", b"x", &ADD);
+    assert_eq!(more.is_ok(), engine.config().eviction == Eviction::Lru, "{what}: one more: {more:?}");
+    engine.clear().and_then(|()| engine.sweep()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(engine.stats().blocks_used, 0, "{what}: blocks after a clear");
 }
 
 /// The cache takes as many items as it should, and not one more; then it is emptied in one step.

@@ -149,10 +149,10 @@ pub(crate) fn pages_of(path: &Path) -> Vec<usize> {
 }
 
 /// Writes the state of a store as a file of its own.
-pub(crate) fn write_copy(image: &Image, len: u64, copy: &Path) {
+pub(crate) fn write_copy(pages: &[usize], bytes: &[u8], len: u64, copy: &Path) {
     let file = File::create(copy).expect("create");
     file.set_len(len).expect("set_len");
-    for (&page, bytes) in image.pages.iter().zip(image.bytes.chunks_exact(PAGE)) {
+    for (&page, bytes) in pages.iter().zip(bytes.chunks_exact(PAGE)) {
         let at = (page * PAGE) as u64;
         if at < len {
             let part = &bytes[..PAGE.min((len - at) as usize)];
@@ -191,8 +191,8 @@ pub(crate) fn in_a_store(case: &Case, _rng: &mut Rng) -> Count {
     loop {
         let more = child.step();
         if image.look() || !more {
-            let held = image.after_death(child.pid()).1;
-            write_copy(&image, source.metadata().expect("metadata").len(), &copy);
+            let (bytes, held) = image.after_death(child.pid());
+            write_copy(&image.pages, &bytes, source.metadata().expect("metadata").len(), &copy);
             let opened = Engine::create(&on(&copy));
             let opened = opened.unwrap_or_else(|e| panic!("{}: instruction {}: {e}", case.name, child.steps));
             audit(case, &opened, 0, &format!("opened after instruction {}", child.steps));

@@ -96,6 +96,11 @@ impl Window {
         }
     }
 
+    /// Writes one word, whatever is there.
+    pub(crate) fn scribble(&self, page: usize, word: usize, value: u64) {
+        self.page(page)[word].store(value, Relaxed);
+    }
+
     /// In a child: replaces the region by memory of the child's own with the same content, at the same place.
     pub(crate) fn part(&self) {
         let pages = self.used();
