@@ -31,6 +31,7 @@ fn work(engine: &Engine, rng: &mut Rng) {
         0..4 => drop(engine_value::get(engine, &key, Touch::Yes)),
         4..7 => drop(engine.set(&key, &vec![7; lens[rng.usize(0..lens.len())]], &UPDATE)),
         7 => drop(engine.delete(&key)),
+        8 if rng.bool() => drop(engine.get_counted(&key, &mut engine_value::Bytes::default())),
         8 => drop(engine.math(&key, Math::Inc, 1, &UPDATE)),
         9 => drop(engine.exists(&key).map(|id| engine.delete_id(id))),
         10 if rng.u8(0..20) == 0 => drop(engine_value::all_items(engine)),
