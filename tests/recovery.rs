@@ -76,6 +76,7 @@ impl Storm<'_> {
         // While somebody is stopped with a lock, what survivors wait for is not the death.
         let stops = self.stopped.iter().any(Option::is_some);
         self.rig.times.death(!stops);
+        self.rig.times.watch();
         assert!(child.end_by(of), "a worker ended before it was killed");
         self.kills += 1;
         if self.stopped[worker].take().is_some() {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// One in so many cases has a recovery stepped through.
-const REPAIRS: u32 = 8;
+const REPAIRS: u32 = 16;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default)]

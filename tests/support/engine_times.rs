@@ -13,6 +13,8 @@ use crate::{
 
 /// An operation that takes longer is counted as a hang, in nanoseconds.
 const HANG: u64 = 1_000_000_000;
+/// The watchdog looks every millisecond or two; so much later it is the machine that stood still.
+const LATE: u64 = 200_000_000;
 /// Classes of a doubling in the histogram.
 const FINE: usize = 8;
 
@@ -26,7 +28,7 @@ pub(crate) struct Times {
     resumed: Scratch,
     /// The operation that was found to hang, so that it counts once.
     hung: Scratch,
-    /// Last death, longest operation, hangs.
+    /// Last death, longest operation, hangs, when the watchdog last looked, when it last came late, how often.
     all: Scratch,
     histogram: Scratch,
 }
@@ -39,14 +41,16 @@ pub(crate) fn now() -> u64 {
 impl Times {
     pub(crate) fn new() -> Self {
         let each = || Scratch::new(MAX_WORKERS);
-        Self {
+        let times = Self {
             begun: each(),
             paused: each(),
             resumed: each(),
             hung: each(),
-            all: Scratch::new(3),
+            all: Scratch::new(6),
             histogram: Scratch::new(64 * FINE),
-        }
+        };
+        times.all[3].store(now(), SeqCst);
+        times
     }
 
     pub(crate) fn begin(&self, worker: usize) -> u64 {
@@ -59,8 +63,8 @@ impl Times {
     pub(crate) fn end(&self, worker: usize, begun: u64) {
         let now = now();
         self.begun[worker].store(0, SeqCst);
-        // What a stop adds is not the cache's.
-        if self.resumed[worker].load(SeqCst) >= begun {
+        // What a stop adds is not the cache's, nor is a machine that stood still for the watchdog as well.
+        if self.resumed[worker].load(SeqCst).max(self.all[4].load(SeqCst)) >= begun {
             return;
         }
         self.all[1].fetch_max(now - begun, SeqCst);
@@ -95,9 +99,14 @@ impl Times {
     /// The watchdog's look at everybody.
     pub(crate) fn watch(&self) {
         let now = now();
+        // The watchdog takes no lock: when it comes late, nobody was running. Hangs are measured anew from here.
+        if now - self.all[3].swap(now, SeqCst) > LATE {
+            self.all[4].store(now, SeqCst);
+            self.all[5].fetch_add(1, SeqCst);
+        }
         for worker in 0..MAX_WORKERS {
             let begun = self.begun[worker].load(SeqCst);
-            let since = begun.max(self.resumed[worker].load(SeqCst));
+            let since = begun.max(self.resumed[worker].load(SeqCst)).max(self.all[4].load(SeqCst));
             let running = begun != 0 && self.paused[worker].load(SeqCst) == 0;
             if running && since.saturating_add(HANG) < now && self.hung[worker].swap(begun, SeqCst) != begun {
                 self.all[2].fetch_add(1, SeqCst);
@@ -132,8 +141,9 @@ impl fmt::Display for Times {
         let [median, high, worst] = [500, 999, 1000].map(|q| self.quantile(q) / 1e6);
         write!(
             f,
-            "resumed after (ms, {samples} operations that a death fell into): median {median:.3}, p99.9 {high:.1}, worst {worst:.1}; hangs over 1 s {}, longest operation {:.0} ms",
+            "resumed after (ms, {samples} operations that a death fell into): median {median:.3}, p99.9 {high:.1}, worst {worst:.1}; hangs over 1 s {}, the machine stood still {} times, longest operation {:.0} ms",
             self.hangs(),
+            self.all[5].load(SeqCst),
             self.all[1].load(SeqCst) as f64 / 1e6
         )
     }
