@@ -158,6 +158,7 @@ pub(crate) fn reads_and_stores(l: &Lens) -> Vec<Case> {
         case("insert", base(10), Nothing, new, set(2, l.short)),
         case("add of a key that is there", base(10), old, old, setting(2, l.short, ADD)),
         case("update", base(10), old, new, set(2, l.short)),
+        case("update, same length", base(10), old, Value(2, l.other), set(2, l.other)),
         case("update, LRU, longer", lru(10), old, Value(2, l.middle), set(2, l.middle)),
         case("update, shorter", base(10), Value(1, l.middle), Value(2, 8), set(2, 8)),
         case("insert, bitmap", blocks(10, 64, 2000), Nothing, Value(2, l.middle), set(2, l.middle)),
@@ -166,7 +167,7 @@ pub(crate) fn reads_and_stores(l: &Lens) -> Vec<Case> {
         case("insert of a large value", base(10), Nothing, Value(2, l.large), set(2, l.large)),
         case("update of a large value", base(10), Value(1, l.large), new, set(2, l.short)),
     ];
-    cases[14].long = true;
+    cases[15].long = true;
     cases
 }
 

@@ -2,14 +2,18 @@
 
 use std::{fs, fs::File, path::Path, sync::Arc};
 
-use ucache::engine::{Config, Engine, Expires, Store};
+use ucache::engine::{Config, Engine, Expires, Store, Touch};
 
 use super::{
     audit::audit,
-    cases::{Case, Held, Others, prepare},
+    cases::{Case, Held, Others, UPDATE, X, key, prepare, value},
     walk::{Count, pages_of, write_copy},
 };
-use crate::{engine_image::Image, engine_step::Stepped};
+use crate::{
+    engine_image::{Image, PAGE},
+    engine_step::Stepped,
+    engine_value,
+};
 
 fn case(items: u32) -> Case {
     let mut config = Config::new("opening", 10);
@@ -89,4 +93,41 @@ pub(crate) fn cut_off_anywhere() -> Count {
     drop(engine);
     total += step_through(&full, &dead, &pages_of(&dead));
     total
+}
+
+/// After a power loss any of the pages written since the last sync may be on disk, and any not. An index that leads to
+/// a block used again, over the page from before: what that block held earlier must not come back. Returns the files
+/// that were opened.
+pub(crate) fn freed_values_are_gone() -> u32 {
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
+    let path = dir.path().join("store");
+    let case = case(4);
+    let engine = Engine::create(&on(&case, &path)).expect("a store");
+    prepare(&case, &engine);
+    let put = |seq| engine.set(&key(X), &value(X, seq, 100), &UPDATE).expect("set");
+    // The second value frees the first one's block, and the third gets it.
+    put(1);
+    put(2);
+    engine.sync().expect("sync");
+    let synced = fs::read(&path).expect("read");
+    put(3);
+    let later = fs::read(&path).expect("read");
+    let differ = |page: &usize| synced[page * PAGE..][..PAGE] != later[page * PAGE..][..PAGE];
+    let written: Vec<usize> = (0..synced.len() / PAGE).filter(differ).collect();
+    assert!((2..12).contains(&written.len()), "{} pages were written", written.len());
+    let copy = dir.path().join("copy");
+    for subset in 0..1_u32 << written.len() {
+        let mut bytes = synced.clone();
+        for (_, page) in written.iter().enumerate().filter(|(n, _)| subset >> n & 1 == 1) {
+            bytes[page * PAGE..][..PAGE].copy_from_slice(&later[page * PAGE..][..PAGE]);
+        }
+        fs::write(&copy, &bytes).expect("write");
+        let opened = Engine::create(&on(&case, &copy)).expect("a store");
+        let found = engine_value::get(&opened, &key(X), Touch::No).expect("get");
+        let seq = found.map(|(_, value)| engine_value::read(X, &value).expect("a whole value").seq);
+        assert_ne!(seq, Some(1), "pages {subset:b} of {written:?}: a value from before the last sync");
+        drop(opened);
+        fs::remove_file(&copy).expect("remove");
+    }
+    1 << written.len()
 }
