@@ -12,7 +12,6 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import tempfile
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -27,25 +26,29 @@ pub fn mutant(name: &str) -> bool {
 PATIENCE = int(os.environ.get("UCACHE_MUTANT_PATIENCE", "240"))
 
 
-def copy_tree(to):
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
-    for name in filter(None, files.decode().split("\0")):
-        if (ROOT / name).is_file():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, to / name)
-
-
-def put_back(to, mutations):
+def tree(mutations):
+    """The files of the copy and what they hold: the tree's own, with all bugs put back behind switches."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+    files = {name: (ROOT / name).read_bytes() for name in filter(None, names.decode().split("\0")) if (ROOT / name).is_file()}
     for one in mutations:
         for change in one["change"]:
-            file = to / change["file"]
-            text = file.read_text()
+            text = files[change["file"]].decode()
             if text.count(change["find"]) != 1:
-                sys.exit(f"{one['name']}: found {text.count(change['find'])} times in {change['file']}:\n{change['find']}")
+                sys.exit(f"{one['name']}: {text.count(change['find'])} times in {change['file']}:\n{change['find']}")
             new = change["put"].replace("MUTANT", f'crate::mutant("{one["name"]}")')
-            file.write_text(text.replace(change["find"], new))
-    lib = to / "src/lib.rs"
-    lib.write_text(lib.read_text() + SWITCH)
+            files[change["file"]] = text.replace(change["find"], new).encode()
+    files["src/lib.rs"] += SWITCH.encode()
+    return files
+
+
+def write(to, files):
+    """Only what is different, so that the next time little is built."""
+    for name, content in files.items():
+        file = to / name
+        if not file.is_file() or file.read_bytes() != content:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+            shutil.copymode(ROOT / name, file)
 
 
 def build(to, tests, environment):
@@ -90,25 +93,23 @@ def main():
     with open(ROOT / "tests/mutations/mutations.toml", "rb") as file:
         mutations = tomllib.load(file)["mutation"]
     chosen = [one for one in mutations if not sys.argv[1:] or one["name"] in sys.argv[1:]]
-    environment = dict(os.environ, CARGO_TARGET_DIR=os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target")))
-    missed = []
-    with tempfile.TemporaryDirectory() as directory:
-        to = pathlib.Path(directory)
-        copy_tree(to)
-        put_back(to, mutations)
-        programs = build(to, sorted({one["test"] for one in mutations}), environment)
-        clean = {}
-        for one in chosen:
-            what = (one["test"], one["filter"], one.get("case", ""))
-            if what not in clean:
-                clean[what] = run(to, programs[one["test"]], one, "", environment)
-                if clean[what][0] != "passes":
-                    sys.exit(f"{what} {clean[what]} without any bug")
-            how, why = run(to, programs[one["test"]], one, one["name"], environment)
-            if how == "passes":
-                missed.append(one["name"])
-            verdict = "NOT CAUGHT" if how == "passes" else "caught"
-            print(f"| {one['name']} | {verdict} | `{one['test']}` {' '.join(filter(None, what[1:]))} | {why} |", flush=True)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(target))
+    to = target / "mutants"
+    write(to, tree(mutations))
+    programs = build(to, sorted({one["test"] for one in chosen}), environment)
+    missed, clean = [], {}
+    for one in chosen:
+        what = (one["test"], one["filter"], one.get("case", ""))
+        if what not in clean:
+            clean[what] = run(to, programs[one["test"]], one, "", environment)
+            if clean[what][0] != "passes":
+                sys.exit(f"{what} {clean[what]} without any bug")
+        how, why = run(to, programs[one["test"]], one, one["name"], environment)
+        if how == "passes":
+            missed.append(one["name"])
+        verdict = "NOT CAUGHT" if how == "passes" else "caught"
+        print(f"| {one['name']} | {verdict} | `{one['test']}` {' '.join(filter(None, what[1:]))} | {why} |", flush=True)
     print(f"{len(chosen) - len(missed)} of {len(chosen)} caught", flush=True)
     sys.exit(1 if missed else 0)
 

@@ -16,3 +16,7 @@ mod hash;
 mod keys;
 mod litmus;
 mod scribble;
+#[path = "../support/server.rs"]
+#[allow(dead_code, reason = "every test binary uses its own part")]
+mod server;
+mod uwsgi;
