@@ -26,7 +26,7 @@ const WORKERS: usize = 4;
 /// uWSGI starts a dead worker anew within a second or two; who does nothing for so long hangs.
 const HANG: Duration = Duration::from_secs(20);
 /// Longest that the control is watched.
-const CONTROL: Duration = Duration::from_secs(90);
+const CONTROL: Duration = Duration::from_secs(45);
 
 #[derive(Debug, Default)]
 struct Figures {
