@@ -63,7 +63,9 @@ def build(to, tests, environment):
     for line in done.stdout.splitlines():
         if "Executable" in line:
             path = pathlib.Path(line.rsplit("(", 1)[1].rstrip(")"))
-            found[path.name.rsplit("-", 1)[0]] = to / path
+            # Copied: the next build of the tree itself puts its own program there.
+            (to / "bin").mkdir(exist_ok=True)
+            found[path.name.rsplit("-", 1)[0]] = shutil.copy2(to / path, to / "bin" / path.name)
     return found
 
 
