@@ -41,18 +41,25 @@ use ucache::engine::{Config, Engine};
 /// States that are visited at least; each of the tests below has its share.
 fn wanted(share_of_ten: u64, default: u64) -> u64 {
     std::env::var("UCACHE_STEPS").map_or(default, |text| {
-        text.parse::<u64>().unwrap_or_else(|_| panic!("UCACHE_STEPS={text} is not a number")) * share_of_ten / 10
+        text.parse::<u64>().unwrap_or_else(|_| panic!("UCACHE_STEPS={text} is not a number")) * share_of_ten
+            / 10
     })
 }
 
 fn seeded(name: &str) -> Rng {
-    let seed = std::env::var("UCACHE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed =
+        std::env::var("UCACHE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     say(&format!("{name}: UCACHE_SEED={seed}"));
     Rng::with_seed(seed)
 }
 
 /// Rounds of all cases until enough states were visited.
-fn rounds(name: &str, at_least: u64, cases: impl Fn(&Lens) -> Vec<Case>, one: impl Fn(&Case, &mut Rng) -> Count) {
+fn rounds(
+    name: &str,
+    at_least: u64,
+    cases: impl Fn(&Lens) -> Vec<Case>,
+    one: impl Fn(&Case, &mut Rng) -> Count,
+) {
     let _alone = alone();
     engine_step::pin();
     let mut rng = seeded(name);
@@ -72,7 +79,10 @@ fn rounds(name: &str, at_least: u64, cases: impl Fn(&Lens) -> Vec<Case>, one: im
         round += 1;
     }
     say(&format!("{name}: {round} rounds: {total}, violations 0"));
-    assert!(total.locked > 100 || !only.is_empty(), "{total}: hardly a state in which the dead process held a lock");
+    assert!(
+        total.locked > 100 || !only.is_empty(),
+        "{total}: hardly a state in which the dead process held a lock"
+    );
 }
 
 #[test]

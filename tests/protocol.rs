@@ -65,7 +65,13 @@ struct Cache {
 impl Cache {
     fn new(bug: Bug) -> Self {
         let block = || Block { header: AtomicU64::new(0), value: [AtomicU64::new(0), AtomicU64::new(0)] };
-        Self { version: AtomicU64::new(0), slot: AtomicUsize::new(0), blocks: [block(), block()], clear_gen: AtomicU64::new(0), bug }
+        Self {
+            version: AtomicU64::new(0),
+            slot: AtomicUsize::new(0),
+            blocks: [block(), block()],
+            clear_gen: AtomicU64::new(0),
+            bug,
+        }
     }
 
     /// `write::fill` and `entry::write`.
@@ -245,7 +251,9 @@ fn a_clear_beside_a_read(bug: Bug) -> bool {
         let clearer = {
             let (cache, over) = (Arc::clone(&cache), Arc::clone(&over));
             thread::spawn(move || {
-                cache.clear_gen.fetch_add(1, if bug == Bug::RelaxedClear { Relaxed } else { Ordering::AcqRel });
+                cache
+                    .clear_gen
+                    .fetch_add(1, if bug == Bug::RelaxedClear { Relaxed } else { Ordering::AcqRel });
                 over.store(1, order);
             })
         };

@@ -38,9 +38,8 @@ const KILLS: u64 = 2250;
 
 /// Kills of one storm.
 fn kills_wanted() -> u64 {
-    let all = std::env::var("UCACHE_KILLS").map_or(KILLS, |text| {
-        text.parse().unwrap_or_else(|_| panic!("UCACHE_KILLS={text} is not a number"))
-    });
+    let all = std::env::var("UCACHE_KILLS")
+        .map_or(KILLS, |text| text.parse().unwrap_or_else(|_| panic!("UCACHE_KILLS={text} is not a number")));
     all.div_ceil(STORMS)
 }
 

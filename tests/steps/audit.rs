@@ -41,7 +41,8 @@ pub(crate) fn audit(case: &Case, engine: &Engine, dead: u32, at: &str) {
 
 /// What X holds and which of the others are there; every value is whole and its key's.
 fn answers(case: &Case, engine: &Engine, what: &str) -> (Held, BTreeSet<u32>) {
-    let get = |number| engine_value::get(engine, &key(number), Touch::No).expect("get").map(|(_, value)| value);
+    let get =
+        |number| engine_value::get(engine, &key(number), Touch::No).expect("get").map(|(_, value)| value);
     let stamp = |number, value: &[u8]| {
         engine_value::read(number, value).unwrap_or_else(|fault| panic!("{what}: key {number}: {fault:?}"))
     };

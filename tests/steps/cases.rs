@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use ucache::engine::{
-    Blocks, Config, Engine, Eviction, Expires, Fill, Math, Mode, SetOptions, Touch,
-};
+use ucache::engine::{Blocks, Config, Engine, Eviction, Expires, Fill, Math, Mode, SetOptions, Touch};
 
 use crate::engine_value::{self, Bytes, Stamp};
 
@@ -152,7 +150,13 @@ pub(crate) fn reads_and_stores(l: &Lens) -> Vec<Case> {
         case("get, a hit", base(10), old, old, get(Touch::No)),
         case("get, a hit that counts as a use", lru(10), old, old, get(Touch::Yes)),
         case("get, a miss", base(10), Nothing, Nothing, get(Touch::No)),
-        case("get, counted", base(10), old, old, Box::new(move |e| drop(e.get_counted(&x, &mut Bytes::default())))),
+        case(
+            "get, counted",
+            base(10),
+            old,
+            old,
+            Box::new(move |e| drop(e.get_counted(&x, &mut Bytes::default()))),
+        ),
         case("exists", base(10), old, old, Box::new(move |e| assert!(e.exists(&x2).is_some()))),
         case("walk", base(10), old, old, Box::new(|e| drop(engine_value::all_items(e)))),
         case("insert", base(10), Nothing, new, set(2, l.short)),
@@ -180,16 +184,29 @@ pub(crate) fn deletes_and_numbers(l: &Lens) -> Vec<Case> {
     let mut sweep = case("sweep of an expired item", base(10), old, Nothing, Box::new(|e| drop(e.sweep())));
     sweep.expires = Expires::In(0);
     sweep.before = Nothing;
-    let mut over = case("update of an expired item", base(10), Nothing, Value(2, l.short), setting(2, l.short, UPDATE));
+    let mut over =
+        case("update of an expired item", base(10), Nothing, Value(2, l.short), setting(2, l.short, UPDATE));
     over.expires = Expires::In(0);
     let mut clear = case("clear", base(10), old, Nothing, Box::new(|e| drop(e.clear())));
     clear.others = Others::Cleared;
-    let mut both = case("clear and sweep", base(10), old, Nothing, Box::new(|e| drop(e.clear().and_then(|()| e.sweep()))));
+    let mut both = case(
+        "clear and sweep",
+        base(10),
+        old,
+        Nothing,
+        Box::new(|e| drop(e.clear().and_then(|()| e.sweep()))),
+    );
     both.others = Others::Cleared;
-    let mut reap = case("a store reaps what a clear left", base(10), Nothing, Nothing, Box::new(|e| {
-        let _ = e.clear();
-        let _ = e.delete(b"no such key");
-    }));
+    let mut reap = case(
+        "a store reaps what a clear left",
+        base(10),
+        Nothing,
+        Nothing,
+        Box::new(|e| {
+            let _ = e.clear();
+            let _ = e.delete(b"no such key");
+        }),
+    );
     reap.others = Others::Cleared;
     vec![
         case("delete", base(10), old, Nothing, deleting()),

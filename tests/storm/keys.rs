@@ -36,7 +36,9 @@ fn djb33x_keys() -> Vec<Vec<u8>> {
         state = step(one.0, one.1);
     }
     let key = |n: usize| {
-        let pick = |(place, (one, other)): (usize, &((u8, u8), (u8, u8)))| if n >> place & 1 == 1 { *one } else { *other };
+        let pick = |(place, (one, other)): (usize, &((u8, u8), (u8, u8)))| {
+            if n >> place & 1 == 1 { *one } else { *other }
+        };
         choices.iter().enumerate().map(pick).flat_map(|(a, b)| [a, b]).collect()
     };
     (0..KEYS).map(key).collect()
@@ -91,12 +93,14 @@ fn cost(keys: &[Vec<u8>]) -> [f64; 4] {
         engine.set(key, b"12345678", &UPDATE).expect("set");
     }
     assert_eq!(engine.stats().items, KEYS as u64, "the keys differ");
-    let some: Vec<&[u8]> = keys.iter().step_by(KEYS / GROUPS / GROUP).take(GROUPS * GROUP).map(Vec::as_slice).collect();
+    let some: Vec<&[u8]> =
+        keys.iter().step_by(KEYS / GROUPS / GROUP).take(GROUPS * GROUP).map(Vec::as_slice).collect();
     let get = |key: &[u8]| drop(engine_value::get(&engine, key, Touch::No));
     let update = |key: &[u8]| drop(engine.set(key, b"12345678", &UPDATE));
     let [reads, updates] = [&get as &dyn Fn(&[u8]), &update].map(|operation| {
         let count = |group: &[&[u8]]| {
-            let mut child = Stepped::new(|| operation(some[0]), || group.iter().for_each(|key| operation(key)));
+            let mut child =
+                Stepped::new(|| operation(some[0]), || group.iter().for_each(|key| operation(key)));
             while child.step() {}
             let steps = child.steps;
             child.kill();

@@ -96,7 +96,10 @@ fn values_never_go_back() {
             let acknowledged = last.load(Relaxed);
             let first = seq(&engine, 1).expect("never deleted");
             let second = seq(&engine, 1).expect("never deleted");
-            assert!(first <= second && u64::from(first) >= acknowledged, "{first}, then {second}, after {acknowledged}");
+            assert!(
+                first <= second && u64::from(first) >= acknowledged,
+                "{first}, then {second}, after {acknowledged}"
+            );
             for key in 2..5 {
                 let _ = seq(&engine, key);
             }

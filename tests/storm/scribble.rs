@@ -90,9 +90,7 @@ fn scribbled(eviction: Eviction) {
             let ended = worker.try_end();
             assert!(ended.is_none(), "worker {number} ended after {done} words: {ended:?}");
         }
-        wait_for("all workers to do something", || {
-            (0..WORKERS).all(|w| words[w].load(SeqCst) > before[w])
-        });
+        wait_for("all workers to do something", || (0..WORKERS).all(|w| words[w].load(SeqCst) > before[w]));
     }
     words[WORKERS].store(1, SeqCst);
     workers.into_iter().for_each(Child::join);
@@ -100,7 +98,9 @@ fn scribbled(eviction: Eviction) {
     // Once nobody scribbles any more, a clear makes the cache as good as new for what is stored then.
     engine.clear().expect("clear");
     engine.sweep().expect("sweep");
-    say(&format!("{done} words scribbled over the data of {WORKERS} workers: {all} operations, no crash, no hang"));
+    say(&format!(
+        "{done} words scribbled over the data of {WORKERS} workers: {all} operations, no crash, no hang"
+    ));
 }
 
 #[test]

@@ -47,7 +47,8 @@ fn burst(server: &Server, worker: usize) -> Option<[u64; 4]> {
     stream.write_all(head.as_bytes()).ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
-    let words: Vec<u64> = text.lines().last()?.trim_matches('\'').split(' ').filter_map(|w| w.parse().ok()).collect();
+    let words: Vec<u64> =
+        text.lines().last()?.trim_matches('\'').split(' ').filter_map(|w| w.parse().ok()).collect();
     words.try_into().ok()
 }
 
@@ -55,7 +56,9 @@ fn load(server: &Server, worker: usize, figures: &Figures) {
     while !figures.over.load(SeqCst) {
         let Some([ops, torn, foreign, lost]) = burst(server, worker) else { continue };
         figures.bursts[worker].fetch_add(1, SeqCst);
-        for (to, n) in [(&figures.ops, ops), (&figures.torn, torn), (&figures.foreign, foreign), (&figures.lost, lost)] {
+        for (to, n) in
+            [(&figures.ops, ops), (&figures.torn, torn), (&figures.foreign, foreign), (&figures.lost, lost)]
+        {
             to.fetch_add(n, SeqCst);
         }
     }
@@ -163,7 +166,9 @@ fn a_death_is_repaired_and_logged() {
     assert_eq!(server.run(1, &die), "(no answer)");
     assert_eq!(server.run(2, "uwsgi.cache_update('key', b'value')"), "True");
     crate::server::within(30, "a line in the log", || {
-        server.log().contains("cache \"c\": repaired after the death of a process; in all 1 locks of the dead")
+        server
+            .log()
+            .contains("cache \"c\": repaired after the death of a process; in all 1 locks of the dead")
     });
 }
 

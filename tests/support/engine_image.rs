@@ -192,7 +192,9 @@ impl Image {
     pub(crate) fn after_death(&self, dead: Pid) -> (Vec<u8>, u32) {
         let tid = u32::try_from(dead.as_raw()).expect("a process id");
         let (mut bytes, mut held) = (self.bytes.clone(), 0);
-        let word = |bytes: &[u8], at: usize| bytes.get(at..at + 4).map(|b| u32::from_ne_bytes(b.try_into().unwrap_or([0; 4])));
+        let word = |bytes: &[u8], at: usize| {
+            bytes.get(at..at + 4).map(|b| u32::from_ne_bytes(b.try_into().unwrap_or([0; 4])))
+        };
         for at in (0..bytes.len()).step_by(8) {
             let low = word(&bytes, at).unwrap_or(0);
             if low & TID == tid && word(&bytes, at + 16) == Some(MUTEX_KIND) {

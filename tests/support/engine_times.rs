@@ -35,7 +35,8 @@ pub(crate) struct Times {
 
 pub(crate) fn now() -> u64 {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock");
-    u64::try_from(time.tv_sec()).expect("positive") * 1_000_000_000 + u64::try_from(time.tv_nsec()).expect("positive")
+    u64::try_from(time.tv_sec()).expect("positive") * 1_000_000_000
+        + u64::try_from(time.tv_nsec()).expect("positive")
 }
 
 impl Times {
