@@ -10,6 +10,7 @@ mod engine_proc;
 mod engine_step;
 #[path = "../support/engine_value.rs"]
 mod engine_value;
+mod forks;
 #[path = "../../src/engine/hash.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the engine's own hash, to choose keys with")]
 mod hash;
