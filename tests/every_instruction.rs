@@ -199,7 +199,7 @@ fn a_dead_writer_keeps_no_item() {
     for n in 1..ITEMS {
         engine.set(&n.to_le_bytes(), b"x", &cases::ADD).expect("set");
     }
-    let operations: [(&str, Box<dyn Fn(&Engine)>); 2] = [
+    let operations: [(&str, cases::Run); 2] = [
         ("insert", Box::new(|e| drop(e.set(b"x", &[1; 90], &cases::ADD)))),
         ("delete", Box::new(|e| drop(e.delete(b"x")))),
     ];

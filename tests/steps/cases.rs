@@ -33,7 +33,7 @@ pub(crate) enum Others {
     Cleared,
 }
 
-type Run = Box<dyn Fn(&Engine)>;
+pub(crate) type Run = Box<dyn Fn(&Engine)>;
 
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -243,7 +243,7 @@ pub(crate) fn full_caches_and_leases(l: &Lens) -> Vec<Case> {
     evict("insert into long chains", base(60), 59, new, set(l.short), Others::Stay);
     evict("evicting insert, long chains", lru(60), 60, new, set(l.short), Others::Evicted(1));
     let leases = [
-        ("fill: begin", Nothing, filling(|_, _, token| drop(token))),
+        ("fill: begin", Nothing, filling(|_, _, _| {})),
         ("fill: begin and abandon", Nothing, filling(|e, key, token| drop(e.abandon_fill(key, token)))),
         ("fill: begin and end", new, {
             let bytes = value(X, 2, l.short);

@@ -36,13 +36,16 @@ fn djb33x_keys() -> Vec<Vec<u8>> {
         state = step(one.0, one.1);
     }
     let key = |n: usize| {
-        let pick = |(place, (one, other)): (usize, &((u8, u8), (u8, u8)))| {
+        let pick = |(place, (one, other)): (usize, &Choice)| {
             if n >> place & 1 == 1 { *one } else { *other }
         };
         choices.iter().enumerate().map(pick).flat_map(|(a, b)| [a, b]).collect()
     };
     (0..KEYS).map(key).collect()
 }
+
+/// A text of two bytes and another that leads to the same state.
+type Choice = ((u8, u8), (u8, u8));
 
 const M: u32 = 0x5bd1_e995;
 
