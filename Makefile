@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build plugin run test check install uninstall clean
+.PHONY: help deps build plugin run test mutants check install uninstall clean
 
 ifeq (,$(shell command -v cargo))
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -38,6 +38,10 @@ test: ## every test: engine, C, Rust, a real uWSGI with and without the plugin
 	@.ci/deps all
 	@$(MAKE) -s plugin
 	$(CARGO) test --all-features --no-fail-fast
+
+mutants: ## puts known bugs back, one at a time: each must be noticed
+	@.ci/deps all
+	tests/mutations/run.py
 
 build: ## the library: target/release/libucache.so, .a, and ucache_plugin.so for uWSGI
 	@.ci/deps

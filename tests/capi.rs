@@ -54,6 +54,12 @@ const NATIVE_LIBS: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm",
 const C: Compiler = Compiler { program: "gcc", args: &["-std=c99", "-D_GNU_SOURCE"] };
 const CXX: Compiler = Compiler { program: "g++", args: &["-std=c++17", "-x", "c++"] };
 
+/// With the address and undefined-behaviour sanitizers: the programs' memory, and what the library does to it.
+const SANITIZED: Compiler = Compiler {
+    program: "gcc",
+    args: &["-std=c99", "-D_GNU_SOURCE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+};
+
 struct Compiler {
     program: &'static str,
     args: &'static [&'static str],
@@ -132,7 +138,10 @@ fn program(path: impl AsRef<OsStr>) -> Command {
 fn check(source: &str, compiler: &Compiler, link: Link) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let exe = build(dir.path(), &format!("tests/c/{source}.c"), compiler, link);
-    succeed(program(exe).arg(dir.path().join("store.ucache")), "it was just built");
+    let mut command = program(exe);
+    // Leaks are valgrind's matter: the sanitizer does not see pointers in shared memory, where caches keep theirs.
+    command.env("ASAN_OPTIONS", "detect_leaks=0").arg(dir.path().join("store.ucache"));
+    succeed(&mut command, "it was just built");
 }
 
 macro_rules! programs {
@@ -159,6 +168,11 @@ programs! {
     store_files: "store" C Shared;
     sweeper: "sweep" C Shared;
     nodes_are_told: "nodes" C Shared;
+    sanitizers_find_nothing_in_behaviour: "behaviour" SANITIZED Shared;
+    sanitizers_find_nothing_in_the_raw_tier: "raw" SANITIZED Shared;
+    sanitizers_find_nothing_in_definitions: "create" SANITIZED Shared;
+    sanitizers_find_nothing_in_processes: "fork" SANITIZED Shared;
+    sanitizers_find_nothing_in_store_files: "store" SANITIZED Shared;
 }
 
 /// Memory errors and leaks of the library itself, as far as valgrind sees into shared memory.

@@ -1,355 +1,234 @@
-//! A process is killed after every instruction of an operation that changes the cache: whoever comes next finds the
-//! old value or the new one, everything else as it was, and no item, block or byte missing.
+//! A process is killed after every instruction of every operation: whoever comes next finds the old value or the new
+//! one, everything else as it was, and no item, block or byte missing.
 //!
-//! `every_state_of_a_store` looks at each state of the region that an operation goes through, as an opener would find
-//! it. `survivors_repair_at_once` kills the operation in a live region, `a_dying_repair_is_done_again` kills the repair
-//! as well.
+//! A child runs the operation one instruction at a time. After each, the checker looks whether the region is in a new
+//! state (an instruction that changes no byte of it leads to the state before); a new one is loaded into the checker's
+//! own region as the kernel would leave it after the child's death, recovered by the ordinary path, and audited. Of
+//! some states the recovery itself is stepped through in the same way, and of some of its states the next recovery.
+//!
+//! `UCACHE_STEPS=10000000` goes on, with other lengths each round, until so many states were visited.
+//! `UCACHE_CASE="update"` runs the cases with such a name only.
 
+#[path = "support/engine_image.rs"]
+mod engine_image;
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
 #[path = "support/engine_step.rs"]
 mod engine_step;
 #[path = "support/engine_value.rs"]
 mod engine_value;
+#[path = "steps"]
+mod steps {
+    pub(crate) mod audit;
+    pub(crate) mod cases;
+    pub(crate) mod opening;
+    pub(crate) mod walk;
+}
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use engine_proc::{alone, say};
 use engine_step::Stepped;
-use ucache::engine::{
-    Blocks, Config, Cursor, Engine, Eviction, Expires, Math, Mode, SetOptions, Store, Touch,
+use fastrand::Rng;
+use steps::{
+    audit::audit,
+    cases::{self, Case, Lens},
+    opening,
+    walk::{self, Count},
 };
+use ucache::engine::{Config, Engine};
 
-const UPDATE: SetOptions =
-    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
-const ADD: SetOptions = SetOptions { mode: Mode::Add, ..UPDATE };
-
-/// Items beside the one that the operation is about, and the capacity.
-const OTHERS: u32 = 8;
-const CAPACITY: u64 = 10;
-
-fn other(n: u32) -> (Vec<u8>, Vec<u8>) {
-    let byte = u8::try_from(n).expect("few");
-    (format!("other {n}").into_bytes(), vec![byte; 100 + usize::try_from(n).expect("few") * 40])
+/// States that are visited at least; each of the tests below has its share.
+fn wanted(share_of_ten: u64, default: u64) -> u64 {
+    std::env::var("UCACHE_STEPS").map_or(default, |text| {
+        text.parse::<u64>().unwrap_or_else(|_| panic!("UCACHE_STEPS={text} is not a number")) * share_of_ten
+            / 10
+    })
 }
 
-/// One operation on the key "x", and what the key may hold when it is cut short.
-struct Case {
-    name: &'static str,
-    config: fn(&mut Config),
-    before: Option<&'static [u8]>,
-    run: fn(&Engine),
-    after: Option<&'static [u8]>,
-    /// The others may be gone: it evicts or clears.
-    takes_others: bool,
+fn seeded(name: &str) -> Rng {
+    let seed =
+        std::env::var("UCACHE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    say(&format!("{name}: UCACHE_SEED={seed}"));
+    Rng::with_seed(seed)
 }
 
-const OLD: &[u8] = &[b'o'; 70];
-const NEW: &[u8] = &[b'n'; 90];
-const LONG: &[u8] = &[b'l'; 1100];
-const FIVE: &[u8] = &5_i64.to_le_bytes();
-const SIX: &[u8] = &6_i64.to_le_bytes();
-
-fn nothing(_: &mut Config) {}
-fn lru(config: &mut Config) {
-    config.eviction = Eviction::Lru;
-    config.capacity = u64::from(OTHERS);
-}
-fn lru_with_x(config: &mut Config) {
-    config.eviction = Eviction::Lru;
-}
-fn blocks(config: &mut Config) {
-    config.blocks = Some(Blocks { size: 64, count: 300 });
-}
-
-const CASES: [Case; 10] = [
-    Case {
-        name: "insert",
-        config: nothing,
-        before: None,
-        run: |e| drop(e.set(b"x", NEW, &ADD)),
-        after: Some(NEW),
-        takes_others: false,
-    },
-    Case {
-        name: "update",
-        config: nothing,
-        before: Some(OLD),
-        run: |e| drop(e.set(b"x", NEW, &UPDATE)),
-        after: Some(NEW),
-        takes_others: false,
-    },
-    Case {
-        name: "update, longer",
-        config: lru_with_x,
-        before: Some(OLD),
-        run: |e| drop(e.set(b"x", LONG, &UPDATE)),
-        after: Some(LONG),
-        takes_others: false,
-    },
-    Case {
-        name: "update, blocks",
-        config: blocks,
-        before: Some(OLD),
-        run: |e| drop(e.set(b"x", LONG, &UPDATE)),
-        after: Some(LONG),
-        takes_others: false,
-    },
-    Case {
-        name: "delete",
-        config: nothing,
-        before: Some(OLD),
-        run: |e| drop(e.delete(b"x")),
-        after: None,
-        takes_others: false,
-    },
-    Case {
-        name: "delete, blocks",
-        config: blocks,
-        before: Some(LONG),
-        run: |e| drop(e.delete(b"x")),
-        after: None,
-        takes_others: false,
-    },
-    Case {
-        name: "math, new",
-        config: nothing,
-        before: None,
-        run: |e| drop(e.math(b"x", Math::Inc, 5, &UPDATE)),
-        after: Some(FIVE),
-        takes_others: false,
-    },
-    Case {
-        name: "math",
-        config: nothing,
-        before: Some(FIVE),
-        run: |e| drop(e.math(b"x", Math::Inc, 1, &UPDATE)),
-        after: Some(SIX),
-        takes_others: false,
-    },
-    Case {
-        name: "evicting insert",
-        config: lru,
-        before: None,
-        run: |e| drop(e.set(b"x", NEW, &ADD)),
-        after: Some(NEW),
-        takes_others: true,
-    },
-    Case {
-        name: "clear and sweep",
-        config: nothing,
-        before: Some(OLD),
-        run: |e| {
-            let _ = e.clear();
-            let _ = e.sweep();
-        },
-        after: None,
-        takes_others: true,
-    },
-];
-
-fn engine(case: &Case, store: Option<&Path>) -> (Config, Arc<Engine>) {
-    let mut config = Config::new("steps", CAPACITY);
-    (case.config)(&mut config);
-    // A stepped child that holds the lock is not dead yet.
-    config.lock_timeout = Duration::from_secs(20);
-    config.store = store.map(|path| Store { path: path.to_owned(), delete_unusable: false });
-    let engine = Engine::create(&config).expect("a cache");
-    for n in 0..OTHERS {
-        let (key, value) = other(n);
-        engine.set(&key, &value, &ADD).expect("set");
+/// Rounds of all cases until enough states were visited.
+fn rounds(
+    name: &str,
+    at_least: u64,
+    cases: impl Fn(&Lens) -> Vec<Case>,
+    one: impl Fn(&Case, &mut Rng) -> Count,
+) {
+    let _alone = alone();
+    engine_step::pin();
+    let mut rng = seeded(name);
+    let mut total = Count::default();
+    let mut round = 0;
+    let only = std::env::var("UCACHE_CASE").unwrap_or_default();
+    while round == 0 || total.visited + total.repairs < at_least {
+        let lens = Lens::of_round(round, &mut rng);
+        for case in cases(&lens).into_iter().filter(|case| case.name.contains(&only)) {
+            let count = one(&case, &mut rng);
+            if round == 0 {
+                say(&format!("{}: {count}", case.name));
+            }
+            assert!(count.visited > 50, "{}: only {} instructions", case.name, count.visited);
+            total += count;
+        }
+        round += 1;
     }
-    if let Some(value) = case.before {
-        engine.set(b"x", value, &ADD).expect("set");
+    say(&format!("{name}: {round} rounds: {total}, violations 0"));
+    assert!(
+        total.locked > 100 || !only.is_empty(),
+        "{total}: hardly a state in which the dead process held a lock"
+    );
+}
+
+#[test]
+fn reads_and_stores() {
+    rounds("reads and stores", wanted(3, 0), cases::reads_and_stores, walk::in_memory);
+}
+
+#[test]
+fn deletes_and_numbers() {
+    rounds("deletes and numbers", wanted(3, 0), cases::deletes_and_numbers, walk::in_memory);
+}
+
+#[test]
+fn full_caches_and_leases() {
+    rounds("full caches and leases", wanted(3, 0), cases::full_caches_and_leases, walk::in_memory);
+}
+
+/// The same operations on store files; each state is opened as who comes after the death of all users opens it.
+#[test]
+fn stores() {
+    let all = |lens: &Lens| {
+        let mut all = cases::reads_and_stores(lens);
+        all.extend(cases::deletes_and_numbers(lens));
+        all.extend(cases::full_caches_and_leases(lens));
+        // Readers leave nothing, and what a large value adds is only time.
+        all.retain(|case| !case.name.starts_with("get") && !case.name.contains("large"));
+        all
+    };
+    rounds("stores", wanted(1, 0), all, walk::in_a_store);
+}
+
+/// Whoever makes or opens a store dies anywhere in it.
+#[test]
+fn opening_a_store() {
+    let _alone = alone();
+    engine_step::pin();
+    let total = opening::cut_off_anywhere();
+    say(&format!("opening a store: {total}, violations 0"));
+}
+
+/// What an update has freed stays gone, whatever of the pages a power loss leaves.
+#[test]
+fn freed_values_are_gone() {
+    let _alone = alone();
+    let files = opening::freed_values_are_gone();
+    say(&format!("{files} mixtures of pages opened"));
+}
+
+/// So many real kills of each operation, spread over all its instructions: the kernel's own marks, not the rig's.
+const KILLS: u64 = 8;
+
+#[test]
+fn real_deaths_are_repaired_at_once() {
+    let _alone = alone();
+    engine_step::pin();
+    let mut rng = seeded("real deaths");
+    let lens = Lens::of_round(0, &mut rng);
+    let (mut dead, mut kills) = (0, 0);
+    let mut all = cases::reads_and_stores(&lens);
+    all.extend(cases::deletes_and_numbers(&lens));
+    all.extend(cases::full_caches_and_leases(&lens));
+    for case in all.iter().filter(|case| !case.name.contains("large")) {
+        let steps = length(case);
+        // An hour of steps tells no more here than a minute.
+        if steps > 20_000 {
+            continue;
+        }
+        for kill in 0..KILLS {
+            let engine = Engine::create(&case.config).expect("a cache");
+            cases::prepare(case, &engine);
+            let mut stepped = walk::stepped(&engine, None, &case.run);
+            let target = steps * kill / KILLS + rng.u64(0..=steps / KILLS);
+            while stepped.steps < target && stepped.step() {}
+            let mut at = format!("killed after {} of {steps} instructions", stepped.steps);
+            stepped.kill();
+            // Of every second death the repair is killed, too, and the repair after it.
+            for _ in 0..kill % 2 * 2 {
+                let mut repair = walk::stepped(&engine, None, &walk::repair());
+                let target = rng.u64(0..4000);
+                while repair.steps < target && repair.step() {}
+                at = format!("{at}, then after {}", repair.steps);
+                repair.kill();
+            }
+            audit(case, &engine, 0, &at);
+            dead += engine.stats().owner_dead;
+            kills += 1;
+        }
     }
-    (config, engine)
+    say(&format!("{dead} dead lock holders after {kills} kills"));
+    assert!(dead > 40, "only {dead} kills hit a lock holder");
 }
 
-/// Forks a child that stands before `operation`. It has read once: what each process does only once is done.
-fn stepped(engine: &Engine, operation: impl FnOnce(&Engine)) -> Stepped {
-    Stepped::new(|| drop(read(engine, b"warm up")), || operation(engine))
-}
-
-/// How many instructions `operation` takes.
-fn length(engine: &Engine, operation: impl FnOnce(&Engine)) -> u64 {
-    let mut stepped = stepped(engine, operation);
+/// How many instructions a case takes.
+fn length(case: &Case) -> u64 {
+    let engine = Engine::create(&case.config).expect("a cache");
+    cases::prepare(case, &engine);
+    let mut stepped: Stepped = walk::stepped(&engine, None, &case.run);
     while stepped.step() {}
     let steps = stepped.steps;
     stepped.kill();
     steps
 }
 
-fn read(engine: &Engine, key: &[u8]) -> Option<Vec<u8>> {
-    engine_value::get(engine, key, Touch::No).expect("get").map(|(_, value)| value)
-}
-
-/// What survivors must find, at once and after they have used the cache.
-fn check(case: &Case, engine: &Engine, at: &str) {
-    let what = format!("{}: {at}", case.name);
-    for round in 0..2 {
-        let x = read(engine, b"x");
-        let known = [case.before, case.after].iter().any(|state| state.map(<[u8]>::to_vec) == x);
-        assert!(known, "{what}: x holds {x:?} (round {round})");
-        for n in 0..OTHERS {
-            let (key, value) = other(n);
-            let found = read(engine, &key);
-            assert!(
-                found == Some(value) || (case.takes_others && found.is_none()),
-                "{what}: item {n}: {found:?}"
-            );
-        }
-        // A writer repairs what a dead one left; then all must still be so.
-        engine.set(b"probe", b"p", &UPDATE).unwrap_or_else(|error| panic!("{what}: {error}"));
-        engine.delete(b"probe").unwrap_or_else(|error| panic!("{what}: {error}"));
-    }
-    let mut cursor = Cursor::default();
-    let items: Vec<_> = std::iter::from_fn(|| engine.walk(&mut cursor)).collect();
-    let stats = engine.stats();
-    assert_eq!(stats.items, u64::try_from(items.len()).expect("few"), "{what}: items counted");
-    if let Some(blocks) = engine.config().blocks {
-        let used: u64 = items.iter().map(|item| item.value_len.div_ceil(blocks.size)).sum();
-        assert_eq!(stats.blocks_used, used, "{what}: blocks counted");
-    }
-    assert_eq!(stats.dropped_corrupt, 0, "{what}: entries dropped");
-    for item in items {
-        assert!(engine.delete(&item.key).expect("delete"), "{what}: {item:?}");
-    }
-    for n in 0..engine.config().capacity {
-        let done = engine.set(format!("fill {n}").as_bytes(), &[1; 64], &ADD);
-        assert!(done.is_ok(), "{what}: item {n} of {}: {done:?}", engine.config().capacity);
-    }
-}
-
-#[test]
-fn every_state_of_a_store() {
-    let _alone = alone();
-    // Memory, not a disk: thousands of stores are made and closed.
-    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
-    let mut states = 0;
-    for (number, case) in CASES.iter().enumerate() {
-        let path = dir.path().join(format!("store {number}"));
-        let copy = dir.path().join("copy");
-        let (mut config, engine) = engine(case, Some(&path));
-        config.store = Some(Store { path: copy.clone(), delete_unusable: false });
-        let mut stepped = stepped(&engine, case.run);
-        let mut seen = fs::read(&path).expect("read");
-        loop {
-            let more = stepped.step();
-            let now = fs::read(&path).expect("read");
-            if now != seen || !more {
-                seen = now;
-                states += 1;
-                fs::write(&copy, &seen).expect("write");
-                let opened = Engine::create(&config);
-                let opened = opened.unwrap_or_else(|e| panic!("{}: step {}: {e}", case.name, stepped.steps));
-                check(case, &opened, &format!("step {}", stepped.steps));
-                drop(opened);
-                fs::remove_file(&copy).expect("remove");
-            }
-            if !more {
-                break;
-            }
-        }
-        say(&format!("{}: {} instructions", case.name, stepped.steps));
-        assert_eq!(read(&engine, b"x").as_deref(), case.after, "{}: not cut short", case.name);
-        stepped.kill();
-    }
-    say(&format!("{states} states of a store opened"));
-    assert!(states > 100, "only {states} states: the operations were not stepped through");
-}
-
-/// So many kills of each operation, spread over all its instructions.
-const KILLS: u64 = 24;
-
-#[test]
-fn survivors_repair_at_once() {
-    let _alone = alone();
-    let mut dead = 0;
-    for case in &CASES {
-        let (_, whole) = engine(case, None);
-        let steps = length(&whole, case.run);
-        for kill in 0..KILLS {
-            let (_, engine) = engine(case, None);
-            let mut stepped = stepped(&engine, case.run);
-            let target = steps * kill / KILLS + fastrand::u64(0..=steps / KILLS);
-            while stepped.steps < target && stepped.step() {}
-            let at = format!("killed after {} of {steps} instructions", stepped.steps);
-            stepped.kill();
-            check(case, &engine, &at);
-            dead += engine.stats().owner_dead;
-        }
-    }
-    say(&format!("{dead} of {} kills hit a lock holder", KILLS * 10));
-    assert!(dead > 20, "only {dead} kills hit a lock holder");
-}
-
 /// What a dead writer had reserved is not missing elsewhere: in a cache of many shards with one free item, a store in
 /// whatever shard finds it.
 #[test]
 fn a_dead_writer_keeps_no_item() {
-    let _alone = alone();
     const ITEMS: u32 = 6000;
-    let engine = Engine::create(&Config::new("many", u64::from(ITEMS))).expect("a cache");
+    const MANY: u64 = 72;
+    let _alone = alone();
+    engine_step::pin();
+    let engine: Arc<Engine> = Engine::create(&Config::new("many", u64::from(ITEMS))).expect("a cache");
     assert!(engine.stats().shards > 1, "one shard shows nothing");
     for n in 1..ITEMS {
-        engine.set(&n.to_le_bytes(), b"x", &ADD).expect("set");
+        engine.set(&n.to_le_bytes(), b"x", &cases::ADD).expect("set");
     }
-    for (name, operation) in [
-        ("insert", (|e: &Engine| drop(e.set(b"x", NEW, &ADD))) as fn(&Engine)),
-        ("delete", |e: &Engine| drop(e.delete(b"x"))),
-    ] {
+    let operations: [(&str, cases::Run); 2] = [
+        ("insert", Box::new(|e| drop(e.set(b"x", &[1; 90], &cases::ADD)))),
+        ("delete", Box::new(|e| drop(e.delete(b"x")))),
+    ];
+    for (name, operation) in &operations {
         let prepare = || {
             engine.delete(b"x").expect("delete");
-            if name == "delete" {
-                engine.set(b"x", OLD, &ADD).expect("set");
+            if *name == "delete" {
+                engine.set(b"x", &[2; 70], &cases::ADD).expect("set");
             }
         };
         prepare();
-        let steps = length(&engine, operation);
-        for kill in 0..3 * KILLS {
+        let mut whole = walk::stepped(&engine, None, operation);
+        while whole.step() {}
+        let steps = whole.steps;
+        whole.kill();
+        for kill in 0..MANY {
             prepare();
-            let mut stepped = stepped(&engine, operation);
-            let target = steps * kill / (3 * KILLS) + fastrand::u64(0..=steps / (3 * KILLS));
+            let mut stepped = walk::stepped(&engine, None, operation);
+            let target = steps * kill / MANY + fastrand::u64(0..=steps / MANY);
             while stepped.steps < target && stepped.step() {}
             let at = format!("{name}: killed after {} of {steps}", stepped.steps);
             stepped.kill();
             // Readers do not repair: this only tells how many items there may be.
             let there = engine.exists(b"x").is_some();
             let other = format!("other {kill}");
-            let stored = engine.set(other.as_bytes(), b"x", &ADD);
+            let stored = engine.set(other.as_bytes(), b"x", &cases::ADD);
             assert_eq!(stored.is_ok(), !there, "{at}: x is there: {there}, but {stored:?}");
             engine.delete(other.as_bytes()).expect("delete");
         }
         engine.delete(b"x").expect("delete");
     }
-}
-
-#[test]
-fn a_dying_repair_is_done_again() {
-    let _alone = alone();
-    let mut dead = 0;
-    for case in &CASES {
-        let (_, whole) = engine(case, None);
-        let steps = length(&whole, case.run);
-        for _ in 0..KILLS / 2 {
-            let (_, engine) = engine(case, None);
-            let mut first = stepped(&engine, case.run);
-            let target = fastrand::u64(steps / 4..=steps);
-            while first.steps < target && first.step() {}
-            let mut at = format!("killed after {} of {steps}", first.steps);
-            first.kill();
-            // The next writer repairs, and dies in the middle of it; and so does the third.
-            for _ in 0..2 {
-                let mut repair = stepped(&engine, |e| drop(e.delete(b"no such key")));
-                let target = fastrand::u64(0..4000);
-                while repair.steps < target && repair.step() {}
-                at = format!("{at}, then after {}", repair.steps);
-                repair.kill();
-            }
-            check(case, &engine, &at);
-            dead += engine.stats().owner_dead;
-        }
-    }
-    say(&format!("{dead} dead holders were noticed"));
-    assert!(dead > 20, "only {dead} deaths hit a lock holder");
 }

@@ -11,6 +11,8 @@ mod engine_proc;
 mod engine_rig;
 #[path = "support/engine_shared.rs"]
 mod engine_shared;
+#[path = "support/engine_times.rs"]
+mod engine_times;
 #[path = "support/engine_value.rs"]
 mod engine_value;
 #[path = "support/engine_worker.rs"]

@@ -20,6 +20,7 @@ pub(super) struct Limits {
     full: Pace,
     refused: Pace,
     locked: Pace,
+    repaired: Pace,
 }
 
 #[repr(C)]
@@ -47,7 +48,34 @@ impl Pace {
 
 /// Takes what a store file remembers as not worth a line.
 pub(super) fn start(cache: &Cache) {
-    cache.view.limits().full.count.store(cache.engine.stats().full, Ordering::Relaxed);
+    let stats = cache.engine.stats();
+    cache.view.limits().full.count.store(stats.full, Ordering::Relaxed);
+    cache.view.limits().repaired.count.store(repairs(&stats), Ordering::Relaxed);
+    if stats.last_unclean {
+        let (name, dropped) = (cache.settings.name.to_string_lossy(), stats.dropped_corrupt);
+        env::get().log(&format!(
+            "cache \"{name}\": the store was not closed by its last users: checked, {dropped} damaged items dropped"
+        ));
+    }
+}
+
+fn repairs(stats: &Stats) -> u64 {
+    stats.owner_dead + stats.repaired + stats.dropped_corrupt
+}
+
+/// Says that something was repaired, if it was since the last such line.
+pub(super) fn repaired(cache: &Cache, stats: &Stats) {
+    let pace = &cache.view.limits().repaired;
+    if repairs(stats) == pace.count.load(Ordering::Relaxed) || !pace.take(unix_secs()) {
+        return;
+    }
+    pace.count.store(repairs(stats), Ordering::Relaxed);
+    let name = cache.settings.name.to_string_lossy();
+    let Stats { owner_dead, repaired, dropped_corrupt, .. } = stats;
+    env::get().log(&format!(
+        "cache \"{name}\": repaired after the death of a process; in all {owner_dead} locks of the dead, {repaired} \
+         shards rebuilt, {dropped_corrupt} damaged items dropped"
+    ));
 }
 
 /// Says that the cache was found full, if it was since the last such line.

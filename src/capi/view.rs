@@ -166,6 +166,7 @@ pub(crate) fn refresh_all() {
         let stats = cache.engine.stats();
         cache.view.refresh(&stats);
         report::full(cache, &stats);
+        report::repaired(cache, &stats);
     }
 }
 

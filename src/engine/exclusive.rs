@@ -1,7 +1,7 @@
 //! One thread alone: uWSGI's `wlock`, which makes a read-modify-write of foreign code atomic. Readers do not notice.
 #![forbid(unsafe_code)]
 
-use super::Engine;
+use super::{Engine, stats::Counter};
 use crate::{
     error::{Error, Result},
     os::{mutex::Locked, process::Owner},
@@ -21,6 +21,7 @@ impl Engine {
     pub fn exclusive_begin(&self) -> Result<()> {
         let mutex = self.region.mutex(header::LOCK_FOREIGN);
         if self.acquire(mutex)? == Locked::OwnerDied {
+            self.count(Counter::OwnerDead, 1);
             self.foreign().store(0, SeqCst);
             mutex.consistent();
         }
@@ -53,6 +54,7 @@ impl Engine {
         let mutex = self.region.mutex(header::LOCK_FOREIGN);
         match self.acquire(mutex) {
             Ok(Locked::OwnerDied) => {
+                self.count(Counter::OwnerDead, 1);
                 self.foreign().store(0, SeqCst);
                 mutex.consistent();
                 mutex.unlock();

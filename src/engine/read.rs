@@ -165,6 +165,9 @@ impl Engine {
 
     /// An item's hits before this one; counts it.
     fn item_hits(&self, _guard: &ShardGuard<'_>, id: u32) -> u64 {
+        if u64::from(id) > self.geo.capacity {
+            return 0; // No number of an item: a header that somebody scribbled over.
+        }
         self.region.word(header::HITS_USED).store(1, Relaxed);
         let word = self.region.half(self.layout.hits + u64::from(id) * 4);
         let hits = word.load(Relaxed);

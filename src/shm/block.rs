@@ -101,7 +101,9 @@ fn take(r: &Region, shard_off: u64, span: u64, class: u64) -> u64 {
     let mut w = Small::unpack(m.load(Relaxed));
     let index = if w.free != 0 {
         let index = w.free - 1;
-        w.free = r.word(start(r, span) + index * size + 8).load(Relaxed) & 0xFFFF;
+        // The link lies among the data: what is no block's number ends the list, until the next rebuild.
+        let next = r.word(start(r, span) + index * size + 8).load(Relaxed);
+        w.free = if next <= SPAN / size { next } else { 0 };
         index
     } else {
         w.bump += 1;

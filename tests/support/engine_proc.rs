@@ -14,7 +14,8 @@ use nix::{
     sys::{
         mman::{MapFlags, ProtFlags, mmap_anonymous, munmap},
         prctl::set_pdeathsig,
-        signal::{Signal, kill},
+        resource::{Resource, setrlimit},
+        signal::{SigHandler, Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{ForkResult, Pid, fork},
@@ -64,6 +65,14 @@ impl Child {
         matches!(status, WaitStatus::Signaled(_, Signal::SIGKILL, _))
     }
 
+    /// Ends the child by `signal`; whether that is what it died of.
+    pub(crate) fn end_by(mut self, signal: Signal) -> bool {
+        self.signal(signal);
+        let status = waitpid(self.pid, None).expect("waitpid");
+        self.reaped = true;
+        matches!(status, WaitStatus::Signaled(_, by, _) if by == signal)
+    }
+
     /// Waits until the child is stopped by a signal.
     pub(crate) fn wait_stopped(&self) {
         let status = waitpid(self.pid, Some(WaitPidFlag::WUNTRACED)).expect("waitpid");
@@ -102,6 +111,16 @@ impl Drop for Child {
             let _ = kill(self.pid, Signal::SIGKILL);
             let _ = waitpid(self.pid, None);
         }
+    }
+}
+
+/// SIGSEGV and SIGABRT end this process and its later children at once, as they end a program without handlers, and
+/// leave no core.
+pub(crate) fn die_of_signals() {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).expect("setrlimit");
+    for signal in [Signal::SIGSEGV, Signal::SIGABRT, Signal::SIGBUS] {
+        // SAFETY: the default action replaces the standard library's handler; no handler of ours is installed.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.expect("signal");
     }
 }
 

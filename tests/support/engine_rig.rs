@@ -19,6 +19,7 @@ use ucache::engine::{Config, Engine, Expires, Mode, SetOptions};
 use crate::{
     engine_audit as audit,
     engine_proc::{Child, Scratch, say},
+    engine_times::Times,
     engine_value::{self, Stamp},
     engine_worker::Worker,
 };
@@ -27,7 +28,7 @@ use crate::{
 pub(crate) const OWNED: u32 = 24;
 pub(crate) const COUNTERS: u32 = 4;
 pub(crate) const FILLS: u32 = 4;
-pub(crate) const MAX_WORKERS: usize = 8;
+pub(crate) const MAX_WORKERS: usize = 16;
 
 pub(crate) const UPDATE: SetOptions =
     SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
@@ -111,6 +112,7 @@ pub(crate) struct Rig {
     intent: Scratch,
     pub(crate) acked: Scratch,
     stop: Scratch,
+    pub(crate) times: Times,
     pub(crate) seed: u64,
 }
 
@@ -128,6 +130,7 @@ impl Rig {
             intent: Scratch::new(owned),
             acked: Scratch::new(owned),
             stop: Scratch::new(1),
+            times: Times::new(),
             full_bytes: audit::fill_and_clear(&engine, &load),
             engine,
             load,
@@ -148,6 +151,7 @@ impl Rig {
     }
 
     pub(crate) fn start(&self, worker: usize, generation: u64) -> Child {
+        self.times.ended(worker);
         Child::fork(|| Worker::new(self, worker, generation).run())
     }
 

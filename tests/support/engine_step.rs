@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use nix::{
+    sched::{CpuSet, sched_getcpu, sched_setaffinity},
     sys::{
         ptrace,
         signal::{Signal, raise},
@@ -11,6 +12,13 @@ use nix::{
 };
 
 use crate::engine_proc::Child;
+
+/// Keeps the calling thread and the children that it forks on one core: a step is then three times as fast.
+pub(crate) fn pin() {
+    let mut one = CpuSet::new();
+    one.set(sched_getcpu().expect("sched_getcpu")).expect("a core's number");
+    sched_setaffinity(Pid::from_raw(0), &one).expect("sched_setaffinity");
+}
 
 /// A child that stands before, in or behind its operation.
 #[derive(Debug)]

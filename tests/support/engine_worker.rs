@@ -42,7 +42,9 @@ impl<'a> Worker<'a> {
     pub(crate) fn run(mut self) {
         self.resolve();
         while !self.rig.stopped() {
+            let begun = self.rig.times.begin(self.number);
             self.step();
+            self.rig.times.end(self.number, begun);
             self.count(Tally::Ops);
         }
     }

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Puts known bugs back, one at a time, and runs the test that must notice each.
+
+    tests/mutations/run.py [name ...]        all of mutations.toml, or those
+
+A copy of the tree gets all of them at once, each behind a switch that the environment turns on (UCACHE_MUTANT), so
+that it is built only once. Every test named must pass with no switch on, and fail (or hang) with its own.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SWITCH = '''
+/// Whether the bug with this name is put back (only in the copy that tests/mutations makes).
+#[doc(hidden)]
+pub fn mutant(name: &str) -> bool {
+    static ON: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    ON.get_or_init(|| std::env::var("UCACHE_MUTANT").unwrap_or_default()) == name
+}
+'''
+PATIENCE = int(os.environ.get("UCACHE_MUTANT_PATIENCE", "240"))
+
+
+def tree(mutations):
+    """The files of the copy and what they hold: the tree's own, with all bugs put back behind switches."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+    files = {name: (ROOT / name).read_bytes() for name in filter(None, names.decode().split("\0")) if (ROOT / name).is_file()}
+    for one in mutations:
+        for change in one["change"]:
+            text = files[change["file"]].decode()
+            if text.count(change["find"]) != 1:
+                sys.exit(f"{one['name']}: {text.count(change['find'])} times in {change['file']}:\n{change['find']}")
+            new = change["put"].replace("MUTANT", f'crate::mutant("{one["name"]}")')
+            files[change["file"]] = text.replace(change["find"], new).encode()
+    files["src/lib.rs"] += SWITCH.encode()
+    return files
+
+
+def write(to, files):
+    """Only what is different, so that the next time little is built."""
+    for name, content in files.items():
+        file = to / name
+        if not file.is_file() or file.read_bytes() != content:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+            shutil.copymode(ROOT / name, file)
+
+
+def build(to, tests, environment):
+    """Builds the tests; the file of each."""
+    args = ["cargo", "test", "--all-features", "--no-run", "--message-format=short"]
+    for test in tests:
+        args += ["--test", test]
+    done = subprocess.run(args, cwd=to, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(done.stdout)
+    found = {}
+    for line in done.stdout.splitlines():
+        if "Executable" in line:
+            path = pathlib.Path(line.rsplit("(", 1)[1].rstrip(")"))
+            # Copied: the next build of the tree itself puts its own program there.
+            (to / "bin").mkdir(exist_ok=True)
+            found[path.name.rsplit("-", 1)[0]] = shutil.copy2(to / path, to / "bin" / path.name)
+    return found
+
+
+def run(to, program, one, mutant, environment):
+    env = dict(environment, UCACHE_MUTANT=mutant, UCACHE_CASE=one.get("case", ""), RUST_BACKTRACE="0")
+    args = [program, "--test-threads=1", *one["filter"].split()]
+    # A group of its own: when it hangs, its children go with it.
+    child = subprocess.Popen(args, cwd=to, env=env, start_new_session=True, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        text, _ = child.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, 9)
+        child.communicate()
+        return "hangs", f"still running after {PATIENCE} s"
+    if child.returncode == 0:
+        if " 0 passed" in text:
+            sys.exit(f"{one['name']}: no test is called {one['filter']}")
+        return "passes", ""
+    lines = text.splitlines()
+    at = next((n for n, line in enumerate(lines) if "panicked at" in line), None)
+    why = " ".join(lines[at + 1:at + 2]) if at is not None else f"exit {child.returncode}"
+    return "fails", why[:150]
+
+
+def main():
+    with open(ROOT / "tests/mutations/mutations.toml", "rb") as file:
+        mutations = tomllib.load(file)["mutation"]
+    chosen = [one for one in mutations if not sys.argv[1:] or one["name"] in sys.argv[1:]]
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(target))
+    to = target / "mutants"
+    write(to, tree(mutations))
+    programs = build(to, sorted({one["test"] for one in chosen}), environment)
+    missed, clean = [], {}
+    for one in chosen:
+        what = (one["test"], one["filter"], one.get("case", ""))
+        if what not in clean:
+            clean[what] = run(to, programs[one["test"]], one, "", environment)
+            if clean[what][0] != "passes":
+                sys.exit(f"{what} {clean[what]} without any bug")
+        how, why = run(to, programs[one["test"]], one, one["name"], environment)
+        if how == "passes":
+            missed.append(one["name"])
+        verdict = "NOT CAUGHT" if how == "passes" else "caught"
+        print(f"| {one['name']} | {verdict} | `{one['test']}` {' '.join(filter(None, what[1:]))} | {why} |", flush=True)
+    print(f"{len(chosen) - len(missed)} of {len(chosen)} caught", flush=True)
+    sys.exit(1 if missed else 0)
+
+
+main()

@@ -1,0 +1,148 @@
+//! What survivors of a death must find: at once, after the repair, and when they use the cache up.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ucache::{
+    Error,
+    engine::{Blocks, Engine, Eviction, Fill, Item, Touch},
+};
+
+use super::cases::{ADD, Case, Held, Others, X, key, other_len};
+use crate::engine_value::{self, Bytes};
+
+/// Everything; `dead` = locks that the dead process held.
+pub(crate) fn audit(case: &Case, engine: &Engine, dead: u32, at: &str) {
+    let what = format!("{}: {at}", case.name);
+    let before = engine.stats();
+    // Readers do not repair.
+    let first = answers(case, engine, &what);
+    engine.sweep().unwrap_or_else(|error| panic!("{what}: the repair: {error}"));
+    let again = answers(case, engine, &what);
+    assert_eq!(first, again, "{what}: the repair changed what readers get");
+    let stats = engine.stats();
+    assert_eq!(stats.dropped_corrupt, before.dropped_corrupt, "{what}: entries dropped");
+    if case.lease && first.0 == Held::Nothing {
+        nobody_fills(engine, &what);
+    }
+    let items = walked(engine, &what);
+    emptied(engine, &items, &what);
+    if let Some(blocks) = engine.config().blocks {
+        all_blocks(engine, blocks, &what);
+    }
+    filled(engine, &what);
+    engine.clear().and_then(|()| engine.sweep()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(engine.stats().items, 0, "{what}: after a clear");
+    // Whatever lock it was, it has been needed by now.
+    engine.exclusive_begin().unwrap_or_else(|error| panic!("{what}: {error}"));
+    engine.exclusive_end();
+    let noticed = engine.stats().owner_dead - before.owner_dead;
+    assert!(noticed >= u64::from(dead), "{what}: {dead} locks of a dead owner, {noticed} noticed");
+}
+
+/// What X holds and which of the others are there; every value is whole and its key's.
+fn answers(case: &Case, engine: &Engine, what: &str) -> (Held, BTreeSet<u32>) {
+    let get =
+        |number| engine_value::get(engine, &key(number), Touch::No).expect("get").map(|(_, value)| value);
+    let stamp = |number, value: &[u8]| {
+        engine_value::read(number, value).unwrap_or_else(|fault| panic!("{what}: key {number}: {fault:?}"))
+    };
+    let number = matches!(case.before, Held::Number(_)) || matches!(case.after, Held::Number(_));
+    let x = match get(X) {
+        None => Held::Nothing,
+        Some(bytes) if number => {
+            Held::Number(i64::from_ne_bytes(bytes.try_into().unwrap_or_else(|b| panic!("{what}: {b:?}"))))
+        }
+        Some(bytes) => Held::Value(stamp(X, &bytes).seq, bytes.len()),
+    };
+    // A cache that clears itself to make room is empty in between.
+    assert!(
+        x == case.before || x == case.after || (case.others == Others::Cleared && x == Held::Nothing),
+        "{what}: X holds {x:?}"
+    );
+    assert_eq!(engine.exists(&key(X)).is_some(), x != Held::Nothing, "{what}: exists and get of X");
+    let mut there = BTreeSet::new();
+    for number in 1..=case.items {
+        let Some(bytes) = get(number) else { continue };
+        assert_eq!((stamp(number, &bytes).seq, bytes.len()), (1, other_len(number)), "{what}: key {number}");
+        there.insert(number);
+    }
+    let gone = case.items - u32::try_from(there.len()).expect("few");
+    let fine = match case.others {
+        Others::Stay => gone == 0,
+        // In order: the oldest are gone, and no more of them than had to go.
+        Others::Evicted(most) => gone <= most && (gone + 1..=case.items).all(|n| there.contains(&n)),
+        Others::Cleared => gone == 0 || gone == case.items,
+    };
+    assert!(fine, "{what}: of {} others these are there: {there:?}", case.items);
+    (x, there)
+}
+
+/// The filler is dead: the next one that wants the key is the filler, without waiting.
+fn nobody_fills(engine: &Engine, what: &str) {
+    let begun = engine.begin_fill(&key(X), Duration::from_secs(3600), Duration::ZERO, &mut Bytes::default());
+    let Ok(Fill::Filler(token)) = begun else { panic!("{what}: a dead filler's lease lives on: {begun:?}") };
+    engine.abandon_fill(&key(X), token).expect("abandon_fill");
+}
+
+/// The items as a walk meets them: as many as are counted, each once, in no more blocks than are counted.
+fn walked(engine: &Engine, what: &str) -> Vec<Item> {
+    let items = engine_value::all_items(engine);
+    let stats = engine.stats();
+    assert_eq!(stats.items, items.len() as u64, "{what}: items counted");
+    let keys: BTreeSet<_> = items.iter().map(|item| &item.key).collect();
+    let ids: BTreeSet<_> = items.iter().map(|item| item.id).collect();
+    assert_eq!((keys.len(), ids.len()), (items.len(), items.len()), "{what}: a key or a number twice");
+    if let Some(blocks) = engine.config().blocks {
+        let used: u64 = items.iter().map(|item| item.value_len.div_ceil(blocks.size)).sum();
+        assert_eq!(stats.blocks_used, used, "{what}: blocks counted");
+    }
+    items
+}
+
+/// Everything can be deleted, and then nothing is in use: no item, block or span has leaked.
+fn emptied(engine: &Engine, items: &[Item], what: &str) {
+    for item in items {
+        assert_eq!(engine.exists(&item.key), Some(item.id), "{what}: {item:?}");
+        assert!(engine.delete(&item.key).expect("delete"), "{what}: {item:?}");
+    }
+    engine.sweep().unwrap_or_else(|error| panic!("{what}: {error}"));
+    let stats = engine.stats();
+    assert_eq!((stats.items, stats.blocks_used, stats.bytes), (0, 0, 0), "{what}: in use by nothing");
+}
+
+/// Every block can be had: two values, or as many as it takes, use them all up.
+fn all_blocks(engine: &Engine, blocks: Blocks, what: &str) {
+    let values = (blocks.count * blocks.size).div_ceil(engine.config().max_value).max(2);
+    let each = blocks.count / values;
+    for n in 0..values {
+        let used = if n + 1 == values { blocks.count - each * n } else { each };
+        let long = vec![7; usize::try_from(used * blocks.size).expect("small")];
+        let done = engine.set(format!("all {n}").as_bytes(), &long, &ADD);
+        assert!(done.is_ok(), "{what}: {used} blocks of {}: {done:?}", blocks.count);
+    }
+    assert_eq!(engine.stats().blocks_used, blocks.count, "{what}: all blocks");
+    let more = engine.set(b"one more", b"x", &ADD);
+    assert_eq!(more.is_ok(), engine.config().eviction == Eviction::Lru, "{what}: one more: {more:?}");
+    engine.clear().and_then(|()| engine.sweep()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(engine.stats().blocks_used, 0, "{what}: blocks after a clear");
+}
+
+/// The cache takes as many items as it should, and not one more; then it is emptied in one step.
+fn filled(engine: &Engine, what: &str) {
+    let config = engine.config();
+    // Of the larger caches only a part: that the number of items is exact is another test's matter.
+    let all = config.capacity.min(100);
+    for n in 0..all {
+        let done = engine.set(format!("fill {n}").as_bytes(), &[1; 40], &ADD);
+        assert!(done.is_ok(), "{what}: item {n} of {all}: {done:?}");
+    }
+    if all == config.capacity && config.eviction == Eviction::None && !config.clear_on_full {
+        let more = engine.set(b"one more", b"x", &ADD);
+        assert!(matches!(more, Err(Error::Full { .. })), "{what}: one more: {more:?}");
+    }
+    assert_eq!(engine.stats().items, all, "{what}: items when full");
+    for n in 0..all {
+        let found = engine_value::get(engine, format!("fill {n}").as_bytes(), Touch::No).expect("get");
+        assert_eq!(found.map(|(_, value)| value), Some(vec![1; 40]), "{what}: item {n}");
+    }
+}

@@ -1,0 +1,288 @@
+//! Operations that are cut short after each of their instructions, and what the cache may hold then.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use ucache::engine::{Blocks, Config, Engine, Eviction, Expires, Fill, Math, Mode, SetOptions, Touch};
+
+use crate::engine_value::{self, Bytes, Stamp};
+
+pub(crate) const UPDATE: SetOptions =
+    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
+pub(crate) const ADD: SetOptions = SetOptions { mode: Mode::Add, ..UPDATE };
+
+/// The key that each operation is about; the others count from 1.
+pub(crate) const X: u32 = 0;
+
+/// What X holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    Nothing,
+    /// A self-describing value: sequence number and length.
+    Value(u32, usize),
+    Number(i64),
+}
+
+/// What an operation may do to the other keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Others {
+    Stay,
+    /// At most these many oldest ones go.
+    Evicted(u32),
+    /// All go, in one step.
+    Cleared,
+}
+
+pub(crate) type Run = Box<dyn Fn(&Engine)>;
+
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) config: Config,
+    /// Items beside X.
+    pub(crate) items: u32,
+    pub(crate) before: Held,
+    pub(crate) expires: Expires,
+    pub(crate) run: Run,
+    pub(crate) after: Held,
+    pub(crate) others: Others,
+    /// It leaves a placeholder for X, or may.
+    pub(crate) lease: bool,
+    /// Bytes are copied one instruction each: a case by itself as long as all others.
+    pub(crate) long: bool,
+}
+
+/// The lengths of one round of cases.
+pub(crate) struct Lens {
+    pub(crate) short: usize,
+    pub(crate) other: usize,
+    pub(crate) middle: usize,
+    pub(crate) large: usize,
+}
+
+impl Lens {
+    /// 8 bytes to 60 KB; the first round always has the same.
+    pub(crate) fn of_round(round: u64, rng: &mut Rng) -> Self {
+        if round == 0 {
+            return Self { short: 90, other: 70, middle: 1100, large: 60_000 };
+        }
+        let short = if rng.bool() { 8 } else { rng.usize(16..500) };
+        let large = rng.usize(33_000..=60_000);
+        Self { short, other: rng.usize(16..500), middle: rng.usize(513..9000), large }
+    }
+}
+
+pub(crate) fn key(number: u32) -> Vec<u8> {
+    let mut key = Vec::new();
+    engine_value::key_bytes(number, &mut key);
+    key
+}
+
+pub(crate) fn value(key: u32, seq: u32, len: usize) -> Vec<u8> {
+    let mut value = Vec::new();
+    engine_value::write(Stamp { key, writer: 1, seq }, len, &mut value);
+    value
+}
+
+/// Length of another key's value.
+pub(crate) fn other_len(number: u32) -> usize {
+    16 + usize::try_from(number % 13).expect("small") * 40
+}
+
+fn setting(seq: u32, len: usize, options: SetOptions) -> Run {
+    let (key, value) = (key(X), value(X, seq, len));
+    Box::new(move |e| drop(e.set(&key, &value, &options)))
+}
+
+fn math(op: Math, operand: i64) -> Run {
+    let key = key(X);
+    Box::new(move |e| drop(e.math(&key, op, operand, &UPDATE)))
+}
+
+fn filling(end: impl Fn(&Engine, &[u8], ucache::engine::FillToken) + 'static) -> Run {
+    let key = key(X);
+    Box::new(move |e| {
+        let hour = Duration::from_secs(3600);
+        if let Ok(Fill::Filler(token)) = e.begin_fill(&key, hour, Duration::ZERO, &mut Bytes::default()) {
+            end(e, &key, token);
+        }
+    })
+}
+
+fn deleting() -> Run {
+    let key = key(X);
+    Box::new(move |e| drop(e.delete(&key)))
+}
+
+fn base(capacity: u64) -> Config {
+    let mut config = Config::new("steps", capacity);
+    config.max_key = 512;
+    config.max_value = 65_536;
+    // A stepped child that holds a lock is not dead yet.
+    config.lock_timeout = Duration::from_secs(20);
+    config
+}
+
+fn lru(capacity: u64) -> Config {
+    Config { eviction: Eviction::Lru, ..base(capacity) }
+}
+
+fn blocks(capacity: u64, size: u64, count: u64) -> Config {
+    Config { blocks: Some(Blocks { size, count }), ..base(capacity) }
+}
+
+fn case(name: &'static str, config: Config, before: Held, after: Held, run: Run) -> Case {
+    let (expires, others) = (Expires::Never, Others::Stay);
+    Case { name, config, items: 8, before, expires, run, after, others, lease: false, long: false }
+}
+
+/// Reads, which leave nothing, and stores.
+pub(crate) fn reads_and_stores(l: &Lens) -> Vec<Case> {
+    use Held::{Nothing, Value};
+    let (old, new) = (Value(1, l.other), Value(2, l.short));
+    let set = |seq, len| setting(seq, len, UPDATE);
+    let x = key(X);
+    let get = |touch| -> Run {
+        let x = x.clone();
+        Box::new(move |e| drop(engine_value::get(e, &x, touch)))
+    };
+    let x2 = x.clone();
+    let mut cases = vec![
+        case("get, a hit", base(10), old, old, get(Touch::No)),
+        case("get, a hit that counts as a use", lru(10), old, old, get(Touch::Yes)),
+        case("get, a miss", base(10), Nothing, Nothing, get(Touch::No)),
+        case(
+            "get, counted",
+            base(10),
+            old,
+            old,
+            Box::new(move |e| drop(e.get_counted(&x, &mut Bytes::default()))),
+        ),
+        case("exists", base(10), old, old, Box::new(move |e| assert!(e.exists(&x2).is_some()))),
+        case("walk", base(10), old, old, Box::new(|e| drop(engine_value::all_items(e)))),
+        case("insert", base(10), Nothing, new, set(2, l.short)),
+        case("add of a key that is there", base(10), old, old, setting(2, l.short, ADD)),
+        case("update", base(10), old, new, set(2, l.short)),
+        case("update, same length", base(10), old, Value(2, l.other), set(2, l.other)),
+        case("update, LRU, longer", lru(10), old, Value(2, l.middle), set(2, l.middle)),
+        case("update, shorter", base(10), Value(1, l.middle), Value(2, 8), set(2, 8)),
+        case("insert, bitmap", blocks(10, 64, 2000), Nothing, Value(2, l.middle), set(2, l.middle)),
+        case("update, bitmap", blocks(10, 64, 2000), old, Value(2, l.middle), set(2, l.middle)),
+        case("update, bitmap, shorter", blocks(10, 64, 2000), Value(1, l.middle), Value(2, 8), set(2, 8)),
+        case("insert of a large value", base(10), Nothing, Value(2, l.large), set(2, l.large)),
+        case("update of a large value", base(10), Value(1, l.large), new, set(2, l.short)),
+    ];
+    cases[15].long = true;
+    cases
+}
+
+/// What takes items away, and numbers.
+pub(crate) fn deletes_and_numbers(l: &Lens) -> Vec<Case> {
+    use Held::{Nothing, Number, Value};
+    let old = Value(1, l.other);
+    let x = key(X);
+    let by_id: Run = Box::new(move |e| drop(e.exists(&x).map(|id| e.delete_id(id))));
+    let mut sweep = case("sweep of an expired item", base(10), old, Nothing, Box::new(|e| drop(e.sweep())));
+    sweep.expires = Expires::In(0);
+    sweep.before = Nothing;
+    let mut over =
+        case("update of an expired item", base(10), Nothing, Value(2, l.short), setting(2, l.short, UPDATE));
+    over.expires = Expires::In(0);
+    let mut clear = case("clear", base(10), old, Nothing, Box::new(|e| drop(e.clear())));
+    clear.others = Others::Cleared;
+    let mut both = case(
+        "clear and sweep",
+        base(10),
+        old,
+        Nothing,
+        Box::new(|e| drop(e.clear().and_then(|()| e.sweep()))),
+    );
+    both.others = Others::Cleared;
+    let mut reap = case(
+        "a store reaps what a clear left",
+        base(10),
+        Nothing,
+        Nothing,
+        Box::new(|e| {
+            let _ = e.clear();
+            let _ = e.delete(b"no such key");
+        }),
+    );
+    reap.others = Others::Cleared;
+    vec![
+        case("delete", base(10), old, Nothing, deleting()),
+        case("delete by number", base(10), old, Nothing, by_id),
+        case("delete, bitmap", blocks(10, 64, 2000), Value(1, l.middle), Nothing, deleting()),
+        case("delete of a large value", base(10), Value(1, l.large), Nothing, deleting()),
+        case("delete of a missing key", base(10), Nothing, Nothing, deleting()),
+        case("incr", base(10), Number(5), Number(6), math(Math::Inc, 1)),
+        case("mul, LRU", lru(10), Number(5), Number(50), math(Math::Mul, 10)),
+        case("incr of a missing key", base(10), Nothing, Number(7), math(Math::Inc, 7)),
+        sweep,
+        over,
+        clear,
+        both,
+        reap,
+    ]
+}
+
+/// Full caches, chains of several buckets, many shards, placeholders, and one thread alone.
+pub(crate) fn full_caches_and_leases(l: &Lens) -> Vec<Case> {
+    use Held::{Nothing, Value};
+    let new = Value(2, l.short);
+    let set = |len| setting(2, len, UPDATE);
+    let mut all = Vec::new();
+    let mut evict = |name, config: Config, items, after, run, others| {
+        all.push(Case { items, others, ..case(name, config, Nothing, after, run) });
+    };
+    evict("refused: full", base(8), 8, Nothing, set(l.short), Others::Stay);
+    evict("evicting insert", lru(8), 8, new, set(l.short), Others::Evicted(1));
+    let few = Config { eviction: Eviction::Lru, ..blocks(60, 64, 60) };
+    evict("evicting insert, bitmap", few, 12, Value(2, 1500), set(1500), Others::Evicted(12));
+    let on_full = Config { clear_on_full: true, ..base(8) };
+    evict("clear on full", on_full, 8, new, set(l.short), Others::Cleared);
+    evict("insert into long chains", base(60), 59, new, set(l.short), Others::Stay);
+    evict("evicting insert, long chains", lru(60), 60, new, set(l.short), Others::Evicted(1));
+    let leases = [
+        ("fill: begin", Nothing, filling(|_, _, _| {})),
+        ("fill: begin and abandon", Nothing, filling(|e, key, token| drop(e.abandon_fill(key, token)))),
+        ("fill: begin and end", new, {
+            let bytes = value(X, 2, l.short);
+            filling(move |e, key, token| drop(e.end_fill(key, token, &bytes, Expires::Never)))
+        }),
+    ];
+    for (name, after, run) in leases {
+        all.push(Case { lease: true, ..case(name, base(10), Nothing, after, run) });
+    }
+    let bytes = value(X, 2, l.short);
+    let alone: Run = Box::new(move |e| {
+        if e.exclusive_begin().is_ok() {
+            let _ = e.set(&key(X), &bytes, &UPDATE);
+            e.exclusive_end();
+        }
+    });
+    all.push(case("one thread alone", base(10), Value(1, l.other), new, alone));
+    let bytes = value(X, 2, l.short);
+    let many: Run = Box::new(move |e| drop(e.set(&key(X), &bytes, &UPDATE)));
+    all.push(Case { items: 100, ..case("insert, several shards", base(2048), Nothing, new, many) });
+    all
+}
+
+/// A cache with the case's items.
+pub(crate) fn prepare(case: &Case, engine: &Engine) {
+    for number in 1..=case.items {
+        engine.set(&key(number), &value(number, 1, other_len(number)), &ADD).expect("set");
+    }
+    let options = SetOptions { expires: case.expires, ..ADD };
+    match case.before {
+        Held::Value(seq, len) => {
+            engine.set(&key(X), &value(X, seq, len), &options).expect("set");
+        }
+        Held::Number(n) => {
+            engine.math(&key(X), Math::Inc, n, &ADD).expect("math");
+        }
+        Held::Nothing if case.expires != Expires::Never => {
+            engine.set(&key(X), &value(X, 1, 70), &options).expect("set");
+        }
+        Held::Nothing => {}
+    }
+}

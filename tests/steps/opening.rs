@@ -1,0 +1,144 @@
+//! Making and opening a store, cut off after each instruction.
+
+use std::{fs, fs::File, path::Path, sync::Arc};
+
+use ucache::engine::{Config, Engine, Expires, Store, Touch};
+
+use super::{
+    audit::audit,
+    cases::{Case, Held, Others, UPDATE, X, key, prepare, value},
+    walk::{Count, pages_of, write_copy},
+};
+use crate::{
+    engine_image::{Image, PAGE},
+    engine_step::Stepped,
+    engine_value,
+};
+
+fn case(items: u32) -> Case {
+    let mut config = Config::new("opening", 10);
+    config.max_key = 512;
+    config.max_value = 4096;
+    Case {
+        name: "opening a store",
+        config,
+        items,
+        before: Held::Nothing,
+        expires: Expires::Never,
+        run: Box::new(|_| {}),
+        after: Held::Nothing,
+        others: Others::Stay,
+        lease: false,
+        long: false,
+    }
+}
+
+fn on(case: &Case, path: &Path) -> Config {
+    Config { store: Some(Store { path: path.to_owned(), delete_unusable: false }), ..case.config.clone() }
+}
+
+/// Steps `Engine::create` on `path`; each state must open, with all its items.
+fn step_through(case: &Case, path: &Path, pages: &[usize]) -> Count {
+    let copy = path.with_file_name("copy");
+    let config = on(case, path);
+    let mut opened: Option<Arc<Engine>> = None;
+    let mut child = Stepped::new(|| (), || opened = Engine::create(&config).ok());
+    let mut count = Count::default();
+    let mut image: Option<Image> = None;
+    let mut len = 0;
+    loop {
+        let more = child.step();
+        // The file may be made only now, and grow.
+        if image.is_none() {
+            image = File::open(path).ok().map(|file| Image::new(file, 0, pages));
+        }
+        if let Some(image) = &mut image {
+            let now = fs::metadata(path).expect("metadata").len();
+            if image.look() || now != len || !more {
+                len = now;
+                write_copy(&image.pages, &image.bytes, len, &copy);
+                let opened = Engine::create(&on(case, &copy));
+                let opened = opened.unwrap_or_else(|e| panic!("instruction {}: {e}", child.steps));
+                audit(case, &opened, 0, &format!("instruction {}", child.steps));
+                drop(opened);
+                fs::remove_file(&copy).expect("remove");
+                count.recovered += 1;
+            }
+        }
+        if !more {
+            break;
+        }
+    }
+    count.visited = child.steps;
+    child.kill();
+    count
+}
+
+pub(crate) fn cut_off_anywhere() -> Count {
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
+    let path = dir.path().join("store");
+    // A new one.
+    let empty = case(0);
+    drop(Engine::create(&on(&empty, &path)).expect("a store"));
+    let pages = pages_of(&path);
+    fs::remove_file(&path).expect("remove");
+    let mut total = step_through(&empty, &path, &pages);
+    fs::remove_file(&path).expect("remove");
+    // One with items, whose users have all died.
+    let full = case(8);
+    let engine = Engine::create(&on(&full, &path)).expect("a store");
+    prepare(&full, &engine);
+    let dead = path.with_file_name("dead");
+    fs::copy(&path, &dead).expect("copy");
+    drop(engine);
+    total += step_through(&full, &dead, &pages_of(&dead));
+    total
+}
+
+/// After a power loss any of the pages written since the last sync may be on disk, and any not. An index that leads to
+/// a block used again, over the page from before: what that block held earlier must not come back. Returns the files
+/// that were opened.
+pub(crate) fn freed_values_are_gone() -> u32 {
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
+    let path = dir.path().join("store");
+    let mut case = case(4);
+    case.config.max_value = 65_536;
+    let engine = Engine::create(&on(&case, &path)).expect("a store");
+    prepare(&case, &engine);
+    // Large: of what is small the link between free blocks already spoils the header.
+    let put = |seq| engine.set(&key(X), &value(X, seq, 33_000), &UPDATE).expect("set");
+    // The second value frees the first one's block, and the third gets it.
+    put(1);
+    put(2);
+    engine.sync().expect("sync");
+    let synced = fs::read(&path).expect("read");
+    put(3);
+    let later = fs::read(&path).expect("read");
+    let differ = |page: &usize| synced[page * PAGE..][..PAGE] != later[page * PAGE..][..PAGE];
+    let written: Vec<usize> = (0..synced.len() / PAGE).filter(differ).collect();
+    // Neighbours go together: a value's pages are either all from before or all from after, which is what matters here.
+    let mut units: Vec<Vec<usize>> = Vec::new();
+    for page in written {
+        match units.last_mut() {
+            Some(unit) if unit.last() == Some(&(page - 1)) => unit.push(page),
+            _ => units.push(vec![page]),
+        }
+    }
+    assert!((2..12).contains(&units.len()), "{units:?} were written");
+    let copy = dir.path().join("copy");
+    for subset in 0..1_u32 << units.len() {
+        let mut bytes = synced.clone();
+        let chosen = units.iter().enumerate().filter(|(n, _)| subset >> n & 1 == 1);
+        for &page in chosen.flat_map(|(_, unit)| unit) {
+            bytes[page * PAGE..][..PAGE].copy_from_slice(&later[page * PAGE..][..PAGE]);
+        }
+        fs::write(&copy, &bytes).expect("write");
+        let opened = Engine::create(&on(&case, &copy)).expect("a store");
+        let found = engine_value::get(&opened, &key(X), Touch::No).expect("get");
+        let seq = found.map(|(_, value)| engine_value::read(X, &value).expect("a whole value").seq);
+        assert_ne!(seq, Some(1), "pages {subset:b} of {units:?}: a value from before the last sync");
+        drop(opened);
+        fs::remove_file(&copy).expect("remove");
+    }
+    1 << units.len()
+}

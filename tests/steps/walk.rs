@@ -1,0 +1,211 @@
+//! Steps an operation and audits each state that it leads through.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    ops::AddAssign,
+    os::unix::fs::FileExt,
+    path::Path,
+};
+
+use fastrand::Rng;
+use ucache::engine::{Engine, Store, Touch};
+
+use super::{
+    audit::audit,
+    cases::{Case, prepare},
+};
+use crate::{
+    engine_image::{Image, PAGE, Window},
+    engine_step::Stepped,
+    engine_value,
+};
+
+/// One in so many cases has a recovery stepped through.
+const REPAIRS: u32 = 16;
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Count {
+    /// Instructions of operations after which the process was taken for dead.
+    pub(crate) visited: u64,
+    /// Instructions of recoveries after which the recovering process was.
+    pub(crate) repairs: u64,
+    /// States that differ from the one before: each was recovered and audited.
+    pub(crate) recovered: u64,
+    /// Of these, how many with a lock in the dead process's hands.
+    pub(crate) locked: u64,
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.visited += other.visited;
+        self.repairs += other.repairs;
+        self.recovered += other.recovered;
+        self.locked += other.locked;
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { visited, repairs, recovered, locked } = self;
+        write!(
+            f,
+            "{} states visited ({visited} in operations, {repairs} in recoveries), {recovered} distinct ones recovered, {locked} of them with a dead lock holder",
+            visited + repairs
+        )
+    }
+}
+
+/// Forks a child that stands before `operation`, in a region of its own if a window is given. What each process does
+/// only once is done: it has read and written.
+pub(crate) fn stepped(engine: &Engine, window: Option<&Window>, operation: &dyn Fn(&Engine)) -> Stepped {
+    let warm_up = || {
+        if let Some(window) = window {
+            window.part();
+        }
+        drop(engine_value::get(engine, b"warm up", Touch::No));
+    };
+    Stepped::new(warm_up, || operation(engine))
+}
+
+/// What a survivor does first: a write, which repairs.
+pub(crate) fn repair() -> impl Fn(&Engine) {
+    |engine: &Engine| drop(engine.delete(b"no such key"))
+}
+
+/// One case in anonymous memory, and, for one in so many, the recovery of one of its states (a recovery takes many
+/// times as long as an operation).
+pub(crate) fn in_memory(case: &Case, rng: &mut Rng) -> Count {
+    let (engine, window) = Window::around(|| Engine::create(&case.config).expect("a cache"));
+    prepare(case, &engine);
+    let mut dead = None;
+    let mut locked_states = 0;
+    let mut count = Count::default();
+    let (visited, recovered, locked) = states(case, &engine, &window, &case.run, |state, held| {
+        // Each of those with a lock held is as likely as the others.
+        locked_states += u64::from(held > 0);
+        if held > 0 && rng.u64(0..locked_states) == 0 {
+            dead = Some((state.pages.clone(), state.bytes.clone()));
+        }
+    });
+    count.visited += visited;
+    count.recovered += recovered;
+    count.locked += locked;
+    if let Some((pages, bytes)) = dead.filter(|_| !case.long && rng.u32(0..REPAIRS) == 0) {
+        window.put(&pages, &bytes);
+        let (visited, recovered, locked) = states(case, &engine, &window, &repair(), |_, _| {});
+        count.repairs += visited;
+        count.recovered += recovered;
+        count.locked += locked;
+    }
+    count
+}
+
+/// Steps `operation` from the state that the region is in; gives the states visited, recovered and with a lock held.
+fn states(
+    case: &Case,
+    engine: &Engine,
+    window: &Window,
+    operation: &dyn Fn(&Engine),
+    mut new: impl FnMut(&Dead, u32),
+) -> (u64, u64, u64) {
+    let pages = window.touched(|| operation(engine));
+    let mut child = stepped(engine, Some(window), operation);
+    let mut image = window.of_child(child.pid(), &pages);
+    let (mut recovered, mut locked) = (0, 0);
+    let mut check = |image: &Image, child: &Stepped| {
+        let (bytes, held) = image.after_death(child.pid());
+        window.put(&image.pages, &bytes);
+        audit(case, engine, held, &format!("instruction {} of {:?}", child.steps, child.pid()));
+        recovered += 1;
+        locked += u64::from(held > 0);
+        new(&Dead { pages: image.pages.clone(), bytes }, held);
+    };
+    check(&image, &child);
+    while child.step() {
+        if image.look() {
+            check(&image, &child);
+        }
+    }
+    if image.look() {
+        check(&image, &child);
+    }
+    let steps = child.steps;
+    child.kill();
+    (steps, recovered, locked)
+}
+
+/// A state that a dead process left.
+pub(crate) struct Dead {
+    pub(crate) pages: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+/// Pages of a file that hold anything but zeros.
+pub(crate) fn pages_of(path: &Path) -> Vec<usize> {
+    let bytes = fs::read(path).expect("read");
+    bytes.chunks(PAGE).enumerate().filter(|(_, page)| page.iter().any(|&b| b != 0)).map(|(n, _)| n).collect()
+}
+
+/// Writes the state of a store as a file of its own.
+pub(crate) fn write_copy(pages: &[usize], bytes: &[u8], len: u64, copy: &Path) {
+    let file = File::create(copy).expect("create");
+    file.set_len(len).expect("set_len");
+    for (&page, bytes) in pages.iter().zip(bytes.chunks_exact(PAGE)) {
+        let at = (page * PAGE) as u64;
+        if at < len {
+            let part = &bytes[..PAGE.min((len - at) as usize)];
+            file.write_all_at(part, at).expect("write");
+        }
+    }
+}
+
+/// One case on a store file. All users are dead: each new state is copied, opened and audited.
+pub(crate) fn in_a_store(case: &Case, _rng: &mut Rng) -> Count {
+    // Memory, not a disk: thousands of stores are made and closed.
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
+    let path = dir.path().join("store");
+    let copy = dir.path().join("copy");
+    let on = |path: &Path| {
+        let mut config = case.config.clone();
+        config.store = Some(Store { path: path.to_owned(), delete_unusable: false });
+        config
+    };
+    let engine = Engine::create(&on(&path)).expect("a store");
+    prepare(case, &engine);
+    let mut pages = pages_of(&path);
+    fs::copy(&path, &copy).expect("copy");
+    {
+        let trial = Engine::create(&on(&copy)).expect("a store");
+        (case.run)(&trial);
+        pages.extend(pages_of(&copy));
+        pages.sort_unstable();
+        pages.dedup();
+    }
+    fs::remove_file(&copy).expect("remove");
+    let mut child = stepped(&engine, None, &case.run);
+    let source = File::open(&path).expect("open");
+    let mut image = Image::new(source.try_clone().expect("a second handle"), 0, &pages);
+    let mut count = Count::default();
+    loop {
+        let more = child.step();
+        if image.look() || !more {
+            let (bytes, held) = image.after_death(child.pid());
+            write_copy(&image.pages, &bytes, source.metadata().expect("metadata").len(), &copy);
+            let opened = Engine::create(&on(&copy));
+            let opened = opened.unwrap_or_else(|e| panic!("{}: instruction {}: {e}", case.name, child.steps));
+            audit(case, &opened, 0, &format!("opened after instruction {}", child.steps));
+            drop(opened);
+            fs::remove_file(&copy).expect("remove");
+            count.recovered += 1;
+            count.locked += u64::from(held > 0);
+        }
+        if !more {
+            break;
+        }
+    }
+    count.visited = child.steps;
+    child.kill();
+    count
+}

@@ -1,0 +1,135 @@
+//! Orders of memory accesses between threads, by the thousand: what one thread stored first, no other may see last.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    thread,
+};
+
+use ucache::engine::{Config, Engine, Expires, Math, Mode, SetOptions, Touch};
+
+use crate::{
+    engine_proc::{alone, say},
+    engine_value::{self, Stamp},
+};
+
+const UPDATE: SetOptions =
+    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
+const ROUNDS: u32 = 60_000;
+
+fn cache() -> std::sync::Arc<Engine> {
+    Engine::create(&Config::new("litmus", 64)).expect("a cache")
+}
+
+fn seq(engine: &Engine, key: u32) -> Option<u32> {
+    let found = engine_value::get(engine, &key.to_le_bytes(), Touch::No).expect("get")?;
+    Some(engine_value::read(key, &found.1).unwrap_or_else(|fault| panic!("key {key}: {fault:?}")).seq)
+}
+
+fn put(engine: &Engine, key: u32, seq: u32, len: usize, value: &mut Vec<u8>) {
+    engine_value::write(Stamp { key, writer: 1, seq }, len, value);
+    engine.set(&key.to_le_bytes(), value, &UPDATE).expect("set");
+}
+
+/// Runs `write` once while `read` runs again and again in two other threads; how often it did.
+fn beside(write: impl FnOnce() + Send, read: impl Fn() + Sync) -> u64 {
+    let (over, reads) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    read();
+                    reads.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        write();
+        over.store(true, Relaxed);
+    });
+    reads.load(Relaxed)
+}
+
+/// A, then B: who sees the new B sees the new A.
+#[test]
+fn stores_are_seen_in_their_order() {
+    let _alone = alone();
+    let engine = cache();
+    let mut value = Vec::new();
+    put(&engine, 1, 0, 64, &mut value);
+    put(&engine, 2, 0, 64, &mut value);
+    let reads = beside(
+        || {
+            for n in 1..=ROUNDS {
+                put(&engine, 1, n, 16 + n as usize % 90, &mut value);
+                put(&engine, 2, n, 16 + n as usize % 70, &mut value);
+            }
+        },
+        || {
+            let b = seq(&engine, 2).expect("B is never deleted");
+            let a = seq(&engine, 1).expect("A is never deleted");
+            assert!(a >= b, "B {b} was seen before A {a}");
+        },
+    );
+    say(&format!("litmus, two keys: {ROUNDS} rounds, {reads} reads"));
+}
+
+/// One key's values never go back, and every value is whole, while its blocks are reused for other keys at once. The
+/// values are long, so that most copies have a writer beside them.
+#[test]
+fn values_never_go_back() {
+    const LEN: usize = 16_000;
+    let _alone = alone();
+    let engine = cache();
+    let mut value = Vec::new();
+    put(&engine, 1, 0, LEN, &mut value);
+    let last = AtomicU64::new(0);
+    let reads = beside(
+        || {
+            for n in 1..=ROUNDS / 3 {
+                put(&engine, 1, n, LEN, &mut value);
+                // The block that was just freed.
+                put(&engine, 2 + n % 3, n, LEN, &mut value);
+                engine.delete(&(2 + (n + 1) % 3).to_le_bytes()).expect("delete");
+                last.store(n.into(), Relaxed);
+            }
+        },
+        || {
+            let acknowledged = last.load(Relaxed);
+            let first = seq(&engine, 1).expect("never deleted");
+            let second = seq(&engine, 1).expect("never deleted");
+            assert!(
+                first <= second && u64::from(first) >= acknowledged,
+                "{first}, then {second}, after {acknowledged}"
+            );
+            for key in 2..5 {
+                let _ = seq(&engine, key);
+            }
+        },
+    );
+    say(&format!("litmus, one key: {} rounds, {reads} reads", ROUNDS / 3));
+}
+
+/// After a clear nothing older is seen, even by a reader that is in the middle of it; numbers only grow.
+#[test]
+fn a_clear_is_never_undone() {
+    let _alone = alone();
+    let engine = cache();
+    let mut value = Vec::new();
+    let cleared = AtomicU64::new(0);
+    let reads = beside(
+        || {
+            for n in 1..=ROUNDS / 3 {
+                put(&engine, 1, n, 100, &mut value);
+                engine.clear().expect("clear");
+                cleared.store(n.into(), Relaxed);
+                engine.math(b"count", Math::Inc, 1, &UPDATE).expect("math");
+            }
+        },
+        || {
+            let gone = cleared.load(Relaxed);
+            if let Some(seq) = seq(&engine, 1) {
+                assert!(u64::from(seq) > gone, "value {seq} after clear {gone}");
+            }
+        },
+    );
+    say(&format!("litmus, clear: {} rounds, {reads} reads", ROUNDS / 3));
+}

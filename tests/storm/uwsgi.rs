@@ -1,0 +1,183 @@
+//! Workers of a real uWSGI are killed under load. On the plugin the others go on, and no value is torn, foreign or
+//! lost; uWSGI's own cache, under the same load, is the control: it hangs for good after some deaths.
+//!
+//! `UCACHE_UWSGI_KILLS=1000` kills so many.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    engine_proc::{alone, say},
+    server::{Flavor, Server},
+};
+
+const WORKERS: usize = 4;
+/// uWSGI starts a dead worker anew within a second or two; who does nothing for so long hangs.
+const HANG: Duration = Duration::from_secs(20);
+/// Longest that the control is watched.
+const CONTROL: Duration = Duration::from_secs(45);
+
+#[derive(Debug, Default)]
+struct Figures {
+    bursts: [AtomicU64; WORKERS],
+    ops: AtomicU64,
+    torn: AtomicU64,
+    foreign: AtomicU64,
+    lost: AtomicU64,
+    over: AtomicBool,
+}
+
+/// One burst in a worker; `None` = it died, or does not answer.
+fn burst(server: &Server, worker: usize) -> Option<[u64; 4]> {
+    let mut stream = UnixStream::connect(server.dir().join(format!("w{}", worker + 1))).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    let source = format!("import storm\nstorm.burst(uwsgi, {worker}, 20, 400)");
+    let head = format!("POST / HTTP/1.0\r\nHost: test\r\nContent-Length: {}\r\n\r\n{source}", source.len());
+    stream.write_all(head.as_bytes()).ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let words: Vec<u64> =
+        text.lines().last()?.trim_matches('\'').split(' ').filter_map(|w| w.parse().ok()).collect();
+    words.try_into().ok()
+}
+
+fn load(server: &Server, worker: usize, figures: &Figures) {
+    while !figures.over.load(SeqCst) {
+        let Some([ops, torn, foreign, lost]) = burst(server, worker) else { continue };
+        figures.bursts[worker].fetch_add(1, SeqCst);
+        for (to, n) in
+            [(&figures.ops, ops), (&figures.torn, torn), (&figures.foreign, foreign), (&figures.lost, lost)]
+        {
+            to.fetch_add(n, SeqCst);
+        }
+    }
+}
+
+fn children(of: Pid) -> Vec<Pid> {
+    let text = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
+}
+
+/// Whether every worker does something within [`HANG`].
+fn all_move(figures: &Figures) -> bool {
+    let count = |worker: usize| figures.bursts[worker].load(SeqCst);
+    let before: [u64; WORKERS] = std::array::from_fn(count);
+    let start = Instant::now();
+    while (0..WORKERS).any(|worker| count(worker) == before[worker]) {
+        if start.elapsed() > HANG {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// Kills workers until so many have died or the others hang. Deaths are counted by the new processes that take the
+/// places of the dead.
+fn storm(server: &Server, figures: &Figures, kills: u64, limit: Duration) -> (u64, bool) {
+    let (start, mut deaths, mut rng) = (Instant::now(), 0, fastrand::Rng::new());
+    while deaths < kills && start.elapsed() < limit {
+        if !all_move(figures) {
+            return (deaths, true);
+        }
+        thread::sleep(Duration::from_millis(rng.u64(0..60)));
+        let workers = children(server.master());
+        let Some(&victim) = workers.get(rng.usize(0..workers.len().max(1))) else { continue };
+        if kill(victim, Signal::SIGKILL).is_ok() {
+            let gone = Instant::now();
+            while children(server.master()).contains(&victim) && gone.elapsed() < HANG {
+                thread::sleep(Duration::from_millis(2));
+            }
+            deaths += 1;
+        }
+    }
+    (deaths, !all_move(figures))
+}
+
+fn figures_of(flavor: Flavor, kills: u64, limit: Duration) -> (u64, bool, Figures) {
+    let options = "cache2 = name=c,items=500,blocksize=32768\nlisten = 64\n";
+    let server = Server::start(flavor, WORKERS, options);
+    let figures = Figures::default();
+    let (deaths, hung) = thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let (server, figures) = (&server, &figures);
+            scope.spawn(move || load(server, worker, figures));
+        }
+        let end = storm(&server, &figures, kills, limit);
+        figures.over.store(true, SeqCst);
+        end
+    });
+    if hung {
+        // Whoever waits for a lock of the dead does not listen to anything milder.
+        let master = server.master();
+        for pid in std::iter::once(master).chain(children(master)) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    }
+    let count = |n: &AtomicU64| n.load(SeqCst);
+    say(&format!(
+        "{flavor:?} under uWSGI: {deaths} deaths, {} operations, torn {}, foreign {}, lost {}, hung for good: {hung}",
+        count(&figures.ops),
+        count(&figures.torn),
+        count(&figures.foreign),
+        count(&figures.lost)
+    ));
+    (deaths, hung, figures)
+}
+
+fn kills(default: u64) -> u64 {
+    std::env::var("UCACHE_UWSGI_KILLS").map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("UCACHE_UWSGI_KILLS={text} is not a number"))
+    })
+}
+
+#[test]
+fn killed_workers_of_uwsgi_stop_nobody() {
+    let _alone = alone();
+    let (deaths, hung, figures) = figures_of(Flavor::Ucache, kills(25), Duration::from_secs(3600));
+    assert!(!hung, "after {deaths} deaths nobody goes on");
+    let bad = [&figures.torn, &figures.foreign, &figures.lost].map(|n| n.load(SeqCst));
+    assert_eq!(bad, [0, 0, 0], "torn, foreign, lost");
+    assert_eq!(deaths, kills(25), "workers killed");
+}
+
+/// A worker dies with the whole cache locked: the next write goes on, and the log tells of it.
+#[test]
+fn a_death_is_repaired_and_logged() {
+    let _alone = alone();
+    let server = Server::start(Flavor::Ucache, 2, "cache2 = name=c,items=500\n");
+    let library = crate::server::plugin().display();
+    let die = format!(
+        "import ctypes\nlib = ctypes.CDLL('{library}')\nlib.uwsgi_cache_by_name.restype = ctypes.c_void_p\n\
+         lib.ucache_wlock.argtypes = [ctypes.c_void_p]\nlib.ucache_wlock(lib.uwsgi_cache_by_name(b'c'))\n\
+         os.kill(os.getpid(), 9)"
+    );
+    assert_eq!(server.run(1, &die), "(no answer)");
+    assert_eq!(server.run(2, "uwsgi.cache_update('key', b'value')"), "True");
+    crate::server::within(30, "a line in the log", || {
+        server
+            .log()
+            .contains("cache \"c\": repaired after the death of a process; in all 1 locks of the dead")
+    });
+}
+
+/// The control: without it the test above would prove nothing.
+#[test]
+fn killed_workers_stop_native_uwsgi() {
+    let _alone = alone();
+    let (deaths, hung, figures) = figures_of(Flavor::Native, 80, CONTROL);
+    let bad: u64 = [&figures.torn, &figures.foreign, &figures.lost].iter().map(|n| n.load(SeqCst)).sum();
+    // A death in eight or so meets a lock: eighty that all miss it mean that the load is none.
+    assert!(hung || bad > 0 || deaths < 80, "{deaths} deaths did nothing to uWSGI's own cache");
+}

@@ -1,0 +1,209 @@
+//! The bytes of a region as a process that died would leave them: taken from a stepped child, put into the region of
+//! the process that checks.
+//!
+//! The checker and the child start from one region. The child then gets memory of its own at the same addresses, so
+//! that the checker's stays free: any state of the child can be loaded there, and recovered, without starting anew.
+#![allow(dead_code, reason = "every test binary uses its own part")]
+
+use std::{
+    fs::{self, File},
+    ops::Range,
+    os::unix::fs::FileExt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use nix::unistd::Pid;
+use ucache::engine::Engine;
+
+use crate::engine_proc::{Child, Scratch};
+
+pub(crate) const PAGE: usize = 4096;
+const WORDS: usize = PAGE / 8;
+/// What a mutex of the engine has in its fourth word half: process-shared, robust, error-checking (glibc).
+const MUTEX_KIND: u32 = 0x92;
+/// The kernel's mark on a robust lock whose owner died.
+const OWNER_DIED: u32 = 0x4000_0000;
+const TID: u32 = 0x3fff_ffff;
+/// A thread id beyond all that Linux gives out.
+const NOBODY: u64 = 0x3fff_fff0;
+
+/// Where a region is mapped in this process, and in every child forked from it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    start: usize,
+    pages: usize,
+}
+
+fn shared_mappings() -> Vec<Range<usize>> {
+    let maps = fs::read_to_string("/proc/self/maps").expect("/proc is mounted");
+    let parse = |line: &str| {
+        let (range, rest) = line.split_once(' ')?;
+        let (from, to) = range.split_once('-')?;
+        let hex = |text| usize::from_str_radix(text, 16).ok();
+        rest.starts_with("rw-s").then_some(hex(from)?..hex(to)?)
+    };
+    maps.lines().filter_map(parse).collect()
+}
+
+impl Window {
+    /// Makes an engine and finds its mapping.
+    pub(crate) fn around(make: impl FnOnce() -> Arc<Engine>) -> (Arc<Engine>, Self) {
+        let before = shared_mappings();
+        let engine = make();
+        let len = usize::try_from(engine.stats().reserved).expect("64 bits").next_multiple_of(PAGE);
+        let new: Vec<_> =
+            shared_mappings().into_iter().filter(|m| m.len() == len && !before.contains(m)).collect();
+        assert_eq!(new.len(), 1, "one new shared mapping of {len} bytes");
+        (engine, Self { start: new[0].start, pages: len / PAGE })
+    }
+
+    fn page(&self, page: usize) -> &[AtomicU64; WORDS] {
+        assert!(page < self.pages, "page {page} of {}", self.pages);
+        // SAFETY: the engine, which the caller keeps, maps these pages; all access to them is atomic.
+        unsafe { &*((self.start + page * PAGE) as *const [AtomicU64; WORDS]) }
+    }
+
+    /// Pages that hold anything but zeros. Pages that nobody touched are not touched here either.
+    pub(crate) fn used(&self) -> Vec<usize> {
+        let mut resident = vec![0_u8; self.pages];
+        // SAFETY: the range is one mapping of the engine's, the vector has a byte for each of its pages.
+        let rc = unsafe { libc::mincore(self.start as *mut _, self.pages * PAGE, resident.as_mut_ptr()) };
+        assert_eq!(rc, 0, "mincore");
+        let holds = |&page: &usize| {
+            resident[page] & 1 == 1 && self.page(page).iter().any(|word| word.load(Relaxed) != 0)
+        };
+        (0..self.pages).filter(holds).collect()
+    }
+
+    /// All bytes, page by page.
+    pub(crate) fn take(&self, pages: &[usize]) -> Vec<u8> {
+        let words = pages.iter().flat_map(|&page| self.page(page));
+        words.flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect()
+    }
+
+    /// Makes the region hold these pages, and zeros everywhere else.
+    pub(crate) fn put(&self, pages: &[usize], bytes: &[u8]) {
+        // SAFETY: as in `used`; whoever reads the region does so by atomics, which may see zeros.
+        let rc = unsafe { libc::madvise(self.start as *mut _, self.pages * PAGE, libc::MADV_REMOVE) };
+        assert_eq!(rc, 0, "madvise(MADV_REMOVE) on shared memory");
+        for (&page, bytes) in pages.iter().zip(bytes.chunks_exact(PAGE)) {
+            for (word, bytes) in self.page(page).iter().zip(bytes.as_chunks::<8>().0) {
+                word.store(u64::from_ne_bytes(*bytes), Relaxed);
+            }
+        }
+    }
+
+    /// Writes one word, whatever is there.
+    pub(crate) fn scribble(&self, page: usize, word: usize, value: u64) {
+        self.page(page)[word].store(value, Relaxed);
+    }
+
+    /// In a child: replaces the region by memory of the child's own with the same content, at the same place.
+    pub(crate) fn part(&self) {
+        let pages = self.used();
+        let bytes = self.take(&pages);
+        let (prot, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_FIXED);
+        // SAFETY: replaces exactly the engine's mapping, whose address and length stay as they were.
+        let at = unsafe {
+            libc::mmap(self.start as *mut _, self.pages * PAGE, prot, flags | libc::MAP_NORESERVE, -1, 0)
+        };
+        assert_eq!(at as usize, self.start, "mmap in place");
+        self.put(&pages, &bytes);
+    }
+
+    /// The pages that hold something before or after `operation`, which a child does on a copy.
+    pub(crate) fn touched(&self, operation: impl FnOnce()) -> Vec<usize> {
+        let marks = Scratch::new(self.pages);
+        for page in self.used() {
+            marks[page].store(1, Relaxed);
+        }
+        Child::fork(|| {
+            self.part();
+            operation();
+            for page in self.used() {
+                marks[page].store(1, Relaxed);
+            }
+        })
+        .join();
+        (0..self.pages).filter(|&page| marks[page].load(Relaxed) == 1).collect()
+    }
+
+    /// A stepped child's memory at these pages.
+    pub(crate) fn of_child(&self, child: Pid, pages: &[usize]) -> Image {
+        let memory = File::open(format!("/proc/{child}/mem")).expect("a traced child's memory");
+        Image::new(memory, self.start, pages)
+    }
+}
+
+/// Pages of something that changes, and what they held when last looked at.
+#[derive(Debug)]
+pub(crate) struct Image {
+    source: File,
+    base: usize,
+    runs: Vec<Range<usize>>,
+    pub(crate) pages: Vec<usize>,
+    pub(crate) bytes: Vec<u8>,
+    next: Vec<u8>,
+}
+
+impl Image {
+    pub(crate) fn new(source: File, base: usize, pages: &[usize]) -> Self {
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for &page in pages {
+            match runs.last_mut() {
+                Some(run) if run.end == page => run.end += 1,
+                _ => runs.push(page..page + 1),
+            }
+        }
+        let bytes = vec![0; pages.len() * PAGE];
+        let mut image = Self { source, base, runs, pages: pages.to_vec(), next: bytes.clone(), bytes };
+        image.look();
+        image
+    }
+
+    /// Looks again; whether anything is different. What a file does not have reads as zeros.
+    pub(crate) fn look(&mut self) -> bool {
+        let mut at = 0;
+        for run in &self.runs {
+            let len = run.len() * PAGE;
+            let place = u64::try_from(self.base + run.start * PAGE).expect("an address");
+            let into = &mut self.next[at..at + len];
+            let mut got = 0;
+            while got < len {
+                match self.source.read_at(&mut into[got..], place + got as u64).expect("memory can be read") {
+                    0 => break,
+                    n => got += n,
+                }
+            }
+            into[got..].fill(0);
+            at += len;
+        }
+        let changed = self.next != self.bytes;
+        std::mem::swap(&mut self.next, &mut self.bytes);
+        changed
+    }
+
+    /// The bytes as the kernel leaves them when thread `dead` ends: its robust locks are marked. Also what the engine
+    /// records of a thread (id and start time in one word) names nobody alive any more. Returns the locks it held.
+    pub(crate) fn after_death(&self, dead: Pid) -> (Vec<u8>, u32) {
+        let tid = u32::try_from(dead.as_raw()).expect("a process id");
+        let (mut bytes, mut held) = (self.bytes.clone(), 0);
+        let word = |bytes: &[u8], at: usize| {
+            bytes.get(at..at + 4).map(|b| u32::from_ne_bytes(b.try_into().unwrap_or([0; 4])))
+        };
+        for at in (0..bytes.len()).step_by(8) {
+            let low = word(&bytes, at).unwrap_or(0);
+            if low & TID == tid && word(&bytes, at + 16) == Some(MUTEX_KIND) {
+                bytes[at..at + 4].copy_from_slice(&(low & !TID | OWNER_DIED).to_ne_bytes());
+                held += 1;
+            } else if low != 0 && word(&bytes, at + 4) == Some(tid) {
+                bytes[at..at + 8].copy_from_slice(&(NOBODY << 32 | 1).to_ne_bytes());
+            }
+        }
+        (bytes, held)
+    }
+}

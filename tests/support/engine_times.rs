@@ -1,0 +1,151 @@
+//! How long workers take, seen from outside of the cache: the longest operation, hangs, and how soon the survivors of a
+//! death are through with what they were doing.
+#![allow(dead_code, reason = "every test binary uses its own part")]
+
+use std::{fmt, sync::atomic::Ordering::SeqCst};
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::{
+    engine_proc::{Scratch, say},
+    engine_rig::MAX_WORKERS,
+};
+
+/// An operation that takes longer is counted as a hang, in nanoseconds.
+const HANG: u64 = 1_000_000_000;
+/// The watchdog looks every millisecond or two; so much later it is the machine that stood still.
+const LATE: u64 = 200_000_000;
+/// Classes of a doubling in the histogram.
+const FINE: usize = 8;
+
+/// Words shared by all workers and their watchdog. Times are nanoseconds of the monotonic clock, 0 = none.
+#[derive(Debug)]
+pub(crate) struct Times {
+    /// When the operation in progress began, one a worker.
+    begun: Scratch,
+    /// Not 0: the worker is stopped; else since when it runs again.
+    paused: Scratch,
+    resumed: Scratch,
+    /// The operation that was found to hang, so that it counts once.
+    hung: Scratch,
+    /// Last death, longest operation, hangs, when the watchdog last looked, when it last came late, how often.
+    all: Scratch,
+    histogram: Scratch,
+}
+
+pub(crate) fn now() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock");
+    u64::try_from(time.tv_sec()).expect("positive") * 1_000_000_000
+        + u64::try_from(time.tv_nsec()).expect("positive")
+}
+
+impl Times {
+    pub(crate) fn new() -> Self {
+        let each = || Scratch::new(MAX_WORKERS);
+        let times = Self {
+            begun: each(),
+            paused: each(),
+            resumed: each(),
+            hung: each(),
+            all: Scratch::new(6),
+            histogram: Scratch::new(64 * FINE),
+        };
+        times.all[3].store(now(), SeqCst);
+        times
+    }
+
+    pub(crate) fn begin(&self, worker: usize) -> u64 {
+        let now = now();
+        self.begun[worker].store(now, SeqCst);
+        now
+    }
+
+    /// An operation that a death fell into shows how soon its survivors went on.
+    pub(crate) fn end(&self, worker: usize, begun: u64) {
+        let now = now();
+        self.begun[worker].store(0, SeqCst);
+        // What a stop adds is not the cache's, nor is a machine that stood still for the watchdog as well.
+        if self.resumed[worker].load(SeqCst).max(self.all[4].load(SeqCst)) >= begun {
+            return;
+        }
+        self.all[1].fetch_max(now - begun, SeqCst);
+        let death = self.all[0].load(SeqCst);
+        if (begun..now).contains(&death) {
+            let class = ((now - death).max(1) as f64).log2() * FINE as f64;
+            self.histogram[class as usize].fetch_add(1, SeqCst);
+        }
+    }
+
+    /// A worker that has died is in no operation.
+    pub(crate) fn ended(&self, worker: usize) {
+        self.begun[worker].store(0, SeqCst);
+    }
+
+    /// Somebody is about to die; `counts` = what the others do now tells something of it.
+    pub(crate) fn death(&self, counts: bool) {
+        self.all[0].store(if counts { now() } else { 0 }, SeqCst);
+    }
+
+    pub(crate) fn pause(&self, worker: usize) {
+        self.paused[worker].store(1, SeqCst);
+        self.resumed[worker].store(u64::MAX, SeqCst);
+        self.all[0].store(0, SeqCst);
+    }
+
+    pub(crate) fn go_on(&self, worker: usize) {
+        self.resumed[worker].store(now(), SeqCst);
+        self.paused[worker].store(0, SeqCst);
+    }
+
+    /// The watchdog's look at everybody.
+    pub(crate) fn watch(&self) {
+        let now = now();
+        // The watchdog takes no lock: when it comes late, nobody was running. Hangs are measured anew from here.
+        if now - self.all[3].swap(now, SeqCst) > LATE {
+            self.all[4].store(now, SeqCst);
+            self.all[5].fetch_add(1, SeqCst);
+        }
+        for worker in 0..MAX_WORKERS {
+            let begun = self.begun[worker].load(SeqCst);
+            let since = begun.max(self.resumed[worker].load(SeqCst)).max(self.all[4].load(SeqCst));
+            let running = begun != 0 && self.paused[worker].load(SeqCst) == 0;
+            if running && since.saturating_add(HANG) < now && self.hung[worker].swap(begun, SeqCst) != begun {
+                self.all[2].fetch_add(1, SeqCst);
+                say(&format!("worker {worker} has been in one operation for over a second"));
+            }
+        }
+    }
+
+    /// Operations of more than a second.
+    pub(crate) fn hangs(&self) -> u64 {
+        self.all[2].load(SeqCst)
+    }
+
+    /// Nanoseconds that this share (in thousandths) of the survivors needed at most.
+    fn quantile(&self, thousandths: u64) -> f64 {
+        let counts: Vec<u64> = self.histogram.iter().map(|count| count.load(SeqCst)).collect();
+        let all: u64 = counts.iter().sum();
+        let mut seen = 0;
+        for (class, count) in counts.iter().enumerate() {
+            seen += count;
+            if *count > 0 && seen * 1000 >= all * thousandths {
+                return ((class + 1) as f64 / FINE as f64).exp2();
+            }
+        }
+        0.0
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let samples: u64 = self.histogram.iter().map(|count| count.load(SeqCst)).sum();
+        let [median, high, worst] = [500, 999, 1000].map(|q| self.quantile(q) / 1e6);
+        write!(
+            f,
+            "resumed after (ms, {samples} operations that a death fell into): median {median:.3}, p99.9 {high:.1}, worst {worst:.1}; hangs over 1 s {}, the machine stood still {} times, longest operation {:.0} ms",
+            self.hangs(),
+            self.all[5].load(SeqCst),
+            self.all[1].load(SeqCst) as f64 / 1e6
+        )
+    }
+}
