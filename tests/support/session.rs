@@ -1,7 +1,7 @@
 //! Sessions: what a Python programmer types at two workers' prompts and what uWSGI answers, as text files that run
 //! against uWSGI's own cache and against the plugin. Where the two must differ, both answers stand there.
 
-use super::server::{Flavor, Server};
+use super::server::{Build, Flavor, Server};
 
 /// One thing typed, and the answers.
 #[derive(Debug, Default)]
@@ -56,9 +56,9 @@ impl Session {
     }
 
     /// Runs the session and returns every step that was answered otherwise.
-    pub(crate) fn run(&self, flavor: Flavor) -> Vec<String> {
+    pub(crate) fn run(&self, build: Build, flavor: Flavor) -> Vec<String> {
         let workers = self.steps.iter().map(|step| step.worker).max().unwrap_or(1);
-        let server = Server::start(flavor, workers, &self.options);
+        let server = Server::start_on(build, flavor, workers, &self.options);
         let mut wrong = Vec::new();
         for step in &self.steps {
             let expected = if flavor == Flavor::Native { &step.native } else { &step.ucache };
