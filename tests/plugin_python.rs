@@ -54,7 +54,10 @@ macro_rules! sessions {
     };
 }
 
-sessions! { basics bitmap c_functions capacity division legacy lru math no_expire nocache options preload ttl uwsgiconf }
+sessions! {
+    basics bitmap c_functions cachelib capacity division django_uwsgi django_uwsgi_cache flask_caching legacy lru math
+    no_expire nocache options preload ttl uwsgiconf
+}
 
 #[test]
 fn statistics_are_native_ones_and_live() {
