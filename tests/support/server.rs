@@ -24,7 +24,7 @@ pub(crate) use build::Build;
 /// Longest a server may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest an answer may take.
-const ANSWER: Duration = Duration::from_secs(20);
+const ANSWER: Duration = Duration::from_secs(60);
 /// Seconds after which a server ends by itself.
 const LIFETIME: &str = "240";
 
@@ -97,13 +97,25 @@ impl Server {
     /// When it starts all the same.
     pub(crate) fn refuse(flavor: Flavor, options: &str) -> String {
         let build = Build::Installed;
-        let mut server = Self::launch(build, flavor, 1, &format!("{}{options}", probe(build)));
+        Self::launch(build, flavor, 1, &format!("{}{options}", probe(build))).end()
+    }
+
+    /// Runs uWSGI with options that end it by themselves, those of a Python program (`pyrun`); returns its log.
+    ///
+    /// # Panics
+    /// When it goes on.
+    pub(crate) fn run_program(build: Build, flavor: Flavor, options: &str) -> String {
+        Self::launch(build, flavor, 1, &format!("{}{options}", build.python())).end()
+    }
+
+    /// Waits until the server has ended; returns its log.
+    fn end(mut self) -> String {
         let deadline = Instant::now() + PATIENCE;
-        while server.child.try_wait().expect("a child can be waited for").is_none() {
-            assert!(Instant::now() < deadline, "uWSGI went on with {options:?}\n{}", server.log());
+        while self.child.try_wait().expect("a child can be waited for").is_none() {
+            assert!(Instant::now() < deadline, "uWSGI goes on\n{}", self.log());
             thread::sleep(Duration::from_millis(20));
         }
-        server.log()
+        self.log()
     }
 
     fn launch(build: Build, flavor: Flavor, workers: usize, options: &str) -> Self {
@@ -127,7 +139,8 @@ impl Server {
     fn await_workers(&mut self) -> Result<(), String> {
         for worker in 1..=self.workers {
             let deadline = Instant::now() + PATIENCE;
-            while self.ask(worker, "POST", "/", "1 + 1").map_or(true, |answer| answer.status != 200) {
+            // any answer will do, but for those that say that there is no application yet
+            while self.ask(worker, "POST", "/", "1 + 1").map_or(true, |answer| answer.status >= 500) {
                 if let Ok(Some(status)) = self.child.try_wait() {
                     return Err(format!("it ended: {status}"));
                 }
@@ -150,7 +163,7 @@ impl Server {
     pub(crate) fn ask(&self, worker: usize, method: &str, path: &str, body: &str) -> io::Result<Answer> {
         let stream = UnixStream::connect(self.dir.path().join(format!("w{worker}")))?;
         stream.set_read_timeout(Some(ANSWER))?;
-        exchange(stream, method, path, body)
+        exchange(stream, method, path, "", body)
     }
 
     /// What the statistics server says about the cache with this name.
@@ -225,13 +238,26 @@ pub(crate) struct Answer {
 pub(crate) fn http(port: u16, method: &str, path: &str, body: &str) -> io::Result<Answer> {
     let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(ANSWER))?;
-    exchange(stream, method, path, body)
+    exchange(stream, method, path, "", body)
 }
 
-fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+/// A GET over TCP to 127.0.0.1 with headers, each ended by CR LF.
+pub(crate) fn http_with(port: u16, path: &str, headers: &str) -> io::Result<Answer> {
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    exchange(stream, "GET", path, headers, "")
+}
+
+fn exchange(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> io::Result<Answer> {
     write!(
         stream,
-        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\n{headers}Content-Type: application/x-www-form-urlencoded\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
