@@ -1,13 +1,19 @@
-//! Tests that others wrote, unchanged: those that clients of the cache bring with their source releases, and uWSGI's
-//! own. They run on uWSGI's cache and on ucache, in Debian's release and in PyPI's, and must come out the same.
+//! uWSGI 2.0.31 of PyPI, and tests that others wrote, unchanged: those that clients of the cache bring with their source
+//! releases, and uWSGI's own. They run on uWSGI's cache and on ucache, in Debian's release and in PyPI's, and must come
+//! out the same.
+#![cfg(feature = "uwsgi")]
 
 mod configurations;
 mod libraries;
+mod takeover;
 mod uwsgi_tests;
 
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/server.rs"]
 mod server;
+#[allow(dead_code, reason = "each test program uses its part")]
+#[path = "../support/uwsgi_host.rs"]
+mod uwsgi_host;
 
 use std::{collections::BTreeMap, thread};
 
