@@ -110,7 +110,7 @@ impl Server {
 
     /// Waits until the server has ended; returns its log.
     fn end(mut self) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + 4 * PATIENCE;
         while self.child.try_wait().expect("a child can be waited for").is_none() {
             assert!(Instant::now() < deadline, "uWSGI goes on\n{}", self.log());
             thread::sleep(Duration::from_millis(20));
