@@ -7,7 +7,9 @@ mod server;
 #[path = "support/session.rs"]
 mod session;
 
-use server::{Build, Flavor, root};
+use std::net::TcpListener;
+
+use server::{Build, Flavor, Server, root};
 use session::Session;
 
 /// Every language by its path, beside the Python that `probe.py` runs.
@@ -29,13 +31,21 @@ cache2 = name=c,items=100,blocksize=4096
 cache2 = name=sessions,items=100
 ";
 
+const BOTH: [Flavor; 2] = [Flavor::Native, Flavor::Ucache];
+
+/// What a session answers otherwise than it should, when PHP keeps its own sessions in this cache.
+fn wrong(text: &str, sessions: &str, flavor: Flavor) -> String {
+    let here = root().join("tests/languages").display().to_string();
+    let options =
+        LANGUAGES.replace("HERE", &here).replace("save_path=sessions", &format!("save_path={sessions}"));
+    Session::parse(&(options + text)).run(Build::Installed, flavor).join("\n")
+}
+
 /// Runs a session of `tests/languages` on both.
 fn check(text: &str) {
-    let here = root().join("tests/languages").display().to_string();
-    let session = Session::parse(&(LANGUAGES.replace("HERE", &here) + text));
-    for flavor in [Flavor::Native, Flavor::Ucache] {
-        let wrong = session.run(Build::Installed, flavor);
-        assert!(wrong.is_empty(), "{flavor:?}:\n{}", wrong.join("\n"));
+    for flavor in BOTH {
+        let wrong = wrong(text, "sessions", flavor);
+        assert!(wrong.is_empty(), "{flavor:?}:\n{wrong}");
     }
 }
 
@@ -62,4 +72,19 @@ fn ruby() {
 #[test]
 fn together() {
     check(include_str!("languages/together.txt"));
+}
+
+#[test]
+fn a_cache_of_another_server() {
+    for (here, there) in BOTH.into_iter().flat_map(|here| BOTH.map(|there| (here, there))) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it has an address").to_string();
+        drop(listener);
+        let caches = "cache2 = name=c,items=100\ncache2 = name=sessions,items=100";
+        let options = format!("plugin = cache\nsocket = {address}\nmap-socket = 1:1\n{caches}");
+        let _server = Server::start(there, 1, &options);
+        let text = include_str!("languages/remote.txt").replace("NODE", &address);
+        let wrong = wrong(&text, &format!("sessions@{address}"), here);
+        assert!(wrong.is_empty(), "{here:?} asks {there:?}:\n{wrong}");
+    }
 }

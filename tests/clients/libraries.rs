@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Outcomes, count, same_everywhere,
-    server::{Build, Flavor, Server, root, venv},
+    server::{Build, Flavor, Server, root, venv, within},
 };
 
 /// Caches that hold what the suites store, swept every second where a sweeper is needed.
@@ -26,8 +26,8 @@ fn outcomes(text: &str) -> Outcomes {
     text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(a, b)| (a.into(), b.into())).collect()
 }
 
-/// Runs `run(directory, scratch, ARGUMENTS)` of suites.py in a worker.
-fn in_worker(build: Build, flavor: Flavor, library: &str, arguments: &str) -> Outcomes {
+/// Runs `run(directory, scratch, ARGUMENTS)` of suites.py in a worker, on this cache.
+fn in_worker(build: Build, flavor: Flavor, library: &str, cache: &str, arguments: &str) -> Outcomes {
     let here = root().join("tests/clients");
     let tests = source(library).join("tests");
     let options = format!("{CACHES}pythonpath = {}\npythonpath = {}\n", here.display(), tests.display());
@@ -38,6 +38,8 @@ fn in_worker(build: Build, flavor: Flavor, library: &str, arguments: &str) -> Ou
     let text = fs::read_to_string(server.dir().join("outcomes")).unwrap_or_default();
     let outcomes = outcomes(&text);
     assert_eq!(ran, outcomes.len().to_string(), "{build:?} {flavor:?}\n{}", server.log());
+    // the tests did ask this cache, not one of the library's own
+    within(10, "hits", || server.cache_stats(cache)["hits"].as_u64() > Some(50));
     // they skip what needs another server (Redis, memcached), and fail nowhere
     assert_eq!(count(&outcomes, "failed"), 0, "{build:?} {flavor:?}\n{}", server.log());
     outcomes
@@ -47,7 +49,7 @@ fn in_worker(build: Build, flavor: Flavor, library: &str, arguments: &str) -> Ou
 fn cachelib() {
     let all = same_everywhere(|build, flavor| {
         let tests = source("cachelib").join("tests/test_uwsgi_cache.py");
-        in_worker(build, flavor, "cachelib", &format!("{tests:?}"))
+        in_worker(build, flavor, "cachelib", "first", &format!("{tests:?}"))
     });
     // expiry is skipped by its authors; the sessions have it
     assert_eq!((count(&all, "passed"), count(&all, "skipped")), (26, 2), "{all:#?}");
@@ -61,7 +63,7 @@ fn flask_caching() {
         let files = files.map(|name| format!("{:?}", tests.join(format!("test_{name}.py")))).join(", ");
         let generic = root().join("tests/clients/flask_caching_generic.py");
         let plugins = "plugins=[suites.FlaskCachingOnUwsgi()]";
-        in_worker(build, flavor, "Flask-Caching", &format!("{files}, {generic:?}, {plugins}"))
+        in_worker(build, flavor, "Flask-Caching", "c", &format!("{files}, {generic:?}, {plugins}"))
     });
     assert!(count(&all, "passed") > 100, "{all:#?}");
 }
