@@ -35,9 +35,11 @@ fn in_worker(build: Build, flavor: Flavor, library: &str, cache: &str, arguments
     let scratch = server.dir().display();
     let source = format!("import suites\nsuites.run({tests:?}, '{scratch}', {arguments})");
     let ran = server.run(1, &source);
-    let text = fs::read_to_string(server.dir().join("outcomes")).unwrap_or_default();
-    let outcomes = outcomes(&text);
-    assert_eq!(ran, outcomes.len().to_string(), "{build:?} {flavor:?}\n{}", server.log());
+    let file = server.dir().join("outcomes");
+    // a busy machine may need longer than an answer may take
+    let busy = ran == "(no answer)";
+    within(if busy { 150 } else { 1 }, &format!("{ran}\n{}", server.log()), || file.exists());
+    let outcomes = outcomes(&fs::read_to_string(file).expect("the outcomes can be read"));
     // the tests did ask this cache, not one of the library's own
     within(10, "hits", || server.cache_stats(cache)["hits"].as_u64() > Some(50));
     // they skip what needs another server (Redis, memcached), and fail nowhere
@@ -65,7 +67,7 @@ fn flask_caching() {
         let plugins = "plugins=[suites.FlaskCachingOnUwsgi()]";
         in_worker(build, flavor, "Flask-Caching", "c", &format!("{files}, {generic:?}, {plugins}"))
     });
-    assert!(count(&all, "passed") > 100, "{all:#?}");
+    assert_eq!((count(&all, "passed"), count(&all, "skipped")), (130, 1), "{all:#?}");
 }
 
 /// A `uwsgi` for PATH: the suite starts it with options of its own.
