@@ -21,7 +21,7 @@ fn free_port() -> u16 {
 fn example(flavor: Flavor) -> (Server, u16) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let examples = server::root().join("examples");
-    let plugins = server::plugin().parent().expect("the plugin is in a directory").display();
+    let plugins = server::Build::Installed.plugins().display();
     let (port, stats) = (free_port(), free_port());
     let mut ini = fs::read_to_string(examples.join("uwsgi.ini")).expect("the example is there");
     for (from, to) in [

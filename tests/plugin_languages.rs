@@ -1,58 +1,90 @@
-//! The cache functions of uWSGI's other language plugins, on uWSGI's own cache and on ucache: the same answers.
+//! The cache functions of uWSGI's language plugins, on uWSGI's own cache and on ucache: the same answers. All five
+//! interpreters run in one worker, so that what one stores the others read.
 
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/session.rs"]
+mod session;
 
-use server::{Flavor, Server, root};
+use std::net::TcpListener;
 
-/// Runs an application on both; each request must be answered with one of these texts, in turn.
-fn check(options: &str, expected: &[&str]) {
-    for flavor in [Flavor::Native, Flavor::Ucache] {
-        let languages = root().join("tests/languages").display().to_string();
-        let options = format!("cache2 = name=first,items=100\ncache2 = name=c,items=100\n{options}");
-        // one worker, because the harness asks each once until it is ready
-        let server = Server::start_app(flavor, 1, &options.replace("LANGUAGES", &languages));
-        for (n, text) in expected.iter().enumerate() {
-            let answer =
-                server.ask(1, "GET", "/", "").unwrap_or_else(|e| panic!("{flavor:?}: {e}\n{}", server.log()));
-            assert_eq!(answer.body, *text, "request {n} on {flavor:?}\n{}", server.log());
-        }
+use server::{Build, Flavor, Server, root};
+use session::Session;
+
+/// Every language by its path, beside the Python that `probe.py` runs.
+const LANGUAGES: &str = "\
+plugin = php,psgi,lua51,rack_ruby31
+route = ^/php setmodifier1:14
+route = ^/perl setmodifier1:5
+route = ^/lua setmodifier1:6
+route = ^/ruby setmodifier1:7
+php-app = HERE/app.php
+php-set = session.save_handler=uwsgi
+php-set = session.save_path=sessions
+psgi = HERE/app.psgi
+lua = HERE/app.lua
+rack = HERE/config.ru
+cache-expire-freq = 1
+cache2 = name=first,items=100,keysize=64
+cache2 = name=c,items=100,blocksize=4096
+cache2 = name=sessions,items=100
+";
+
+const BOTH: [Flavor; 2] = [Flavor::Native, Flavor::Ucache];
+
+/// What a session answers otherwise than it should, when PHP keeps its own sessions in this cache.
+fn wrong(text: &str, sessions: &str, flavor: Flavor) -> String {
+    let here = root().join("tests/languages").display().to_string();
+    let options =
+        LANGUAGES.replace("HERE", &here).replace("save_path=sessions", &format!("save_path={sessions}"));
+    Session::parse(&(options + text)).run(Build::Installed, flavor).join("\n")
+}
+
+/// Runs a session of `tests/languages` on both.
+fn check(text: &str) {
+    for flavor in BOTH {
+        let wrong = wrong(text, "sessions", flavor);
+        assert!(wrong.is_empty(), "{flavor:?}:\n{wrong}");
     }
 }
 
 #[test]
 fn php() {
-    // the session counts requests; the harness made the first
-    let body = |session: u32| {
-        format!(
-            "set [true,null]\nget [\"v\",null,null]\nupdate [true,\"w\"]\nexists [true,null]\ndel [true,null,null]\n\
-             first [true,\"first\",\"first\"]\nclear [true,true,null]\nsession {session}\n"
-        )
-    };
-    check(
-        "plugin = php\nhttp-socket-modifier1 = 14\nphp-docroot = LANGUAGES\nphp-index = app.php\n\
-         php-set = session.save_handler=uwsgi\nphp-set = session.save_path=first",
-        &[&body(2), &body(3)],
-    );
+    check(include_str!("languages/php.txt"));
 }
 
 #[test]
 fn perl() {
-    let body = "set 1 undef\nget v undef\nexists 1 undef\ndel 1 undef\ngone undef\nfirst 1 1\nbytes 3\nclear 1 undef\n";
-    check("plugin = psgi\nhttp-socket-modifier1 = 5\npsgi = LANGUAGES/app.psgi", &[body, body]);
+    check(include_str!("languages/perl.txt"));
 }
 
 #[test]
 fn lua() {
-    let body = "set true nil\nget v nil\nupdate true 3\nexists true nil\ndel true nil nil\nfirst true v nil\n\
-                clear true nil\n";
-    check("plugin = lua51\nhttp-socket-modifier1 = 6\nlua = LANGUAGES/app.lua", &[body, body]);
+    check(include_str!("languages/lua.txt"));
 }
 
 #[test]
 fn ruby() {
-    let body = "set true nil\nget \"v\" nil RuntimeError\nupdate true \"a\\x00b\"\nset! RuntimeError\n\
-                first true \"first\" true\ndel true nil nil\nclear true nil\n";
-    check("plugin = rack_ruby31\nhttp-socket-modifier1 = 7\nrack = LANGUAGES/config.ru", &[body, body]);
+    check(include_str!("languages/ruby.txt"));
+}
+
+#[test]
+fn together() {
+    check(include_str!("languages/together.txt"));
+}
+
+#[test]
+fn a_cache_of_another_server() {
+    for (here, there) in BOTH.into_iter().flat_map(|here| BOTH.map(|there| (here, there))) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it has an address").to_string();
+        drop(listener);
+        let caches = "cache2 = name=c,items=100\ncache2 = name=sessions,items=100";
+        let options = format!("plugin = cache\nsocket = {address}\nmap-socket = 1:1\n{caches}");
+        let _server = Server::start(there, 1, &options);
+        let text = include_str!("languages/remote.txt").replace("NODE", &address);
+        let wrong = wrong(&text, &format!("sessions@{address}"), here);
+        assert!(wrong.is_empty(), "{here:?} asks {there:?}:\n{wrong}");
+    }
 }

@@ -18,19 +18,19 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use server::{Flavor, Server, within};
+use server::{Build, Flavor, Server, within};
 use session::Session;
 
 const BOTH: [Flavor; 2] = [Flavor::Native, Flavor::Ucache];
 
-/// Runs `tests/sessions/NAME.txt` on both.
+/// Runs `tests/sessions/NAME.txt` on both, in Debian's uWSGI and in PyPI's.
 fn check(name: &str) {
     let path = server::root().join("tests/sessions").join(name).with_extension("txt");
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let session = Session::parse(&text);
-    for flavor in BOTH {
-        let wrong = session.run(flavor);
-        assert!(wrong.is_empty(), "{name} on {flavor:?}:\n{}", wrong.join("\n"));
+    for (build, flavor) in [Build::Installed, Build::Pypi].into_iter().flat_map(|b| BOTH.map(|f| (b, f))) {
+        let wrong = session.run(build, flavor);
+        assert!(wrong.is_empty(), "{name} on {build:?}, {flavor:?}:\n{}", wrong.join("\n"));
     }
 }
 
@@ -54,7 +54,10 @@ macro_rules! sessions {
     };
 }
 
-sessions! { basics bitmap c_functions capacity division legacy lru math no_expire nocache options preload ttl uwsgiconf }
+sessions! {
+    basics bitmap c_functions cachelib capacity division django_uwsgi django_uwsgi_cache flask_caching legacy lru math
+    no_expire nocache options preload ttl uwsgiconf
+}
 
 #[test]
 fn statistics_are_native_ones_and_live() {

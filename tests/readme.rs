@@ -9,7 +9,7 @@ mod sources;
 
 use std::{collections::BTreeSet, fs, process::Command};
 
-use server::{Flavor, Server, plugin, root};
+use server::{Build, Flavor, Server, root};
 
 fn read(file: &str) -> String {
     fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
@@ -84,7 +84,7 @@ fn the_c_program_runs() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (source, binary) = (dir.path().join("hello.c"), dir.path().join("hello"));
     fs::write(&source, &program[0]).expect("the program can be written");
-    let library = plugin().parent().expect("the library is in a directory");
+    let library = Build::Installed.plugins();
     let compiled = Command::new("cc")
         .args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-o"])
         .args([&binary, &source])

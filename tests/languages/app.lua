@@ -1,22 +1,19 @@
-local function words(...)
-    local all = {}
-    for n = 1, select('#', ...) do
-        all[n] = tostring((select(n, ...)))
+-- Calls what the query names: function/argument/..., percent-encoded; =5 is the number 5.
+local function text(value)
+    if type(value) ~= 'string' then
+        return tostring(value)
     end
-    return table.concat(all, ' ') .. '\n'
+    return '"' .. value:gsub('[%z\1-\31\127-\255"\\]', function(c) return ('\\x%02x'):format(c:byte()) end) .. '"'
 end
 
 function run(env)
-    local c = 'c'
-    uwsgi.cache_del('k', c)
-    uwsgi.cache_del('k')
-    local body = words('set', uwsgi.cache_set('k', 'v', 0, c), uwsgi.cache_set('k', 'w', 0, c))
-        .. words('get', uwsgi.cache_get('k', c), uwsgi.cache_get('none', c))
-        .. words('update', uwsgi.cache_update('k', 'a\0b', 60, c), #uwsgi.cache_get('k', c))
-        .. words('exists', uwsgi.cache_exists('k', c), uwsgi.cache_exists('none', c))
-        .. words('del', uwsgi.cache_del('k', c), uwsgi.cache_del('k', c), uwsgi.cache_get('k', c))
-        .. words('first', uwsgi.cache_set('k', 'v'), uwsgi.cache_get('k'), uwsgi.cache_get('k', c))
-        .. words('clear', uwsgi.cache_clear(), uwsgi.cache_get('k'))
+    local words = {}
+    for word in (env.QUERY_STRING .. '/'):gmatch('([^/]*)/') do
+        local decoded = word:gsub('%%(..)', function(hex) return string.char(tonumber(hex, 16)) end)
+        words[#words + 1] = word:sub(1, 1) == '=' and tonumber(word:sub(2)) or decoded
+    end
+    local done, answer = pcall(uwsgi[words[1]], unpack(words, 2))
+    local body = done and text(answer) or '!' .. tostring(answer)
     return 200, { ['Content-Type'] = 'text/plain' }, coroutine.wrap(function() coroutine.yield(body) end)
 end
 

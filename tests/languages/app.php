@@ -1,17 +1,32 @@
 <?php
+// Calls what the query names: function/argument/..., percent-encoded; =5 is the number 5, [] the session.
 header('Content-Type: text/plain');
-function line($what, $value) { echo $what, ' ', json_encode($value), "\n"; }
 
-uwsgi_cache_clear('c');
-line('set', [uwsgi_cache_set('k', 'v', 0, 'c'), uwsgi_cache_set('k', 'w', 0, 'c')]);
-line('get', [uwsgi_cache_get('k', 'c'), uwsgi_cache_get('none', 'c'), uwsgi_cache_get('k', 'unknown')]);
-line('update', [uwsgi_cache_update('k', 'w', 60, 'c'), uwsgi_cache_get('k', 'c')]);
-line('exists', [uwsgi_cache_exists('k', 'c'), uwsgi_cache_exists('none', 'c')]);
-line('del', [uwsgi_cache_del('k', 'c'), uwsgi_cache_del('k', 'c'), uwsgi_cache_get('k', 'c')]);
-line('first', [uwsgi_cache_update('k', 'first'), uwsgi_cache_get('k'), uwsgi_cache_get('k', 'first')]);
-line('clear', [uwsgi_cache_set('k', 'v', 0, 'c'), uwsgi_cache_clear('c'), uwsgi_cache_get('k', 'c')]);
+function text($value) {
+    if (!is_string($value)) return $value === null ? 'nil' : json_encode($value);
+    return '"' . preg_replace_callback('/[^ -~]|["\\\\]/', fn($m) => sprintf('\x%02x', ord($m[0])), $value) . '"';
+}
 
-session_id('abcdefghijklmnopqrstuv');
-session_start();
-$_SESSION['visits'] = ($_SESSION['visits'] ?? 0) + 1;
-line('session', $_SESSION['visits']);
+function argument($word) {
+    return $word[0] === '=' ? (int) substr($word, 1) : rawurldecode($word);
+}
+
+function session($id, $change) {
+    session_id($id);
+    session_start();
+    if ($change === 'destroy') return session_destroy();
+    if ($change === 'count') $_SESSION['visits'] = ($_SESSION['visits'] ?? 0) + 1;
+    if ($change === 'fill') $_SESSION['text'] = str_repeat('x', 40);
+    $answer = $_SESSION;
+    session_write_close();
+    return $answer;
+}
+
+$words = explode('/', $_SERVER['QUERY_STRING']);
+$name = array_shift($words);
+try {
+    $function = $name === 'session' ? $name : "uwsgi_$name";
+    echo text($function(...array_map('argument', $words)));
+} catch (Throwable $error) {
+    echo '!', get_class($error);
+}

@@ -1,18 +1,19 @@
+# Calls what the query names: function/argument/..., percent-encoded; =5 is the number 5.
 use strict;
 use warnings;
 
-sub words { join ' ', map { defined $_ ? $_ : 'undef' } @_ }
+sub text {
+    my $value = shift;
+    return 'nil' unless defined $value;
+    $value =~ s/([^ -~]|["\\])/sprintf '\x%02x', ord $1/ge;
+    return "\"$value\"";
+}
 
 my $app = sub {
-    my @lines;
-    uwsgi::cache_clear('c');
-    push @lines, words 'set', uwsgi::cache_set('k', 'v', 0, 'c'), uwsgi::cache_set('k', 'w', 0, 'c');
-    push @lines, words 'get', uwsgi::cache_get('k', 'c'), scalar(uwsgi::cache_get('none', 'c'));
-    push @lines, words 'exists', uwsgi::cache_exists('k', 'c'), uwsgi::cache_exists('none', 'c');
-    push @lines, words 'del', uwsgi::cache_del('k', 'c'), uwsgi::cache_del('k', 'c');
-    push @lines, words 'gone', scalar(uwsgi::cache_get('k', 'c'));
-    push @lines, words 'first', uwsgi::cache_set('k' . rand, 'v'), uwsgi::cache_set("b\0in", "a\0b", 60, 'c');
-    push @lines, words 'bytes', length uwsgi::cache_get("b\0in", 'c');
-    push @lines, words 'clear', uwsgi::cache_clear('c'), scalar(uwsgi::cache_get("b\0in", 'c'));
-    return [200, ['Content-Type' => 'text/plain'], [join("\n", @lines) . "\n"]];
+    my $env = shift;
+    my ($name, @words) = split m{/}, $env->{QUERY_STRING}, -1;
+    my @arguments = map { /^=(.*)/ ? 0 + $1 : s/%(..)/chr hex $1/ger } @words;
+    my $answer = eval { no strict 'refs'; text(scalar &{"uwsgi::$name"}(@arguments)) };
+    my $body = $answer // '!' . (split /\n/, $@)[0] =~ s/ at .*//r;
+    return [200, ['Content-Type' => 'text/plain'], [$body]];
 };

@@ -1,21 +1,17 @@
-def line(what, *values)
-  "#{what} #{values.map(&:inspect).join(' ')}\n"
+# Calls what the query names: function/argument/..., percent-encoded; =5 is the number 5.
+def text(value)
+  return value.inspect unless value.is_a?(String)
+
+  "\"#{value.b.gsub(/[^ -~]|["\\]/n) { |c| format('\x%02x', c.ord) }}\""
 end
 
-def raised
-  yield
-rescue StandardError => e
-  e.class
-end
-
-run(lambda do |_env|
-  UWSGI.cache_clear('c')
-  body = line('set', UWSGI.cache_set('k', 'v', 0, 'c'), UWSGI.cache_set('k', 'w', 0, 'c')) +
-         line('get', UWSGI.cache_get('k', 'c'), UWSGI.cache_get('none', 'c'), raised { UWSGI.cache_get!('none', 'c') }) +
-         line('update', UWSGI.cache_update('k', "a\0b", 60, 'c'), UWSGI.cache_get('k', 'c')) +
-         line('set!', raised { UWSGI.cache_set!('k', 'w', 0, 'c') }) +
-         line('first', UWSGI.cache_update('k', 'first'), UWSGI.cache_get('k'), UWSGI.cache_exists('k')) +
-         line('del', UWSGI.cache_del('k'), UWSGI.cache_del('k'), UWSGI.cache_exists?('k')) +
-         line('clear', UWSGI.cache_clear('c'), UWSGI.cache_get('k', 'c'))
+run(lambda do |env|
+  name, *words = env['QUERY_STRING'].split('/', -1)
+  arguments = words.map { |w| w.start_with?('=') ? w[1..].to_i : w.gsub(/%(..)/) { $1.hex.chr } }
+  body = begin
+    text(UWSGI.send(name, *arguments))
+  rescue StandardError => e
+    "!#{e.class}"
+  end
   [200, { 'Content-Type' => 'text/plain' }, [body]]
 end)

@@ -8,7 +8,6 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
@@ -18,10 +17,14 @@ use nix::{
     unistd::Pid,
 };
 
+#[path = "build.rs"]
+mod build;
+pub(crate) use build::Build;
+
 /// Longest a server may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest an answer may take.
-const ANSWER: Duration = Duration::from_secs(20);
+const ANSWER: Duration = Duration::from_secs(60);
 /// Seconds after which a server ends by itself.
 const LIFETIME: &str = "240";
 
@@ -48,7 +51,15 @@ impl Server {
     /// # Panics
     /// Shows the log when uWSGI does not come up.
     pub(crate) fn start(flavor: Flavor, workers: usize, options: &str) -> Self {
-        Self::start_app(flavor, workers, &format!("{}{options}", probe()))
+        Self::start_on(Build::Installed, flavor, workers, options)
+    }
+
+    /// Like [`Server::start`], on a uWSGI to choose.
+    ///
+    /// # Panics
+    /// Shows the log when uWSGI does not come up.
+    pub(crate) fn start_on(build: Build, flavor: Flavor, workers: usize, options: &str) -> Self {
+        Self::start_app_on(build, flavor, workers, &format!("{}{options}", probe(build)))
     }
 
     /// Like [`Server::start`] with another application, which `options` name.
@@ -56,9 +67,17 @@ impl Server {
     /// # Panics
     /// Shows the log when uWSGI does not come up.
     pub(crate) fn start_app(flavor: Flavor, workers: usize, options: &str) -> Self {
-        let mut server = Self::launch(flavor, workers, options);
+        Self::start_app_on(Build::Installed, flavor, workers, options)
+    }
+
+    /// Like [`Server::start_app`], on a uWSGI to choose.
+    ///
+    /// # Panics
+    /// Shows the log when uWSGI does not come up.
+    pub(crate) fn start_app_on(build: Build, flavor: Flavor, workers: usize, options: &str) -> Self {
+        let mut server = Self::launch(build, flavor, workers, options);
         if let Err(reason) = server.await_workers() {
-            panic!("uWSGI ({flavor:?}) did not start: {reason}\n{}", server.log());
+            panic!("uWSGI ({build:?}, {flavor:?}) did not start: {reason}\n{}", server.log());
         }
         server.assert_runs_on(flavor);
         server
@@ -77,33 +96,51 @@ impl Server {
     /// # Panics
     /// When it starts all the same.
     pub(crate) fn refuse(flavor: Flavor, options: &str) -> String {
-        let mut server = Self::launch(flavor, 1, &format!("{}{options}", probe()));
-        let deadline = Instant::now() + PATIENCE;
-        while server.child.try_wait().expect("a child can be waited for").is_none() {
-            assert!(Instant::now() < deadline, "uWSGI went on with {options:?}\n{}", server.log());
-            thread::sleep(Duration::from_millis(20));
-        }
-        server.log()
+        let build = Build::Installed;
+        Self::launch(build, flavor, 1, &format!("{}{options}", probe(build))).end()
     }
 
-    fn launch(flavor: Flavor, workers: usize, options: &str) -> Self {
+    /// Runs uWSGI with options that end it by themselves, those of a Python program (`pyrun`); returns its log.
+    ///
+    /// # Panics
+    /// When it goes on.
+    pub(crate) fn run_program(build: Build, flavor: Flavor, options: &str) -> String {
+        Self::launch(build, flavor, 1, &format!("{}{options}", build.python())).end()
+    }
+
+    /// Waits until the server has ended; returns its log.
+    fn end(mut self) -> String {
+        let deadline = Instant::now() + 4 * PATIENCE;
+        while self.child.try_wait().expect("a child can be waited for").is_none() {
+            assert!(Instant::now() < deadline, "uWSGI goes on\n{}", self.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.log()
+    }
+
+    fn launch(build: Build, flavor: Flavor, workers: usize, options: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let text = ini_text(flavor, dir.path(), workers, options);
-        Self::spawn(dir, &text, workers)
+        let text = ini_text(build, flavor, dir.path(), workers, options);
+        Self::spawn_on(build, dir, &text, workers)
     }
 
     /// Starts uWSGI on the text of an ini file that names `pid` in `dir` as its `pidfile`.
     pub(crate) fn spawn(dir: tempfile::TempDir, ini: &str, workers: usize) -> Self {
+        Self::spawn_on(Build::Installed, dir, ini, workers)
+    }
+
+    fn spawn_on(build: Build, dir: tempfile::TempDir, ini: &str, workers: usize) -> Self {
         let file = dir.path().join("uwsgi.ini");
         fs::write(&file, ini).expect("the ini file can be written");
-        let child = spawn(&file, &dir.path().join("log"));
+        let child = spawn(&build.uwsgi(), &file, &dir.path().join("log"));
         Self { child, dir, workers }
     }
 
     fn await_workers(&mut self) -> Result<(), String> {
         for worker in 1..=self.workers {
             let deadline = Instant::now() + PATIENCE;
-            while self.ask(worker, "POST", "/", "1 + 1").map_or(true, |answer| answer.status != 200) {
+            // any answer will do, but for those that say that there is no application yet
+            while self.ask(worker, "POST", "/", "1 + 1").map_or(true, |answer| answer.status >= 500) {
                 if let Ok(Some(status)) = self.child.try_wait() {
                     return Err(format!("it ended: {status}"));
                 }
@@ -126,7 +163,7 @@ impl Server {
     pub(crate) fn ask(&self, worker: usize, method: &str, path: &str, body: &str) -> io::Result<Answer> {
         let stream = UnixStream::connect(self.dir.path().join(format!("w{worker}")))?;
         stream.set_read_timeout(Some(ANSWER))?;
-        exchange(stream, method, path, body)
+        exchange(stream, method, path, "", body)
     }
 
     /// What the statistics server says about the cache with this name.
@@ -201,13 +238,26 @@ pub(crate) struct Answer {
 pub(crate) fn http(port: u16, method: &str, path: &str, body: &str) -> io::Result<Answer> {
     let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(ANSWER))?;
-    exchange(stream, method, path, body)
+    exchange(stream, method, path, "", body)
 }
 
-fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+/// A GET over TCP to 127.0.0.1 with headers, each ended by CR LF.
+pub(crate) fn http_with(port: u16, path: &str, headers: &str) -> io::Result<Answer> {
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    exchange(stream, "GET", path, headers, "")
+}
+
+fn exchange(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> io::Result<Answer> {
     write!(
         stream,
-        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\n{headers}Content-Type: application/x-www-form-urlencoded\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
@@ -227,8 +277,7 @@ fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: &str)
 }
 
 /// Starts uWSGI on an ini file, all output to `log`.
-fn spawn(ini: &Path, log: &Path) -> Child {
-    let uwsgi = std::env::var_os("UWSGI_BIN").unwrap_or_else(|| "uwsgi".into());
+fn spawn(uwsgi: &Path, ini: &Path, log: &Path) -> Child {
     let log = File::create(log).expect("the log can be written");
     Command::new("timeout")
         .args(["--foreground", "--signal=INT", "--kill-after=10", LIFETIME])
@@ -270,12 +319,11 @@ fn pid_in(file: &Path) -> Option<Pid> {
     Some(Pid::from_raw(fs::read_to_string(file).ok()?.trim().parse().ok()?))
 }
 
-fn ini_text(flavor: Flavor, dir: &Path, workers: usize, options: &str) -> String {
+fn ini_text(build: Build, flavor: Flavor, dir: &Path, workers: usize, options: &str) -> String {
     let dir = dir.display();
     let mut text = String::from("[uwsgi]\n");
     if flavor == Flavor::Ucache {
-        let plugins = plugin().parent().expect("the plugin is in a directory").display().to_string();
-        text += &format!("plugins-dir = {plugins}\nplugin = ucache\n");
+        text += &format!("plugins-dir = {}\nplugin = ucache\n", build.plugins().display());
     }
     for worker in 1..=workers {
         text += &format!("http-socket = {dir}/w{worker}\nmap-socket = {}:{worker}\n", worker - 1);
@@ -285,9 +333,10 @@ fn ini_text(flavor: Flavor, dir: &Path, workers: usize, options: &str) -> String
 }
 
 /// Options for an application that runs what the test posts to it.
-fn probe() -> String {
+fn probe(build: Build) -> String {
     format!(
-        "plugin = python3\nvirtualenv = {}\npythonpath = {}/tests/support\nmodule = probe\nneed-app = true\n",
+        "{}virtualenv = {}\npythonpath = {}/tests/support\nmodule = probe\nneed-app = true\n",
+        build.python(),
         venv().display(),
         root().display()
     )
@@ -306,27 +355,6 @@ pub(crate) fn venv() -> PathBuf {
     let venv = root().join(".build/venv");
     assert!(venv.join("bin/python3").exists(), "no {}: `make deps` makes it", venv.display());
     venv
-}
-
-/// The plugin as it is shipped, built from the sources as they are now.
-///
-/// # Panics
-/// When it does not build.
-pub(crate) fn plugin() -> &'static Path {
-    static PLUGIN: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = PLUGIN.get_or_init(|| {
-        let done =
-            Command::new("make").args(["-s", "plugin"]).current_dir(root()).output().expect("make runs");
-        if !done.status.success() {
-            return Err(String::from_utf8_lossy(&done.stderr).into_owned());
-        }
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
-        Ok(target.join("release/ucache_plugin.so"))
-    });
-    match built {
-        Ok(path) => path,
-        Err(text) => panic!("`make plugin` failed\n{text}"),
-    }
 }
 
 /// Repeats `probe` until it returns true.

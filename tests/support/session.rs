@@ -1,12 +1,27 @@
 //! Sessions: what a Python programmer types at two workers' prompts and what uWSGI answers, as text files that run
 //! against uWSGI's own cache and against the plugin. Where the two must differ, both answers stand there.
 
-use super::server::{Flavor, Server};
+use super::server::{Build, Flavor, Server};
+
+/// Where something is typed.
+#[derive(Debug)]
+enum Prompt {
+    /// At the Python of a worker.
+    Worker(usize),
+    /// At the language with this name in the first worker, see `tests/languages`.
+    Language(String),
+}
+
+impl Default for Prompt {
+    fn default() -> Self {
+        Self::Worker(1)
+    }
+}
 
 /// One thing typed, and the answers.
 #[derive(Debug, Default)]
 struct Step {
-    worker: usize,
+    prompt: Prompt,
     source: String,
     native: String,
     ucache: String,
@@ -20,16 +35,17 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Reads a session: `option = value` lines, then `1>>> source` for worker 1, `... source` to go on, the answer
-    /// (none after a statement), or `D-07 native: answer` and `D-07 ucache: answer`. `#` starts a comment line.
+    /// Reads a session: `option = value` lines, then `1>>> source` for worker 1, `... source` to go on, or
+    /// `php>>> function argument ...` for a language; the answer (none after a statement), or `D-07 native: answer`
+    /// and `D-07 ucache: answer`. `#` starts a comment line.
     ///
     /// # Panics
     /// On a line that is none of these.
     pub(crate) fn parse(text: &str) -> Self {
         let mut session = Self::default();
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            if let Some((worker, source)) = prompt(line) {
-                session.steps.push(Step { worker, source: source.to_owned(), ..Step::default() });
+            if let Some((prompt, source)) = prompt(line) {
+                session.steps.push(Step { prompt, source: source.to_owned(), ..Step::default() });
                 continue;
             }
             let Some(step) = session.steps.last_mut() else {
@@ -56,17 +72,17 @@ impl Session {
     }
 
     /// Runs the session and returns every step that was answered otherwise.
-    pub(crate) fn run(&self, flavor: Flavor) -> Vec<String> {
-        let workers = self.steps.iter().map(|step| step.worker).max().unwrap_or(1);
-        let server = Server::start(flavor, workers, &self.options);
+    pub(crate) fn run(&self, build: Build, flavor: Flavor) -> Vec<String> {
+        let workers = self.steps.iter().map(|step| step.prompt.worker()).max().unwrap_or(1);
+        let server = Server::start_on(build, flavor, workers, &self.options);
         let mut wrong = Vec::new();
         for step in &self.steps {
             let expected = if flavor == Flavor::Native { &step.native } else { &step.ucache };
-            let answer = server.run(step.worker, &step.source);
+            let answer = step.prompt.ask(&server, &step.source);
             if answer != *expected {
                 wrong.push(format!(
-                    "{}>>> {}\n    expected {expected}\n    answered {answer}",
-                    step.worker, step.source
+                    "{:?}>>> {}\n    expected {expected}\n    answered {answer}",
+                    step.prompt, step.source
                 ));
             }
         }
@@ -74,9 +90,30 @@ impl Session {
     }
 }
 
-fn prompt(line: &str) -> Option<(usize, &str)> {
-    let (worker, source) = line.split_once(">>> ")?;
-    Some((worker.parse().ok()?, source))
+impl Prompt {
+    fn worker(&self) -> usize {
+        if let Self::Worker(worker) = self { *worker } else { 1 }
+    }
+
+    fn ask(&self, server: &Server, source: &str) -> String {
+        match self {
+            Self::Worker(worker) => server.run(*worker, source),
+            Self::Language(name) => {
+                let answer = server.ask(1, "GET", &format!("/{name}?{}", source.replace(' ', "/")), "");
+                answer.map_or_else(|_| "(no answer)".to_owned(), |answer| answer.body)
+            }
+        }
+    }
+}
+
+fn prompt(line: &str) -> Option<(Prompt, &str)> {
+    let (label, source) = line.split_once(">>> ")?;
+    let prompt = match label.parse() {
+        Ok(worker) => Prompt::Worker(worker),
+        Err(_) if label.bytes().all(|b| b.is_ascii_lowercase()) => Prompt::Language(label.to_owned()),
+        Err(_) => return None,
+    };
+    Some((prompt, source))
 }
 
 fn difference(line: &str) -> Option<(Flavor, &str)> {

@@ -76,7 +76,7 @@ fn plugin_lines(flavor: Flavor) -> String {
     match flavor {
         Flavor::Native => String::new(),
         Flavor::Ucache => {
-            let plugins = server::plugin().parent().expect("the plugin is in a directory");
+            let plugins = server::Build::Installed.plugins();
             format!("plugins-dir = {}\nplugin = ucache\n", plugins.display())
         }
     }

@@ -1,0 +1,82 @@
+//! The uWSGIs that the tests run, each with the plugin that was built against it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// Which uWSGI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// The installed one (`UWSGI_BIN`, or Debian's 2.0.21), with its languages as plugins.
+    Installed,
+    /// 2.0.31 from PyPI with Python inside, which `.ci/uwsgi-pypi` builds.
+    Pypi,
+}
+
+impl Build {
+    /// The program.
+    ///
+    /// # Panics
+    /// When it is missing.
+    pub(crate) fn uwsgi(self) -> PathBuf {
+        match self {
+            Self::Installed => std::env::var_os("UWSGI_BIN").unwrap_or_else(|| "uwsgi".into()).into(),
+            Self::Pypi => {
+                let uwsgi = directory().join("uwsgi");
+                assert!(uwsgi.exists(), "no {}: `make deps` builds it", uwsgi.display());
+                uwsgi
+            }
+        }
+    }
+
+    /// The directory with `ucache_plugin.so`, built for this uWSGI from the sources as they are now.
+    ///
+    /// # Panics
+    /// When it does not build.
+    pub(crate) fn plugins(self) -> &'static Path {
+        static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+        static PYPI: OnceLock<PathBuf> = OnceLock::new();
+        match self {
+            Self::Installed => INSTALLED.get_or_init(|| {
+                run("make", &["-s", "plugin"]);
+                let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
+                target.join("release")
+            }),
+            Self::Pypi => PYPI.get_or_init(|| {
+                run(".ci/uwsgi-pypi", &["plugin"]);
+                directory().join("plugin")
+            }),
+        }
+    }
+
+    /// The line of an ini file that loads Python.
+    pub(crate) fn python(self) -> &'static str {
+        match self {
+            Self::Installed => "plugin = python3\n",
+            Self::Pypi => "",
+        }
+    }
+
+    /// uWSGI's own tests, of the same source release.
+    ///
+    /// # Panics
+    /// When they are missing.
+    pub(crate) fn tests_of_uwsgi() -> PathBuf {
+        let tests = directory().join("t");
+        assert!(tests.exists(), "no {}: `make deps` fetches it", tests.display());
+        tests
+    }
+}
+
+/// What `.ci/uwsgi-pypi` makes.
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(".build/uwsgi-2.0.31")
+}
+
+fn run(program: &str, args: &[&str]) {
+    let done = Command::new(program).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let done = done.unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(done.status.success(), "{program} {args:?}\n{}", String::from_utf8_lossy(&done.stderr));
+}
