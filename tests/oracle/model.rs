@@ -92,6 +92,8 @@ pub(crate) struct Model {
     clock: u64,
     pub(crate) now: u64,
     pub(crate) next_sweep: u64,
+    /// No item expires before.
+    pub(crate) earliest: u64,
     /// Native's blocks.
     pub(crate) blocks: Blocks,
     /// ucache's.
@@ -120,6 +122,7 @@ impl Model {
             clock: 0,
             now: 0,
             next_sweep: 0,
+            earliest: u64::MAX,
             used: 0,
             figures: Figures::default(),
             flooded: false,
@@ -438,12 +441,21 @@ impl Model {
 
     /// Removes what has expired, whatever `no_expire` says.
     pub(crate) fn reap(&mut self) -> bool {
-        let now = self.now;
-        let due = |item: &Option<Item>| item.is_some_and(|item| item.expires != 0 && item.expires <= now);
-        let keys: Vec<usize> = (0..self.items.len()).filter(|&at| due(&self.items[at])).collect();
-        for key in &keys {
+        if self.earliest > self.now {
+            return false;
+        }
+        let (mut keys, mut earliest) = (Vec::new(), u64::MAX);
+        for (item, key) in self.items.iter().zip(0..) {
+            match item {
+                Some(item) if item.expires != 0 && item.expires <= self.now => keys.push(key),
+                Some(item) if item.expires != 0 => earliest = earliest.min(item.expires),
+                _ => {}
+            }
+        }
+        self.earliest = earliest;
+        for &key in &keys {
             self.tags |= self.expiry_tag();
-            self.remove(u32::try_from(*key).expect("few keys"));
+            self.remove(key);
         }
         !keys.is_empty()
     }
@@ -464,9 +476,16 @@ impl Model {
         if self.native() { self.native_set(op) } else { self.ucache_set(op) }
     }
 
+    pub(crate) fn expects(&mut self, expires: u64) {
+        if expires != 0 {
+            self.earliest = self.earliest.min(expires);
+        }
+    }
+
     pub(crate) fn insert(&mut self, op: &Op, expires: u64, block: usize) {
         let seed =
             if op.has(MATH) { calculate(self.config.math_initial, op).cast_unsigned() } else { op.seed };
+        self.expects(expires);
         let len = u64::from(op.vallen);
         self.items[op.key as usize] = Some(Item {
             len,

@@ -38,6 +38,7 @@ impl Model {
         if !op.has(FIXEXPIRE) {
             self.touch(op.key);
             let expires = self.native_expiry(op);
+            self.expects(expires);
             self.items[op.key as usize].as_mut().expect("it was found").expires = expires;
         }
         self.changed.push(op.key);

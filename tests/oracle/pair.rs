@@ -125,7 +125,7 @@ impl Pair {
         let alike = match (native, ucache) {
             (None, None) => true,
             (Some(n), Some(u)) => {
-                if self.ucache.is_due(u, now) {
+                if self.ucache.is_due(u, now) || self.native.is_due(n, now) {
                     why = if self.config.lru { d(6) } else { d(5) };
                 }
                 why == 0

@@ -80,12 +80,14 @@ impl Script {
     fn turn(&mut self) {
         self.bring_together();
         if self.rng.u8(0..3) == 0 {
-            let by = match self.rng.u8(0..10) {
-                0..=6 => self.rng.u64(1..=3),
-                7..=8 => self.rng.u64(1..=30),
-                _ => self.rng.u64(1..=2000),
+            let by = match self.rng.u8(0..40) {
+                0..=27 => self.rng.u64(1..=3),
+                28..=35 => self.rng.u64(1..=30),
+                36..=38 => self.rng.u64(1..=2000),
+                // Somebody sets the clock back.
+                _ => self.rng.u64(1..=4).wrapping_neg(),
             };
-            self.clock(self.now + by);
+            self.clock(self.now.wrapping_add(by));
         }
         self.current = self.rng.usize(0..self.pairs.len());
         self.stay = self.rng.u32(1..120);
@@ -214,10 +216,10 @@ impl Script {
             940..=959 if self.config().items < 100 || self.rng.u8(0..40) == 0 => {
                 Op { kind: Kind::Keys, how: self.how(READ_LOCK | BY_FUNCTION), ..base }
             }
-            940..=964 if self.config().last_modified || self.rng.u8(0..20) == 0 => {
+            940..=964 if self.rng.u8(0..if self.config().last_modified { 5 } else { 120 }) == 0 => {
                 Op { kind: Kind::LastModified, ..base }
             }
-            965..=967 => Op { kind: Kind::Stat, ..base },
+            965..=966 => Op { kind: Kind::Stat, ..base },
             968..=971 if self.config().items < 100 || self.rng.u8(0..40) == 0 => {
                 Op { kind: Kind::MagicClear, ..base }
             }

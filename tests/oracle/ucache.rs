@@ -72,6 +72,7 @@ impl Model {
         }
         if !op.has(FIXEXPIRE) {
             item.expires = self.ucache_expiry(op);
+            self.expects(item.expires);
         }
         self.items[op.key as usize] = Some(item);
         if !op.has(FIXEXPIRE) {
