@@ -20,6 +20,7 @@ pub(crate) struct Config {
     pub(crate) clear_on_full: bool,
     pub(crate) math_initial: i64,
     pub(crate) last_modified: bool,
+    pub(crate) store: bool,
 }
 
 const DEFINITIONS: [(&str, &str); 34] = [
@@ -90,6 +91,7 @@ impl Config {
             clear_on_full: false,
             math_initial: 0,
             last_modified: false,
+            store: false,
         };
         for (key, value) in text.split(',').map(|part| part.split_once('=').expect("key=value")) {
             let number = || value.parse().expect("a number");
@@ -106,7 +108,8 @@ impl Config {
                 "clear_on_full" => c.clear_on_full = true,
                 "math_initial" => c.math_initial = value.parse().expect("a number"),
                 "lastmod" => c.last_modified = true,
-                "store" | "hash" | "hashsize" | "ignore_full" => {}
+                "store" => c.store = true,
+                "hash" | "hashsize" | "ignore_full" => {}
                 other => panic!("{other}: the model does not know it"),
             }
         }

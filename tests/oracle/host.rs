@@ -21,6 +21,8 @@ use crate::{
 /// Longest wait for a start and for the answers to one chunk.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+const DRIVER: &str = "oracle_plugin.so";
+
 /// A uWSGI and the ucache that was built against it.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
@@ -31,6 +33,9 @@ pub(crate) struct Version {
 /// A uWSGI that runs operations.
 #[derive(Debug)]
 pub(crate) struct Host {
+    side: Side,
+    program: PathBuf,
+    listener: UnixListener,
     child: Child,
     stream: UnixStream,
     dir: tempfile::TempDir,
@@ -51,31 +56,34 @@ impl Host {
         ini += &format!("need-plugin = {}\nsocket = {at}/uwsgi\n", driver.display());
         config::all().iter().for_each(|cache| ini += &cache.line(&at));
         fs::write(dir.path().join("uwsgi.ini"), ini).expect("the configuration is written");
-        let log = File::create(dir.path().join("log")).expect("a log");
-        let mut command = Command::new(&version.program);
-        command.arg("--ini").arg(dir.path().join("uwsgi.ini"));
-        command.env("LD_PRELOAD", &driver).env("UCACHE_ORACLE", dir.path().join("oracle"));
-        if side == Side::Native {
-            command.env("UCACHE_ORACLE_QUIET", "1");
-        }
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle of the log"))
-            .stderr(log)
-            .spawn()
-            .unwrap_or_else(|e| panic!("{}: {e}", version.program.display()));
-        let mut host = Self { child, stream: UnixStream::pair().expect("sockets").0, dir };
-        host.stream = host.accept(&listener);
-        let taken = host.log().contains("[ucache] ");
-        assert_eq!(taken, side == Side::Ucache, "{side:?}:\n{}", host.log());
+        let program = version.program.clone();
+        let child = spawn(side, &program, dir.path());
+        let stream = UnixStream::pair().expect("sockets").0;
+        let mut host = Self { side, program, listener, child, stream, dir };
+        host.wait();
         host
     }
 
-    fn accept(&mut self, listener: &UnixListener) -> UnixStream {
-        listener.set_nonblocking(true).expect("a socket");
+    /// Kills the server and starts it again in the same directory: stores stay.
+    pub(crate) fn restart(&mut self) {
+        self.child.kill().expect("the server runs");
+        self.child.wait().expect("a child can be waited for");
+        self.child = spawn(self.side, &self.program, self.dir.path());
+        self.wait();
+    }
+
+    fn wait(&mut self) {
+        self.stream = self.accept();
+        // A plugin that cannot be loaded would leave uWSGI on its own cache.
+        let taken = self.log().contains("[ucache] ");
+        assert_eq!(taken, self.side == Side::Ucache, "{:?}:\n{}", self.side, self.log());
+    }
+
+    fn accept(&mut self) -> UnixStream {
+        self.listener.set_nonblocking(true).expect("a socket");
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Ok((stream, _)) = listener.accept() {
+            if let Ok((stream, _)) = self.listener.accept() {
                 stream.set_nonblocking(false).expect("a socket");
                 stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
                 stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
@@ -133,6 +141,23 @@ impl Drop for Host {
     }
 }
 
+/// Runs uWSGI in its directory, all output at the end of `log`.
+fn spawn(side: Side, program: &Path, dir: &Path) -> Child {
+    let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log");
+    let mut command = Command::new(program);
+    command.arg("--ini").arg(dir.join("uwsgi.ini"));
+    command.env("LD_PRELOAD", dir.join(DRIVER)).env("UCACHE_ORACLE", dir.join("oracle"));
+    if side == Side::Native {
+        command.env("UCACHE_ORACLE_QUIET", "1");
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle of the log"))
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|e| panic!("{}: {e}", program.display()))
+}
+
 fn ask(program: &Path, option: &str) -> String {
     let output = Command::new(program).arg(option).output();
     let output = output.unwrap_or_else(|e| panic!("{}: {e}: `make deps` installs it", program.display()));
@@ -143,7 +168,7 @@ fn ask(program: &Path, option: &str) -> String {
 /// The driver, built against the header of this uWSGI.
 fn compile(program: &Path, dir: &Path) -> PathBuf {
     fs::write(dir.join("uwsgi.h"), ask(program, "--dot-h")).expect("the header is written");
-    let driver = dir.join("oracle_plugin.so");
+    let driver = dir.join(DRIVER);
     let flags = ask(program, "--cflags").replace('\\', "");
     let flags = flags.split_whitespace().filter(|word| word.starts_with("-D") || word.starts_with("-I/"));
     let output = Command::new("gcc")

@@ -132,6 +132,16 @@ impl Model {
         }
     }
 
+    /// The server was killed and runs again on the store. Native's figures start afresh, ucache's go on (D-52).
+    pub(crate) fn reopen(&mut self) {
+        if self.native() {
+            let times = self.items.iter().flatten().map(|item| item.expires);
+            self.next_sweep = times.filter(|&time| time != 0).min().unwrap_or(0);
+            self.figures = Figures::default();
+            self.blocks = Blocks::new(self.config.blocks);
+        }
+    }
+
     /// Runs one operation.
     pub(crate) fn apply(&mut self, op: &Op, now: u64) -> Expect {
         self.now = now;

@@ -147,6 +147,21 @@ impl Pair {
         assert!(*tags != 0, "key {key} of {:?} differs without a difference", self.config.name);
     }
 
+    /// The server was killed and runs again: what is not in a store is gone.
+    pub(crate) fn restart(&mut self) {
+        if self.config.store {
+            assert!(self.dirty.is_empty(), "{:?} is apart", self.config.name);
+            self.native.reopen();
+            self.ucache.reopen();
+            self.ever = d(52);
+            return;
+        }
+        let model = |side| Model::new(side, self.config.clone(), self.keys.clone());
+        (self.native, self.ucache) = (model(Side::Native), model(Side::Ucache));
+        self.dirty.clear();
+        (self.urgent, self.ever, self.due) = (false, 0, u64::MAX);
+    }
+
     /// The clock went on: what has expired is what the sides hold differently.
     pub(crate) fn expire(&mut self, now: u64) {
         if self.due > now {

@@ -13,6 +13,8 @@ use crate::{
 
 /// The first second of the fake clock.
 const START: u64 = 2_000_000_000;
+/// Operations between two restarts of the servers.
+const LIFE: usize = 400_000;
 /// Operations on keys that the sides hold differently before they are brought together, at most.
 const APART: u32 = 24;
 
@@ -26,13 +28,16 @@ pub(crate) struct Script {
     stay: u32,
     apart: u32,
     steps: Vec<Step>,
+    /// Operations until both servers are killed and started again.
+    life: usize,
 }
 
 impl Script {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let pairs: Vec<Pair> = config::all().into_iter().map(|c| Pair::new(c, &mut rng)).collect();
-        let mut script = Self { rng, now: 0, pairs, current: 0, stay: 0, apart: 0, steps: Vec::new() };
+        let mut script =
+            Self { rng, now: 0, pairs, current: 0, stay: 0, apart: 0, steps: Vec::new(), life: LIFE };
         script.clock(START);
         for cache in 0..script.pairs.len() {
             script.current = cache;
@@ -41,12 +46,39 @@ impl Script {
         script
     }
 
-    /// The next operations, `least` or a few more.
-    pub(crate) fn chunk(&mut self, least: usize) -> Vec<Step> {
+    /// The next operations, `least` or a few more, and whether the servers are to be killed and started again after them.
+    pub(crate) fn chunk(&mut self, least: usize) -> (Vec<Step>, bool) {
         while self.steps.len() < least {
             self.next();
         }
-        std::mem::take(&mut self.steps)
+        let restart = self.life < self.steps.len();
+        if !restart {
+            self.life -= self.steps.len();
+            return (std::mem::take(&mut self.steps), restart);
+        }
+        self.life = LIFE;
+        for cache in 0..self.pairs.len() {
+            self.current = cache;
+            let config = self.config();
+            // Native overwrites what a store with a bitmap has restored (D-15): such a one is handed over empty.
+            let (store, bitmap) = (config.store, config.bitmap);
+            if store && bitmap {
+                self.emit(Kind::MagicClear);
+            }
+            if store {
+                self.bring_together();
+                self.emit(Kind::Keys);
+            }
+        }
+        let steps = std::mem::take(&mut self.steps);
+        self.pairs.iter_mut().for_each(Pair::restart);
+        self.clock(self.now);
+        for cache in 0..self.pairs.len() {
+            self.current = cache;
+            self.emit(Kind::Keys);
+            self.emit(Kind::Stat);
+        }
+        (steps, restart)
     }
 
     fn config(&self) -> &Config {
