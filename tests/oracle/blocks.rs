@@ -19,7 +19,7 @@ impl Blocks {
     /// Takes the first run of `need` free blocks: from the start to the end, then from the beginning through the start's
     /// byte. A run that would join the two is not seen.
     pub(crate) fn take(&mut self, need: usize) -> Option<usize> {
-        let again = if self.start % 8 > 0 { self.start / 8 * 8 + 8 } else { self.start };
+        let again = self.start.next_multiple_of(8);
         let found = self.run(self.start..self.bits.len(), need).or_else(|| self.run(0..again, need))?;
         self.bits[found..found + need].fill(true);
         self.start = if found + need >= self.count { 0 } else { found + need };

@@ -31,6 +31,8 @@ use model::Side;
 use script::Script;
 
 const CHUNK: usize = 20_000;
+/// Operations after which a long run shows where it is.
+const PROGRESS: u64 = 5_000_000;
 
 /// The numbers of all differences that the models know. A million operations show each of them.
 const RULES: [u32; 22] = [1, 2, 3, 4, 5, 6, 7, 8, 31, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52];
@@ -46,6 +48,7 @@ fn run(version: &Version) {
     let mut ucache = Host::start(Side::Ucache, version);
     let (mut script, mut tally) = (Script::new(seed), Tally::default());
     let (mut steps, mut restart) = script.chunk(CHUNK);
+    let mut shown = 0;
     while tally.steps < ops {
         native.send(steps.iter().map(|step| step.native_op));
         ucache.send(steps.iter().map(|step| step.op));
@@ -57,13 +60,17 @@ fn run(version: &Version) {
                 panic!("UCACHE_SEED={seed}: {report}{}", ucache.complaints());
             }
         }
+        if tally.steps / PROGRESS > shown {
+            shown = tally.steps / PROGRESS;
+            eprintln!("so far {}", tally.table());
+        }
         if restart {
             native.restart();
             ucache.restart();
         }
         (steps, restart) = next;
     }
-    println!("{}, seed {seed}: {}", version.program.display(), tally.table());
+    eprintln!("{}, seed {seed}: {}", version.program.display(), tally.table());
     if ops >= 1_000_000 {
         let idle: Vec<_> = RULES.iter().filter(|rule| !tally.rules.contains_key(rule)).collect();
         assert!(idle.is_empty(), "differences that did not show: {idle:?}");

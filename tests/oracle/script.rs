@@ -248,10 +248,10 @@ impl Script {
             940..=959 if self.config().items < 100 || self.rng.u8(0..40) == 0 => {
                 Op { kind: Kind::Keys, how: self.how(READ_LOCK | BY_FUNCTION), ..base }
             }
-            940..=964 if self.rng.u8(0..if self.config().last_modified { 5 } else { 120 }) == 0 => {
+            940..=964 if self.rng.u8(0..if self.config().last_modified { 12 } else { 250 }) == 0 => {
                 Op { kind: Kind::LastModified, ..base }
             }
-            965..=966 => Op { kind: Kind::Stat, ..base },
+            965..=966 if self.rng.u8(0..3) == 0 => Op { kind: Kind::Stat, ..base },
             968..=971 if self.config().items < 100 || self.rng.u8(0..40) == 0 => {
                 Op { kind: Kind::MagicClear, ..base }
             }
@@ -305,7 +305,8 @@ impl Script {
             5..=9 => UPDATE,
             10..=16 => {
                 let one = [INC, DEC, MUL, DIV][self.rng.usize(0..4)];
-                MATH | one | if self.rng.u8(0..10) == 0 { 0 } else { UPDATE } | FIXEXPIRE * self.rng.u16(0..2)
+                let update = if self.rng.u8(0..10) == 0 { 0 } else { UPDATE };
+                MATH | one | update | (FIXEXPIRE * self.rng.u16(0..2))
             }
             _ => self.rng.u16(0..1024) & !(UNGETTABLE * self.rng.u16(0..2)),
         };
