@@ -9,6 +9,7 @@
 //! `UCACHE_ORACLE_OPS` (operations of each version, default 2,000,000) and `UCACHE_SEED` choose another run.
 #![cfg(feature = "uwsgi")]
 
+mod answers;
 mod blocks;
 mod compare;
 mod config;
