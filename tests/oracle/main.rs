@@ -45,6 +45,7 @@ fn number(name: &str, default: u64) -> u64 {
 /// Runs the script on both and prints the table of differences.
 fn run(version: &Version) {
     let (ops, seed) = (number("UCACHE_ORACLE_OPS", 2_000_000), number("UCACHE_SEED", 1));
+    eprintln!("{}: UCACHE_SEED={seed} UCACHE_ORACLE_OPS={ops}", version.program.display());
     let mut native = Host::start(Side::Native, version);
     let mut ucache = Host::start(Side::Ucache, version);
     let (mut script, mut tally) = (Script::new(seed), Tally::default());
@@ -71,7 +72,7 @@ fn run(version: &Version) {
         }
         (steps, restart) = next;
     }
-    eprintln!("{}, seed {seed}: {}", version.program.display(), tally.table());
+    eprintln!("{}: {}", version.program.display(), tally.table());
     if ops >= 1_000_000 {
         let idle: Vec<_> = RULES.iter().filter(|rule| !tally.rules.contains_key(rule)).collect();
         assert!(idle.is_empty(), "differences that did not show: {idle:?}");
