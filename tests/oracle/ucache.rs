@@ -123,14 +123,13 @@ impl Model {
     fn sweep_for_room(&mut self) -> bool {
         let every = self.config.sweep_on_full;
         let enforced = !self.config.no_expire || self.config.lazy;
-        if every == 0 {
-            return enforced && self.reap();
+        self.tags |= if every > 0 { d(49) } else { 0 };
+        if !enforced {
+            if every == 0 || self.now < self.next_sweep {
+                return false;
+            }
+            self.next_sweep = self.now + every;
         }
-        self.tags |= d(49);
-        if self.now < self.next_sweep {
-            return false;
-        }
-        self.next_sweep = self.now + every;
         self.reap()
     }
 
