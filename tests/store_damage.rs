@@ -9,8 +9,8 @@ mod engine_value;
 
 use std::{fs, path::Path};
 
-use engine_proc::{Child, alone, say};
-use engine_store::{ADD, KEYS, UPDATE, assert_filled, config, fill, place, put, refused, seq};
+use engine_proc::{Child, alone};
+use engine_store::{ADD, UPDATE, assert_filled, config, fill, place, refused};
 use nix::sys::{
     resource::{Resource, setrlimit},
     signal::{SigHandler, Signal, signal},

@@ -211,12 +211,17 @@ impl Engine {
         let bump = guard.word(shard::OVERFLOW_BUMP).load(Relaxed).clamp(last, self.geo.overflow);
         guard.word(shard::OVERFLOW_BUMP).store(bump, Relaxed);
         guard.word(shard::OVERFLOW_FREE).store(0, Relaxed);
-        for n in (0..bump).filter(|&n| !reached.get(n)) {
+        // After a crash of the machine a bucket can be on disk, but not that it was handed out: fresh ones must be empty.
+        let end = if self.verify { self.geo.overflow } else { bump };
+        let is_empty = |n: u64| (1..=SLOTS).all(|slot| self.slot(start + n, slot).load(Relaxed) == 0);
+        for n in (0..end).filter(|&n| !reached.get(n) && (n < bump || !is_empty(n))) {
             for slot in 1..=SLOTS {
                 self.slot(start + n, slot).store(0, Relaxed);
                 self.set_stamp(start + n, slot, u64::MAX);
             }
-            self.give_overflow(guard.no, start + n);
+            if n < bump {
+                self.give_overflow(guard.no, start + n);
+            }
         }
     }
 
