@@ -140,7 +140,11 @@ fn a_flipped_bit_costs_no_more_than_an_item() {
                 tally.get(KEPT),
                 tally.get(LOST_MANY)
             ));
-            assert!(tally.get(KEPT) * 1000 >= all * 999, "less than 99.9 % of the items were kept");
+            // Of the tables' bits those left out are zeros: the loss is one of all bits. A flip in the data damages one item.
+            let (of, damaged) =
+                if part == "data" { (bits.len(), bits.len() as u64) } else { (TABLES * 8, 0) };
+            let most = of as u64 * u64::from(ITEMS) / 1000 + damaged;
+            assert!(all - tally.get(KEPT) <= most, "less than 99.9 % of the undamaged items were kept");
         }
     }
 }

@@ -165,7 +165,8 @@ impl Engine {
         pass: &mut Pass,
     ) -> Option<Header> {
         let off = entry::slot_off(word);
-        let block = block::locate(&self.region, guard.no, off)?;
+        let block = block::locate(&self.region, guard.no, off)
+            .filter(|b| block::owns_its_spans(&self.region, guard.no, b))?;
         let h = self.header_at(off)?;
         if h.key_len == 0 || h.value_len == 0 || h.total(self.entry_head) > block.len {
             return None;
