@@ -9,8 +9,8 @@ mod engine_value;
 
 use std::{fs, path::Path};
 
-use engine_proc::{Child, alone, say};
-use engine_store::{ADD, KEYS, UPDATE, assert_filled, config, fill, place, put, refused, seq};
+use engine_proc::{Child, alone};
+use engine_store::{ADD, UPDATE, assert_filled, config, fill, place, refused};
 use nix::sys::{
     resource::{Resource, setrlimit},
     signal::{SigHandler, Signal, signal},
@@ -61,117 +61,6 @@ fn unusable_paths_are_errors() {
     let pipe = dir.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
     assert!(Engine::attach(&pipe).is_err(), "a pipe must not be waited for");
-}
-
-/// Any single byte that changed on disk: refused, or opened with every value right or gone.
-#[test]
-fn changed_bytes_never_become_wrong_values() {
-    let _alone = alone();
-    let (dir, path) = place();
-    {
-        let mut small = config(&path);
-        small.capacity = 64;
-        let engine = Engine::create(&small).expect("a store");
-        for key in 0..40 {
-            put(&engine, key, 5).expect("set");
-        }
-        engine.sync().expect("sync");
-    }
-    let whole = fs::read(&path).expect("read");
-    let used: Vec<usize> = (0..whole.len()).filter(|&at| whole[at] != 0).collect();
-    let mut rng = fastrand::Rng::new();
-    let copy = dir.path().join("copy");
-    let (mut opened, mut kept, mut empty) = (0_u64, 0_u64, 0_u64);
-    for round in 0..1500 {
-        let mut bytes = whole.clone();
-        let at = match round {
-            0..400 => round,
-            _ if rng.u8(0..8) == 0 => rng.usize(0..whole.len()),
-            _ => used[rng.usize(0..used.len())],
-        };
-        bytes[at] ^= 1 << rng.u8(0..8);
-        fs::write(&copy, &bytes).expect("write");
-        match Engine::attach(&copy) {
-            Ok(engine) => {
-                opened += 1;
-                let right = |key| {
-                    seq(&engine, key).is_some_and(|seq| {
-                        assert_eq!(seq, 5, "byte {at}: key {key}");
-                        true
-                    })
-                };
-                let found = u64::try_from((0..40).filter(|&key| right(key)).count()).expect("few");
-                kept += found;
-                empty += u64::from(found == 0);
-                let wide = put(&engine, 39, 6);
-                assert!(wide.is_ok(), "byte {at}: {wide:?}");
-            }
-            Err(_) => assert!(fs::read(&copy).expect("read") == bytes, "byte {at}: refused, but changed"),
-        }
-        fs::remove_file(&copy).expect("remove");
-    }
-    say(&format!(
-        "{opened} of 1500 damaged files opened, {empty} of them empty, with {kept} of {} items",
-        opened * 40
-    ));
-    assert!(
-        kept * 100 >= opened * 40 * 93,
-        "one bit must not cost more than an item: {kept} of {}",
-        opened * 40
-    );
-}
-
-/// A crash of the machine keeps any mixture of old and new sectors: what opens has whole values, none older than the
-/// last sync.
-#[test]
-fn any_mixture_of_sectors_is_never_wrong() {
-    let _alone = alone();
-    let (dir, path) = place();
-    let engine = Engine::create(&config(&path)).expect("a store");
-    let write =
-        |range: std::ops::Range<u32>, seq| range.for_each(|key| assert!(put(&engine, key, seq).is_ok()));
-    write(0..KEYS, 1);
-    write(0..KEYS, 2);
-    engine.sync().expect("sync");
-    let synced = fs::read(&path).expect("read");
-    write(0..100, 3);
-    for key in 100..150 {
-        let mut name = Vec::new();
-        engine_value::key_bytes(key, &mut name);
-        assert!(engine.delete(&name).expect("delete"), "key {key}");
-    }
-    write(1000..1100, 3);
-    write(50..100, 4);
-    let last = fs::read(&path).expect("read");
-    let copy = dir.path().join("copy");
-    let mut rng = fastrand::Rng::new();
-    let (mut found, mut opened) = (0, 0);
-    for round in 0..60 {
-        let share = rng.u8(1..10);
-        let mut mixed = last.clone();
-        // A file that grew since may end where it ended then.
-        if round % 4 == 0 {
-            mixed.truncate(synced.len());
-        }
-        for (new, old) in mixed.chunks_mut(512).zip(synced.chunks(512)) {
-            if rng.u8(0..10) < share {
-                new.copy_from_slice(old);
-            }
-        }
-        fs::write(&copy, &mixed).expect("write");
-        let Ok(engine) = Engine::create(&config(&copy)) else { continue };
-        opened += 1;
-        for key in (0..KEYS).chain(1000..1100) {
-            let seq = seq(&engine, key);
-            found += u32::from(seq.is_some());
-            assert!(seq.is_none_or(|seq| (2..=4).contains(&seq)), "round {round}: key {key} has {seq:?}");
-        }
-        fill(&engine, 9);
-        assert_filled(&engine, 9);
-        fs::remove_file(&copy).expect("remove");
-    }
-    say(&format!("{opened} of 60 mixtures opened, with {found} of {} items", opened * 350));
-    assert!(opened > 30 && found > opened * 100, "{opened} opened with {found} items: nothing was shown");
 }
 
 /// No more disk (here: a limit on the file's size) is an error for the one store, and no end of the cache.

@@ -247,9 +247,11 @@ impl Builder {
     /// Other processes join with [`Cache::attach`], with the same `store` in their own builder, or through uWSGI and
     /// C. The file must be on a local filesystem.
     ///
-    /// [`items`](Builder::items) and [`purge_lru`](Builder::purge_lru) decide how the file is laid out: a file made with
-    /// others is refused. The other settings may change from one opening to the next, as long as no other process has
-    /// the file open, a forked child included: while there is one, its settings stay in force.
+    /// Settings may change from one opening to the next, as long as no other process has the file open, a forked child
+    /// included: while there is one, its settings stay in force. [`items`](Builder::items) and
+    /// [`purge_lru`](Builder::purge_lru) decide how the file is laid out: with others the items move to a new file, which
+    /// takes the place of the old one (for a moment there must be room for both). It is refused, with both values, when
+    /// another process has the file open, or when there are more items than fit and nothing may be evicted.
     ///
     /// ```
     /// use ucache::Cache;
@@ -290,6 +292,29 @@ impl Builder {
     /// ```
     pub fn store_delete(mut self, on: bool) -> Self {
         self.store_delete = on;
+        self
+    }
+
+    /// Whether a [store](Builder::store) that somebody truncates while it is open ends as misses and errors. Off if not
+    /// given: touching what is gone is then SIGBUS, as for any mapped file, and the process ends.
+    ///
+    /// Installs a handler for SIGBUS, for the life of the process; a handler that was there before gets what is not the
+    /// store's. At most 128 guarded stores a process.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let dir = tempfile::tempdir()?;
+    /// let path = dir.path().join("guarded.ucache");
+    /// let cache = ucache::Cache::builder("guarded").items(10).store(&path).store_guard(true).build()?;
+    /// cache.set("k", "v")?;
+    /// std::fs::OpenOptions::new().write(true).open(&path)?.set_len(0)?;
+    /// assert_eq!(cache.get("k")?, None);
+    /// assert!(cache.set("k", "v").is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn store_guard(mut self, on: bool) -> Self {
+        self.config.store_guard = on;
         self
     }
 

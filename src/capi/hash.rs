@@ -4,6 +4,7 @@
 use std::ffi::c_char;
 
 use super::types::uwsgi_hash_algo;
+use crate::engine::{djb33x, murmur2};
 
 /// What `hash=` names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,33 +47,6 @@ impl Algorithm {
     pub(super) fn as_c(self) -> *mut uwsgi_hash_algo {
         (&raw const TABLE[self as usize].0).cast_mut()
     }
-}
-
-/// Bernstein's hash, the variant with exclusive or; the bytes count as signed, as `char` does on x86.
-fn djb33x(key: &[u8]) -> u32 {
-    key.iter().fold(5381_u32, |h, &b| (h << 5).wrapping_add(h) ^ i32::from(b as c_char).cast_unsigned())
-}
-
-/// Appleby's MurmurHash2 with seed 0, as native has it: where one to three bytes are left over it mixes in the
-/// *first* bytes of the key instead, as `char`.
-fn murmur2(key: &[u8]) -> u32 {
-    const M: u32 = 0x5bd1_e995;
-    let (words, tail) = key.as_chunks::<4>();
-    let mut h = u32::try_from(key.len()).unwrap_or(u32::MAX);
-    for word in words {
-        let mut k = u32::from_le_bytes(*word).wrapping_mul(M);
-        k ^= k >> 24;
-        h = h.wrapping_mul(M) ^ k.wrapping_mul(M);
-    }
-    for (i, &b) in key[..tail.len()].iter().enumerate() {
-        h ^= i32::from(b as c_char).cast_unsigned() << (8 * i);
-    }
-    if !tail.is_empty() {
-        h = h.wrapping_mul(M);
-    }
-    h ^= h >> 13;
-    h = h.wrapping_mul(M);
-    h ^ (h >> 15)
 }
 
 struct Algo(uwsgi_hash_algo);

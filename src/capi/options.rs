@@ -5,7 +5,7 @@ use std::{ffi::CString, path::PathBuf, time::Duration};
 use super::{hash::Algorithm, kvlist};
 use crate::{
     engine::{
-        Blocks, Config, Eviction, Store,
+        Blocks, Config, Eviction, NativeShape, Store,
         config::{MAX_ITEMS, MAX_KEY, MAX_LOCK_TIMEOUT, MAX_VALUE},
     },
     error::{Error, Result},
@@ -84,6 +84,7 @@ struct Text {
     clear_on_full: Option<Vec<u8>>,
     no_expire: Option<Vec<u8>>,
     lock_timeout: Option<Vec<u8>>,
+    store_guard: Option<Vec<u8>>,
 }
 
 impl Text {
@@ -127,6 +128,7 @@ impl Text {
             b"clear_on_full" => &mut self.clear_on_full,
             b"no_expire" => &mut self.no_expire,
             b"lock_timeout" => &mut self.lock_timeout,
+            b"store_guard" => &mut self.store_guard,
             _ => return None,
         })
     }
@@ -166,10 +168,11 @@ pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
     let lazy_expire = flag("lazy_expire", t.lazy_expire.as_deref(), &mut notes);
     let no_expire = flag("no_expire", t.no_expire.as_deref(), &mut notes) || defaults.no_expire;
     let bitmap = flag("bitmap", t.bitmap.as_deref(), &mut notes);
+    let key_size = number_or("keysize", t.keysize.as_deref(), 1, MAX_KEY, DEFAULT_KEYSIZE)?;
     let config = Config {
         // uWSGI never uses slot 0: `items` stores one less, but for one item.
         capacity: (items - 1).max(1),
-        max_key: number_or("keysize", t.keysize.as_deref(), 1, MAX_KEY, DEFAULT_KEYSIZE)?,
+        max_key: key_size,
         max_value: if bitmap { blocksize.saturating_mul(blocks).min(MAX_VALUE) } else { blocksize },
         blocks: bitmap.then_some(Blocks { size: blocksize, count: blocks }),
         eviction: eviction(t.evict.as_deref(), flag("purge_lru", t.purge_lru.as_deref(), &mut notes))?,
@@ -181,6 +184,8 @@ pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
         last_modified: flag("lastmod", t.lastmod.as_deref(), &mut notes),
         lock_timeout: lock_timeout(t.lock_timeout.as_deref())?,
         store: store(t.store, flag("store_delete", t.store_delete.as_deref(), &mut notes)),
+        native: Some(NativeShape { items, key_size, blocks, block_size: blocksize, bitmap }),
+        store_guard: flag("store_guard", t.store_guard.as_deref(), &mut notes),
         ..Config::new(&String::from_utf8_lossy(name), 1)
     };
     config.check()?;

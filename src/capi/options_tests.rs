@@ -16,7 +16,8 @@ fn defaults_are_those_of_uwsgi() {
     let s = ok("name=foo,items=10");
     assert_eq!((s.items, s.blocks, s.blocksize, s.hashsize), (10, 10, 65_536, 65_536));
     assert_eq!(s.hash, Algorithm::Djb33x);
-    let expected = Config { max_value: 65_536, ..Config::new("foo", 9) };
+    let native = NativeShape { items: 10, key_size: 2048, blocks: 10, block_size: 65_536, bitmap: false };
+    let expected = Config { max_value: 65_536, native: Some(native), ..Config::new("foo", 9) };
     assert_eq!(s.config, expected);
     assert!(s.notes.is_empty() && s.nodes.is_empty() && !s.ignore_full);
 }
@@ -29,10 +30,11 @@ fn every_key_and_alias_is_known() {
     let s = ok(
         "name=a,items=5,blocksize=10,blocks=7,hash=murmur2,hash_size=11,key_size=12,store=/s,storesync=13,\
         storedelete=1,node=h:1;;h:2,sync=h:3,udp=h:4,lastmod=1,math_initial=-14,ignore_full=1,lru=1,lazy=1,\
-        sweep_on_full=15,clear_on_full=1,no_expire=1,lock_timeout=16",
+        sweep_on_full=15,clear_on_full=1,no_expire=1,lock_timeout=16,store_guard=1",
     );
     assert_eq!((s.blocksize, s.blocks, s.hash, s.hashsize), (10, 7, Algorithm::Murmur2, 11));
     assert_eq!((s.config.max_key, s.store_sync, s.config.math_initial), (12, 13, -14));
+    assert!(s.config.store_guard);
     assert_eq!(s.config.store, Some(Store { path: "/s".into(), delete_unusable: true }));
     assert_eq!(s.nodes, [c"h:1".to_owned(), c"h:2".to_owned()]);
     assert_eq!((s.sync_nodes, s.udp_servers), (vec![c"h:3".to_owned()], vec![c"h:4".to_owned()]));

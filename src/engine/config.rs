@@ -58,6 +58,21 @@ pub struct Store {
     pub delete_unusable: bool,
 }
 
+/// The settings of a native uWSGI cache that decide how its store file is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NativeShape {
+    /// `items`, as written.
+    pub items: u64,
+    /// `keysize`
+    pub key_size: u64,
+    /// `blocks`
+    pub blocks: u64,
+    /// `blocksize`
+    pub block_size: u64,
+    /// `bitmap`
+    pub bitmap: bool,
+}
+
 /// Everything that makes one cache differ from another. Public fields are checked by [`Config::check`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -88,6 +103,11 @@ pub struct Config {
     pub lock_timeout: Duration,
     /// The store file; `None` = anonymous memory, shared with forked children only.
     pub store: Option<Store>,
+    /// A store file that native uWSGI made with these settings is imported; `None` = refused.
+    pub native: Option<NativeShape>,
+    /// A store that somebody truncates is misses and errors from then on, instead of the end of the process (a SIGBUS
+    /// handler is installed).
+    pub store_guard: bool,
 }
 
 impl Config {
@@ -108,6 +128,8 @@ impl Config {
             last_modified: false,
             lock_timeout: Duration::from_secs(1),
             store: None,
+            native: None,
+            store_guard: false,
         }
     }
 

@@ -9,24 +9,36 @@ use crate::{
     os::{
         file::{self, StoreFile},
         mutex::MUTEX_SIZE,
+        process,
     },
-    shm::layout::{Geometry, Layout, header},
+    shm::layout::{Geometry, Layout, SPAN, header},
 };
 
 /// "ucache" and a byte that tells the byte order.
 pub(super) const MAGIC: u64 = 0x0165_6863_6163_7575;
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 /// State of a region that is being made.
 pub(super) const INIT: u64 = 1;
 /// State of a region that can be used.
 pub(super) const READY: u64 = 2;
 
-/// Checksum of the header's words that never change after a store was made.
-pub(super) fn sum(word: impl Fn(u64) -> u64) -> u64 {
-    let words = (header::MAGIC..header::STATE).chain(header::CAPACITY..header::DEV).step_by(8);
-    let bytes: Vec<u8> = words.flat_map(|at| word(at).to_le_bytes()).collect();
-    // The secret is part of what is summed: fixed words serve as the key.
-    Secret([MAGIC, VERSION, 0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03]).hash(&bytes)
+/// The header's words that never change after a store was made.
+pub(super) fn fixed() -> impl Iterator<Item = u64> {
+    (header::MAGIC..header::STATE).chain(header::CAPACITY..header::DEV).step_by(8)
+}
+
+/// The limits and the name.
+pub(super) fn changeable() -> impl Iterator<Item = u64> {
+    (header::MAX_KEY..header::CLEAR_GEN).chain(header::NAME_LEN..header::NAME + 256).step_by(8)
+}
+
+/// Checksum of words of the header.
+pub(super) fn sum(at: impl Iterator<Item = u64>, word: impl Fn(u64) -> u64) -> u64 {
+    let bytes: Vec<u8> = at.flat_map(|at| word(at).to_le_bytes()).collect();
+    // The secret is part of what is summed: fixed words serve as the key, random ones, because a word of what is summed
+    // that equals one of the key's would hide others.
+    Secret([0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03, 0xA076_1D64_78BD_642F, 0xE703_7ED1_A0B4_28DB])
+        .hash(&bytes)
 }
 
 /// The first page of an existing store, read before anything is mapped.
@@ -41,9 +53,38 @@ impl<'a> Disk<'a> {
     /// Reads it.
     pub(super) fn read(path: &'a Path, file: &StoreFile) -> Result<Self> {
         let mut page = vec![0u8; 4096];
-        let got = file.read_start(&mut page)?;
+        let got = file.read_at(&mut page, 0)?;
         let whole = got == page.len();
-        Ok(Self { path, len: if whole { file.len()? } else { got as u64 }, page })
+        let mut disk = Self { path, len: if whole { file.len()? } else { got as u64 }, page };
+        if !disk.is_unfinished() {
+            disk.mend(header::SUM, fixed);
+        }
+        Ok(disk)
+    }
+
+    fn put(&mut self, at: u64, word: u64) {
+        let at = at as usize;
+        if let Some(to) = self.page.get_mut(at..at + 8) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+    }
+
+    /// Whether words have their checksum; one flipped bit of them or of it is put back first.
+    fn mend<I: Iterator<Item = u64>>(&mut self, sum_at: u64, at: impl Fn() -> I) -> bool {
+        let (told, is) = (self.word(sum_at), sum(at(), |at| self.word(at)));
+        if (told ^ is).count_ones() <= 1 {
+            self.put(sum_at, is);
+            return true;
+        }
+        for (at_word, bit) in at().flat_map(|at| (0..64).map(move |bit| (at, bit))) {
+            let word = self.word(at_word);
+            self.put(at_word, word ^ 1 << bit);
+            if sum(at(), |at| self.word(at)) == told {
+                return true;
+            }
+            self.put(at_word, word);
+        }
+        false
     }
 
     /// A word of the header.
@@ -54,15 +95,20 @@ impl<'a> Disk<'a> {
 
     /// Whether somebody began to make a store here and ended before it was one.
     pub(super) fn is_unfinished(&self) -> bool {
-        self.len == 0 || self.word(header::MAGIC) == MAGIC && self.word(header::STATE) != READY
+        self.len == 0 || self.word(header::MAGIC) == MAGIC && self.word(header::STATE) == INIT
+    }
+
+    /// Whether it is empty or a store, finished or not.
+    pub(super) fn is_ours(&self) -> bool {
+        self.len == 0 || self.word(header::MAGIC) == MAGIC
     }
 
     pub(super) fn refuse(&self, reason: &str) -> Error {
         file::refused(self.path, reason)
     }
 
-    /// Its geometry, if this build can read it and it is what `config` asks for.
-    pub(super) fn check(&self, config: Option<&Config>) -> Result<Geometry> {
+    /// Its geometry, if this build can read it.
+    pub(super) fn check(&self) -> Result<Geometry> {
         let w = |at| self.word(at);
         if w(header::MAGIC).swap_bytes() == MAGIC {
             return Err(self.refuse("was made on a machine of the other byte order"));
@@ -81,7 +127,7 @@ impl<'a> Disk<'a> {
                 self.refuse(&format!("has layout {:016x}, this build has {abi:016x}", w(header::ABI)))
             );
         }
-        if w(header::STATE) != READY {
+        if w(header::STATE) == INIT {
             return Err(self.refuse("was never finished by who made it"));
         }
         let geo = Geometry {
@@ -104,34 +150,58 @@ impl<'a> Disk<'a> {
             && (1..=super::config::MAX_ITEMS).contains(&geo.capacity)
             && (1..1 << 30).contains(&geo.spans)
             && geo.checksums;
-        if !sane || sum(w) != w(header::SUM) {
+        if !sane || sum(fixed(), w) != w(header::SUM) {
             return Err(self.refuse("has a damaged header"));
-        }
-        if let Some(c) = config {
-            if c.capacity != geo.capacity {
-                let (made, asked) = (geo.capacity, c.capacity);
-                return Err(self.refuse(&format!(
-                    "was made for {made} items, {asked} are asked for (store_delete=1 starts fresh)"
-                )));
-            }
-            let made = eviction(&geo);
-            if c.eviction != made {
-                return Err(self.refuse(&format!(
-                    "was made with evict={made}, evict={} is asked for (store_delete=1 starts fresh)",
-                    c.eviction
-                )));
-            }
         }
         Ok(geo)
     }
 
-    /// The limits it was made with.
-    pub(super) fn limits(&self) -> Config {
+    /// Whether it can be a store of native uWSGI's with the settings of `config`.
+    pub(super) fn may_be_native(&self, config: &Config) -> bool {
+        let size = config.native.and_then(|shape| shape.file_len());
+        self.word(header::MAGIC) != MAGIC && size == Some(self.len)
+    }
+
+    /// What of `config` decides the layout and is not what the store was made for: both values.
+    pub(super) fn difference(&self, config: &Config, geo: &Geometry) -> Option<String> {
+        let made = eviction(geo);
+        if config.capacity != geo.capacity {
+            Some(format!("was made for {} items, {} are asked for", geo.capacity, config.capacity))
+        } else if config.eviction != made {
+            Some(format!("was made with evict={made}, evict={} is asked for", config.eviction))
+        } else {
+            None
+        }
+    }
+
+    /// Bytes of it that are data: the file's length says it, and the header must agree. It may differ by one flipped bit,
+    /// by the last growth of who died, or because the power failed between the header and the file's new length.
+    pub(super) fn committed(&self, layout: &Layout) -> Result<u64> {
+        let told = self.word(header::COMMITTED);
+        let there = self.len.min(layout.end) / SPAN * SPAN;
+        let excused = (told ^ there).count_ones() == 1 || self.word(header::BOOT) != process::boot_id();
+        if there < layout.data || told > there && !(excused && self.len.is_multiple_of(SPAN)) {
+            return Err(self.refuse(&format!("is cut off: {} bytes of {told}", self.len)));
+        }
+        Ok(there)
+    }
+
+    /// The file as a setting.
+    pub(super) fn own_store(&self) -> Option<Store> {
+        Some(Store { path: self.path.to_owned(), delete_unusable: false })
+    }
+
+    /// The limits it was made with; `None` = they are damaged.
+    pub(super) fn limits(&mut self) -> Option<Config> {
+        // 0: its last opener died while it wrote them, and the next one to ask for a cache writes them again.
+        if self.word(header::LIMITS_SUM) != 0 && !self.mend(header::LIMITS_SUM, changeable) {
+            return None;
+        }
         let w = |at| self.word(at);
         let name = usize::try_from(w(header::NAME_LEN)).unwrap_or(0).min(255);
         let start = header::NAME as usize;
         let habits = w(header::HABITS);
-        Config {
+        Some(Config {
             name: String::from_utf8_lossy(&self.page[start..start + name]).into_owned(),
             capacity: w(header::CAPACITY),
             max_key: w(header::MAX_KEY),
@@ -149,8 +219,10 @@ impl<'a> Disk<'a> {
             math_initial: w(header::MATH_INITIAL).cast_signed(),
             last_modified: habits & 8 != 0,
             lock_timeout: Duration::from_nanos(w(header::LOCK_TIMEOUT)),
-            store: Some(Store { path: self.path.to_owned(), delete_unusable: false }),
-        }
+            store: self.own_store(),
+            native: None,
+            store_guard: false,
+        })
     }
 }
 

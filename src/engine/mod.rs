@@ -7,11 +7,14 @@ mod disk;
 mod entry;
 mod evict;
 mod exclusive;
+mod generation;
 mod geometry;
 mod hash;
 mod ids;
+mod import;
 mod index;
 mod lease;
+mod native;
 mod open;
 mod read;
 mod recover;
@@ -27,7 +30,8 @@ mod write;
 
 use std::sync::{Arc, atomic::AtomicU64};
 
-pub use config::{Blocks, Config, Eviction, Store};
+pub use config::{Blocks, Config, Eviction, NativeShape, Store};
+pub(crate) use native::{djb33x, murmur2};
 pub use types::*;
 
 use crate::shm::{
@@ -54,7 +58,7 @@ pub struct Engine {
     lock_gen: u64,
     /// How far the region is known to be backed by memory or disk.
     backed: AtomicU64,
-    /// Whether free pages may be given back (never in tmpfs stores).
+    /// Whether free pages may be given back (never in stores: on a full disk what was given back is gone).
     may_punch: bool,
     /// Forks seen when the region was opened: tells a child from who opened it.
     forks: u32,

@@ -13,20 +13,22 @@ use std::{
 use super::{
     Config, Engine, Eviction,
     disk::{self, Disk, INIT, MAGIC, READY, VERSION},
-    entry, geometry,
+    entry, generation, geometry,
     hash::Secret,
 };
 use crate::{
     error::{Error, Result},
     os::{
         file::{self, Lock, OPENING, StoreFile, USERS},
+        guard::Guard,
         map::Mapping,
         mutex::MUTEX_SIZE,
         process,
     },
     shm::{
         Region,
-        layout::{Layout, SPAN, header, shard},
+        layout::{Geometry, Layout, SPAN, header, shard},
+        span,
         sync::*,
     },
 };
@@ -66,7 +68,7 @@ impl Engine {
                 Ok(map) => {
                     let region = Region::new(map, layout, None)?;
                     region.keep_out_of_dumps();
-                    let engine = Self::assemble(region, config.clone(), true, notes);
+                    let engine = Self::assemble(region, config.clone(), notes);
                     engine.init(config)?;
                     return Ok(Arc::new(engine.reload()));
                 }
@@ -138,65 +140,92 @@ impl Engine {
 
     /// With the opening lock held, and the users' lock exclusive (`alone`) or shared.
     fn open_locked(path: &Path, file: StoreFile, config: Option<&Config>, alone: bool) -> Result<Self> {
-        let disk = Disk::read(path, &file)?;
+        let mut disk = Disk::read(path, &file)?;
         let engine = match config {
             Some(c) if alone && disk.is_unfinished() => Self::new_store(file, c)?,
-            _ => Self::existing(&disk, file, config, alone)?,
+            Some(c) if alone && disk.may_be_native(c) => return Self::import(path, &file, c),
+            _ => {
+                let geo = disk.check()?;
+                match config.and_then(|c| Some((c, disk.difference(c, &geo)?))) {
+                    Some((c, what)) if alone => return Self::convert(disk, geo, file, c, &what),
+                    Some((_, what)) => return Err(disk.refuse(&format!("is in use; it {what}"))),
+                    None => Self::existing(&mut disk, geo, file, config, alone)?,
+                }
+            }
         };
-        if let (true, Some(file)) = (alone, engine.region.file()) {
-            file.lock(USERS, Lock::Shared, false)?;
+        if alone {
+            engine.join_users()?;
         }
         Ok(engine)
     }
 
-    fn new_store(file: StoreFile, config: &Config) -> Result<Self> {
+    /// From having the store alone to sharing it.
+    pub(super) fn join_users(&self) -> Result<()> {
+        self.region.file().map_or(Ok(true), |file| file.lock(USERS, Lock::Shared, false)).map(|_| ())
+    }
+
+    /// Makes a store of a file that nobody else uses, whatever it holds.
+    pub(super) fn new_store(file: StoreFile, config: &Config) -> Result<Self> {
         let layout = geometry::layout(config, u64::MAX)?;
         let committed = (layout.data + FIRST_SPANS * SPAN).min(layout.end);
         // A death from here on leaves a file that says it is unfinished.
         file.truncate(0)?;
         file.write_start(&[MAGIC, VERSION, 0, INIT].map(u64::to_ne_bytes).concat())?;
         file.grow(0, committed)?;
-        let may_punch = !file.on_tmpfs();
-        let map = Mapping::file(&file, layout.end as usize)?;
+        let map = Mapping::file(&file, layout.end as usize, guard_of(config))?;
         let region = Region::new(map, layout, Some(file))?;
-        let engine = Self::assemble(region, config.clone(), may_punch, Vec::new());
+        let engine = Self::assemble(region, config.clone(), Vec::new());
         engine.region.word(header::COMMITTED).store(committed, Release);
         engine.init(config)?;
         Ok(engine.reload())
     }
 
     /// Opens what somebody made before.
-    fn existing(disk: &Disk<'_>, file: StoreFile, config: Option<&Config>, alone: bool) -> Result<Self> {
-        let geo = disk.check(config)?;
+    pub(super) fn existing(
+        disk: &mut Disk<'_>,
+        geo: Geometry,
+        file: StoreFile,
+        config: Option<&Config>,
+        alone: bool,
+    ) -> Result<Self> {
         let layout = Layout::new(geo).ok_or_else(|| disk.refuse("its geometry overflows"))?;
-        let committed = disk.word(header::COMMITTED);
-        if committed < layout.data || committed > layout.end || disk.len < committed {
-            return Err(disk.refuse(&format!("is cut off: {} bytes of {committed}", disk.len)));
-        }
-        let mut limits = disk.limits();
+        let committed = disk.committed(&layout)?;
+        let wanted =
+            config.map(|c| Config { store: disk.own_store(), native: None, store_guard: false, ..c.clone() });
         let mut notes = Vec::new();
-        match config.map(|c| Config { store: limits.store.clone(), ..c.clone() }) {
-            Some(wanted) if alone => limits = wanted,
-            Some(wanted) if wanted != limits => {
+        let limits = match (disk.limits(), wanted) {
+            (_, Some(wanted)) if alone => wanted,
+            (Some(limits), Some(wanted)) if wanted != limits => {
                 let path = disk.path.display();
                 notes.push(format!("store {path} is in use: the settings of who made it stay in force"));
+                limits
             }
-            _ => {}
-        }
+            (Some(limits), _) => limits,
+            (None, _) => return Err(disk.refuse("has damaged limits")),
+        };
         limits.check()?;
-        let may_punch = !file.on_tmpfs();
         let id = file.id();
-        let map = Mapping::file(&file, layout.end as usize)?;
+        let same_boot = disk.word(header::BOOT) == process::boot_id()
+            && (disk.word(header::DEV), disk.word(header::INO)) == (id.dev, id.ino);
+        if alone && (!same_boot || disk.word(header::COMMITTED) != committed) {
+            // A copy, or what a crash of the machine has left, may have holes.
+            file.back(committed)?;
+        }
+        let map = Mapping::file(&file, layout.end as usize, config.and_then(guard_of))?;
         let region = Region::new(map, layout, Some(file))?;
-        let mut engine = Self::assemble(region, limits.clone(), may_punch, notes);
         if alone {
-            let w = |at: u64| engine.region.word(at);
-            let same_boot = w(header::BOOT).load(Relaxed) == process::boot_id()
-                && (w(header::DEV).load(Relaxed), w(header::INO).load(Relaxed)) == (id.dev, id.ino);
-            let unclean = w(header::UNCLEAN).load(Relaxed) != 0;
+            disk::fixed().for_each(|at| region.word(at).store(disk.word(at), Relaxed));
+        }
+        let mut engine = Self::assemble(region, limits.clone(), notes);
+        if alone {
             // What a crash of the machine has left on disk proves itself; pages of this boot are as they were written.
             engine.verify = !same_boot;
+            let w = |at: u64, word: u64| engine.region.word(at).store(word, Relaxed);
+            w(header::SUM, disk.word(header::SUM));
+            w(header::STATE, READY);
+            w(header::COMMITTED, committed);
             engine.write_limits(&limits);
+            let unclean = disk.word(header::UNCLEAN) != 0;
             engine.take_over(unclean)?;
         }
         Ok(engine.reload())
@@ -210,6 +239,10 @@ impl Engine {
         self.init_locks()?;
         w(header::FOREIGN).store(0, Relaxed);
         self.region.half(header::LEASE_WAITERS).store(0, Relaxed);
+        // One wrong bit of it would be the end of everything, or put a full cache's sweep off for ever.
+        let generation = w(header::CLEAR_GEN);
+        generation.store(generation::mended(generation.load(Relaxed)), Relaxed);
+        w(header::NEXT_FULL_SWEEP).store(0, Relaxed);
         self.stamp_identity(if unclean { 2 } else { 1 });
         for slot in 0..crate::shm::layout::STATS_SLOTS {
             w(self.layout.stats + slot * crate::shm::layout::STATS).store(0, Relaxed);
@@ -217,11 +250,16 @@ impl Engine {
         for no in 0..self.geo.shards {
             w(self.shard_off(no) + shard::DIRTY).store(1, Release);
         }
-        crate::shm::span::recover_pool(&self.region);
+        span::recover_frontier(&self.region);
+        span::recover_pool(&self.region);
         self.lock_gen = w(header::LOCK_GEN).load(Relaxed);
         for no in 0..self.geo.shards {
             let guard = self.lock_as_is(no)?;
-            self.rebuild(&guard);
+            self.rebuild(&guard)?;
+            if self.verify {
+                // Entries may be older, or younger, than the clear that the disk knows of, and a later clear's number.
+                self.reap(&guard, self.clear_gen(), None);
+            }
         }
         self.recover_ids(None);
         self.revoke_spare();
@@ -232,7 +270,7 @@ impl Engine {
         Ok(())
     }
 
-    fn assemble(region: Region, config: Config, may_punch: bool, notes: Vec<String>) -> Self {
+    fn assemble(region: Region, config: Config, notes: Vec<String>) -> Self {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let layout = *region.layout();
         Self {
@@ -244,10 +282,10 @@ impl Engine {
             buckets: layout.buckets(),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             lock_gen: region.word(header::LOCK_GEN).load(Relaxed),
+            may_punch: region.file().is_none(),
             region: Arc::new(region),
             config,
             backed: AtomicU64::new(0),
-            may_punch,
             forks: process::fork_count(),
             verify: false,
             notes,
@@ -289,7 +327,7 @@ impl Engine {
             w(self.shard_off(no) + shard::EARLIEST).store(u64::MAX, Relaxed);
         }
         w(header::MAGIC).store(MAGIC, Relaxed);
-        w(header::SUM).store(disk::sum(|at| w(at).load(Relaxed)), Relaxed);
+        w(header::SUM).store(disk::sum(disk::fixed(), |at| w(at).load(Relaxed)), Relaxed);
         w(header::STATE).store(READY, Release);
         Ok(())
     }
@@ -313,6 +351,8 @@ impl Engine {
 
     fn write_limits(&self, c: &Config) {
         let w = |at: u64, value: u64| self.region.word(at).store(value, Relaxed);
+        w(header::LIMITS_SUM, 0);
+        fence(Release);
         w(header::MAX_KEY, c.max_key);
         w(header::MAX_VALUE, c.max_value);
         w(header::BLOCK_SIZE, c.blocks.map_or(0, |b| b.size));
@@ -325,6 +365,8 @@ impl Engine {
         w(header::LOCK_TIMEOUT, u64::try_from(c.lock_timeout.as_nanos()).unwrap_or(u64::MAX));
         w(header::NAME_LEN, c.name.len() as u64);
         self.region.write(header::NAME, c.name.as_bytes());
+        let sum = disk::sum(disk::changeable(), |at| self.region.word(at).load(Relaxed));
+        self.region.word(header::LIMITS_SUM).store(sum, Release);
     }
 
     /// Writes the store to disk (MS_SYNC + fsync); nothing for anonymous memory.
@@ -351,6 +393,12 @@ impl Drop for Engine {
         }
         let _ = file.lock(USERS, Lock::Shared, false);
     }
+}
+
+/// A store that is cut off has no right locks and no right generation any more: writers fail, readers miss, everywhere.
+fn guard_of(config: &Config) -> Option<Guard> {
+    let advance = [header::LOCK_GEN as usize, header::CLEAR_GEN as usize];
+    config.store_guard.then_some(Guard { advance })
 }
 
 fn read_secret(r: &Region) -> [u64; 4] {

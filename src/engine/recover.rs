@@ -4,21 +4,27 @@
 
 use super::{
     Engine,
+    config::MAX_KEY,
     entry::{self, Header, LINK},
     shard::ShardGuard,
     stats::Counter,
 };
-use crate::shm::{
-    block,
-    layout::{SLOTS, shard},
-    marks::{Bits, Marks},
-    sync::*,
+use crate::{
+    error::Result,
+    shm::{
+        block,
+        layout::{SLOTS, shard},
+        marks::{Bits, Buffer, Marks},
+        sync::*,
+    },
 };
 
 /// What one pass over a shard's index finds.
 struct Pass {
     blocks: Marks,
     overflow: Bits,
+    ids: Bits,
+    key: Buffer,
     used: u64,
     earliest: u64,
     credit: u64,
@@ -31,35 +37,38 @@ impl Engine {
     /// Makes a shard whole. The caller holds its lock, however it got it.
     #[cold]
     pub(super) fn recover(&self, guard: &ShardGuard<'_>) {
-        self.rebuild(guard);
+        if self.rebuild(guard).is_err() {
+            self.empty_shard(guard);
+        }
         self.recover_ids(Some(guard.no));
         self.count(Counter::Repaired, 1);
         guard.word(shard::DIRTY).store(0, Release);
     }
 
     /// Rebuilds everything but the item numbers.
-    pub(super) fn rebuild(&self, guard: &ShardGuard<'_>) {
+    ///
+    /// # Errors
+    /// There is no scratch memory; nothing but versions was changed.
+    pub(super) fn rebuild(&self, guard: &ShardGuard<'_>) -> Result<()> {
         // First of all readers must drop what they are copying: nobody knows how far the dead writer was.
         let first = guard.no * self.heads_per_shard;
         for head in first..first + self.heads_per_shard {
             self.bump(head);
         }
         fence(SeqCst);
-        let marks = Marks::new(&self.region).and_then(|m| Ok((m, Bits::new(self.geo.overflow)?)));
-        if let Ok((blocks, overflow)) = marks {
-            let mut pass =
-                Pass { blocks, overflow, used: 0, earliest: u64::MAX, credit: 0, small: 0, dropped: 0 };
-            for head in first..first + self.heads_per_shard {
-                self.recover_chain(guard, head, &mut pass);
-            }
-            self.recover_overflow(guard, &pass.overflow);
-            block::rebuild(&self.region, guard.no, guard.off, Some(&pass.blocks));
-            self.count(Counter::DroppedCorrupt, pass.dropped);
-            self.recount(guard, pass.used, pass.earliest, pass.credit);
-            guard.word(shard::SMALL).store(pass.small, Relaxed);
-        } else {
-            self.empty_shard(guard, first);
+        let (blocks, overflow) = (Marks::new(&self.region)?, Bits::new(self.geo.overflow)?);
+        let (ids, key) = (Bits::new(self.geo.capacity + 1)?, Buffer::new(MAX_KEY as usize)?);
+        let mut pass =
+            Pass { blocks, overflow, ids, key, used: 0, earliest: u64::MAX, credit: 0, small: 0, dropped: 0 };
+        for head in first..first + self.heads_per_shard {
+            self.recover_chain(guard, head, &mut pass);
         }
+        self.recover_overflow(guard, &pass.overflow);
+        block::rebuild(&self.region, guard.no, guard.off, Some(&pass.blocks));
+        self.count(Counter::DroppedCorrupt, pass.dropped);
+        self.recount(guard, pass.used, pass.earliest, pass.credit);
+        guard.word(shard::SMALL).store(pass.small, Relaxed);
+        Ok(())
     }
 
     /// Whether the slot at a place holds an entry with this item number.
@@ -78,7 +87,8 @@ impl Engine {
     }
 
     /// Without scratch memory nothing can be told apart: the shard starts empty.
-    fn empty_shard(&self, guard: &ShardGuard<'_>, first: u64) {
+    fn empty_shard(&self, guard: &ShardGuard<'_>) {
+        let first = guard.no * self.heads_per_shard;
         let dropped = guard.word(shard::USED).load(Relaxed);
         for head in first..first + self.heads_per_shard {
             (1..=SLOTS).for_each(|slot| self.slot(head, slot).store(0, Release));
@@ -160,7 +170,8 @@ impl Engine {
         pass: &mut Pass,
     ) -> Option<Header> {
         let off = entry::slot_off(word);
-        let block = block::locate(&self.region, guard.no, off)?;
+        let block = block::locate(&self.region, guard.no, off)
+            .filter(|b| block::owns_its_spans(&self.region, guard.no, b))?;
         let h = self.header_at(off)?;
         if h.key_len == 0 || h.value_len == 0 || h.total(self.entry_head) > block.len {
             return None;
@@ -168,14 +179,16 @@ impl Engine {
         if h.id == 0 || u64::from(h.id) > self.geo.capacity || !self.id_is_free_for(h.id, guard.no, at) {
             return None;
         }
-        let hash = self.hash_in_place(off, &h);
+        let hash = self.hash_in_place(off, &h, &mut pass.key);
         if self.head_of(hash) != head || entry::tag_of(hash) != entry::slot_tag(word) {
             return None;
         }
         if self.geo.checksums && self.verify && !entry::checksum_holds(&self.region, off, &self.secret, &h) {
             return None;
         }
-        (!self.key_before(head, at, off, &h) && pass.blocks.set(block.span, block.index)).then_some(h)
+        // After a crash of the machine an item that was removed can be back beside the one that got its number.
+        let once = !self.key_before(head, at, off, &h) && pass.ids.set(u64::from(h.id));
+        (once && pass.blocks.set(block.span, block.index)).then_some(h)
     }
 
     /// Whether a chain has the same key at an earlier place.
@@ -199,30 +212,30 @@ impl Engine {
     /// Rebuilds the list of unused overflow buckets.
     fn recover_overflow(&self, guard: &ShardGuard<'_>, reached: &Bits) {
         let start = self.geo.heads + guard.no * self.geo.overflow;
-        let bump = guard.word(shard::OVERFLOW_BUMP).load(Relaxed).min(self.geo.overflow);
+        // Never below a bucket that a chain reaches, whatever a damaged store says: it would be handed out twice.
+        let last = (0..self.geo.overflow).rev().find(|&n| reached.get(n)).map_or(0, |n| n + 1);
+        let bump = guard.word(shard::OVERFLOW_BUMP).load(Relaxed).clamp(last, self.geo.overflow);
         guard.word(shard::OVERFLOW_BUMP).store(bump, Relaxed);
         guard.word(shard::OVERFLOW_FREE).store(0, Relaxed);
-        for n in (0..bump).filter(|&n| !reached.get(n)) {
+        // After a crash of the machine a bucket can be on disk, but not that it was handed out: fresh ones must be empty.
+        let end = if self.verify { self.geo.overflow } else { bump };
+        let is_empty = |n: u64| (1..=SLOTS).all(|slot| self.slot(start + n, slot).load(Relaxed) == 0);
+        for n in (0..end).filter(|&n| !reached.get(n) && (n < bump || !is_empty(n))) {
             for slot in 1..=SLOTS {
                 self.slot(start + n, slot).store(0, Relaxed);
                 self.set_stamp(start + n, slot, u64::MAX);
             }
-            self.give_overflow(guard.no, start + n);
+            if n < bump {
+                self.give_overflow(guard.no, start + n);
+            }
         }
     }
 
-    /// Hash of an entry's key. Keys up to 64 bytes are hashed without allocating, longer ones in scratch memory.
-    fn hash_in_place(&self, off: u64, h: &Header) -> u64 {
+    /// Hash of an entry's key, copied out of the region first.
+    fn hash_in_place(&self, off: u64, h: &Header, copy: &mut Buffer) -> u64 {
         let len = h.key_len as usize;
-        let mut short = [0u8; 64];
-        if let Some(buf) = short.get_mut(..len) {
-            self.region.source(off + self.entry_head, len).copy_to_slice(buf);
-            return self.secret.hash(buf);
-        }
-        Bits::bytes(len, |buf| {
-            self.region.source(off + self.entry_head, len).copy_to_slice(buf);
-            self.secret.hash(buf)
-        })
-        .unwrap_or(0)
+        let key = copy.first(len);
+        self.region.source(off + self.entry_head, len).copy_to_slice(key);
+        self.secret.hash(key)
     }
 }

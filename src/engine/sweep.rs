@@ -4,6 +4,7 @@
 use super::{
     Engine,
     entry::{self, GENERATIONS},
+    generation,
     index::Found,
     shard::ShardGuard,
     stats::Counter,
@@ -25,14 +26,15 @@ impl Engine {
     /// [`Error::Timeout`](crate::Error::Timeout) while another thread has the cache to itself.
     pub fn clear(&self) -> Result<()> {
         self.wait_exclusive()?;
-        let generation = self.region.word(header::CLEAR_GEN).fetch_add(1, AcqRel) + 1;
+        let word = self.region.word(header::CLEAR_GEN);
+        let before = word.fetch_update(AcqRel, Relaxed, |w| Some(generation::after(w)));
         self.count(Counter::Cleared, 1);
         self.wake_fillers();
         if self.config.last_modified {
             self.region.word(header::LAST_MODIFIED).store(clock::unix_secs(), Relaxed);
         }
         // Entries keep the generation's low bits: none may live through half a turn of them.
-        if generation.is_multiple_of(GENERATIONS / 2) {
+        if before.is_ok_and(|w| (generation::number(w) + 1).is_multiple_of(GENERATIONS / 2)) {
             self.reap_all(None)?;
         }
         Ok(())

@@ -293,8 +293,8 @@ fn a_store_is_found_again() {
         assert_eq!((e.stats().items, e.stats().dropped_corrupt), (500, 0));
         assert!(matches!(e.set(b"more", b"x", &ADD), Err(Error::Full { .. })));
     }
-    let other = Engine::create(&Config { capacity: 501, ..config });
-    assert!(other.unwrap_err().to_string().contains("made for 500 items, 501"));
+    let other = Engine::create(&Config { capacity: 499, ..config });
+    assert!(other.unwrap_err().to_string().contains("made for 500 items, 499"));
 }
 
 #[test]

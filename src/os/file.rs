@@ -62,11 +62,8 @@ impl StoreFile {
             return Err(refused(path, "is not a regular file"));
         }
         let this = Self { id: FileId { dev: meta.dev(), ino: meta.ino() }, file: Some(file) };
-        if let Some(name) = this.unfit_filesystem() {
-            return Err(refused(
-                path,
-                &format!("is on {name}, which cannot share memory between processes safely"),
-            ));
+        if let Some(reason) = this.unfit_filesystem()? {
+            return Err(refused(path, reason));
         }
         Ok(this)
     }
@@ -92,12 +89,12 @@ impl StoreFile {
         Ok(self.file()?.metadata().map_err(|source| Error::Os { call: "fstat", source })?.len())
     }
 
-    /// Reads from the start, as much as there is.
-    pub(crate) fn read_start(&self, buf: &mut [u8]) -> Result<usize> {
+    /// Reads from `at` on, as much as there is.
+    pub(crate) fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize> {
         use std::os::unix::fs::FileExt;
         let mut done = 0;
         while done < buf.len() {
-            match self.file()?.read_at(&mut buf[done..], done as u64) {
+            match self.file()?.read_at(&mut buf[done..], at + done as u64) {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -113,10 +110,29 @@ impl StoreFile {
         self.file()?.write_all_at(bytes, 0).map_err(|source| Error::Os { call: "pwrite", source })
     }
 
-    /// Allocates `[from, to)` on disk, or leaves the file as it was.
+    /// Allocates `[from, to)` on disk behind the end of the file, or leaves the file as it was.
     pub(crate) fn grow(&self, from: u64, to: u64) -> Result<()> {
+        let done = self.allocate(from, to);
+        // ext4 keeps what a failed call had got already: give it back.
+        if done.is_err() && self.len()? > from {
+            let _ = self.truncate(from);
+        }
+        done
+    }
+
+    /// Makes sure that the first `len` bytes are allocated on disk: a copy may have holes, and writing to one of a full
+    /// disk is SIGBUS.
+    pub(crate) fn back(&self, len: u64) -> Result<()> {
+        self.allocate(0, len)
+    }
+
+    fn allocate(&self, from: u64, to: u64) -> Result<()> {
         if !self.is_same() {
             return Err(Error::Damaged("the store's descriptor was closed by somebody else"));
+        }
+        if to > size_limit() {
+            // The call itself would end the process with SIGXFSZ.
+            return Err(Error::Os { call: "fallocate", source: io::Error::from_raw_os_error(libc::EFBIG) });
         }
         loop {
             // SAFETY: plain system call on an open descriptor.
@@ -127,15 +143,19 @@ impl StoreFile {
                 return Ok(());
             }
             let source = io::Error::last_os_error();
-            if source.kind() == io::ErrorKind::Interrupted {
-                continue;
+            if source.kind() != io::ErrorKind::Interrupted {
+                return Err(Error::Os { call: "fallocate", source });
             }
-            // ext4 keeps what a failed call had got already: give it back.
-            if self.len()? > from {
-                let _ = self.truncate(from);
-            }
-            return Err(Error::Os { call: "fallocate", source });
         }
+    }
+
+    /// Gives the file the owner and the permissions of another one, as far as this process may.
+    pub(crate) fn resemble(&self, other: &Self) -> Result<()> {
+        let (mine, meta) = (self.file()?, other.file()?.metadata());
+        let meta = meta.map_err(|source| Error::Os { call: "fstat", source })?;
+        // Who may not give a file away keeps it, as with any new file.
+        let _ = std::os::unix::fs::fchown(mine, Some(meta.uid()), Some(meta.gid()));
+        mine.set_permissions(meta.permissions()).map_err(|source| Error::Os { call: "fchmod", source })
     }
 
     /// Sets the length.
@@ -180,11 +200,6 @@ impl StoreFile {
         }
     }
 
-    /// Whether the file lies on tmpfs (where reading a hole of a full file system is SIGBUS: never punch one).
-    pub(crate) fn on_tmpfs(&self) -> bool {
-        self.fs_type() == Some(0x0102_1994)
-    }
-
     fn fs_type(&self) -> Option<u64> {
         // SAFETY: all-zero is a valid statfs; the descriptor is open.
         unsafe {
@@ -193,15 +208,81 @@ impl StoreFile {
         }
     }
 
-    fn unfit_filesystem(&self) -> Option<&'static str> {
-        match self.fs_type()? {
-            0x6969 => Some("NFS"),
-            0xFF53_4D42 | 0xFE53_4D42 | 0x517B => Some("CIFS/SMB"),
-            0x6573_5546 => Some("FUSE"),
-            0x0102_1997 => Some("9p"),
-            _ => None,
-        }
+    /// Why no store can be on this file system, if so: memory must be shared by all, and what `fallocate` has given must
+    /// stay writable on a full disk.
+    fn unfit_filesystem(&self) -> Result<Option<&'static str>> {
+        Ok(match self.fs_type().map_or(Fit::Good, fitness) {
+            Fit::Good => None,
+            Fit::Never(reason) => Some(reason),
+            Fit::InPlaceOnly if self.len()? == 0 && self.write_in_place() => None,
+            Fit::InPlaceOnly if self.inode_flags().is_some_and(|flags| flags & NOCOW != 0) => None,
+            Fit::InPlaceOnly => Some(
+                "is on btrfs and copied on every write: make its directory `chattr +C` and let it be made there",
+            ),
+        })
     }
+
+    fn inode_flags(&self) -> Option<libc::c_int> {
+        let mut flags: libc::c_int = 0;
+        // SAFETY: the call writes one int (whatever the request's number says), and `flags` is one.
+        (unsafe { libc::ioctl(self.as_raw_fd(), GET_FLAGS, &raw mut flags) } == 0).then_some(flags)
+    }
+
+    /// Asks for an empty file's blocks to be written in place, not copied on write.
+    fn write_in_place(&self) -> bool {
+        let Some(old) = self.inode_flags() else { return false };
+        let flags = old | NOCOW;
+        // SAFETY: the call reads one int.
+        let set = unsafe { libc::ioctl(self.as_raw_fd(), SET_FLAGS, &raw const flags) } == 0;
+        set && self.inode_flags().is_some_and(|flags| flags & NOCOW != 0)
+    }
+}
+
+/// `FS_IOC_GETFLAGS`, `FS_IOC_SETFLAGS` and `FS_NOCOW_FL` of linux/fs.h.
+const GET_FLAGS: libc::c_ulong = 0x8008_6601;
+const SET_FLAGS: libc::c_ulong = 0x4008_6602;
+const NOCOW: libc::c_int = 0x0080_0000;
+
+/// What a file system is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fit {
+    Good,
+    /// Only files that are not copied on write.
+    InPlaceOnly,
+    /// No store; why.
+    Never(&'static str),
+}
+
+/// By the magic numbers of linux/magic.h and of the modules outside of the kernel.
+fn fitness(fs_type: u64) -> Fit {
+    match fs_type {
+        0x6969 => Fit::Never("is on NFS, which cannot share memory between processes safely"),
+        0xFF53_4D42 | 0xFE53_4D42 | 0x517B => {
+            Fit::Never("is on CIFS/SMB, which cannot share memory between processes safely")
+        }
+        0x6573_5546 => Fit::Never("is on FUSE, which cannot share memory between processes safely"),
+        0x0102_1997 => Fit::Never("is on 9p, which cannot share memory between processes safely"),
+        0x2FC1_2FC1 => Fit::Never("is on ZFS, which copies on write: a full disk would be a bus error"),
+        0xCA45_1A4E => Fit::Never("is on bcachefs, which copies on write: a full disk would be a bus error"),
+        0x9123_683E => Fit::InPlaceOnly,
+        _ => Fit::Good,
+    }
+}
+
+/// The longest file that this process may write, bytes.
+fn size_limit() -> u64 {
+    // SAFETY: all-zero is a valid rlimit, which the call fills in.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) == 0 { limit.rlim_cur } else { u64::MAX }
+    }
+}
+
+/// Waits until the names in the directory of `path` are on disk.
+pub(crate) fn sync_directory(path: &Path) -> Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let done = File::open(parent).and_then(|dir| dir.sync_all());
+    done.map_err(|source| Error::Os { call: "fsync of the directory", source })
 }
 
 impl AsRawFd for StoreFile {
@@ -223,4 +304,21 @@ impl Drop for StoreFile {
 
 pub(crate) fn refused(path: &Path, reason: &str) -> Error {
     Error::Store { path: path.to_owned(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filesystems_that_cannot_keep_a_store_are_told_apart() {
+        for magic in [0x6969, 0xFF53_4D42, 0xFE53_4D42, 0x6573_5546, 0x0102_1997, 0x2FC1_2FC1, 0xCA45_1A4E] {
+            assert!(matches!(fitness(magic), Fit::Never(_)), "{magic:x}");
+        }
+        assert_eq!(fitness(0x9123_683E), Fit::InPlaceOnly);
+        // ext4, xfs, tmpfs, overlayfs.
+        for magic in [0xEF53, 0x5846_5342, 0x0102_1994, 0x794C_7630] {
+            assert_eq!(fitness(magic), Fit::Good, "{magic:x}");
+        }
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::{os::fd::AsRawFd, ptr::NonNull};
 
-use super::file::StoreFile;
+use super::{
+    file::StoreFile,
+    guard::{Guard, Watch},
+};
 use crate::error::{Error, Result};
 
 /// One `mmap(MAP_SHARED)`, unmapped on drop.
@@ -10,6 +13,8 @@ use crate::error::{Error, Result};
 pub(crate) struct Mapping {
     start: NonNull<u8>,
     len: usize,
+    /// Set aside before the range is unmapped.
+    watch: Option<Watch>,
 }
 
 // SAFETY: the mapping is plain memory without thread affinity; who reads and writes it does so by atomics (shm).
@@ -33,14 +38,15 @@ impl Mapping {
         Self::map(len, libc::PROT_READ | libc::PROT_WRITE, flags, -1)
     }
 
-    /// Maps `len` bytes of a file from its start; beyond the end of the file nothing may be touched.
-    pub(crate) fn file(file: &StoreFile, len: usize) -> Result<Self> {
-        Self::map(
-            len,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED | libc::MAP_NORESERVE,
-            file.as_raw_fd(),
-        )
+    /// Maps `len` bytes of a file from its start; beyond the end of the file nothing may be touched, unless a guard is
+    /// asked for.
+    pub(crate) fn file(file: &StoreFile, len: usize, guard: Option<Guard>) -> Result<Self> {
+        let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
+        let mut map = Self::map(len, libc::PROT_READ | libc::PROT_WRITE, flags, file.as_raw_fd())?;
+        if let Some(guard) = guard {
+            map.watch = Some(Watch::new(map.start, len, file, guard)?);
+        }
+        Ok(map)
     }
 
     /// Scratch memory of this process alone, without malloc (whose locks a fork may have left locked).
@@ -56,7 +62,7 @@ impl Mapping {
             return Err(Error::last_os("mmap"));
         }
         let start = NonNull::new(p.cast::<u8>()).ok_or_else(|| Error::last_os("mmap"))?;
-        Ok(Self { start, len })
+        Ok(Self { start, len, watch: None })
     }
 
     /// First byte; aligned to a page.
@@ -100,6 +106,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        self.watch = None;
         // SAFETY: start and len are those of the mmap; the owner (shm's Region) hands out no reference that outlives it.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }

@@ -4,6 +4,7 @@
 pub(crate) mod clock;
 pub(crate) mod file;
 pub(crate) mod futex;
+pub(crate) mod guard;
 pub(crate) mod map;
 pub(crate) mod mutex;
 pub(crate) mod process;

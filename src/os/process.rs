@@ -140,7 +140,10 @@ pub(crate) fn random_words(words: &mut [u64]) {
 
 /// Identity of the running kernel, 0 when it is not told.
 pub(crate) fn boot_id() -> u64 {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let hex: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
-    u64::from_str_radix(&hex, 16).unwrap_or(0)
+    static ID: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    *ID.get_or_init(|| {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let hex: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+        u64::from_str_radix(&hex, 16).unwrap_or(0)
+    })
 }

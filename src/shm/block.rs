@@ -192,6 +192,14 @@ pub(crate) fn locate(r: &Region, shard_no: u64, off: u64) -> Option<Block> {
     }
 }
 
+/// Recovery: whether all spans of a large block are its own. After a crash of the machine one can be another block's.
+pub(crate) fn owns_its_spans(r: &Region, shard_no: u64, b: &Block) -> bool {
+    (b.span + 1..b.span + (b.len / SPAN).max(1)).all(|i| {
+        let word = meta(r, i, 0).load(Acquire);
+        state(word) == BODY && owner(word) == shard_no && run(word) == b.span
+    })
+}
+
 /// Rebuilds a shard's lists from the marks of the blocks that its index reaches; `None` = it reaches none.
 pub(crate) fn rebuild(r: &Region, shard_no: u64, shard_off: u64, marks: Option<&Marks>) {
     let marked = |span, index| marks.is_some_and(|m| m.get(span, index));

@@ -49,6 +49,8 @@ pub(crate) mod header {
     pub(crate) const UNCLEAN: u64 = 136;
     /// Checksum of what never changes: geometry and secret.
     pub(crate) const SUM: u64 = 144;
+    /// Checksum of the limits and the name; 0 = they are being written.
+    pub(crate) const LIMITS_SUM: u64 = 152;
     // Limits: may change when the opener is alone.
     pub(crate) const MAX_KEY: u64 = 192;
     pub(crate) const MAX_VALUE: u64 = 200;

@@ -38,12 +38,26 @@ impl Bits {
             old >> (bit % 64) & 1 == 0
         }
     }
+}
 
-    /// Calls `f` with `len` bytes of scratch memory.
-    pub(crate) fn bytes<T>(len: usize, f: impl FnOnce(&mut [u8]) -> T) -> Result<T> {
-        let map = Mapping::scratch(len)?;
-        // SAFETY: fresh private zeros of at least `len` bytes, which nobody else refers to, mapped until after the call.
-        Ok(f(unsafe { std::slice::from_raw_parts_mut(map.start().as_ptr(), len) }))
+/// Bytes, all zero at first.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    map: Mapping,
+    len: usize,
+}
+
+impl Buffer {
+    /// `len` bytes.
+    pub(crate) fn new(len: usize) -> Result<Self> {
+        Ok(Self { map: Mapping::scratch(len)?, len })
+    }
+
+    /// The first `len` of them, or all.
+    pub(crate) fn first(&mut self, len: usize) -> &mut [u8] {
+        // SAFETY: private memory of at least `self.len` bytes, which was zeroed by the kernel, lives as long as `self` and
+        // is borrowed mutably with it.
+        unsafe { std::slice::from_raw_parts_mut(self.map.start().as_ptr(), len.min(self.len)) }
     }
 }
 

@@ -193,6 +193,12 @@ pub(crate) fn recover_pool(r: &Region) {
     r.word(header::SPAN_DIRTY).store(dirty, Relaxed);
 }
 
+/// The first opener of a store: whatever is said, the spans that were ever in use reach to the last one that is.
+pub(crate) fn recover_frontier(r: &Region) {
+    let last = (0..committed(r)).rev().find(|&i| meta(r, i, 0).load(Relaxed) != FREE);
+    r.word(header::SPAN_FRONTIER).store(last.map_or(0, |i| i + 1).max(frontier(r)), Release);
+}
+
 /// Spans in use.
 pub(crate) fn in_use(r: &Region) -> u64 {
     (0..frontier(r)).filter(|&i| matches!(state(meta(r, i, 0).load(Relaxed)), SMALL | HEAD | BODY)).count()

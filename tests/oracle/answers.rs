@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Model {
-    /// No bytes of a name are no name to native (D-46).
+    /// No bytes of a name are no name to native (D-41).
     pub(crate) fn names(&mut self, op: &Op) -> Expect {
         let whole = match op.name {
             0 => config::number_of(self.config.name),
@@ -16,7 +16,7 @@ impl Model {
         };
         let part = &self.config.name[..usize::try_from(op.seed % 4).expect("small")];
         let by_part = if part.is_empty() {
-            self.tags |= d(46);
+            self.tags |= d(41);
             if self.native() { -1 } else { 0 }
         } else {
             config::number_of(part)
@@ -24,8 +24,8 @@ impl Model {
         Answer { ret: whole, len: whole.cast_unsigned(), hash: by_part.cast_unsigned(), x: 0 }.into()
     }
 
-    /// The request to a remote cache; native says the size twice (D-47), and builds
-    /// what is longer than a packet (D-51).
+    /// The request to a remote cache; native says the size twice (D-42), and builds
+    /// what is longer than a packet (D-45).
     pub(crate) fn packet(&mut self, op: &Op) -> Expect {
         let name = match op.name {
             0 => Some(self.config.name.to_owned()),
@@ -55,13 +55,13 @@ impl Model {
             if self.side == Side::Native {
                 put("size", op.vallen.to_string().as_bytes());
             }
-            self.tags |= d(47);
+            self.tags |= d(42);
         }
         if let Some(name) = name {
             put("cache", name.as_bytes());
         }
         if packet.len() > usize::from(u16::MAX) {
-            self.tags |= d(51);
+            self.tags |= d(45);
             if self.side == Side::Ucache {
                 return Answer::default().into();
             }
@@ -89,7 +89,7 @@ impl Model {
             self.touch(op.key);
         }
         if op.kind == Kind::Get4 {
-            self.tags |= d(41);
+            self.tags |= d(36);
         } else if self.config.lru && item.expires != 0 {
             self.tags |= d(6);
         }
@@ -119,7 +119,7 @@ impl Model {
         let wild = if item.len < 8 || !item.known { RET } else { 0 };
         let expect = Expect { answer: Answer::raw(item.seed.cast_signed()), wild };
         if item.len != 8 {
-            self.tags |= d(40);
+            self.tags |= d(35);
         }
         expect
     }

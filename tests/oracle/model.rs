@@ -129,7 +129,7 @@ impl Model {
         }
     }
 
-    /// The server was killed and runs again on the store. Native's figures start afresh, ucache's go on (D-52).
+    /// The server was killed and runs again on the store. Native's figures start afresh, ucache's go on (D-46).
     pub(crate) fn reopen(&mut self) {
         if self.native() {
             let times = self.items.iter().flatten().map(|item| item.expires);
@@ -200,7 +200,7 @@ impl Model {
         }
         self.tags |= self.expiry_tag();
         if self.native() {
-            self.tags |= d(44);
+            self.tags |= d(39);
             self.remove(key);
         }
         false
@@ -234,10 +234,10 @@ impl Model {
         }
     }
 
-    /// Native notes changes that were none (D-44).
+    /// Native notes changes that were none (D-39).
     pub(crate) fn note_native(&mut self) {
         if self.native() {
-            self.tags |= d(44);
+            self.tags |= d(39);
             self.note();
         }
     }

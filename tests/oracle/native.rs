@@ -80,7 +80,7 @@ impl Model {
         self.tags |= if !blocks {
             0
         } else if frees {
-            d(45)
+            d(40)
         } else {
             d(7)
         };
@@ -91,14 +91,14 @@ impl Model {
         }
         if self.config.sweep_on_full > 0 && self.next_sweep <= self.now {
             self.next_sweep = self.now + self.config.sweep_on_full;
-            self.tags |= d(49);
+            self.tags |= d(44);
             if self.reap() {
                 clear = false;
             }
         }
         if clear {
             if self.config.lru {
-                self.tags |= d(48);
+                self.tags |= d(43);
             }
             self.empty();
             if self.config.items > 1 {
@@ -110,14 +110,14 @@ impl Model {
     fn native_expiry(&mut self, op: &Op) -> u64 {
         let e = op.expires;
         if self.config.lru || e == 0 || op.has(ABSEXPIRE) {
-            self.tags |= if e > MAX_EXPIRES { d(43) } else { 0 };
+            self.tags |= if e > MAX_EXPIRES { d(38) } else { 0 };
             return e;
         }
         let (sum, wrapped) = e.overflowing_add(self.now);
         self.tags |= if wrapped {
-            d(42)
+            d(37)
         } else if sum > MAX_EXPIRES {
-            d(43)
+            d(38)
         } else {
             0
         };

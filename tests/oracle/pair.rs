@@ -153,7 +153,7 @@ impl Pair {
             assert!(self.dirty.is_empty(), "{:?} is apart", self.config.name);
             self.native.reopen();
             self.ucache.reopen();
-            self.ever = d(52);
+            self.ever = d(46);
             return;
         }
         let model = |side| Model::new(side, self.config.clone(), self.keys.clone());

@@ -123,7 +123,7 @@ impl Model {
     fn sweep_for_room(&mut self) -> bool {
         let every = self.config.sweep_on_full;
         let enforced = !self.config.no_expire || self.config.lazy;
-        self.tags |= if every > 0 { d(49) } else { 0 };
+        self.tags |= if every > 0 { d(44) } else { 0 };
         if !enforced {
             if every == 0 || self.now < self.next_sweep {
                 return false;

@@ -171,7 +171,7 @@ fn drip(server: &Server) -> usize {
 
 /// With a socket-timeout of one second a value must have arrived after that; in native each byte has a second.
 #[test]
-fn d81_a_value_that_drips_does_not_hold_a_worker() {
+fn d52_a_value_that_drips_does_not_hold_a_worker() {
     let options = ["--socket-timeout", "1"];
     let definition = ["name=first,items=100,blocksize=100000"];
     let native = Server::start(&definition, &options);

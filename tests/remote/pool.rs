@@ -43,8 +43,8 @@ pub(crate) fn counted(server: String) -> (String, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn d80_one_connection_serves_many_calls() {
-    alone("pool::d80_one_connection_serves_many_calls", String::new, |_| {
+fn d51_one_connection_serves_many_calls() {
+    alone("pool::d51_one_connection_serves_many_calls", String::new, |_| {
         c::create("name=many,items=100,blocksize=3000000");
         let (address, count) = counted(server::start());
         let there = format!("many@{address}");

@@ -19,7 +19,7 @@ use nix::{
 
 use crate::{
     engine_proc::{alone, say},
-    server::{Flavor, Server},
+    server::{Build, Flavor, Server},
 };
 
 const WORKERS: usize = 4;
@@ -157,7 +157,8 @@ fn killed_workers_of_uwsgi_stop_nobody() {
 fn a_death_is_repaired_and_logged() {
     let _alone = alone();
     let server = Server::start(Flavor::Ucache, 2, "cache2 = name=c,items=500\n");
-    let library = crate::server::plugin().display();
+    let library = Build::Installed.plugins().join("libucache.so");
+    let library = library.display();
     let die = format!(
         "import ctypes\nlib = ctypes.CDLL('{library}')\nlib.uwsgi_cache_by_name.restype = ctypes.c_void_p\n\
          lib.ucache_wlock.argtypes = [ctypes.c_void_p]\nlib.ucache_wlock(lib.uwsgi_cache_by_name(b'c'))\n\

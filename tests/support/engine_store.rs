@@ -2,8 +2,11 @@
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -12,7 +15,10 @@ use ucache::{
     engine::{Config, Engine, Expires, Mode, SetOptions, Store, Stored, Touch},
 };
 
-use crate::engine_value::{self, Stamp};
+use crate::{
+    engine_proc::{Child, HANG, Scratch},
+    engine_value::{self, Stamp},
+};
 
 pub(crate) const UPDATE: SetOptions =
     SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
@@ -75,4 +81,109 @@ pub(crate) fn refused(result: Result<Arc<Engine>>, words: &[&str]) {
         }
         other => panic!("should be refused: {other:?}"),
     }
+}
+
+/// What a run counts, in all its processes.
+#[derive(Debug)]
+pub(crate) struct Tally(Scratch);
+
+impl Tally {
+    pub(crate) fn add(&self, what: usize, by: usize) {
+        self.0[2 + what].fetch_add(by as u64, Relaxed);
+    }
+
+    pub(crate) fn get(&self, what: usize) -> u64 {
+        self.0[2 + what].load(Relaxed)
+    }
+}
+
+/// How many of something: `short` in `make test`, another number where the environment says so.
+pub(crate) fn rounds(variable: &str, short: usize) -> usize {
+    std::env::var(variable).map_or(short, |text| text.parse().expect("a number"))
+}
+
+/// Runs `each` for all numbers below `count` in two processes, which must not end by themselves nor stand still.
+pub(crate) fn in_two(
+    count: usize,
+    setup: impl Fn(usize) -> Copy,
+    each: impl Fn(usize, &Copy, &Tally),
+) -> Tally {
+    let tally = Tally(Scratch::new(12));
+    let worker = |half: usize| {
+        let (copy, tally, each) = (setup(half), &tally, &each);
+        Child::fork(move || {
+            for n in (half..count).step_by(2) {
+                each(n, &copy, tally);
+                tally.0[half].fetch_add(1, Relaxed);
+            }
+        })
+    };
+    let mut running: Vec<(usize, Child, u64, Instant)> =
+        (0..2).map(|half| (half, worker(half), 0, Instant::now())).collect();
+    while !running.is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+        running.retain_mut(|(half, child, seen, since)| {
+            let now = tally.0[*half].load(Relaxed);
+            if now != *seen {
+                (*seen, *since) = (now, Instant::now());
+            }
+            let at = *half as u64 + *seen * 2;
+            assert!(since.elapsed() < HANG, "number {at} hangs");
+            match child.try_end() {
+                Some(end) => {
+                    end.unwrap_or_else(|how| panic!("number {at}: {how}"));
+                    false
+                }
+                None => true,
+            }
+        });
+    }
+    tally
+}
+
+/// A store's bytes as they were, and a file in memory to damage and open: another file than the one that was written, so
+/// that opening it trusts nothing.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: Vec<u8>,
+    /// What is behind this is all zeros.
+    live: usize,
+    file: File,
+}
+
+impl Copy {
+    pub(crate) fn new(dir: &Path, name: usize, bytes: Vec<u8>) -> Self {
+        let path = dir.join(format!("copy {name}"));
+        fs::write(&path, &bytes).expect("write");
+        let file = File::options().read(true).write(true).open(&path).expect("open");
+        let live = bytes.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1).next_multiple_of(4096);
+        let live = live.min(bytes.len());
+        Self { path, bytes, live, file }
+    }
+
+    /// Makes the file what it was (but for free space that was used meanwhile), and then this.
+    pub(crate) fn become_with(&self, at: usize, bytes: &[u8]) {
+        self.file.set_len(self.bytes.len() as u64).expect("ftruncate");
+        self.file.write_all_at(&self.bytes[..self.live], 0).expect("write");
+        self.file.write_all_at(bytes, at as u64).expect("write");
+    }
+
+    pub(crate) fn become_all(&self, bytes: &[u8]) {
+        self.file.set_len(bytes.len() as u64).expect("ftruncate");
+        self.file.write_all_at(bytes, 0).expect("write");
+    }
+
+    pub(crate) fn cut(&self, len: usize) {
+        self.file.set_len(len as u64).expect("ftruncate");
+    }
+
+    pub(crate) fn is(&self, bytes: &[u8]) -> bool {
+        fs::read(&self.path).expect("read") == bytes
+    }
+}
+
+/// A directory in memory: thousands of openings are not about a disk.
+pub(crate) fn memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").expect("a directory in /dev/shm (a tmpfs must be mounted there)")
 }

@@ -69,7 +69,7 @@ fn a_member_that_joins_is_asked_for_its_cache() {
     });
 }
 
-/// A write lock that somebody keeps: readers go on (D-32), writers give up after `lock_timeout` (D-65). In native all
+/// A write lock that somebody keeps: readers go on (D-32), writers give up after `lock_timeout` (D-50). In native all
 /// wait until it is given back.
 #[test]
 fn a_write_lock_that_is_kept() {

@@ -1,0 +1,188 @@
+//! Stores opened with other settings than they were made with: the items move to a new file, or nothing changes.
+
+#[path = "support/engine_proc.rs"]
+mod engine_proc;
+#[path = "support/engine_store.rs"]
+mod engine_store;
+#[path = "support/engine_value.rs"]
+mod engine_value;
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
+    time::Duration,
+};
+
+use engine_proc::{Child, alone};
+use engine_store::{KEYS, UPDATE, assert_filled, config, fill, place, put, refused, rounds, seq};
+use ucache::engine::{Config, Engine, Eviction, Expires, Math, SetOptions, Store, Touch};
+
+fn with(path: &Path, capacity: u64, lru: bool) -> Config {
+    let eviction = if lru { Eviction::Lru } else { Eviction::None };
+    Config { capacity, eviction, ..config(path) }
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).expect("a directory").map(|e| e.expect("an entry").file_name());
+    let mut names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn items_and_lru_may_change_when_nobody_else_is_there() {
+    let _alone = alone();
+    let (dir, path) = place();
+    let soon = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs() + 5000;
+    {
+        let engine = Engine::create(&with(&path, 2000, false)).expect("a new store");
+        fill(&engine, 1);
+        engine.set(b"gone", b"1", &UPDATE).expect("set");
+        engine.clear().expect("clear");
+        fill(&engine, 3);
+        let at = SetOptions { expires: Expires::At(soon), ..UPDATE };
+        engine.set(b"with a ttl", b"1", &at).expect("set");
+        engine.set(b"expired", b"1", &SetOptions { expires: Expires::In(0), ..UPDATE }).expect("set");
+        engine.set(b"hidden", b"1", &SetOptions { ungettable: true, ..UPDATE }).expect("set");
+        engine.math(b"number", Math::Inc, 41, &UPDATE).expect("math");
+    }
+    let steps = [(9000, false), (400, false), (400, true), (20_000, true), (310, true), (2000, false)];
+    for (capacity, lru) in steps {
+        let before = fs::metadata(&path).expect("stat").ino();
+        let engine = Engine::create(&with(&path, capacity, lru)).expect("other settings");
+        let notes = engine.notes().join("\n");
+        assert!(notes.contains("303 items were moved"), "{notes:?}");
+        assert_ne!(fs::metadata(&path).expect("stat").ino(), before, "a new file");
+        assert_eq!(engine.config().capacity, capacity);
+        assert_filled(&engine, 3);
+        let read = |key: &[u8]| engine_value::get(&engine, key, Touch::No).expect("get");
+        assert_eq!(read(b"with a ttl").expect("stored").0.expires, soon);
+        assert!(read(b"expired").is_none() && read(b"gone").is_none());
+        assert!(read(b"hidden").is_none() && engine.exists(b"hidden").is_some());
+        assert_eq!(read(b"number").expect("stored").1, 41_i64.to_le_bytes());
+        assert_eq!(engine.stats().items, u64::from(KEYS) + 3);
+        drop(engine);
+        let again = Engine::create(&with(&path, capacity, lru)).expect("the same settings");
+        assert_eq!(again.notes(), [""; 0]);
+        assert_filled(&again, 3);
+    }
+    assert_eq!(files(dir.path()), ["store"], "nothing else is left");
+}
+
+/// Whether an item is there; counts as its use.
+fn is_used(engine: &Engine, key: u32) -> bool {
+    let mut name = Vec::new();
+    engine_value::key_bytes(key, &mut name);
+    engine_value::get(engine, &name, Touch::Yes).expect("get").is_some()
+}
+
+/// The order of use moves along, and says which items go where fewer fit.
+#[test]
+fn the_least_recently_used_go_when_fewer_fit() {
+    let _alone = alone();
+    let (_dir, path) = place();
+    {
+        let engine = Engine::create(&with(&path, 2000, true)).expect("a new store");
+        fill(&engine, 1);
+        (100..150).for_each(|key| assert!(is_used(&engine, key)));
+    }
+    let engine = Engine::create(&with(&path, 120, true)).expect("fewer items");
+    assert!(engine.notes().join("").contains("180 least recently used are gone"), "{:?}", engine.notes());
+    let left: Vec<u32> = (0..KEYS).filter(|&key| is_used(&engine, key)).collect();
+    let expected: Vec<u32> = (100..150).chain(230..300).collect();
+    assert_eq!(left, expected);
+    // Reading them just now has made 100 the oldest.
+    put(&engine, 999, 1).expect("set");
+    assert_eq!((seq(&engine, 100), seq(&engine, 101)), (None, Some(1)));
+}
+
+/// Both values are named, and the file stays as it was.
+#[test]
+fn what_cannot_be_done_is_refused() {
+    let _alone = alone();
+    let (dir, path) = place();
+    let engine = Engine::create(&with(&path, 2000, false)).expect("a new store");
+    fill(&engine, 1);
+    Child::fork(|| {
+        refused(Engine::create(&with(&path, 9000, false)), &["in use", "2000", "9000"]);
+        refused(Engine::create(&with(&path, 2000, true)), &["in use", "evict=none", "evict=lru"]);
+        let mut anew = with(&path, 9000, false);
+        anew.store = Some(Store { path: path.clone(), delete_unusable: true });
+        refused(Engine::create(&anew), &["in use", "2000", "9000"]);
+    })
+    .join();
+    drop(engine);
+    refused(Engine::create(&with(&path, 200, false)), &["2000", "200", "300 items do not fit"]);
+    fs::write(dir.path().join("store.new"), "somebody's").expect("write");
+    refused(Engine::create(&with(&path, 9000, false)), &["2000", "9000", "store.new", "in the way"]);
+    assert_eq!(fs::read(dir.path().join("store.new")).expect("read"), b"somebody's");
+    fs::remove_file(dir.path().join("store.new")).expect("remove");
+    assert_filled(&Engine::create(&with(&path, 2000, false)).expect("the same limits"), 1);
+    let mut anew = with(&path, 200, false);
+    anew.store = Some(Store { path, delete_unusable: true });
+    let engine = Engine::create(&anew).expect("store_delete starts fresh");
+    assert_eq!((engine.stats().items, engine.stats().capacity), (0, 200));
+}
+
+/// The new file is where a link leads, and has the old one's owner and permissions.
+#[test]
+fn a_link_and_permissions_stay() {
+    let _alone = alone();
+    let (dir, path) = place();
+    let link = dir.path().join("link");
+    symlink("store", &link).expect("a link");
+    fill(&Engine::create(&with(&link, 2000, false)).expect("a new store"), 1);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("chmod");
+    assert_filled(&Engine::create(&with(&link, 3000, false)).expect("more items"), 1);
+    assert_eq!(files(dir.path()), ["link", "store"]);
+    assert!(fs::symlink_metadata(&link).expect("stat").is_symlink());
+    assert_eq!(fs::metadata(&path).expect("stat").mode() & 0o7777, 0o640);
+}
+
+/// SIGKILL while the items move: one of the two files is there, whole.
+#[test]
+fn a_death_while_items_move_loses_nothing() {
+    let _alone = alone();
+    let (dir, path) = place();
+    fill(&Engine::create(&with(&path, 2000, false)).expect("a new store"), 1);
+    let (mut killed, mut moved) = (0, 0);
+    for round in 0..rounds("UCACHE_STORE_MOVES", 100) {
+        let before = fs::metadata(&path).expect("stat").ino();
+        let wanted = with(&path, 2000 + (round as u64 + 1) % 7, round % 2 == 0);
+        let child = Child::fork(|| drop(Engine::create(&wanted).expect("other settings")));
+        std::thread::sleep(Duration::from_micros(fastrand::u64(0..40_000)));
+        killed += u32::from(child.kill());
+        moved += u32::from(fs::metadata(&path).expect("stat").ino() != before);
+        let engine = Engine::attach(&path).expect("one of the two");
+        assert_filled(&engine, 1);
+        assert_eq!(engine.stats().items, u64::from(KEYS));
+        drop(engine);
+        assert!(files(dir.path()).iter().all(|name| name == "store" || name == "store.new"));
+    }
+    engine_proc::say(&format!("{killed} killed, {moved} had moved"));
+    assert!(killed > 10 && moved > 0, "{killed} killed, {moved} moved: nothing was shown");
+    // What was left over is no obstacle.
+    let last = Engine::create(&with(&path, 5000, false)).expect("other settings");
+    assert_filled(&last, 1);
+    assert_eq!(files(dir.path()), ["store"]);
+}
+
+/// Others who open the store while it moves get the new one.
+#[test]
+fn openers_meet_in_the_new_file() {
+    let _alone = alone();
+    let (_dir, path) = place();
+    for round in 0..30 {
+        let capacity = 2000 + round;
+        engine_proc::in_children(4, |worker| {
+            let engine = Engine::create(&with(&path, capacity, false)).expect("a store that others open too");
+            let key = u32::try_from(worker).expect("few");
+            put(&engine, key, u32::try_from(round).expect("few") + 1).expect("set");
+            // Two may have come one after the other; nobody may be left behind in the old file.
+            drop(engine);
+            let engine = Engine::attach(&path).expect("the store");
+            assert_eq!(seq(&engine, key), Some(u32::try_from(round).expect("few") + 1), "process {worker}");
+        });
+    }
+}
