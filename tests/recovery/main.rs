@@ -2,198 +2,36 @@
 //!
 //! `UCACHE_KILLS=200000` lets the kill storms go on to so many deaths in all.
 
-#[path = "support/engine_audit.rs"]
+#[path = "../support/engine_audit.rs"]
 mod engine_audit;
-#[path = "support/engine_proc.rs"]
+#[path = "../support/engine_proc.rs"]
 mod engine_proc;
-#[path = "support/engine_rig.rs"]
+#[path = "../support/engine_rig.rs"]
 mod engine_rig;
-#[path = "support/engine_shared.rs"]
+#[path = "../support/engine_shared.rs"]
 mod engine_shared;
-#[path = "support/engine_times.rs"]
+#[path = "../support/engine_times.rs"]
 mod engine_times;
-#[path = "support/engine_value.rs"]
+#[path = "../support/engine_value.rs"]
 mod engine_value;
-#[path = "support/engine_worker.rs"]
+#[path = "../support/engine_worker.rs"]
 mod engine_worker;
+mod storms;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::SeqCst},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use engine_proc::{Child, HANG, Scratch, alone, say, wait_for};
-use engine_rig::{Load, Rig, Tally, UPDATE};
+use engine_proc::{Child, HANG, Scratch, alone, wait_for};
+use engine_rig::UPDATE;
 use engine_value::{Bytes, Hook};
-use fastrand::Rng;
 use nix::sys::signal::{Signal, raise};
 use ucache::{
     Error,
-    engine::{Blocks, Config, Engine, Eviction, Expires, Fill, Math, Store, Stored, Touch},
+    engine::{Config, Engine, Eviction, Expires, Fill, Math, Stored, Touch},
 };
-
-const STORMS: u64 = 5;
-const KILLS: u64 = 2250;
-
-/// Kills of one storm.
-fn kills_wanted() -> u64 {
-    let all = std::env::var("UCACHE_KILLS")
-        .map_or(KILLS, |text| text.parse().unwrap_or_else(|_| panic!("UCACHE_KILLS={text} is not a number")));
-    all.div_ceil(STORMS)
-}
-
-/// Every worker does some more operations, or it hangs.
-fn everybody_moves(rig: &Rig, kills: u64) {
-    let count = |worker| rig.tally(worker, Tally::Ops).load(SeqCst);
-    let before: Vec<u64> = (0..rig.load.workers).map(count).collect();
-    wait_for(&format!("all workers to move on after {kills} kills: {}", rig.report()), || {
-        rig.times.watch();
-        (0..rig.load.workers).all(|worker| count(worker) >= before[worker] + 20)
-    });
-}
-
-/// The workers of a storm, and what befalls them.
-struct Storm<'a> {
-    rig: &'a Rig,
-    rng: Rng,
-    children: Vec<Option<Child>>,
-    stopped: Vec<Option<Instant>>,
-    kills: u64,
-    stops: u64,
-}
-
-impl Storm<'_> {
-    /// A worker of the rig dies, of whatever ends processes; one that is stopped only of SIGKILL.
-    fn kill(&mut self, worker: usize) {
-        let child = self.children[worker].take().expect("a worker");
-        let of = match self.rng.u8(0..4) {
-            0 if self.stopped[worker].is_none() => Signal::SIGSEGV,
-            1 if self.stopped[worker].is_none() => Signal::SIGABRT,
-            _ => Signal::SIGKILL,
-        };
-        // While somebody is stopped with a lock, what survivors wait for is not the death.
-        let stops = self.stopped.iter().any(Option::is_some);
-        self.rig.times.death(!stops);
-        self.rig.times.watch();
-        assert!(child.end_by(of), "a worker ended before it was killed");
-        self.kills += 1;
-        if self.stopped[worker].take().is_some() {
-            self.rig.times.go_on(worker);
-        }
-    }
-
-    fn stop(&mut self, worker: usize) {
-        if let (Some(child), None) = (&self.children[worker], self.stopped[worker]) {
-            self.rig.times.pause(worker);
-            child.signal(Signal::SIGSTOP);
-            self.stopped[worker] = Some(Instant::now() + Duration::from_millis(self.rng.u64(1..30)));
-            self.stops += 1;
-        }
-    }
-
-    /// Stopped workers whose time has come go on.
-    fn wake(&mut self, all: bool) {
-        for worker in 0..self.children.len() {
-            if self.stopped[worker].is_some_and(|until| all || until < Instant::now()) {
-                self.stopped[worker] = None;
-                if let Some(child) = &self.children[worker] {
-                    child.signal(Signal::SIGCONT);
-                }
-                self.rig.times.go_on(worker);
-            }
-        }
-    }
-
-    /// One worker dies, or several at once, so that a death also meets the repair of another.
-    fn strike(&mut self) {
-        let workers = self.children.len();
-        let several = self.rng.u8(0..4) == 0;
-        let one = self.rng.usize(0..workers);
-        let victims: Vec<usize> =
-            (0..workers).filter(|&worker| worker == one || (several && self.rng.bool())).collect();
-        victims.iter().for_each(|&worker| self.kill(worker));
-        for worker in victims {
-            self.children[worker] = Some(self.rig.start(worker, self.kills));
-        }
-        if self.rng.u8(0..8) == 0 {
-            let worker = self.rng.usize(0..workers);
-            self.stop(worker);
-        }
-    }
-}
-
-/// Kills and stops random workers at random moments and puts new ones in the places of the dead.
-fn storm(load: Load) {
-    let _alone = alone();
-    engine_proc::die_of_signals();
-    let rig = Rig::new(load);
-    let workers = rig.load.workers;
-    let children = (0..workers).map(|worker| Some(rig.start(worker, 0))).collect();
-    let (rng, stopped) = (Rng::with_seed(rig.seed), vec![None; workers]);
-    let mut storm = Storm { rig: &rig, rng, children, stopped, kills: 0, stops: 0 };
-    let mut checked = 0;
-    while storm.kills < kills_wanted() {
-        std::thread::sleep(Duration::from_micros(storm.rng.u64(0..1500)));
-        storm.strike();
-        storm.wake(false);
-        rig.times.watch();
-        if storm.kills >= checked + 100 {
-            checked = storm.kills;
-            storm.wake(true);
-            everybody_moves(&rig, storm.kills);
-            rig.assert_clean();
-        }
-    }
-    storm.wake(true);
-    everybody_moves(&rig, storm.kills);
-    rig.stop();
-    let (kills, stops) = (storm.kills, storm.stops);
-    storm.children.into_iter().flatten().for_each(Child::join);
-    let stats = rig.engine.stats();
-    let (dead, repaired, dropped) = (stats.owner_dead, stats.repaired, stats.dropped_corrupt);
-    say(&format!(
-        "{}: {kills} deaths, {stops} stops, {dead} of lock holders, {repaired} repairs, {dropped} dropped; {}",
-        rig.load.name, rig.times
-    ));
-    assert!(dead > 0, "{kills} kills and none hit a lock holder: the storm proves nothing");
-    assert_eq!(dropped, 0, "a death damages nothing");
-    engine_audit::audit(&rig, true);
-}
-
-#[test]
-fn storm_plain() {
-    storm(Load { max_len: 4096, ..Load::new("storm", 4) });
-}
-
-#[test]
-fn storm_large_values() {
-    storm(Load::new("storm-large", 6));
-}
-
-#[test]
-fn storm_lru() {
-    let mut load = Load { may_miss: true, max_len: 4096, ..Load::new("storm-lru", 4) };
-    load.config.capacity = load.keys() / 2;
-    load.config.eviction = Eviction::Lru;
-    storm(load);
-}
-
-#[test]
-fn storm_blocks_and_shards() {
-    let mut load = Load { max_len: 4096, shared: 6000, ..Load::new("storm-blocks", 16) };
-    load.config.capacity = load.keys();
-    load.config.blocks = Some(Blocks { size: 512, count: load.keys() * 20 });
-    storm(load);
-}
-
-#[test]
-fn storm_in_a_store_file() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut load = Load { max_len: 20_000, ..Load::new("storm-store", 5) };
-    load.config.store = Some(Store { path: dir.path().join("store"), delete_unusable: false });
-    storm(load);
-}
 
 /// A cache with 100 keys, whose writers give up after a quarter of a second.
 fn hundred(eviction: Eviction) -> Arc<Engine> {
