@@ -92,6 +92,9 @@
 mod api;
 #[doc(hidden)]
 pub mod capi;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 pub mod docs;
 #[doc(hidden)]
 pub mod engine;
