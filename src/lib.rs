@@ -105,7 +105,7 @@ pub mod shm;
 #[cfg(feature = "uwsgi")]
 mod uwsgi;
 
-pub use api::{Builder, Cache, Keys, Sweeper};
+pub use api::{Builder, Cache, Entries, Entry, Keys, Sweeper};
 /// What cache calls return.
 ///
 /// ```
