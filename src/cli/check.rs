@@ -55,16 +55,17 @@ pub(super) fn run(context: &mut Context, target: &OsStr, repair: bool, json: boo
         let engine = Engine::attach(&copy).map_err(|e| renamed(e, &copy, path))?;
         (Where::Copy, engine, Some((folder, file)))
     };
-    report(context, &engine, place, json)
+    report(context, &engine, place, alone, json)
 }
 
-fn report(context: &mut Context, engine: &Arc<Engine>, place: Where, json: bool) -> Outcome {
+fn report(context: &mut Context, engine: &Arc<Engine>, place: Where, alone: bool, json: bool) -> Outcome {
+    // Who opens a store alone starts its figures: what that dropped is this check's.
+    let before = if alone { 0 } else { engine.stats().dropped_corrupt };
     let bar = context.progress(Some(engine.stats().shards), "checking");
     let found = engine.inspect(place == Where::Repair, |done, _| bar.set_position(done))?;
     bar.finish_and_clear();
     let stats = engine.stats();
-    // What opening has dropped; of a store in use, what its users found since they opened it is no news.
-    let dropped = if place == Where::InUse { 0 } else { stats.dropped_corrupt };
+    let dropped = stats.dropped_corrupt.saturating_sub(before);
     let damaged = if place == Where::Repair { dropped } else { dropped + found.damaged };
     let out = &mut context.out;
     if json {
