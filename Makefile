@@ -57,7 +57,7 @@ plugin:
 	@ln -sfn libucache.so $(RELEASE)/ucache_plugin.so
 
 command:
-	$(CARGO) build --release --features cli --bin ucache --target-dir $(COMMAND)
+	CARGO_PROFILE_RELEASE_LTO=off $(CARGO) build --release --features cli --bin ucache --target-dir $(COMMAND)
 
 check: ## lints, format, documentation
 	@.ci/deps
