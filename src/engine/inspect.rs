@@ -49,6 +49,12 @@ impl Engine {
             .collect()
     }
 
+    /// Damaged items that this process left out when it put the store in order; 0 if somebody else had it open.
+    #[must_use]
+    pub fn dropped_at_opening(&self) -> u64 {
+        self.dropped
+    }
+
     /// How often [`Engine::get_counted`] hit an item, and its LRU stamp (greater = used later; 0 where none is kept).
     #[must_use]
     pub fn use_of(&self, id: ItemId) -> (u32, u64) {

@@ -68,6 +68,8 @@ pub struct Engine {
     forks: u32,
     /// Whether recovery checks checksums: on opening after a crash of the machine.
     verify: bool,
+    /// Damaged items that were left out when this process put the store in order.
+    dropped: u64,
     /// What was noticed when the region was made, for the host's log.
     notes: Vec<String>,
 }
