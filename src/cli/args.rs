@@ -269,7 +269,7 @@ pub(super) struct Dump {
     /// File to write; it appears when it is complete
     #[arg(short, long)]
     pub(super) output: Option<PathBuf>,
-    /// Writes counters (values of 8 bytes) as decimal text, which Redis counts with
+    /// Writes counters (values of 8 bytes that are no text) as decimal text, which Redis counts with
     #[arg(long)]
     pub(super) numbers: bool,
 }

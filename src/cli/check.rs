@@ -50,23 +50,19 @@ pub(super) fn run(context: &mut Context, target: &OsStr, repair: bool, json: boo
         let folder = tempfile::tempdir().map_err(|e| no_copy(&e))?;
         let copy = folder.path().join("store");
         fs::copy(path, &copy).map_err(|e| no_copy(&e))?;
-        // The copy is another file: opening it checks every checksum. Nobody else opened it before: what it dropped is
-        // in its own figures.
+        // The copy is another file: opening it checks every checksum.
         let engine = Engine::attach(&copy).map_err(|e| renamed(e, &copy, path))?;
         (Where::Copy, engine, Some((folder, file)))
     };
-    report(context, &engine, place, alone, json)
+    report(context, &engine, place, json)
 }
 
-fn report(context: &mut Context, engine: &Arc<Engine>, place: Where, alone: bool, json: bool) -> Outcome {
-    // Who opens a store alone starts its figures: what that dropped is this check's.
-    let before = if alone { 0 } else { engine.stats().dropped_corrupt };
+fn report(context: &mut Context, engine: &Arc<Engine>, place: Where, json: bool) -> Outcome {
     let bar = context.progress(Some(engine.stats().shards), "checking");
     let found = engine.inspect(place == Where::Repair, |done, _| bar.set_position(done))?;
     bar.finish_and_clear();
     let stats = engine.stats();
-    let dropped = stats.dropped_corrupt.saturating_sub(before);
-    let damaged = if place == Where::Repair { dropped } else { dropped + found.damaged };
+    let damaged = engine.dropped_at_opening() + found.damaged;
     let out = &mut context.out;
     if json {
         let all = json!({

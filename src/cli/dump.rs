@@ -57,9 +57,9 @@ fn write(
             Format::Resp => resp::write(out, &record, args.numbers),
             Format::Jsonl => {
                 if args.numbers
-                    && let Some(bytes) = record.value.as_deref().and_then(|v| <[u8; 8]>::try_from(v).ok())
+                    && let Some(number) = record.value.as_deref().and_then(resp::counter)
                 {
-                    record.value = Some(i64::from_ne_bytes(bytes).to_string().into_bytes());
+                    record.value = Some(number.to_string().into_bytes());
                 }
                 writeln!(out, "{}", jsonl::line(&record))
             }

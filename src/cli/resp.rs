@@ -9,11 +9,10 @@ use super::target::Record;
 /// Longest string that is read, bytes; Redis has the same limit.
 const MAX_BULK: u64 = 512 << 20;
 
-/// Writes one command. With `numbers`, counters (8 bytes in the machine's order) become decimal text.
+/// Writes one command. With `numbers`, counters become decimal text.
 pub(super) fn write(out: &mut impl Write, record: &Record, numbers: bool) -> io::Result<()> {
     let value = record.value.as_deref().unwrap_or_default();
-    let digits =
-        <[u8; 8]>::try_from(value).ok().filter(|_| numbers).map(|b| i64::from_ne_bytes(b).to_string());
+    let digits = counter(value).filter(|_| numbers).map(|n| n.to_string());
     let value = digits.as_deref().map_or(value, str::as_bytes);
     write!(out, "*{}\r\n", if record.expires == 0 { 3 } else { 5 })?;
     for part in [b"SET", &record.key[..], value] {
@@ -30,6 +29,13 @@ fn bulk(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     write!(out, "${}\r\n", bytes.len())?;
     out.write_all(bytes)?;
     out.write_all(b"\r\n")
+}
+
+/// The number in a value that looks like a counter: 8 bytes that are no printable text.
+pub(super) fn counter(value: &[u8]) -> Option<i64> {
+    let bytes = <[u8; 8]>::try_from(value).ok()?;
+    let text = bytes.iter().all(|b| b.is_ascii_graphic() || *b == b' ');
+    (!text).then(|| i64::from_ne_bytes(bytes))
 }
 
 /// Reads one SET; `None` = the end of the stream.
@@ -126,6 +132,10 @@ mod tests {
         let mut bytes = Vec::new();
         write(&mut bytes, &record(b"n", &(-42_i64).to_ne_bytes(), 0), true).unwrap();
         assert!(bytes.ends_with(b"$3\r\n-42\r\n"), "{bytes:?}");
+        assert_eq!(
+            (counter(b"value 17"), counter(b"\0\0\0\0\0\0\0"), counter(&[0; 8])),
+            (None, None, Some(0))
+        );
     }
 
     #[test]

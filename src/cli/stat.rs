@@ -87,6 +87,7 @@ fn when_full(engine: &Engine) -> &'static str {
     let config = engine.config();
     match (config.eviction, config.clear_on_full) {
         (Eviction::Lru, _) => "drops the least recently used",
+        (Eviction::S3Fifo, _) => "drops what is not used again (S3-FIFO)",
         (Eviction::None, true) => "starts again empty",
         (Eviction::None, false) => "refuses new keys",
     }
@@ -132,6 +133,7 @@ fn object(engine: &Engine) -> Value {
         "max_key": config.max_key,
         "max_value": config.max_value,
         "purge_lru": config.eviction == Eviction::Lru,
+        "evict": config.eviction.to_string(),
         "clear_on_full": config.clear_on_full,
         "no_expire": config.no_expire,
         "blocks": config.blocks.map(|b| b.count),

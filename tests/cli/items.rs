@@ -128,7 +128,7 @@ fn keys_of_any_bytes_are_shown_and_found_again() {
         assert_eq!(store.run(&["get", "-e", line]).out, b"v", "{line}");
     }
     let mut raw: Vec<Vec<u8>> =
-        store.run(&["keys", "-0", "*[!\u{0}]*"]).out.split(|&b| b == 0).map(<[u8]>::to_vec).collect();
+        store.run(&["keys", "-0", "*"]).out.split(|&b| b == 0).map(<[u8]>::to_vec).collect();
     raw.retain(|key| key == b"new\nline");
     assert_eq!(raw.len(), 1, "raw keys, ended by NUL");
     let path = store.path();

@@ -19,14 +19,15 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     let wide = area.width >= 70;
     let figures = if wide { 4 } else { 7 };
     let plots = if wide { PLOT } else { PLOT * 2 };
-    let [title, fill, plots, numbers, lists] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Length(1),
-        Constraint::Length(plots),
-        Constraint::Length(figures),
-        Constraint::Fill(1),
-    ])
-    .areas(area);
+    // From the top, as far as the screen goes: a layout would take a little of each.
+    let mut top = area.y;
+    let mut rows = |wanted: u16| {
+        let height = wanted.min(area.bottom() - top);
+        let part = Rect { y: top, height, ..area };
+        top += height;
+        part
+    };
+    let (title, fill, plots, numbers, lists) = (rows(1), rows(1), rows(plots), rows(figures), rows(u16::MAX));
     head(frame, title, model);
     gauge(frame, fill, model);
     history(frame, plots, model, wide);
@@ -36,7 +37,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     } else {
         Layout::vertical([Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(0)]).areas(lists)
     };
-    list(frame, left, "hottest", &model.hottest, "needs purge_lru, or hits of routers");
+    list(frame, left, "hottest", &model.hottest, "needs purge_lru or evict=, or routers' hits");
     list(frame, middle, "largest", &model.largest, "no items");
     shards(frame, right, model);
 }
