@@ -55,7 +55,7 @@ fn an_old_value_is_computed_anew() {
 fn while_one_refreshes_the_others_are_served() {
     let cache = old(&cache());
     cache.get_or_refresh_with("k", HOUR, |_| "old").unwrap();
-    let calls = AtomicU32::new(0);
+    let (calls, barrier) = (AtomicU32::new(0), Barrier::new(4));
     let (begun, begins) = mpsc::channel();
     let (end, ends) = mpsc::channel::<()>();
     thread::scope(|scope| {
@@ -69,15 +69,15 @@ fn while_one_refreshes_the_others_are_served() {
             })
         });
         begins.recv().unwrap();
-        let barrier = Barrier::new(4);
-        for _ in 0..4 {
+        let others = [0; 4].map(|_| {
             scope.spawn(|| {
                 barrier.wait();
                 for _ in 0..50 {
                     assert_eq!(cache.get_or_refresh_with("k", HOUR, never).unwrap(), b"old");
                 }
-            });
-        }
+            })
+        });
+        others.into_iter().for_each(|other| other.join().unwrap());
         assert_eq!(cache.get_or_refresh_with("k", HOUR, never).unwrap(), b"old");
         assert_eq!(cache.keys().count(), 1);
         end.send(()).unwrap();
@@ -110,7 +110,7 @@ fn a_refresher_that_dies_is_replaced() {
     cache.get_or_refresh_with("k", HOUR, |_| "old").unwrap();
     let child = process::Child::fork(|| {
         let _ = cache.get_or_refresh_with("k", HOUR, |_| {
-            cache.set("begun", "1").unwrap();
+            cache.set_with("begun", "1", Expires::Never).unwrap();
             meet(&cache, "never comes", 2);
             "new"
         });

@@ -93,8 +93,8 @@ fn what_is_taken_is_gone() {
 #[test]
 fn each_value_is_taken_once() {
     let cache = cache();
+    let barrier = Barrier::new(4);
     let taken: usize = thread::scope(|scope| {
-        let barrier = Barrier::new(4);
         let takers: Vec<_> = (0..4)
             .map(|_| {
                 let (cache, barrier) = (&cache, &barrier);
