@@ -12,7 +12,8 @@ a cache of a running uWSGI, where ADDRESS is HOST:PORT or the path of a unix soc
 ./FILE.
 
 Over the protocol every server has get, set, update, del, exists, ttl, clear and load; incr, keys and dump need \
-ucache on the other side; stat, touch, update --keep-ttl, check, metrics and top need the file.
+ucache on the other side; stat, touch, update --keep-ttl, check, metrics, \
+top and import need the file.
 
 Exit status: 0 done; 1 no: the key is missing, or exists (set), or a check found damage; 2 wrong usage; 3 the target \
 cannot be opened or reached; 4 the cache refused (too long, full, not a number, locked); 5 reading input or writing \
@@ -140,6 +141,8 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Makes a ucache store of one that native uWSGI left behind; the old file stays beside it
+    Import(Import),
     /// Live view: rates, hit ratio, fill, hottest and largest keys
     Top(Top),
     /// Figures in the text format of Prometheus
@@ -243,6 +246,34 @@ pub(super) struct Create {
     #[arg(long, default_value_t = 65_536)]
     pub(super) blocksize: u64,
     /// A full cache drops what was used least recently
+    #[arg(long)]
+    pub(super) purge_lru: bool,
+}
+
+/// Arguments of `import`: native files say nothing about themselves.
+#[derive(Args, Debug)]
+pub(super) struct Import {
+    /// The file that `store=` named
+    pub(super) file: PathBuf,
+    /// `items` of its cache, as the configuration has it
+    #[arg(short, long)]
+    pub(super) items: u64,
+    /// The cache's name; without it the file's, up to its first dot
+    #[arg(short, long)]
+    pub(super) name: Option<String>,
+    /// `keysize` of its cache
+    #[arg(long, default_value_t = 2048)]
+    pub(super) keysize: u64,
+    /// `blocksize` of its cache
+    #[arg(long, default_value_t = 65_536)]
+    pub(super) blocksize: u64,
+    /// `blocks` of its cache; without it as many as items
+    #[arg(long)]
+    pub(super) blocks: Option<u64>,
+    /// Its cache had `bitmap=1`
+    #[arg(long)]
+    pub(super) bitmap: bool,
+    /// Its cache had `purge_lru=1`
     #[arg(long)]
     pub(super) purge_lru: bool,
 }

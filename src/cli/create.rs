@@ -1,5 +1,7 @@
 //! `create`: a new store file.
 
+use std::{path::Path, sync::Arc};
+
 use super::{
     args::Create,
     failure::{Failure, NO, Outcome, USAGE},
@@ -15,16 +17,24 @@ pub(super) fn run(args: &Create) -> Outcome {
     if path.exists() {
         return Err(Failure::new(NO, format!("{}: the file exists", path.display())));
     }
-    let stem = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let name = args.name.clone().unwrap_or_else(|| stem.split('.').next().unwrap_or_default().to_owned());
-    let mut config = Config::new(&name, args.items);
+    let mut config = Config::new(&name(args.name.as_ref(), path), args.items);
     config.max_key = args.keysize;
     config.max_value = args.blocksize;
     config.eviction = if args.purge_lru { Eviction::Lru } else { Eviction::None };
     config.store = Some(Store { path: path.clone(), delete_unusable: false });
-    match Engine::create(&config) {
-        Ok(_) => Ok(()),
-        Err(error @ Error::InvalidOption { .. }) => Err(Failure::new(USAGE, error.to_string())),
-        Err(error) => Err(unopened(path, error)),
-    }
+    make(&config, path).map(|_| ())
+}
+
+/// A cache's name: as given, or the file's up to its first dot.
+pub(super) fn name(given: Option<&String>, path: &Path) -> String {
+    let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    given.cloned().unwrap_or_else(|| file.split('.').next().unwrap_or_default().to_owned())
+}
+
+/// Makes or opens the store that `config` describes.
+pub(super) fn make(config: &Config, path: &Path) -> Outcome<Arc<Engine>> {
+    Engine::create(config).map_err(|error| match error {
+        Error::InvalidOption { .. } => Failure::new(USAGE, error.to_string()),
+        error => unopened(path, error),
+    })
 }

@@ -11,6 +11,7 @@ mod create;
 mod dump;
 mod failure;
 mod generate;
+mod import;
 mod items;
 mod jsonl;
 mod load;
@@ -115,6 +116,7 @@ fn run(command: Command, context: &mut Context) -> Outcome {
         Command::Dump(args) => dump::run(context, &args),
         Command::Load(args) => load::run(context, &args),
         Command::Check { target, repair, json } => check::run(context, &target, repair, json),
+        Command::Import(args) => import::run(context, &args),
         Command::Top(args) => top::run(context, &args),
         Command::Metrics { targets, listen } => metrics::run(context, &targets, listen),
         Command::Bench(args) => bench::run(context, &args),

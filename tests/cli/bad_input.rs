@@ -95,10 +95,13 @@ fn without_permission_the_owner_is_named() {
     // The tests may run as root, who may everything.
     let ran: crate::Ran = if fs::metadata("/proc/self").unwrap().uid() == 0 {
         // The command lies where others may not look: it is started before the user changes.
-        let copy = tempfile::tempdir().unwrap();
-        let program = copy.path().join("ucache");
-        fs::copy(env!("CARGO_BIN_EXE_ucache"), &program).unwrap();
-        fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("ucache");
+        // By another process: a child that another test forks meanwhile would keep a copy of this one's open for writing.
+        let mut copy = std::process::Command::new("cp");
+        copy.arg(env!("CARGO_BIN_EXE_ucache")).arg(&program);
+        assert!(copy.status().unwrap().success());
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let mut command = std::process::Command::new(program);
         command.arg("stat").arg(store.path()).uid(65_534).gid(65_534).output().unwrap().into()
     } else {

@@ -86,3 +86,33 @@ fn a_native_server() {
     }
     assert_eq!(ucache(["exists", &at, "n"]).failed(1), "", "the operand was not stored");
 }
+
+#[test]
+fn a_native_store_is_imported() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("native.store");
+    let path = file.to_str().unwrap();
+    let server = Server::start(&[&format!("name=n,items=50,blocksize=1000,keysize=100,store={path}")], &[]);
+    let at = server.cache("n");
+    for i in 0..20 {
+        ucache(["set", &at, &format!("key {i}"), &format!("value {i}")]).text();
+    }
+    ucache(["set", &at, "hour", "v", "--ttl", "1h"]).text();
+    drop(server);
+    let before = std::fs::read(&file).unwrap();
+    let shape = ["--items", "50", "--blocksize", "1000", "--keysize", "100", "--name", "n"];
+    // Another shape than it has: refused, untouched.
+    let said = ucache(["import", path, "--items", "51", "--blocksize", "1000", "--keysize", "100"]).failed(3);
+    assert!(said.contains("is not a ucache store") && said.contains("must be those of its cache"), "{said}");
+    assert!(std::fs::read(&file).unwrap() == before);
+    let said = ucache([&["import", path][..], &shape].concat()).text();
+    assert!(said.contains("21 items imported") && said.ends_with("\n21 items\n"), "{said}");
+    assert_eq!(ucache(["get", path, "key 7"]).out, b"value 7");
+    let left: u64 = ucache(["ttl", path, "hour"]).text().trim().parse().unwrap();
+    assert!((3000..=3600).contains(&left), "{left}");
+    assert!(ucache([&["import", path][..], &shape].concat()).failed(3).contains("already"));
+    let old = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).find(|p| *p != file);
+    assert!(std::fs::read(old.expect("the old file is kept")).unwrap() == before);
+    let said = ucache(["import", "/no/such/file", "--items", "5"]).failed(3);
+    assert!(said.contains("no such file"), "{said}");
+}
