@@ -209,3 +209,45 @@ fn a_store_swaps_too() {
     assert!(other.compare_and_swap("n", 1_i64.to_ne_bytes(), 5_i64.to_ne_bytes()).unwrap());
     assert_eq!(cache.incr("n", 1).unwrap(), 6);
 }
+
+/// Kills at random moments of swaps, takes, touches and changes: the store stays whole, value by value and inside.
+#[test]
+fn killed_in_the_middle_they_leave_a_whole_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let cache = builder().items(30).timeout(Expires::Never).store(&path).build().unwrap();
+    // A value says whose it is, in all of its bytes, and has one of three lengths.
+    let value = |key: u8, n: usize| vec![b'a' + key; [8, 300, 40_000][n % 3]];
+    let name = |key: u8| format!("key {key}");
+    for round in 0..150 {
+        let child = process::Child::fork(|| {
+            for n in round.. {
+                let key = u8::try_from(n % 20).unwrap();
+                let (old, new) = (value(key, n), value(key, n + 1));
+                cache.set(name(key), &old).unwrap();
+                match n % 4 {
+                    0 => drop(cache.compare_and_swap(name(key), &old, &new).unwrap()),
+                    1 => drop(cache.take(name(key)).unwrap()),
+                    2 => drop(cache.touch(name(key), Expires::At(4_000_000_000 + n as u64)).unwrap()),
+                    _ => drop(cache.modify(name(key), |_| Some(new.clone())).unwrap()),
+                }
+            }
+            true
+        });
+        thread::sleep(Duration::from_micros(500 + 37 * round as u64));
+        child.kill();
+        for entry in cache.entries("") {
+            let key: u8 = std::str::from_utf8(&entry.key[4..]).unwrap().parse().unwrap();
+            assert!(entry.value.iter().all(|&b| b == b'a' + key), "{:?}", entry.key);
+            assert!([8, 300, 40_000].contains(&entry.value.len()));
+        }
+        // Writes to every shard, so that what the dead one left behind is found and mended.
+        cache.set(format!("probe {round}"), "v").unwrap();
+        cache.delete(format!("probe {round}")).unwrap();
+    }
+    let engine = ucache::engine::Engine::attach(&path).unwrap();
+    let found = engine.inspect(false, |_, _| {}).unwrap();
+    assert_eq!((found.damaged, found.loose), (0, 0), "{found:?}");
+    assert_eq!(found.items, cache.keys().count() as u64);
+    assert_eq!(cache.stats().dropped_corrupt, 0);
+}
