@@ -75,7 +75,7 @@ install: ## library, header, plugin and command under PREFIX (/usr/local); DESTD
 	printf '%s\n' 'Name: ucache' 'Description: crash-safe shared-memory cache' \
 	    "Version: $$(sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)" \
 	    'Libs: -L$(LIBDIR) -lucache' 'Cflags: -I$(INCLUDEDIR)' > $(DESTDIR)$(LIBDIR)/pkgconfig/ucache.pc
-	install -D -m 755 $(COMMAND)/release/ucache $(DESTDIR)$(PREFIX)/bin/ucache
+	install -D -s -m 755 $(COMMAND)/release/ucache $(DESTDIR)$(PREFIX)/bin/ucache
 	$(COMMAND)/release/ucache man --dir $(DESTDIR)$(MANDIR)
 	@mkdir -p $(addprefix $(DESTDIR)$(DATADIR)/,$(dir $(COMPLETIONS)))
 	$(COMMAND)/release/ucache completions bash > $(DESTDIR)$(DATADIR)/$(word 1,$(COMPLETIONS))
