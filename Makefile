@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build plugin run test mutants check install uninstall clean
+.PHONY: help deps build plugin command run test mutants check install uninstall clean
 
 ifeq (,$(shell command -v cargo))
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -11,12 +11,17 @@ CARGO ?= cargo
 UWSGI ?= $(or $(UWSGI_BIN),uwsgi)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET)/release
+# a place of its own: the same crate with other features would replace the library
+COMMAND := $(TARGET)/command
 
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 # `plugin = ucache` finds it in uWSGI's own directory, or in one named with `plugins-dir`
 PLUGINDIR ?= $(LIBDIR)/uwsgi/plugins
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man/man1
+COMPLETIONS := bash-completion/completions/ucache zsh/site-functions/_ucache fish/vendor_completions.d/ucache.fish
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -43,13 +48,16 @@ mutants: ## puts known bugs back, one at a time: each must be noticed
 	@.ci/deps all
 	tests/mutations/run.py
 
-build: ## the library: target/release/libucache.so, .a, and ucache_plugin.so for uWSGI
+build: ## the library: target/release/libucache.so, .a, and ucache_plugin.so for uWSGI; the command
 	@.ci/deps
-	@$(MAKE) -s plugin
+	@$(MAKE) -s plugin command
 
 plugin:
 	$(CARGO) build --release --features uwsgi
 	@ln -sfn libucache.so $(RELEASE)/ucache_plugin.so
+
+command:
+	CARGO_PROFILE_RELEASE_LTO=off $(CARGO) build --release --features cli --bin ucache --target-dir $(COMMAND)
 
 check: ## lints, format, documentation
 	@.ci/deps
@@ -57,8 +65,8 @@ check: ## lints, format, documentation
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --all-features
 
-install: ## library, header and plugin under PREFIX (/usr/local); DESTDIR, LIBDIR, PLUGINDIR
-	@test -e $(RELEASE)/ucache_plugin.so || { echo 'run `make build` first'; exit 1; }
+install: ## library, header, plugin and command under PREFIX (/usr/local); DESTDIR, LIBDIR, PLUGINDIR
+	@test -e $(RELEASE)/ucache_plugin.so -a -e $(COMMAND)/release/ucache || { echo 'run `make build` first'; exit 1; }
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(PLUGINDIR)
 	install -m 755 $(RELEASE)/libucache.so $(DESTDIR)$(LIBDIR)/libucache.so
 	install -m 644 $(RELEASE)/libucache.a $(DESTDIR)$(LIBDIR)/libucache.a
@@ -67,13 +75,21 @@ install: ## library, header and plugin under PREFIX (/usr/local); DESTDIR, LIBDI
 	printf '%s\n' 'Name: ucache' 'Description: crash-safe shared-memory cache' \
 	    "Version: $$(sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)" \
 	    'Libs: -L$(LIBDIR) -lucache' 'Cflags: -I$(INCLUDEDIR)' > $(DESTDIR)$(LIBDIR)/pkgconfig/ucache.pc
+	install -D -s -m 755 $(COMMAND)/release/ucache $(DESTDIR)$(PREFIX)/bin/ucache
+	$(COMMAND)/release/ucache man --dir $(DESTDIR)$(MANDIR)
+	@mkdir -p $(addprefix $(DESTDIR)$(DATADIR)/,$(dir $(COMPLETIONS)))
+	$(COMMAND)/release/ucache completions bash > $(DESTDIR)$(DATADIR)/$(word 1,$(COMPLETIONS))
+	$(COMMAND)/release/ucache completions zsh > $(DESTDIR)$(DATADIR)/$(word 2,$(COMPLETIONS))
+	$(COMMAND)/release/ucache completions fish > $(DESTDIR)$(DATADIR)/$(word 3,$(COMPLETIONS))
 	@test -n '$(DESTDIR)' || test "$$(id -u)" != 0 || ldconfig
 	@$(UWSGI) --cflags 2>/dev/null | grep -qF '$(PLUGINDIR)\' || \
 	    echo 'in uwsgi.ini: plugins-dir = $(PLUGINDIR)'
 
 uninstall: ## what `make install` with the same variables put there
 	rm -f $(DESTDIR)$(LIBDIR)/libucache.so $(DESTDIR)$(LIBDIR)/libucache.a $(DESTDIR)$(INCLUDEDIR)/ucache.h \
-	    $(DESTDIR)$(PLUGINDIR)/ucache_plugin.so $(DESTDIR)$(LIBDIR)/pkgconfig/ucache.pc
+	    $(DESTDIR)$(PLUGINDIR)/ucache_plugin.so $(DESTDIR)$(LIBDIR)/pkgconfig/ucache.pc \
+	    $(DESTDIR)$(PREFIX)/bin/ucache $(DESTDIR)$(MANDIR)/ucache.1 $(DESTDIR)$(MANDIR)/ucache-*.1 \
+	    $(addprefix $(DESTDIR)$(DATADIR)/,$(COMPLETIONS))
 
 clean: ## removes everything that was built
 	$(CARGO) clean

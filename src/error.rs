@@ -47,6 +47,9 @@ pub enum Error {
     /// The value is not valid UTF-8.
     #[error("the value is not valid UTF-8")]
     NotUtf8,
+    /// The value is not of the type that was asked for, or a value cannot be written as bytes.
+    #[error("the value does not fit its type: {0}")]
+    Type(String),
     /// The key exists and the call does not replace.
     #[error("the key exists")]
     Exists,

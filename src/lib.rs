@@ -92,6 +92,9 @@
 mod api;
 #[doc(hidden)]
 pub mod capi;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 pub mod docs;
 #[doc(hidden)]
 pub mod engine;
@@ -102,7 +105,7 @@ pub mod shm;
 #[cfg(feature = "uwsgi")]
 mod uwsgi;
 
-pub use api::{Builder, Cache, Keys, Sweeper};
+pub use api::{Builder, Cache, Entries, Entry, Keys, Sweeper};
 /// What cache calls return.
 ///
 /// ```

@@ -138,7 +138,7 @@ impl Drop for Turn<'_> {
 }
 
 /// Whether a value is only not stored, while the cache and the key are fine.
-fn no_room(error: &Error) -> bool {
+pub(super) fn no_room(error: &Error) -> bool {
     matches!(
         error,
         Error::EmptyValue

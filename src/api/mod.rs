@@ -6,14 +6,19 @@ mod cache;
 mod expires;
 mod fill;
 mod keys;
+mod many;
 mod read;
+mod refresh;
 mod registry;
 mod sink;
+mod swap;
 mod sweeper;
+#[cfg(feature = "serde")]
+mod typed;
 mod upkeep;
 mod write;
 
 pub use builder::Builder;
 pub use cache::Cache;
-pub use keys::Keys;
+pub use keys::{Entries, Entry, Keys};
 pub use sweeper::Sweeper;

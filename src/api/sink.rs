@@ -36,3 +36,13 @@ impl Sink for IntSink {
         true
     }
 }
+
+/// Wants no value, only what is known of it.
+pub(super) struct NoSink;
+
+impl Sink for NoSink {
+    #[inline]
+    fn take(&mut self, _src: &Source<'_>) -> bool {
+        true
+    }
+}

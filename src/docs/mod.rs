@@ -1,6 +1,6 @@
 //! What is behind the interface: how it works, where it differs from uWSGI, what it promises, what changed.
 //!
-//! These pages hold no code.
+//! The pages of the command and of what users asked for are about more than the crate.
 
 #[doc = include_str!("design.md")]
 pub mod design {}
@@ -13,3 +13,12 @@ pub mod reliability {}
 
 #[doc = include_str!("changelog.md")]
 pub mod changelog {}
+
+#[doc = include_str!("cookbook.md")]
+pub mod cookbook {}
+
+#[doc = include_str!("command.md")]
+pub mod command {}
+
+#[doc = include_str!("requests.md")]
+pub mod requests {}

@@ -23,7 +23,7 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What an attempt to become the filler found.
-enum Attempt {
+pub(super) enum Attempt {
     Mine(u64),
     Theirs,
     Value,
@@ -125,7 +125,7 @@ impl Engine {
     }
 
     /// Puts a placeholder of ours where there is none, or where its filler is dead or late.
-    fn try_lease(&self, key: &[u8], lease: Duration) -> Result<Attempt> {
+    pub(super) fn try_lease(&self, key: &[u8], lease: Duration) -> Result<Attempt> {
         self.check_limits(key, 1)?;
         let place = self.place_for(key);
         let number = self.region.word(header::LEASE_NEXT).fetch_add(1, Relaxed) + 1;

@@ -7,12 +7,14 @@ mod disk;
 mod entry;
 mod evict;
 mod exclusive;
+mod extra;
 mod generation;
 mod geometry;
 mod hash;
 mod ids;
 mod import;
 mod index;
+mod inspect;
 mod lease;
 mod native;
 mod open;
@@ -31,6 +33,8 @@ mod write;
 use std::sync::{Arc, atomic::AtomicU64};
 
 pub use config::{Blocks, Config, Eviction, NativeShape, Store};
+pub use extra::Swap;
+pub use inspect::Inspection;
 pub(crate) use native::{djb33x, murmur2};
 pub use types::*;
 
@@ -64,6 +68,8 @@ pub struct Engine {
     forks: u32,
     /// Whether recovery checks checksums: on opening after a crash of the machine.
     verify: bool,
+    /// Damaged items that were left out when this process put the store in order.
+    dropped: u64,
     /// What was noticed when the region was made, for the host's log.
     notes: Vec<String>,
 }

@@ -15,6 +15,7 @@ use super::{
     disk::{self, Disk, INIT, MAGIC, READY, VERSION},
     entry, generation, geometry,
     hash::Secret,
+    stats::Counter,
 };
 use crate::{
     error::{Error, Result},
@@ -233,6 +234,7 @@ impl Engine {
 
     /// The first opener: nothing that the last users left in the locks is trusted, every shard is rebuilt.
     fn take_over(&mut self, unclean: bool) -> Result<()> {
+        let before = self.total(Counter::DroppedCorrupt);
         let w = |at: u64| self.region.word(at);
         // First, so that a user whose descriptor was closed under it stops writing.
         w(header::LOCK_GEN).fetch_add(1, AcqRel);
@@ -267,6 +269,7 @@ impl Engine {
             self.region.word(self.shard_off(no) + shard::DIRTY).store(0, Release);
         }
         self.verify = false;
+        self.dropped = self.total(Counter::DroppedCorrupt).wrapping_sub(before);
         Ok(())
     }
 
@@ -288,6 +291,7 @@ impl Engine {
             backed: AtomicU64::new(0),
             forks: process::fork_count(),
             verify: false,
+            dropped: 0,
             notes,
         }
     }

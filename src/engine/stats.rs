@@ -132,7 +132,7 @@ impl Engine {
         0
     }
 
-    fn total(&self, counter: Counter) -> u64 {
+    pub(super) fn total(&self, counter: Counter) -> u64 {
         let word =
             |slot: u64| self.region.word(self.layout.stats + slot * STATS + counter as u64 * 8).load(Relaxed);
         (0..STATS_SLOTS).map(word).fold(0, u64::wrapping_add)

@@ -5,11 +5,16 @@ mod expiry;
 mod fill;
 mod fill_faults;
 mod keys;
+mod many;
 mod options;
 mod process;
 mod read;
+mod refresh;
 mod registry;
 mod store;
+mod swap;
+#[cfg(feature = "serde")]
+mod typed;
 mod upkeep;
 mod write;
 
@@ -19,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ucache::{Builder, Cache, Expires, Keys, Stats, Sweeper};
+use ucache::{Builder, Cache, Entries, Entry, Error, Expires, Keys, Stats, Stored, Sweeper};
 
 /// Longer than anything here takes; reached only by what hangs.
 const LONG: Duration = Duration::from_secs(60);
@@ -60,6 +65,11 @@ fn handles_go_anywhere() {
     check::<Stats>();
     check::<Sweeper>();
     check::<Keys>();
+    check::<Entries>();
+    check::<Entry>();
+    check::<Error>();
+    check::<Expires>();
+    check::<Stored>();
     check_clone::<Cache>();
     check_clone::<Builder>();
 

@@ -194,3 +194,38 @@ fn many_processes_build_the_same_store_at_once() {
     assert!(good);
     assert_eq!(Cache::attach(&path).unwrap().get_int("n").unwrap(), Some(80));
 }
+
+#[test]
+fn a_full_lru_store_goes_on_evicting_after_a_restart() {
+    let (_dir, path) = store();
+    let lru = || builder().items(3).purge_lru(true).timeout(Expires::Never).store(&path).build().unwrap();
+    let cache = lru();
+    for key in ["a", "b", "c"] {
+        cache.set(key, "v").unwrap();
+    }
+    cache.get("a").unwrap();
+    drop(cache);
+    let cache = lru();
+    for key in ["d", "e"] {
+        assert!(cache.set(key, "v").unwrap());
+    }
+    let left: Vec<_> = ["a", "b", "c", "d", "e"].into_iter().filter(|key| cache.contains(key)).collect();
+    assert_eq!(left, ["a", "d", "e"], "the least recently used went, by the order of before");
+}
+
+#[test]
+fn what_expired_while_nobody_was_there_is_a_miss() {
+    let (_dir, path) = store();
+    let cache = builder().store(&path).build().unwrap();
+    cache.set_with("short", "v", std::time::Duration::from_secs(1)).unwrap();
+    cache.set_with("long", "v", Expires::Never).unwrap();
+    drop(cache);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let cache = Cache::attach(&path).unwrap();
+    assert_eq!(cache.stats().items, 2, "counted, though nobody has swept");
+    assert_eq!(cache.get("short").unwrap(), None);
+    assert_eq!(cache.get("long").unwrap(), Some(b"v".to_vec()));
+    assert_eq!(cache.keys().count(), 1);
+    cache.sweep().unwrap();
+    assert_eq!(cache.stats().items, 1);
+}

@@ -1,0 +1,5 @@
+//! The command `ucache`.
+
+fn main() -> std::process::ExitCode {
+    ucache::cli::main()
+}

@@ -1,0 +1,407 @@
+//! The command line, as clap reads it; completions and man pages are made from the same description.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// Shown after the list of commands, and in the man page.
+const AFTER: &str = "\
+TARGET is a store file (as `store=` of a cache names it), whether servers use it at the moment or not; or NAME@ADDRESS, \
+a cache of a running uWSGI, where ADDRESS is HOST:PORT or the path of a unix socket that speaks the uwsgi protocol \
+(`socket =`, not `http-socket =`). `@ADDRESS` is the server's first cache. A file whose name holds an @ is given as \
+./FILE.
+
+Over the protocol every server has get, set, update, del, exists, ttl, clear and load; incr, keys and dump need \
+ucache on the other side; stat, touch, update --keep-ttl, check, metrics, \
+top and import need the file.
+
+Exit status: 0 done; 1 no: the key is missing, or exists (set), or a check found damage; 2 wrong usage; 3 the target \
+cannot be opened or reached; 4 the cache refused (too long, full, not a number, locked); 5 reading input or writing \
+output failed; 6 the target cannot do it; 141 whoever read the output went away.";
+
+/// Looks into caches of ucache: store files and running uWSGI servers.
+#[derive(Debug, Parser)]
+#[command(name = "ucache", version, after_help = AFTER, arg_required_else_help = true)]
+pub(super) struct Cli {
+    /// Seconds to wait for a server
+    #[arg(long, global = true, default_value = "4", value_parser = seconds, value_name = "SECS")]
+    pub(super) timeout: Duration,
+    /// When to colour and to show progress bars
+    #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]
+    pub(super) color: When,
+    /// What to do
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// When to decorate the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum When {
+    /// On terminals
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Makes a store file, which servers and programs may then share
+    Create(Create),
+    /// Figures of a cache: fill, hits, evictions, refusals, repairs
+    Stat {
+        /// Store file
+        target: OsString,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lists keys with their time to live and size
+    Keys(Keys),
+    /// Writes a value to standard output, byte for byte
+    Get {
+        #[command(flatten)]
+        at: At,
+        /// The value is a counter: print it as a number
+        #[arg(long, conflicts_with = "json")]
+        int: bool,
+        /// Key, value and expiry as one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stores a value unless the key exists
+    Set(Store),
+    /// Stores a value, whether the key exists or not
+    Update {
+        #[command(flatten)]
+        store: Store,
+        /// An existing key keeps its expiry
+        #[arg(long, conflicts_with = "ttl")]
+        keep_ttl: bool,
+    },
+    /// Removes keys
+    Del {
+        /// Store file or NAME@ADDRESS
+        target: OsString,
+        /// The keys
+        #[arg(required = true)]
+        keys: Vec<OsString>,
+        /// Keys are written as `keys` prints them: \n, \\, \x00
+        #[arg(short, long)]
+        escaped: bool,
+    },
+    /// Tells by the exit status whether a key is stored
+    Exists {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Adds to a counter and prints the new number
+    Incr {
+        #[command(flatten)]
+        at: At,
+        /// How much to add; may be negative
+        #[arg(default_value_t = 1, allow_negative_numbers = true)]
+        by: i64,
+        /// Time to live of a counter that is made by this
+        #[arg(long, value_parser = ttl, default_value = "never", value_name = "TTL")]
+        ttl: Ttl,
+    },
+    /// Prints how many seconds a key has left, or `never`
+    Ttl {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Gives a key another time to live
+    Touch {
+        #[command(flatten)]
+        at: At,
+        /// Seconds, or with a unit: 90, 15m, 12h, 7d; or never
+        #[arg(value_parser = ttl)]
+        ttl: Ttl,
+    },
+    /// Removes all keys
+    Clear {
+        /// Store file or NAME@ADDRESS
+        target: OsString,
+    },
+    /// Writes all items as JSON Lines, or as a stream for `redis-cli --pipe`
+    Dump(Dump),
+    /// Stores what `dump` wrote
+    Load(Load),
+    /// Checks a store file: every entry, its checksum, its place
+    Check {
+        /// Store file
+        target: OsString,
+        /// Drop what is damaged
+        #[arg(long)]
+        repair: bool,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes a ucache store of one that native uWSGI left behind; the old file stays beside it
+    Import(Import),
+    /// Live view: rates, hit ratio, fill, hottest and largest keys
+    Top(Top),
+    /// Figures in the text format of Prometheus
+    Metrics {
+        /// Store files
+        #[arg(required = true)]
+        targets: Vec<OsString>,
+        /// Serve them over HTTP, for example on 127.0.0.1:9180; loopback addresses only
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<SocketAddr>,
+    },
+    /// Measures operations per second and their latency
+    Bench(Bench),
+    /// Writes a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Writes the manual page, or all pages into a directory
+    Man {
+        /// Directory for ucache.1, ucache-get.1, ...
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// One key of one cache.
+#[derive(Args, Debug)]
+pub(super) struct At {
+    /// Store file or NAME@ADDRESS
+    pub(super) target: OsString,
+    /// The key
+    pub(super) key: OsString,
+    /// The key is written as `keys` prints it: \n, \\, \x00
+    #[arg(short, long)]
+    pub(super) escaped: bool,
+}
+
+/// What `set` and `update` share.
+#[derive(Args, Debug)]
+pub(super) struct Store {
+    #[command(flatten)]
+    pub(super) at: At,
+    /// The value; without it, or with -, standard input is read to its end
+    #[arg(allow_hyphen_values = true)]
+    pub(super) value: Option<OsString>,
+    /// The value is a counter, given as a number
+    #[arg(long)]
+    pub(super) int: bool,
+    /// Time to live: seconds, or with a unit: 90, 15m, 12h, 7d; or never
+    #[arg(long, value_parser = ttl, default_value = "never", value_name = "TTL")]
+    pub(super) ttl: Ttl,
+}
+
+/// Arguments of `keys`.
+#[derive(Args, Debug)]
+pub(super) struct Keys {
+    /// Store file or NAME@ADDRESS
+    pub(super) target: OsString,
+    #[command(flatten)]
+    pub(super) select: Select,
+    /// With time to live and size
+    #[arg(short, long)]
+    pub(super) long: bool,
+    /// Ends each key with a NUL byte and prints it as it is
+    #[arg(short = '0', long, conflicts_with_all = ["long", "json"])]
+    pub(super) null: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Prints only how many there are
+    #[arg(short, long, conflicts_with_all = ["long", "json", "null"])]
+    pub(super) count: bool,
+}
+
+/// Which keys.
+#[derive(Args, Debug)]
+pub(super) struct Select {
+    /// Only keys that match this pattern: * ? [abc] {a,b}; * matches any bytes
+    pub(super) pattern: Option<String>,
+    /// Only keys that start with this
+    #[arg(short, long)]
+    pub(super) prefix: Option<OsString>,
+}
+
+/// Arguments of `create`.
+#[derive(Args, Debug)]
+pub(super) struct Create {
+    /// The file, which must not exist
+    pub(super) file: PathBuf,
+    /// How many items it holds. uWSGI counts one more: `items=101` there is 100 here
+    #[arg(short, long)]
+    pub(super) items: u64,
+    /// The cache's name; without it the file's, up to its first dot
+    #[arg(short, long)]
+    pub(super) name: Option<String>,
+    /// Longest key, bytes
+    #[arg(long, default_value_t = 2048)]
+    pub(super) keysize: u64,
+    /// Longest value, bytes
+    #[arg(long, default_value_t = 65_536)]
+    pub(super) blocksize: u64,
+    /// A full cache drops what was used least recently
+    #[arg(long)]
+    pub(super) purge_lru: bool,
+}
+
+/// Arguments of `import`: native files say nothing about themselves.
+#[derive(Args, Debug)]
+pub(super) struct Import {
+    /// The file that `store=` named
+    pub(super) file: PathBuf,
+    /// `items` of its cache, as the configuration has it
+    #[arg(short, long)]
+    pub(super) items: u64,
+    /// The cache's name; without it the file's, up to its first dot
+    #[arg(short, long)]
+    pub(super) name: Option<String>,
+    /// `keysize` of its cache
+    #[arg(long, default_value_t = 2048)]
+    pub(super) keysize: u64,
+    /// `blocksize` of its cache
+    #[arg(long, default_value_t = 65_536)]
+    pub(super) blocksize: u64,
+    /// `blocks` of its cache; without it as many as items
+    #[arg(long)]
+    pub(super) blocks: Option<u64>,
+    /// Its cache had `bitmap=1`
+    #[arg(long)]
+    pub(super) bitmap: bool,
+    /// Its cache had `purge_lru=1`
+    #[arg(long)]
+    pub(super) purge_lru: bool,
+}
+
+/// Formats of a dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// A JSON object a line; bytes that are no UTF-8 in base64
+    Jsonl,
+    /// SET commands of the Redis protocol (EXAT needs Redis 6.2 or later, or Valkey)
+    Resp,
+}
+
+/// Arguments of `dump`.
+#[derive(Args, Debug)]
+pub(super) struct Dump {
+    /// Store file or NAME@ADDRESS
+    pub(super) target: OsString,
+    #[command(flatten)]
+    pub(super) select: Select,
+    /// How to write
+    #[arg(short, long, value_enum, default_value_t = Format::Jsonl)]
+    pub(super) format: Format,
+    /// File to write; it appears when it is complete
+    #[arg(short, long)]
+    pub(super) output: Option<PathBuf>,
+    /// Writes counters (values of 8 bytes that are no text) as decimal text, which Redis counts with
+    #[arg(long)]
+    pub(super) numbers: bool,
+}
+
+/// Arguments of `load`.
+#[derive(Args, Debug)]
+pub(super) struct Load {
+    /// Store file or NAME@ADDRESS
+    pub(super) target: OsString,
+    /// File to read; without it standard input
+    pub(super) input: Option<PathBuf>,
+    /// How it is written
+    #[arg(short, long, value_enum, default_value_t = Format::Jsonl)]
+    pub(super) format: Format,
+    /// Leaves keys alone that exist
+    #[arg(long)]
+    pub(super) keep: bool,
+}
+
+/// Arguments of `top`.
+#[derive(Args, Debug)]
+pub(super) struct Top {
+    /// Store file
+    pub(super) target: OsString,
+    /// Seconds between two looks, 0.1 to 60
+    #[arg(short, long, default_value = "1", value_parser = seconds, value_name = "SECS")]
+    pub(super) interval: Duration,
+    /// Writes one picture as text, after one interval, and ends
+    #[arg(long)]
+    pub(super) once: bool,
+}
+
+/// Arguments of `bench`.
+#[derive(Args, Debug)]
+pub(super) struct Bench {
+    /// Store file or NAME@ADDRESS; without it a cache in memory of its own
+    pub(super) target: Option<OsString>,
+    /// Seconds for each kind of operation
+    #[arg(short, long, default_value = "1", value_parser = seconds, value_name = "SECS")]
+    pub(super) seconds: Duration,
+    /// Threads
+    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(super) threads: u32,
+    /// Different keys
+    #[arg(short, long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(super) keys: u32,
+    /// Bytes of a value
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) size: u32,
+    /// As one JSON object
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub(super) json: bool,
+}
+
+/// A time to live, seconds; `None` = never expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ttl(pub(super) Option<u64>);
+
+fn ttl(text: &str) -> Result<Ttl, String> {
+    if text == "never" {
+        return Ok(Ttl(None));
+    }
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        other => return Err(format!("unknown unit {other:?}: s, m, h and d are known, and the word never")),
+    };
+    let n: u64 =
+        digits.parse().map_err(|_| "expected seconds, like 90, or 15m, 12h, 7d, never".to_owned())?;
+    n.checked_mul(unit).map(|secs| Ttl(Some(secs))).ok_or_else(|| "too long".to_owned())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected seconds between 0.1 and 3600".to_owned();
+    let secs: f64 = text.parse().map_err(|_| wrong())?;
+    if (0.1..=3600.0).contains(&secs) { Ok(Duration::from_secs_f64(secs)) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_to_live() {
+        for (text, secs) in
+            [("0", 0), ("90", 90), ("90s", 90), ("15m", 900), ("12h", 43_200), ("7d", 604_800)]
+        {
+            assert_eq!(ttl(text), Ok(Ttl(Some(secs))), "{text}");
+        }
+        assert_eq!(ttl("never"), Ok(Ttl(None)));
+        for text in ["", "m", "-1", "1w", "1.5h", "99999999999999999999", "18446744073709551615d"] {
+            assert!(ttl(text).is_err(), "{text}");
+        }
+    }
+}

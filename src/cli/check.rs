@@ -1,0 +1,131 @@
+//! `check`: is every entry what it claims to be?
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+};
+
+use serde_json::json;
+
+use super::{
+    Context,
+    failure::{Failure, IO, NO, Outcome, UNSUPPORTED},
+    target::{is_server, unopened},
+    text::{count, size},
+};
+use crate::{
+    engine::{Engine, Inspection},
+    os::file::{Lock, StoreFile, USERS},
+};
+
+/// Where the file was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Where {
+    /// In place, beside its users.
+    InUse,
+    /// On a copy: opening a store that nobody uses changes it.
+    Copy,
+    /// In place, with leave to change it.
+    Repair,
+}
+
+pub(super) fn run(context: &mut Context, target: &OsStr, repair: bool, json: bool) -> Outcome {
+    let path = Path::new(target);
+    if is_server(target) {
+        return Err(Failure::new(UNSUPPORTED, "check: the cache protocol has nothing for it")
+            .hint("name the store file; the server may go on using it"));
+    }
+    let file = StoreFile::open(path, false).map_err(|e| unopened(path, e))?;
+    // Held to the end of the check: a server that starts meanwhile waits for it.
+    let alone = file.lock(USERS, Lock::Exclusive, false).map_err(|e| unopened(path, e))?;
+    let (place, engine, _copy) = if repair || !alone {
+        // Opening takes the lock for itself.
+        drop(file);
+        let engine = Engine::attach(path).map_err(|e| unopened(path, e))?;
+        (if repair { Where::Repair } else { Where::InUse }, engine, None)
+    } else {
+        let folder = tempfile::tempdir().map_err(|e| no_copy(&e))?;
+        let copy = folder.path().join("store");
+        fs::copy(path, &copy).map_err(|e| no_copy(&e))?;
+        // The copy is another file: opening it checks every checksum.
+        let engine = Engine::attach(&copy).map_err(|e| renamed(e, &copy, path))?;
+        (Where::Copy, engine, Some((folder, file)))
+    };
+    report(context, &engine, place, json)
+}
+
+fn report(context: &mut Context, engine: &Arc<Engine>, place: Where, json: bool) -> Outcome {
+    let bar = context.progress(Some(engine.stats().shards), "checking");
+    let found = engine.inspect(place == Where::Repair, |done, _| bar.set_position(done))?;
+    bar.finish_and_clear();
+    let stats = engine.stats();
+    let damaged = engine.dropped_at_opening() + found.damaged;
+    let out = &mut context.out;
+    if json {
+        let all = json!({
+            "entries": found.entries, "items": found.items, "dead": found.dead, "bytes": found.bytes,
+            "damaged": damaged, "loose": found.loose, "reasons": found.reasons,
+            "repaired": place == Where::Repair, "in_use": place == Where::InUse, "last_unclean": stats.last_unclean,
+        });
+        writeln!(out, "{all}")?;
+    } else {
+        describe(out, &found, damaged, place, stats.last_unclean)?;
+    }
+    match (damaged, place) {
+        (0, _) | (_, Where::Repair) => Ok(()),
+        (n, _) => Err(Failure::new(NO, format!("{} damaged", count(n)))
+            .hint("`ucache check --repair` drops them; all other items stay")),
+    }
+}
+
+fn describe(
+    out: &mut impl Write,
+    found: &Inspection,
+    damaged: u64,
+    place: Where,
+    unclean: bool,
+) -> io::Result<()> {
+    let what = match place {
+        Where::InUse => "in use, checked in place",
+        Where::Copy => "not in use, checked on a copy",
+        Where::Repair => "checked in place",
+    };
+    writeln!(out, "{what}")?;
+    if unclean {
+        writeln!(out, "was not closed cleanly the last time; opening it mends that")?;
+    }
+    writeln!(out, "{} items, {} of keys and values", count(found.items), size(found.bytes))?;
+    if found.dead > 0 {
+        writeln!(out, "{} expired or cleared, not reclaimed yet", count(found.dead))?;
+    }
+    for reason in &found.reasons {
+        writeln!(out, "  {reason}")?;
+    }
+    if found.loose > 0 {
+        writeln!(out, "{} inexact counts or numbers, which the next rebuild mends", count(found.loose))?;
+    }
+    match (damaged, place) {
+        (0, _) => writeln!(out, "no damage"),
+        (n, Where::Repair) => writeln!(out, "{} damaged items dropped", count(n)),
+        (n, _) => writeln!(out, "{} damaged items", count(n)),
+    }
+}
+
+fn no_copy(error: &io::Error) -> Failure {
+    Failure::new(IO, format!("cannot make the copy that is checked: {error}"))
+        .hint("TMPDIR names a directory with room for the file; --repair checks in place")
+}
+
+/// The copy has the faults of the original, and its name is nobody's concern.
+fn renamed(error: crate::Error, copy: &Path, path: &Path) -> Failure {
+    let error = match error {
+        crate::Error::Store { reason, path: at } if at == copy => {
+            crate::Error::Store { reason, path: path.to_owned() }
+        }
+        other => other,
+    };
+    unopened(path, error)
+}

@@ -1,0 +1,49 @@
+//! `import`: what native uWSGI left behind becomes a ucache store.
+
+use std::io::Write;
+
+use super::{
+    Context,
+    args::Import,
+    create,
+    failure::{Failure, Outcome, UNREACHABLE},
+    text::count,
+};
+use crate::engine::{Blocks, Config, Engine, Eviction, NativeShape, Store, config::MAX_VALUE};
+
+pub(super) fn run(context: &mut Context, args: &Import) -> Outcome {
+    let path = &args.file;
+    if !path.exists() {
+        return Err(Failure::new(UNREACHABLE, format!("{}: no such file", path.display()))
+            .hint("name the file that `store=` of the cache named"));
+    }
+    if Engine::attach(path).is_ok() {
+        return Err(Failure::new(UNREACHABLE, format!("{}: is a ucache store already", path.display())));
+    }
+    let (items, blocksize) = (args.items, args.blocksize);
+    let blocks = args.blocks.unwrap_or(items);
+    // uWSGI never uses the first item, unless that is the only one.
+    let mut config = Config::new(&create::name(args.name.as_ref(), path), items.saturating_sub(1).max(1));
+    config.max_key = args.keysize;
+    config.max_value = blocksize;
+    if args.bitmap {
+        config.max_value = blocksize.saturating_mul(blocks).min(MAX_VALUE);
+        config.blocks = Some(Blocks { size: blocksize, count: blocks });
+    }
+    config.eviction = if args.purge_lru { Eviction::Lru } else { Eviction::None };
+    config.store = Some(Store { path: path.clone(), delete_unusable: false });
+    config.native = Some(NativeShape {
+        items,
+        key_size: args.keysize,
+        blocks,
+        block_size: blocksize,
+        bitmap: args.bitmap,
+    });
+    let engine = create::make(&config, path).map_err(|failure| {
+        failure.hint("items, keysize, blocksize, blocks and bitmap must be those of its cache")
+    })?;
+    for note in engine.notes() {
+        writeln!(context.out, "{note}")?;
+    }
+    Ok(writeln!(context.out, "{} items", count(engine.stats().items))?)
+}

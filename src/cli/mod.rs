@@ -1,0 +1,131 @@
+//! The command `ucache`: looks into caches, changes them, watches them.
+//!
+//! The commands and exit codes are described in [`command`](crate::docs::command).
+#![forbid(unsafe_code)]
+
+mod args;
+mod bench;
+mod check;
+mod client;
+mod create;
+mod dump;
+mod failure;
+mod generate;
+mod import;
+mod items;
+mod jsonl;
+mod load;
+mod metrics;
+mod resp;
+mod stat;
+mod target;
+mod text;
+mod top;
+
+use std::{
+    ffi::OsStr,
+    io::{self, BufWriter, IsTerminal, Write},
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use args::{Cli, Command, When};
+use failure::Outcome;
+use target::Target;
+
+/// What every command has at hand.
+struct Context {
+    timeout: Duration,
+    color: When,
+    out: BufWriter<io::StdoutLock<'static>>,
+}
+
+impl Context {
+    fn open(&self, target: &OsStr) -> Outcome<Target> {
+        Target::open(target, self.timeout)
+    }
+
+    /// Whether to decorate what goes to standard output.
+    fn colors(&self) -> bool {
+        match self.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => {
+                io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+            }
+        }
+    }
+
+    /// A bar on standard error for work of so many steps, on terminals only.
+    fn progress(&self, steps: Option<u64>, what: &'static str) -> ProgressBar {
+        let wanted = match self.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => io::stderr().is_terminal(),
+        };
+        let target =
+            if wanted { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(steps, target).with_message(what);
+        let template =
+            if steps.is_some() { "{msg} {wide_bar} {pos}/{len} {eta}" } else { "{msg} {pos} {per_sec}" };
+        match ProgressStyle::with_template(template) {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut context =
+        Context { timeout: cli.timeout, color: cli.color, out: BufWriter::new(io::stdout().lock()) };
+    let done = run(cli.command, &mut context).and_then(|()| Ok(context.out.flush()?));
+    let Err(failure) = done else { return ExitCode::SUCCESS };
+    // What is still in the buffer belongs to the output, unless it was the output that failed.
+    if !matches!(failure.code, failure::CLOSED | failure::IO) {
+        let _ = context.out.flush();
+    }
+    let text = failure.to_string();
+    if !text.is_empty() {
+        let _ = writeln!(io::stderr(), "ucache: {text}");
+    }
+    let code = failure.code;
+    // Nothing more can be written: the buffer must not try again when it goes.
+    let (_out, _unwritten) = context.out.into_parts();
+    ExitCode::from(code)
+}
+
+fn run(command: Command, context: &mut Context) -> Outcome {
+    match command {
+        Command::Create(args) => create::run(&args),
+        Command::Stat { target, json } => stat::run(context, &target, json),
+        Command::Keys(args) => items::keys(context, &args),
+        Command::Get { at, int, json } => items::get(context, &at, int, json),
+        Command::Set(store) => items::set(context, &store),
+        Command::Update { store, keep_ttl } => items::update(context, &store, keep_ttl),
+        Command::Del { target, keys, escaped } => items::del(context, &target, &keys, escaped),
+        Command::Exists { at } => items::exists(context, &at),
+        Command::Incr { at, by, ttl } => items::incr(context, &at, by, ttl),
+        Command::Ttl { at } => items::ttl(context, &at),
+        Command::Touch { at, ttl } => items::touch(context, &at, ttl),
+        Command::Clear { target } => context.open(&target)?.clear(),
+        Command::Dump(args) => dump::run(context, &args),
+        Command::Load(args) => load::run(context, &args),
+        Command::Check { target, repair, json } => check::run(context, &target, repair, json),
+        Command::Import(args) => import::run(context, &args),
+        Command::Top(args) => top::run(context, &args),
+        Command::Metrics { targets, listen } => metrics::run(context, &targets, listen),
+        Command::Bench(args) => bench::run(context, &args),
+        Command::Completions { shell } => generate::completions(context, shell),
+        Command::Man { dir } => generate::man(context, dir.as_deref()),
+    }
+}
+
+/// Unix time, whole seconds.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
+}

@@ -1,0 +1,60 @@
+use std::time::Duration;
+
+use ucache::{Cache, Error, Expires};
+
+use super::{builder, cache};
+
+fn sorted(cache: &Cache, prefix: &str) -> Vec<String> {
+    let mut keys: Vec<String> =
+        cache.keys_with_prefix(prefix).map(|key| String::from_utf8(key).unwrap()).collect();
+    keys.sort();
+    keys
+}
+
+#[test]
+fn several_keys_at_once() {
+    let cache = cache();
+    assert_eq!(cache.get_many(Vec::<&str>::new()).unwrap(), Vec::<Option<Vec<u8>>>::new());
+    assert_eq!(cache.set_many([("a", "1"), ("b", "2"), ("a", "3")]).unwrap(), 2);
+    assert_eq!(
+        cache.get_many(["b", "no", "a", "b"]).unwrap(),
+        [Some(b"2".to_vec()), None, Some(b"1".to_vec()), Some(b"2".to_vec())]
+    );
+    cache.update_many(vec![(String::from("a"), vec![9]), (String::from("c"), vec![8])]).unwrap();
+    assert_eq!(cache.get("a").unwrap(), Some(vec![9]));
+    assert_eq!((cache.stats().hits, cache.stats().misses), (4, 1));
+}
+
+#[test]
+fn a_refusal_ends_the_call_and_undoes_nothing() {
+    let cache = builder().max_value_bytes(3).build().unwrap();
+    let refused = cache.set_many([("a", "1"), ("b", "long"), ("c", "3")]);
+    assert!(matches!(refused, Err(Error::ValueTooLong { len: 4, limit: 3 })));
+    assert_eq!(sorted(&cache, ""), ["a"]);
+    assert!(matches!(cache.update_many([("d", "1"), ("", "2")]), Err(Error::EmptyKey)));
+    assert_eq!(sorted(&cache, ""), ["a", "d"]);
+}
+
+#[test]
+fn keys_and_items_of_a_prefix() {
+    let cache = cache();
+    for i in 0..30 {
+        cache.set(format!("page:{i:02}"), format!("text {i}")).unwrap();
+        cache.set(format!("user:{i:02}"), "u").unwrap();
+    }
+    cache.set_with("page:old", "v", Duration::ZERO).unwrap();
+    cache.set_with("page:until", "v", Expires::At(4_000_000_000)).unwrap();
+    assert_eq!(sorted(&cache, "page:1"), (10..20).map(|i| format!("page:{i}")).collect::<Vec<_>>());
+    assert_eq!(sorted(&cache, "nothing").len(), 0);
+    assert_eq!(sorted(&cache, "").len(), 61);
+    let mut entries: Vec<_> = cache.entries("page:").collect();
+    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    assert_eq!(entries.len(), 31);
+    assert_eq!((&entries[7].key[..], &entries[7].value[..]), (&b"page:07"[..], &b"text 7"[..]));
+    assert_eq!(entries[30].expires, Expires::At(4_000_000_000));
+    assert_eq!((cache.stats().hits, cache.stats().misses), (0, 0), "looking is no use");
+    assert_eq!(cache.delete_prefix("page:").unwrap(), 31);
+    assert_eq!(sorted(&cache, "").len(), 30);
+    let mut none = cache.entries("page:");
+    assert!(none.next().is_none() && none.next().is_none());
+}

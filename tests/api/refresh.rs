@@ -1,0 +1,137 @@
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Barrier,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use ucache::{Cache, Error, Expires};
+
+use super::{LONG, builder, cache, eventually, meet, process};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn never(key: &str) -> Vec<u8> {
+    panic!("{key} is fresh")
+}
+
+/// A handle whose values are old at once, and served for an hour more.
+fn old(cache: &Cache) -> Cache {
+    cache.with_timeout(Duration::ZERO).with_fill_limits(60 * LONG, LONG)
+}
+
+#[test]
+fn a_fresh_value_is_served_as_it_is() {
+    let cache = cache().with_timeout(HOUR);
+    assert_eq!(cache.get_or_refresh_with("k", HOUR, |_| "1").unwrap(), b"1");
+    assert_eq!(cache.get_or_refresh_with("k", HOUR, never).unwrap(), b"1");
+    let for_ever = cache.with_timeout(Expires::Never);
+    assert_eq!(for_ever.get_or_refresh_with("for ever", HOUR, |_| "2").unwrap(), b"2");
+    assert_eq!(for_ever.get_or_refresh_with("for ever", HOUR, never).unwrap(), b"2");
+    assert_eq!(for_ever.expires("for ever").unwrap(), Some(Expires::Never));
+    let stats = cache.stats();
+    assert_eq!((stats.hits, stats.misses), (2, 2));
+}
+
+#[test]
+fn an_old_value_is_computed_anew() {
+    let cache = old(&cache());
+    for n in ["1", "2", "3"] {
+        assert_eq!(cache.get_or_refresh_with("k", HOUR, |_| n).unwrap(), n.as_bytes());
+        assert_eq!(cache.get_str("k").unwrap().as_deref(), Some(n), "for who reads otherwise it is there");
+    }
+    assert_eq!(cache.keys().count(), 1, "the mark of the refresh is gone, and was never a key");
+    assert_eq!(cache.stats().items, 1);
+    // At the end of both times it is a miss for everybody.
+    assert_eq!(cache.get_or_refresh_with("gone", Duration::ZERO, |_| "4").unwrap(), b"4");
+    assert!(!cache.contains("gone"));
+}
+
+#[test]
+fn while_one_refreshes_the_others_are_served() {
+    let cache = old(&cache());
+    cache.get_or_refresh_with("k", HOUR, |_| "old").unwrap();
+    let (calls, barrier) = (AtomicU32::new(0), Barrier::new(4));
+    let (begun, begins) = mpsc::channel();
+    let (end, ends) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let (cache, calls) = (&cache, &calls);
+        let refresher = scope.spawn(move || {
+            cache.get_or_refresh_with("k", HOUR, |_| {
+                calls.fetch_add(1, Ordering::Relaxed);
+                begun.send(()).unwrap();
+                ends.recv().unwrap();
+                "new"
+            })
+        });
+        begins.recv().unwrap();
+        let others = [0; 4].map(|_| {
+            scope.spawn(|| {
+                barrier.wait();
+                for _ in 0..50 {
+                    assert_eq!(cache.get_or_refresh_with("k", HOUR, never).unwrap(), b"old");
+                }
+            })
+        });
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert_eq!(cache.get_or_refresh_with("k", HOUR, never).unwrap(), b"old");
+        assert_eq!(cache.keys().count(), 1);
+        end.send(()).unwrap();
+        assert_eq!(refresher.join().unwrap().unwrap(), b"new");
+    });
+    assert_eq!(calls.into_inner(), 1);
+    assert_eq!(cache.get_str("k").unwrap().as_deref(), Some("new"));
+}
+
+#[test]
+fn a_panic_or_a_failure_leaves_the_old_value_and_the_turn_to_the_next() {
+    let cache = old(&cache());
+    cache.get_or_refresh_with("k", HOUR, |_| "old").unwrap();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        cache.get_or_refresh_with("k", HOUR, |_| -> Vec<u8> { panic!("as this test wants") })
+    }));
+    assert!(outcome.is_err());
+    assert_eq!(cache.get_str("k").unwrap().as_deref(), Some("old"));
+    let failed: Result<_, Box<dyn std::error::Error>> =
+        cache.get_or_try_refresh_with("k", HOUR, |_| Err::<String, _>("down".into()));
+    assert_eq!(failed.unwrap_err().to_string(), "down");
+    assert_eq!(cache.get_str("k").unwrap().as_deref(), Some("old"));
+    assert_eq!(cache.get_or_refresh_with("k", HOUR, |_| "new").unwrap(), b"new");
+    assert_eq!(cache.stats().items, 1);
+}
+
+#[test]
+fn a_refresher_that_dies_is_replaced() {
+    let cache = old(&cache());
+    cache.get_or_refresh_with("k", HOUR, |_| "old").unwrap();
+    let child = process::Child::fork(|| {
+        let _ = cache.get_or_refresh_with("k", HOUR, |_| {
+            cache.set_with("begun", "1", Expires::Never).unwrap();
+            meet(&cache, "never comes", 2);
+            "new"
+        });
+        true
+    });
+    eventually("the refresh", || cache.contains("begun"));
+    assert_eq!(cache.get_or_refresh_with("k", HOUR, never).unwrap(), b"old");
+    child.kill();
+    assert_eq!(cache.get_or_refresh_with("k", HOUR, |_| "mine").unwrap(), b"mine");
+}
+
+#[test]
+fn what_cannot_be_marked_or_stored_is_computed_all_the_same() {
+    // No room for the mark: a key of 9 bytes is too long, or no item is free.
+    for builder in [builder().max_key_bytes(4), builder().items(1)] {
+        let cache = old(&builder.max_value_bytes(8).build().unwrap());
+        cache.get_or_refresh_with("k", HOUR, |_| "1").unwrap();
+        assert_eq!(cache.get_or_refresh_with("k", HOUR, |_| "2").unwrap(), b"2");
+        assert_eq!(cache.get_or_refresh_with("k", HOUR, |_| "123456789").unwrap(), b"123456789");
+        assert_eq!(cache.get_str("k").unwrap().as_deref(), Some("2"));
+        assert!(matches!(cache.get_or_refresh_with("", HOUR, never), Err(Error::EmptyKey)));
+        drop(cache);
+    }
+}

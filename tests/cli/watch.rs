@@ -1,0 +1,194 @@
+//! `stat`, `metrics`, `top` and `bench`.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use crate::{Store, command, native::eventually, ucache};
+
+fn used(name: &str) -> Store {
+    let store = Store::new(name);
+    for i in 0..60 {
+        store.cache.set(format!("key {i}"), vec![b'v'; 100 * (i + 1)]).unwrap();
+    }
+    store.cache.get("key 7").unwrap();
+    store.cache.get("none").unwrap();
+    store.cache.set("", "v").unwrap_err();
+    store
+}
+
+#[test]
+fn figures_as_a_table_and_as_json() {
+    let store = used("cli stat");
+    let table = store.run(&["stat"]).text();
+    for part in ["cli stat", "60 of 1,000 (6.0 %)", "1 (50.0 %)", "drops the least recently used", "2.0 KiB"]
+    {
+        assert!(table.contains(part), "{part:?} in\n{table}");
+    }
+    assert!(!table.contains('\x1b'), "colours are for terminals");
+    assert!(store.run(&["stat", "--color", "always"]).text().contains("\x1b[1m"));
+    let json: serde_json::Value = serde_json::from_str(&store.run(&["stat", "--json"]).text()).unwrap();
+    let stats = store.cache.stats();
+    assert_eq!(json["items"], stats.items);
+    assert_eq!(json["stored"], stats.stored);
+    assert_eq!((&json["hits"], &json["misses"], &json["rejected_limit"]), (&1.into(), &1.into(), &1.into()));
+    assert_eq!(
+        (&json["name"], &json["purge_lru"], &json["blocks"]),
+        (&"cli stat".into(), &true.into(), &().into())
+    );
+    let shards: u64 = json["shard_items"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(shards, 60);
+}
+
+/// A process that is ended with this.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Every line is a comment or a sample, and samples of one name stand together.
+fn samples(page: &str) -> Vec<(String, u64)> {
+    let (mut families, mut all) = (Vec::<String>::new(), Vec::new());
+    for line in page.lines().filter(|line| !line.starts_with("# HELP ")) {
+        if let Some(family) = line.strip_prefix("# TYPE ") {
+            families.push(family.split(' ').next().unwrap().to_owned());
+            continue;
+        }
+        let (name, value) = line.rsplit_once(' ').expect(line);
+        let family = families.last().expect("a type before the first sample");
+        assert!(name.starts_with(&format!("{family}{{")) && name.ends_with('}'), "{line}");
+        all.push((name.to_owned(), value.parse().expect(line)));
+    }
+    let mut once = families.clone();
+    once.dedup();
+    assert_eq!(once.len(), families.len());
+    all
+}
+
+#[test]
+fn metrics_once_and_over_http() {
+    let (one, two) = (used("cli \"metrics\" 1"), used("cli metrics 2"));
+    let (first, second) = (one.path(), two.path());
+    let (first, second) = (first.to_str().unwrap(), second.to_str().unwrap());
+    let page = ucache(["metrics", first, second]).text();
+    let all = samples(&page);
+    let value = |page: &[(String, u64)], name: &str| {
+        page.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name}")).1
+    };
+    let labels = format!("cache=\"cli \\\"metrics\\\" 1\",store=\"{first}\"");
+    assert_eq!(value(&all, &format!("ucache_items{{{labels}}}")), 60);
+    assert_eq!(value(&all, &format!("ucache_hits_total{{{labels}}}")), 1);
+    assert_eq!(
+        value(&all, &format!("ucache_rejected_limit_total{{cache=\"cli metrics 2\",store=\"{second}\"}}")),
+        1
+    );
+
+    let mut command = command();
+    command.args(["metrics", first, "--listen", "127.0.0.1:0"]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut server = Ended(command.spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(server.0.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let at =
+        line.trim().strip_prefix("http://").and_then(|l| l.strip_suffix("/metrics")).expect("an address");
+    let ask = |request: &str| {
+        let mut stream = TcpStream::connect(at).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let get = || ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = get();
+    let (head, page) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("version=0.0.4"), "{head}");
+    assert!(head.contains(&format!("Content-Length: {}", page.len())), "{head}");
+    assert_eq!(value(&samples(page), &format!("ucache_items{{{labels}}}")), 60);
+    one.cache.set("more", "v").unwrap();
+    assert_eq!(
+        value(&samples(get().split_once("\r\n\r\n").unwrap().1), &format!("ucache_items{{{labels}}}")),
+        61
+    );
+    assert!(ask("GET /nothing HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
+    assert!(ask("POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
+    // A request without an end, which is not read to its end; and somebody who connects and goes away.
+    let _ = TcpStream::connect(at).unwrap().write_all(&[b'x'; 20_000]);
+    drop(TcpStream::connect(at).unwrap());
+    assert!(get().starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_picture_of_top_as_text() {
+    let store = used("cli top");
+    for (columns, lines) in [("80", "24"), ("40", "24"), ("40", "8"), ("200", "60")] {
+        let mut command = command();
+        command.arg("top").arg(store.path()).args(["--once", "-i", "0.1"]);
+        let ran: crate::Ran = command.env("COLUMNS", columns).env("LINES", lines).output().unwrap().into();
+        let text = ran.text();
+        assert_eq!(text.lines().count(), lines.parse::<usize>().unwrap());
+        let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(widest <= columns.parse().unwrap(), "{widest} of {columns}\n{text}");
+        assert!(text.contains("cli top") && text.contains("60 of 1,000"), "{text}");
+    }
+}
+
+/// `script` (bsdutils) gives it a terminal.
+#[test]
+fn top_on_a_terminal_of_40_columns() {
+    let store = used("cli top 40");
+    let line = format!(
+        "stty cols 40 rows 20; exec {} top {} -i 0.1",
+        env!("CARGO_BIN_EXE_ucache"),
+        store.path().display()
+    );
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child =
+        Ended(command.spawn().unwrap_or_else(|e| panic!("script: {e}; it is in Debian's bsdutils")));
+    let mut out = child.0.stdout.take().unwrap();
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    let reader = thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(n @ 1..) = out.read(&mut piece) {
+            sink.lock().unwrap().extend_from_slice(&piece[..n]);
+        }
+    });
+    let has = |text: &str| String::from_utf8_lossy(&seen.lock().unwrap()).contains(text);
+    // What is blank is not written: words, not lines.
+    eventually("a picture", || has("ratio") && has("evicted"));
+    let mut keys = child.0.stdin.take().unwrap();
+    keys.write_all(b"p").unwrap();
+    eventually("a pause", || has("paused"));
+    keys.write_all(b"q").unwrap();
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
+    reader.join().unwrap();
+    assert!(has("\x1b[?1049h") && has("\x1b[?1049l"), "the screen is given back as it was");
+}
+
+#[test]
+fn bench_measures_and_cleans_up() {
+    let table = ucache(["bench", "--seconds", "0.1", "--keys", "50", "-t", "2"]).text();
+    for part in ["2 threads, 50 keys", "get, hit", "get, miss", "del and set", "p99.9"] {
+        assert!(table.contains(part), "{part:?} in\n{table}");
+    }
+    let store = used("cli bench");
+    let run = store.run(&["bench", "-s", "0.1", "--keys", "20", "--json"]).text();
+    let json: serde_json::Value = serde_json::from_str(&run).unwrap();
+    for row in json["results"].as_array().unwrap() {
+        assert!(row["per_second"].as_f64().unwrap() > 0.0, "{row}");
+        assert_eq!(row["errors"], 0, "{row}");
+        assert!(row["p50_ns"].as_u64() <= row["worst_ns"].as_u64(), "{row}");
+    }
+    assert_eq!(json["results"].as_array().unwrap().len(), 5);
+    assert_eq!(store.cache.keys().count(), 60, "its keys are gone, the others are not");
+}
