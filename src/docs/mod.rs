@@ -1,4 +1,5 @@
-//! What is behind the interface: how it works, where it differs from uWSGI, what it promises, what changed.
+//! What is behind the interface: how it works, where it differs from uWSGI, what it promises, how fast it is, what
+//! changed.
 //!
 //! These pages hold no code.
 
@@ -13,3 +14,6 @@ pub mod reliability {}
 
 #[doc = include_str!("changelog.md")]
 pub mod changelog {}
+
+#[doc = include_str!("performance.md")]
+pub mod performance {}

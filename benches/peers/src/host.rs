@@ -69,7 +69,7 @@ impl Rig {
     }
 
     fn spawn(&self, flavor: Flavor, lines: &str, environment: &[(&str, String)]) -> (Server, PathBuf) {
-        let plugin = if flavor == Flavor::Ucache { "plugin = ucache\nucache-quiet = true\n" } else { "" };
+        let plugin = if flavor == Flavor::Ucache { "need-plugin = ucache\n" } else { "" };
         let server = Server::spawn(|dir| {
             let ini = format!(
                 "[uwsgi]\nplugins-dir = {}\n{plugin}master = true\nno-orphans = true\n\

@@ -45,8 +45,12 @@ const SHAPES: [Shape; 6] = [
 
 /// Kibibytes: empty, with all items, after deleting them.
 fn measure(rig: &Rig, flavor: Flavor, shape: &Shape, items: u32) -> [f64; 3] {
-    let lines = format!("processes = 1\ncache2 = name=bench,items={},{}\n", items + 1, shape.limits)
-        .replace(",\n", "\n");
+    let lines = format!(
+        "processes = 1\ncache-expire-freq = 1\ncache2 = name=bench,items={},{}\n",
+        items + 1,
+        shape.limits
+    )
+    .replace(",\n", "\n");
     let environment = [
         ("BENCH_ITEMS", items.to_string()),
         ("BENCH_KEY", shape.key.to_string()),
@@ -70,7 +74,7 @@ fn shape(rig: &Rig, shape: &Shape, effort: Effort, report: &mut Report) {
         ours: vec![ours],
         theirs: vec![theirs],
     };
-    let name = format!("an item of {} bytes ({}k of them)", shape.name, items / 1000);
+    let name = format!("an item of {} ({}k of them)", shape.name, items / 1000);
     let most = if shape.value == 100 { Goal::Most(payload * 1.4) } else { Goal::None };
     report.add(row(name.clone(), "native", Unit::Bytes, most, each(ours), each(native)));
     report.add(row(name, "payload", Unit::Bytes, Goal::None, each(ours), payload));

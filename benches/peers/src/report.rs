@@ -25,6 +25,7 @@ impl Unit {
             Self::Nanos if figure >= 10_000.0 => format!("{:.1} us", figure / 1e3),
             Self::Nanos => format!("{figure:.1} ns"),
             Self::Millis => format!("{:.3} ms", figure / 1e6),
+            Self::Rate if figure < 0.001 => format!("{:.1} /s", figure * 1e6),
             Self::Rate if figure < 0.1 => format!("{:.2} k/s", figure * 1e3),
             Self::Rate => format!("{figure:.2} M/s"),
             Self::Bytes => format!("{figure:.1} B"),
@@ -188,7 +189,8 @@ impl Report {
         text
     }
 
-    /// Prints the table; leaves `part.md`, `part.json` and `part.svg` in `folder`.
+    /// Prints the table; leaves `part.md`, `part.json` and `part.svg` in `folder`, and where it was measured in full,
+    /// table and plot in the documentation, too.
     pub(crate) fn finish(&self, folder: &Path, quick: bool) {
         let text = self.markdown();
         println!("{text}");
@@ -198,11 +200,25 @@ impl Report {
             "load_after": load(), "notes": self.notes, "rows": rows,
         });
         fs::create_dir_all(folder).expect("a folder for the figures");
-        let write = |suffix: &str, text: &str| {
-            fs::write(folder.join(format!("{}.{suffix}", self.part)), text).expect("the figures are written");
-        };
-        write("md", &text);
-        write("json", &format!("{json:#}\n"));
-        write("svg", &crate::plot::svg(self.part, self.rows()));
+        let svg = crate::plot::svg(self.part, self.rows());
+        let write = |path: &Path, text: &str| fs::write(path, text).expect("the figures are written");
+        write(&folder.join(format!("{}.md", self.part)), &text);
+        write(&folder.join(format!("{}.json", self.part)), &format!("{json:#}\n"));
+        write(&folder.join(format!("{}.svg", self.part)), &svg);
+        if !quick {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+            write(&root.join("benches/figures").join(format!("{}.svg", self.part)), &svg);
+            let page = root.join("src/docs/performance.md");
+            let before = fs::read_to_string(&page).expect("src/docs/performance.md is there");
+            write(&page, &replaced(&before, self.part, &text));
+        }
     }
+}
+
+/// The page with other figures of this part.
+fn replaced(page: &str, part: &str, figures: &str) -> String {
+    let start = format!("<!-- figures of {part} -->\n");
+    let (before, rest) = page.split_once(&start).expect("a place for the figures");
+    let (_, after) = rest.split_once("<!-- end -->").expect("an end of the figures");
+    format!("{before}{start}\n{figures}\n<!-- end -->{after}")
 }

@@ -40,7 +40,9 @@ impl Server {
     }
 
     pub(crate) fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.dir.path().join("log")).unwrap_or_default()).into_owned()
+        let log = fs::read(self.dir.path().join("log")).unwrap_or_default();
+        // The start says what went wrong at first.
+        String::from_utf8_lossy(&log[..log.len().min(20_000)]).into_owned()
     }
 
     /// Waits until `ready`; the program must live until then.
