@@ -24,6 +24,8 @@ const ROUNDS: &str = "UCACHE_INSTRUCTIONS_ROUNDS";
 /// Growth of an operation that fails the bench.
 const MOST: f64 = 1.05;
 const KEYS: u32 = 1000;
+/// The function that is counted: callgrind writes its figures whenever it returns.
+const COUNTED: &str = "instructions::counted_by_callgrind";
 
 /// Instructions of one operation, by its name.
 type Counts = BTreeMap<String, f64>;
@@ -63,7 +65,7 @@ const OPERATIONS: [(&str, Operation); 10] = [
     }),
 ];
 
-/// What callgrind counts: it knows this function by its name and writes its figures whenever it returns.
+/// See [`COUNTED`].
 #[inline(never)]
 fn counted_by_callgrind(engine: &Engine, operation: Operation, rounds: u32) {
     for n in 0..rounds {
@@ -99,8 +101,8 @@ fn count(rounds: u32) -> Counts {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let out = dir.path().join("out");
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--toggle-collect=*counted_by_callgrind*"])
-        .args(["--dump-after=*counted_by_callgrind*", "--combine-dumps=no"])
+        .args(["--tool=callgrind", "--combine-dumps=no"])
+        .args(["--toggle-collect", "--dump-after"].map(|option| format!("{option}={COUNTED}")))
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(env::current_exe().expect("this program has a file"))
         .env(ROUNDS, rounds.to_string())
