@@ -44,14 +44,14 @@ PART ?= uwsgi peers memory engine instructions
 RIVALS := $(filter uwsgi peers memory,$(PART))
 MICRO := --bench engine --bench floor --bench resident
 
-bench: ## ratios against uWSGI and others (PART=uwsgi|peers|memory|engine|instructions, QUICK=1)
+bench: ## ratios against uWSGI and others (PART=uwsgi|peers|memory|engine|instructions, QUICK=1, ROUNDS=5)
 	@.ci/deps bench
 	@mkdir -p $(TARGET)/bench
 ifneq (,$(RIVALS))
 	@$(MAKE) -s plugin
 	$(CARGO) build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir $(TARGET)/peers
 	UCACHE_PLUGIN=$(RELEASE)/ucache_plugin.so $(TARGET)/peers/release/ucache-bench $(TARGET)/bench \
-	    $(if $(QUICK),quick) $(RIVALS)
+	    $(if $(QUICK),quick) $(if $(ROUNDS),rounds=$(ROUNDS)) $(RIVALS)
 endif
 ifneq (,$(filter engine,$(PART)))
 	$(CARGO) bench $(MICRO) $(if $(QUICK),-- --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10) \

@@ -1,8 +1,9 @@
 //! `make bench`: ucache against uWSGI's own cache and against what a user would pick instead, in one run.
-//! `ucache-bench FOLDER [quick] PART...`; the figures go to FOLDER, the parts are uwsgi, peers and memory.
+//! `ucache-bench FOLDER [quick] [rounds=N] PART...`; the figures go to FOLDER, the parts are uwsgi, peers and memory.
+
+#![allow(clippy::disallowed_macros, reason = "a bench prints its figures")]
 
 #[path = "../../../tests/support/engine_proc.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
 mod engine_proc;
 mod host;
 mod load;
@@ -13,7 +14,6 @@ mod report;
 mod server;
 mod stores;
 #[path = "../../support/mod.rs"]
-#[allow(dead_code, reason = "shared with the other benches")]
 mod support;
 mod uwsgi;
 mod wire;
@@ -33,8 +33,10 @@ fn main() {
     let folder = PathBuf::from(arguments.next().expect("a folder for the figures"));
     let rest: Vec<_> = arguments.collect();
     let quick = rest.iter().any(|word| word == "quick");
-    let effort = Effort { quick, rounds: if quick { 1 } else { 5 } };
-    for part in rest.iter().filter(|word| *word != "quick") {
+    let rounds = rest.iter().find_map(|word| word.strip_prefix("rounds="));
+    let rounds = rounds.map_or(if quick { 1 } else { 5 }, |n| n.parse().expect("rounds=N"));
+    let effort = Effort { quick, rounds };
+    for part in rest.iter().filter(|word| *word != "quick" && !word.starts_with("rounds=")) {
         let report = match part.as_str() {
             "uwsgi" => uwsgi::run(effort),
             "peers" => peers::run(effort),
