@@ -66,9 +66,15 @@ fn both<S: Store>(
     make: impl Fn() -> S + Sync,
 ) {
     let ((kind, count), (share, waits)) = (workers, share);
-    let got = rate(kind, waits, |_| make(), |n, store| gets(store, keys.some(n, share)));
+    // A process that was just forked has yet to map every page of shared memory.
+    let ready = |n| {
+        let mut store = make();
+        gets(&mut store, keys.some(n, share * 2));
+        store
+    };
+    let got = rate(kind, waits, ready, |n, store| gets(store, keys.some(n, share)));
     into.add(label("get", keys.count, count), whose, got);
-    let set = rate(kind, waits, |_| make(), |n, store| sets(store, keys.some(n, share * 2)));
+    let set = rate(kind, waits, ready, |n, store| sets(store, keys.some(n, share * 2)));
     into.add(label("update", keys.count, count), whose, set);
 }
 
