@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build plugin command run test mutants check install uninstall clean
+.PHONY: help deps build plugin command run test bench mutants check install uninstall clean
 
 ifeq (,$(shell command -v cargo))
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -47,6 +47,28 @@ test: ## every test: engine, C, Rust, a real uWSGI with and without the plugin
 mutants: ## puts known bugs back, one at a time: each must be noticed
 	@.ci/deps all
 	tests/mutations/run.py
+
+# Figures and a plot of every part go to target/bench. PART: one or more of uwsgi, peers, memory, engine, instructions.
+PART ?= uwsgi peers memory engine instructions
+RIVALS := $(filter uwsgi peers memory,$(PART))
+MICRO := --bench engine --bench floor --bench resident
+
+bench: ## ratios against uWSGI and others (PART=uwsgi|peers|memory|engine|instructions, QUICK=1, ROUNDS=5)
+	@.ci/deps bench
+	@mkdir -p $(TARGET)/bench
+ifneq (,$(RIVALS))
+	@$(MAKE) -s plugin
+	$(CARGO) build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir $(TARGET)/peers
+	UCACHE_PLUGIN=$(RELEASE)/ucache_plugin.so $(TARGET)/peers/release/ucache-bench $(TARGET)/bench \
+	    $(if $(QUICK),quick) $(if $(ROUNDS),rounds=$(ROUNDS)) $(RIVALS)
+endif
+ifneq (,$(filter engine,$(PART)))
+	$(CARGO) bench $(MICRO) $(if $(QUICK),-- --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10) \
+	    | tee $(TARGET)/bench/engine.txt
+endif
+ifneq (,$(filter instructions,$(PART)))
+	$(CARGO) bench --bench instructions | tee $(TARGET)/bench/instructions.txt
+endif
 
 build: ## the library: target/release/libucache.so, .a, and ucache_plugin.so for uWSGI; the command
 	@.ci/deps

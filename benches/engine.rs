@@ -6,8 +6,8 @@ mod support;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use support::{Into100, UPDATE, VALUE, filled, key, zipf};
-use ucache::engine::{Math, Touch};
+use support::{Into100, IntoVec, UPDATE, VALUE, filled, key, zipf};
+use ucache::engine::{Config, Engine, Math, Touch};
 
 fn hits(c: &mut Criterion) {
     let mut group = c.benchmark_group("get hit");
@@ -73,5 +73,40 @@ fn writes(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, hits, reads, writes);
+/// The steps of an operation, each isolated by what differs between two: a miss is hash and bucket; its time over
+/// length of key is the hash, that of hits over length of value the copy, that of updates allocation and publishing.
+fn steps(c: &mut Criterion) {
+    let mut config = Config::new("steps", 10_000);
+    config.max_value = 1 << 20;
+    let engine = Engine::create(&config).expect("a cache");
+    let mut group = c.benchmark_group("hash and bucket, key bytes");
+    for length in [8, 16, 32, 64, 200] {
+        let absent = vec![b'a'; length];
+        group.bench_function(BenchmarkId::from_parameter(length), |b| {
+            b.iter(|| assert!(engine.exists(black_box(&absent)).is_none()));
+        });
+    }
+    group.finish();
+    let mut group = c.benchmark_group("lookup and copy, value bytes");
+    for length in [0, 100, 1000, 4096, 65_536, 1 << 20] {
+        engine.set(b"copied", &vec![b'c'; length], &UPDATE).expect("set");
+        let mut out = Vec::with_capacity(length);
+        group.bench_function(BenchmarkId::from_parameter(length), |b| {
+            b.iter(|| {
+                assert!(engine.get(b"copied", Touch::Yes, &mut IntoVec(&mut out)).expect("get").is_some())
+            });
+        });
+    }
+    group.finish();
+    let mut group = c.benchmark_group("alloc, copy and publish, value bytes");
+    for length in [0, 100, 1000, 4096, 65_536, 1 << 20] {
+        let value = vec![b'p'; length];
+        group.bench_function(BenchmarkId::from_parameter(length), |b| {
+            b.iter(|| engine.set(b"published", &value, &UPDATE).expect("set"));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, hits, reads, writes, steps);
 criterion_main!(benches);

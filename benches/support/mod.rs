@@ -35,6 +35,17 @@ impl Sink for Into100 {
     }
 }
 
+/// Takes any value; keeps its memory from one read to the next.
+pub(crate) struct IntoVec<'a>(pub(crate) &'a mut Vec<u8>);
+
+impl Sink for IntoVec<'_> {
+    fn take(&mut self, src: &Source<'_>) -> bool {
+        self.0.clear();
+        src.copy_to_vec(self.0);
+        true
+    }
+}
+
 /// A cache with `count` keys, and room for half as many again.
 pub(crate) fn filled(count: u32) -> Arc<Engine> {
     let mut config = Config::new("bench", u64::from(count) * 3 / 2);

@@ -1,4 +1,5 @@
-//! What is behind the interface: how it works, where it differs from uWSGI, what it promises, what changed.
+//! What is behind the interface: how it works, where it differs from uWSGI, what it promises, how fast it is, what
+//! changed.
 //!
 //! The pages of the command and of what users asked for are about more than the crate.
 
@@ -22,3 +23,6 @@ pub mod command {}
 
 #[doc = include_str!("requests.md")]
 pub mod requests {}
+
+#[doc = include_str!("performance.md")]
+pub mod performance {}

@@ -1,0 +1,337 @@
+/* Times uWSGI's cache functions inside its workers, whoever answers them: uWSGI itself or ucache. Built against the
+ * uWSGI that runs it. From the environment: BENCH_OUT (file for the figures: name, worker, operations, nanoseconds by
+ * the clock without those spent waiting for a processor, nanoseconds of processor time), BENCH_MODE (speed, stall, start, memory), BENCH_MS (of each phase),
+ * BENCH_T0 (when the server was started), BENCH_ITEMS, BENCH_KEY and BENCH_VALUE (of mode memory). */
+#include <uwsgi.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <time.h>
+
+extern struct uwsgi_server uwsgi;
+
+#define KEYS 100000
+#define DRAWS (1 << 18)
+#define VALUE 100
+#define UPDATE UWSGI_CACHE_FLAG_UPDATE
+
+struct shared {
+	atomic_int arrived[64];
+	atomic_long bad;
+};
+
+struct work {
+	uint64_t w, n, made;
+	char key[24];
+	char *value;
+	char (*draws)[16];
+};
+
+static struct shared *sh;
+static FILE *out;
+static int barriers;
+
+static long setting(const char *name, long otherwise) {
+	char *value = getenv(name);
+	return value ? atol(value) : otherwise;
+}
+
+static uint64_t nanos(clockid_t clock) {
+	struct timespec t;
+	clock_gettime(clock, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+/* How long this process was ready to run while others had the processors: other programs' doing. */
+static uint64_t kept_waiting(void) {
+	unsigned long ran, waited = 0;
+	FILE *f = fopen("/proc/self/schedstat", "r");
+	if (!f || fscanf(f, "%lu %lu", &ran, &waited) != 2) waited = 0;
+	if (f) fclose(f);
+	return waited;
+}
+
+static uint64_t next_random(uint64_t *s) {
+	*s ^= *s << 13;
+	*s ^= *s >> 7;
+	return *s ^= *s << 17;
+}
+
+/* Workers that wait give their processor away: there may be more of them than processors. */
+static void barrier(void) {
+	int mine = barriers++;
+	atomic_fetch_add(&sh->arrived[mine], 1);
+	while (atomic_load(&sh->arrived[mine]) < uwsgi.numproc) sched_yield();
+}
+
+static void make_key(char *key, char kind, uint64_t n) {
+	static const char digits[] = "0123456789abcdef";
+	memset(key, kind, 16);
+	for (int at = 15; n && at > 3; n >>= 4) key[at--] = digits[n & 15];
+}
+
+/* Keys in the order of their use: zipf 0.99, the popular ones spread over all. */
+static void draw(struct work *w) {
+	double *sums = malloc(KEYS * sizeof(double)), sum = 0;
+	uint64_t seed = 0x9E3779B97F4A7C15ull * (w->w + 1);
+	for (long i = 0; i < KEYS; i++) sums[i] = sum += pow(i + 1, -0.99);
+	w->draws = malloc(DRAWS * 16);
+	for (long i = 0; i < DRAWS; i++) {
+		double u = (next_random(&seed) >> 11) * (1.0 / 9007199254740992.0) * sum;
+		long low = 0, high = KEYS - 1;
+		while (low < high) {
+			long middle = (low + high) / 2;
+			if (sums[middle] < u) low = middle + 1;
+			else high = middle;
+		}
+		make_key(w->draws[i], 'k', (uint64_t) low * 2654435761u % KEYS);
+	}
+	free(sums);
+}
+
+static char *drawn(struct work *w) { return w->draws[w->n & (DRAWS - 1)]; }
+
+static int get(char *cache, char *key, uint64_t length) {
+	uint64_t got = 0;
+	char *value = uwsgi_cache_magic_get(key, 16, &got, NULL, cache);
+	int bad = !value || got != length || memcmp(value, key, 16);
+	free(value);
+	return bad;
+}
+
+static int put(struct work *w, char *cache, char *key, uint64_t length, uint64_t flags) {
+	memcpy(w->value, key, 16);
+	return uwsgi_cache_magic_set(key, 16, w->value, length, 0, flags, cache) != 0;
+}
+
+static int nothing(struct work *w) { asm volatile("" :: "r"(drawn(w)) : "memory"); return 0; }
+static int get_hit(struct work *w) { return get("bench", drawn(w), VALUE); }
+static int exists(struct work *w) { return !uwsgi_cache_magic_exists(drawn(w), 16, "bench"); }
+static int update(struct work *w) { return put(w, "bench", drawn(w), VALUE, UPDATE); }
+static int mixed_95(struct work *w) { return w->n % 20 ? get_hit(w) : update(w); }
+static int mixed_50(struct work *w) { return w->n % 2 ? get_hit(w) : update(w); }
+static int hot_key(struct work *w) { return get("bench", "kkkkkkkkkkkkkkk1", VALUE); }
+
+static int get_miss(struct work *w) {
+	uint64_t got = 0;
+	memcpy(w->key, drawn(w), 16);
+	w->key[0] = 'z';
+	return uwsgi_cache_magic_get(w->key, 16, &got, NULL, "bench") != NULL;
+}
+
+/* Two workers may have the same key between del and set: then one of them is refused, which is no error. */
+static int del_set(struct work *w) {
+	uwsgi_cache_magic_del(drawn(w), 16, "bench");
+	put(w, "bench", drawn(w), VALUE, 0);
+	return 0;
+}
+
+static int hot_counter(struct work *w) {
+	int64_t one = 1;
+	uint64_t flags = UPDATE | UWSGI_CACHE_FLAG_MATH | UWSGI_CACHE_FLAG_FIXEXPIRE | UWSGI_CACHE_FLAG_INC;
+	return uwsgi_cache_magic_set("hot", 3, (char *) &one, 8, 0, flags, "bench") != 0;
+}
+
+static int set_new(struct work *w) {
+	make_key(w->key, 'n', w->made++ << 3 | w->w);
+	return put(w, "fresh", w->key, VALUE, 0);
+}
+
+static int set_lru(struct work *w) {
+	make_key(w->key, 'l', w->made++ << 3 | w->w);
+	return put(w, "lru", w->key, VALUE, 0);
+}
+
+static int large(struct work *w, char *cache, uint64_t count, uint64_t length, int write) {
+	make_key(w->key, 'v', (w->n * 7 + w->w) % count);
+	return write ? put(w, cache, w->key, length, UPDATE) : get(cache, w->key, length);
+}
+
+static int get_4k(struct work *w) { return large(w, "v4k", 1000, 4096, 0); }
+static int put_4k(struct work *w) { return large(w, "v4k", 1000, 4096, 1); }
+static int get_64k(struct work *w) { return large(w, "v64k", 150, 65536, 0); }
+static int put_64k(struct work *w) { return large(w, "v64k", 150, 65536, 1); }
+static int get_1m(struct work *w) { return large(w, "v1m", 10, 1 << 20, 0); }
+static int put_1m(struct work *w) { return large(w, "v1m", 10, 1 << 20, 1); }
+
+static int walk_keys(struct work *w) {
+	struct uwsgi_cache *uc = uwsgi_cache_by_name("bench");
+	struct uwsgi_cache_item *item = NULL;
+	uint64_t at = 0, count = 0;
+	uwsgi_rlock(uc->lock);
+	while ((item = uwsgi_cache_keys(uc, &at, &item))) count++;
+	uwsgi_rwunlock(uc->lock);
+	return count < KEYS - 64;
+}
+
+static int clear_fresh(struct work *w) { return uwsgi_cache_magic_clear("fresh") != 0; }
+
+/* `most` bounds the operations of a worker; `step` of them go between two looks at the clock. */
+static const struct phase {
+	const char *name;
+	int (*op)(struct work *);
+	uint64_t step, most;
+} phases[] = {
+	{ "loop alone", nothing, 256, 0 },
+	{ "get hit", get_hit, 64, 0 },
+	{ "get miss", get_miss, 64, 0 },
+	{ "exists", exists, 64, 0 },
+	{ "update", update, 64, 0 },
+	{ "mixed 95/5", mixed_95, 60, 0 },
+	{ "mixed 50/50", mixed_50, 64, 0 },
+	{ "hot key", hot_key, 64, 0 },
+	{ "hot counter", hot_counter, 64, 0 },
+	{ "del + set", del_set, 64, 0 },
+	{ "LRU, set at capacity", set_lru, 64, 0 },
+	{ "get 4 KB", get_4k, 16, 0 },
+	{ "update 4 KB", put_4k, 16, 0 },
+	{ "get 64 KB", get_64k, 4, 0 },
+	{ "update 64 KB", put_64k, 4, 0 },
+	{ "get 1 MB", get_1m, 1, 0 },
+	{ "update 1 MB", put_1m, 1, 0 },
+	{ "clear empty 1M cache", clear_fresh, 1, 0 },
+	{ "set new", set_new, 64, 400000 },
+	{ "keys of 100k", walk_keys, 1, 0 },
+	{ NULL, NULL, 0, 0 },
+};
+
+static void say(const char *name, uint64_t worker, uint64_t operations, uint64_t wall, uint64_t cpu) {
+	fprintf(out, "%s\t%lu\t%lu\t%lu\t%lu\n", name, worker, operations, wall, cpu);
+	fflush(out);
+}
+
+static void fill(struct work *w, char *cache, char kind, uint64_t count, uint64_t length) {
+	for (uint64_t n = 0; n < count; n++) {
+		make_key(w->key, kind, n);
+		if (put(w, cache, w->key, length, UPDATE)) atomic_fetch_add(&sh->bad, 1);
+	}
+}
+
+static void speed(struct work *w) {
+	uint64_t limit = setting("BENCH_MS", 200) * 1000000ull;
+	draw(w);
+	if (w->w == 0) {
+		fill(w, "bench", 'k', KEYS, VALUE);
+		fill(w, "lru", 'f', 20000, VALUE);
+		fill(w, "v4k", 'v', 1000, 4096);
+		fill(w, "v64k", 'v', 150, 65536);
+		fill(w, "v1m", 'v', 10, 1 << 20);
+	}
+	for (const struct phase *p = phases; p->name; p++) {
+		uint64_t bad = 0;
+		w->n = 0;
+		barrier();
+		uint64_t waited = kept_waiting();
+		uint64_t start = nanos(CLOCK_MONOTONIC), cpu = nanos(CLOCK_THREAD_CPUTIME_ID), now;
+		do {
+			for (uint64_t i = 0; i < p->step; i++, w->n++) bad += p->op(w);
+			now = nanos(CLOCK_MONOTONIC);
+		} while (now - start < limit && (!p->most || w->n < p->most));
+		cpu = nanos(CLOCK_THREAD_CPUTIME_ID) - cpu;
+		waited = kept_waiting() - waited;
+		say(p->name, w->w, w->n, waited < now - start ? now - start - waited : cpu, cpu);
+		if (bad) {
+			uwsgi_log("bench: %lu of %lu operations of \"%s\" failed\n", bad, w->n, p->name);
+			if (bad * 1000 > w->n) atomic_fetch_add(&sh->bad, bad);
+		}
+	}
+	barrier();
+}
+
+static int ascending(const void *a, const void *b) {
+	uint64_t x = *(uint64_t *) a, y = *(uint64_t *) b;
+	return x < y ? -1 : x > y;
+}
+
+/* One worker writes small values, with pauses as between requests; the others read values of 1 MB all the time. They
+ * stop in the end by themselves: where readers keep a writer out, it would never get its turn. */
+static void stall(struct work *w) {
+	uint64_t limit = setting("BENCH_MS", 200) * 10000000ull, count = 0;
+	uint64_t *took = malloc(sizeof(uint64_t) * 1000000);
+	draw(w);
+	if (w->w == 0) {
+		fill(w, "bench", 'k', 1000, VALUE);
+		fill(w, "bench", 'v', 10, 1 << 20);
+	}
+	barrier();
+	uint64_t begin = nanos(CLOCK_MONOTONIC);
+	if (w->w > 0) {
+		for (; nanos(CLOCK_MONOTONIC) - begin < limit; w->n++)
+			if (large(w, "bench", 10, 1 << 20, 0)) atomic_fetch_add(&sh->bad, 1);
+		barrier();
+		return;
+	}
+	while (nanos(CLOCK_MONOTONIC) - begin < limit && count < 1000000) {
+		make_key(w->key, 'k', count % 1000);
+		uint64_t start = nanos(CLOCK_MONOTONIC);
+		if (put(w, "bench", w->key, VALUE, UPDATE)) atomic_fetch_add(&sh->bad, 1);
+		took[count++] = nanos(CLOCK_MONOTONIC) - start;
+		usleep(200);
+	}
+	uint64_t took_all = nanos(CLOCK_MONOTONIC) - begin;
+	barrier();
+	qsort(took, count, sizeof(uint64_t), ascending);
+	say("stall p50", 0, 1, took[count / 2], 0);
+	say("stall p99", 0, 1, took[count * 99 / 100], 0);
+	say("stall p99.9", 0, 1, took[count * 999 / 1000], 0);
+	say("stall worst", 0, 1, took[count - 1], 0);
+	say("stall writes", 0, count, took_all, 0);
+}
+
+/* Resident shared memory of the master and this worker together, kB: each page once. */
+static uint64_t resident(void) {
+	pid_t pids[2] = { uwsgi.workers[0].pid, getpid() };
+	uint64_t total = 0, kib;
+	for (int i = 0; i < 2; i++) {
+		char line[256];
+		snprintf(line, sizeof(line), "/proc/%d/smaps_rollup", (int) pids[i]);
+		FILE *f = fopen(line, "r");
+		while (f && fgets(line, sizeof(line), f))
+			if (sscanf(line, "Pss_Shmem: %lu", &kib) == 1) total += kib;
+		if (f) fclose(f);
+	}
+	return total;
+}
+
+static void memory(struct work *w) {
+	uint64_t items = setting("BENCH_ITEMS", 100000), length = setting("BENCH_VALUE", 100);
+	uint16_t key_length = setting("BENCH_KEY", 16);
+	char key[64];
+	say("empty", 0, 1, resident(), 0);
+	for (int gone = 0; gone < 2; gone++) {
+		for (uint64_t n = 0; n < items; n++) {
+			memset(key, 'm', sizeof(key));
+			make_key(key, 'k', n);
+			int bad = gone ? uwsgi_cache_magic_del(key, key_length, "bench") :
+				uwsgi_cache_magic_set(key, key_length, w->value, length, 0, 0, "bench");
+			if (bad) atomic_fetch_add(&sh->bad, 1);
+		}
+		/* the sweeper, which gives memory back, comes once a second */
+		if (gone) sleep(4);
+		say(gone ? "deleted" : "full", 0, 1, resident(), 0);
+	}
+}
+
+static int bench_init(void) {
+	sh = mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANON, -1, 0);
+	return sh == MAP_FAILED ? -1 : 0;
+}
+
+static void bench_worker(void) {
+	uint64_t here = nanos(CLOCK_MONOTONIC);
+	char *mode = getenv("BENCH_MODE");
+	struct work w = { .w = uwsgi.mywid - 1 };
+	out = fopen(getenv("BENCH_OUT"), "a");
+	w.value = malloc(1 << 20);
+	memset(w.value, 'x', 1 << 20);
+	if (!strcmp(mode, "speed")) speed(&w);
+	else if (!strcmp(mode, "stall")) stall(&w);
+	else if (!strcmp(mode, "memory")) memory(&w);
+	else say("start", 0, 1, here - strtoull(getenv("BENCH_T0"), NULL, 10), 0);
+	if (w.w == 0) {
+		say("bad", 0, atomic_load(&sh->bad), 1, 0);
+		kill(uwsgi.workers[0].pid, SIGINT);
+	}
+	for (;;) pause();
+}
+
+struct uwsgi_plugin bench_plugin = { .name = "bench", .init = bench_init, .hijack_worker = bench_worker };

@@ -1,0 +1,235 @@
+//! Against what a user would pick instead: the same keys, values and order of accesses everywhere.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tempfile::TempDir;
+use ucache::Cache;
+
+use crate::{
+    Effort,
+    load::{Store, Workers, gets, rate, sets},
+    report::{Goal, Report, Row, Unit},
+    server::Server,
+    stores::{Lmdb, Moka, Quick, apcu, ucache},
+    support::{key, zipf},
+    wire::{Protocol, Wire},
+};
+
+/// Requests that a pipelined client has in flight.
+const BATCH: usize = 16;
+
+/// Keys of one size of cache, and the orders in which two workers ask for them.
+struct Keys {
+    count: u32,
+    all: Vec<[u8; 16]>,
+    orders: [Vec<[u8; 16]>; 2],
+}
+
+impl Keys {
+    fn new(count: u32, accesses: usize) -> Self {
+        let order = |seed| zipf(count, seed).into_iter().take(accesses).map(key).collect();
+        Self { count, all: (0..count).map(key).collect(), orders: [order(11), order(12)] }
+    }
+
+    /// The first accesses of a worker, for what is slow.
+    fn some(&self, worker: usize, share: usize) -> &[[u8; 16]] {
+        &self.orders[worker][..self.orders[worker].len() / share]
+    }
+}
+
+/// Samples by "what" and by whose they are.
+#[derive(Default)]
+struct Samples(BTreeMap<(String, &'static str), Vec<f64>>);
+
+impl Samples {
+    fn add(&mut self, what: String, whose: &'static str, sample: f64) {
+        self.0.entry((what, whose)).or_default().push(sample);
+    }
+
+    fn of(&self, what: &str, whose: &'static str) -> Vec<f64> {
+        self.0.get(&(what.to_owned(), whose)).cloned().unwrap_or_default()
+    }
+}
+
+fn label(what: &str, count: u32, workers: usize) -> String {
+    let plural = if workers == 1 { "worker" } else { "workers" };
+    format!("{what}, {}k keys, {workers} {plural}", count / 1000)
+}
+
+/// Gets and updates of one contender. `share`: it does only so much of the accesses.
+fn both<S: Store>(
+    into: &mut Samples,
+    whose: &'static str,
+    keys: &Keys,
+    workers: (Workers, usize),
+    share: (usize, bool),
+    make: impl Fn() -> S + Sync,
+) {
+    let ((kind, count), (share, waits)) = (workers, share);
+    // A process that was just forked has yet to map every page of shared memory.
+    let ready = |n| {
+        let mut store = make();
+        gets(&mut store, keys.some(n, share * 2));
+        store
+    };
+    let got = rate(kind, waits, ready, |n, store| gets(store, keys.some(n, share)));
+    into.add(label("get", keys.count, count), whose, got);
+    let set = rate(kind, waits, ready, |n, store| sets(store, keys.some(n, share * 2)));
+    into.add(label("update", keys.count, count), whose, set);
+}
+
+/// What lives as long as the rounds of one size.
+struct Field {
+    ours: Cache,
+    quick: Arc<quick_cache::sync::Cache<[u8; 16], [u8; 100]>>,
+    moka: moka::sync::Cache<[u8; 16], [u8; 100]>,
+    lmdb: TempDir,
+}
+
+impl Field {
+    fn new(keys: &Keys) -> Self {
+        let room = keys.all.len() * 3 / 2;
+        let lmdb = tempfile::tempdir_in("/dev/shm").expect("/dev/shm is there");
+        let field = Self {
+            ours: ucache(keys.count),
+            quick: Arc::new(quick_cache::sync::Cache::new(room)),
+            moka: moka::sync::Cache::new(u64::try_from(room).expect("a size")),
+            lmdb,
+        };
+        sets(&mut field.ours.clone(), &keys.all);
+        sets(&mut Quick(field.quick.clone()), &keys.all);
+        sets(&mut Moka(field.moka.clone()), &keys.all);
+        // An LMDB environment must not cross a fork: a process of its own fills it.
+        rate(
+            Workers::Processes(1),
+            true,
+            |_| Lmdb::open(field.lmdb.path()),
+            |_, lmdb| {
+                lmdb.fill(&keys.all);
+                1
+            },
+        );
+        field
+    }
+
+    fn round(&self, keys: &Keys, into: &mut Samples) {
+        for count in [1, 2] {
+            let (forks, threads) = (Workers::Processes(count), Workers::Threads(count));
+            both(into, "ucache", keys, (forks, count), (1, false), || self.ours.clone());
+            both(into, "quick_cache", keys, (threads, count), (1, false), || Quick(self.quick.clone()));
+            both(into, "moka", keys, (threads, count), (2, false), || Moka(self.moka.clone()));
+            both(into, "LMDB", keys, (forks, count), (4, false), || Lmdb::open(self.lmdb.path()));
+            let (got, set) = apcu(&keys.all, keys.some(0, 2), count);
+            into.add(label("get", keys.count, count), "APCu", got);
+            into.add(label("update", keys.count, count), "APCu", set);
+        }
+    }
+}
+
+/// memcached and Redis, one request in flight and pipelined.
+fn daemons(keys: &Keys, effort: Effort, into: &mut Samples) {
+    let servers = [
+        (Protocol::Memcached, "memcached", "memcached x16", Server::memcached()),
+        (Protocol::Redis, "Redis", "Redis x16", Server::redis()),
+    ];
+    for (protocol, _, _, (_, socket)) in &servers {
+        let mut wire = Wire::connect(*protocol, socket);
+        keys.all.chunks(100).for_each(|some| wire.set_many(some, &[b'v'; 100]));
+    }
+    for _ in 0..effort.rounds {
+        for count in [1, 2] {
+            for (protocol, plain, batched, (_, socket)) in &servers {
+                let connect = || Wire::connect(*protocol, socket);
+                both(into, plain, keys, (Workers::Processes(count), count), (64, true), connect);
+                let some = |n| keys.some(n, 8).chunks_exact(BATCH);
+                let total = |n| u64::try_from(some(n).len() * BATCH).expect("a count");
+                let got = rate(
+                    Workers::Processes(count),
+                    true,
+                    |_| connect(),
+                    |n, wire| {
+                        let mut out = [0; 100];
+                        some(n).for_each(|batch| assert!(wire.get_many(batch, &mut out) > 0));
+                        total(n)
+                    },
+                );
+                into.add(label("get", keys.count, count), batched, got);
+                let set = rate(
+                    Workers::Processes(count),
+                    true,
+                    |_| connect(),
+                    |n, wire| {
+                        some(n).for_each(|batch| wire.set_many(batch, &[b'w'; 100]));
+                        total(n)
+                    },
+                );
+                into.add(label("update", keys.count, count), batched, set);
+            }
+        }
+    }
+}
+
+/// What design asks for.
+fn goal(what: &str, workers: usize, peer: &str) -> Goal {
+    match (what, workers, peer) {
+        ("get", 1, "LMDB" | "APCu") => Goal::Times(5.0),
+        ("get", 1, "quick_cache") => Goal::Times(1.0 / 1.3),
+        ("update", 1, "LMDB" | "APCu") => Goal::Times(4.0),
+        (_, 1, "memcached" | "Redis") => Goal::Times(100.0),
+        _ => Goal::None,
+    }
+}
+
+fn rows(report: &mut Report, samples: &Samples, count: u32) {
+    for what in ["get", "update"] {
+        for workers in [1, 2] {
+            let name = label(what, count, workers);
+            let ours = samples.of(&name, "ucache");
+            for peer in
+                ["quick_cache", "moka", "LMDB", "APCu", "memcached", "memcached x16", "Redis", "Redis x16"]
+            {
+                let theirs = samples.of(&name, peer);
+                if !theirs.is_empty() {
+                    let (name, ours) = (name.clone(), ours.clone());
+                    report.add(Row {
+                        name,
+                        peer,
+                        unit: Unit::Rate,
+                        goal: goal(what, workers, peer),
+                        ours,
+                        theirs,
+                    });
+                }
+            }
+        }
+        let one = samples.of(&label(what, count, 1), "ucache");
+        let two = samples.of(&label(what, count, 2), "ucache");
+        let goal = if what == "get" { Goal::Times(1.8) } else { Goal::None };
+        let name = label(what, count, 2);
+        report.add(Row { name, peer: "1 worker", unit: Unit::Rate, goal, ours: two, theirs: one });
+    }
+}
+
+pub(crate) fn run(effort: Effort) -> Report {
+    let mut report = Report::new("peers");
+    let sizes: &[u32] = if effort.quick { &[100_000] } else { &[100_000, 1_000_000] };
+    for &count in sizes {
+        let keys = Keys::new(count, if effort.quick { 1 << 18 } else { 1 << 20 });
+        let mut samples = Samples::default();
+        let field = Field::new(&keys);
+        for _ in 0..effort.rounds {
+            field.round(&keys, &mut samples);
+        }
+        if count == sizes[0] {
+            daemons(&keys, effort, &mut samples);
+        }
+        rows(&mut report, &samples, count);
+    }
+    report.note(
+        "Keys of 16 bytes, values of 100, zipf 0.99. Workers are processes, for quick_cache and moka (which know one \
+         process only) threads. x16: 16 requests at once. One worker is timed in processor time, two by the clock \
+         without the time that they waited for a processor; APCu and the servers by the clock. LMDB on /dev/shm without syncing, one transaction an operation; \
+         APCu without the time of PHP's loop.",
+    );
+    report
+}

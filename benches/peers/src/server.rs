@@ -1,0 +1,122 @@
+//! Programs that a measurement starts: each in a directory of its own, waited for with a limit, ended by pid.
+
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+/// Nothing here takes this long unless it hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) dir: TempDir,
+}
+
+impl Server {
+    /// Starts a program; `prepare` gets its directory and gives the command. Its output goes to `log` there.
+    pub(crate) fn spawn(prepare: impl FnOnce(&Path) -> Command) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut command = prepare(dir.path());
+        let log = File::create(dir.path().join("log")).expect("a log");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle of the log"))
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}; `.ci/deps bench` installs it"));
+        Self { child, dir }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        let log = fs::read(self.dir.path().join("log")).unwrap_or_default();
+        // The start says what went wrong at first.
+        String::from_utf8_lossy(&log[..log.len().min(20_000)]).into_owned()
+    }
+
+    /// Waits until `ready`; the program must live until then.
+    pub(crate) fn until(&mut self, what: &str, ready: impl Fn(&Self) -> bool) {
+        let start = Instant::now();
+        while !ready(self) {
+            let ended = self.child.try_wait().expect("a child can be waited for");
+            assert!(ended.is_none(), "{what}: the program ended ({ended:?}):\n{}", self.log());
+            assert!(start.elapsed() < PATIENCE, "{what} did not come about:\n{}", self.log());
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits for the program's own end.
+    pub(crate) fn join(&mut self) {
+        let start = Instant::now();
+        while self.child.try_wait().expect("a child can be waited for").is_none() {
+            assert!(start.elapsed() < PATIENCE, "the program does not end:\n{}", self.log());
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("socket")
+    }
+
+    fn listening(mut self) -> Self {
+        self.until("a socket", |server| UnixStream::connect(server.socket()).is_ok());
+        self
+    }
+
+    pub(crate) fn memcached() -> (Self, PathBuf) {
+        let server = Self::spawn(|dir| {
+            let mut command = Command::new("memcached");
+            command.args(["-u", "root", "-m", "1024", "-t", "2", "-s"]).arg(dir.join("socket"));
+            command
+        })
+        .listening();
+        let socket = server.socket();
+        (server, socket)
+    }
+
+    pub(crate) fn redis() -> (Self, PathBuf) {
+        let server = Self::spawn(|dir| {
+            let mut command = Command::new("redis-server");
+            command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
+            command.arg(dir.join("socket")).current_dir(dir);
+            command
+        })
+        .listening();
+        let socket = server.socket();
+        (server, socket)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // SIGINT ends all of them; uWSGI would reload on SIGTERM.
+            let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
+            let _ = kill(pid, Signal::SIGINT);
+            let start = Instant::now();
+            while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < Duration::from_secs(10) {
+                sleep(Duration::from_millis(10));
+            }
+        }
+        // Nothing to kill or to wait for when it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A TCP port on 127.0.0.1 that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}

@@ -1,0 +1,134 @@
+//! The caches that live in a process or in memory shared by processes, each behind [`Store`].
+
+use std::{fs, path::Path, process::Command, sync::Arc};
+
+use heed::{Database, Env, EnvFlags, EnvOpenOptions, types::Bytes};
+use ucache::Cache;
+
+use crate::load::Store;
+
+/// ucache through its Rust interface: copies out of shared memory.
+impl Store for Cache {
+    fn get(&mut self, key: &[u8; 16], out: &mut [u8; 100]) -> bool {
+        self.get_into(key, out).expect("get_into") == Some(100)
+    }
+
+    fn set(&mut self, key: &[u8; 16], value: &[u8; 100]) {
+        self.update(key, value).expect("update");
+    }
+}
+
+/// A cache for `count` keys, and half as many again.
+pub(crate) fn ucache(count: u32) -> Cache {
+    let items = u64::from(count) * 3 / 2;
+    let builder = Cache::builder(format!("peers-{count}")).items(items);
+    builder.max_key_bytes(64).max_value_bytes(256).build().expect("a cache")
+}
+
+/// In one process only; values are copied out, as everywhere here.
+pub(crate) struct Quick(pub(crate) Arc<quick_cache::sync::Cache<[u8; 16], [u8; 100]>>);
+
+impl Store for Quick {
+    fn get(&mut self, key: &[u8; 16], out: &mut [u8; 100]) -> bool {
+        self.0.get(key).is_some_and(|value| {
+            *out = value;
+            true
+        })
+    }
+
+    fn set(&mut self, key: &[u8; 16], value: &[u8; 100]) {
+        self.0.insert(*key, *value);
+    }
+}
+
+/// In one process only.
+pub(crate) struct Moka(pub(crate) moka::sync::Cache<[u8; 16], [u8; 100]>);
+
+impl Store for Moka {
+    fn get(&mut self, key: &[u8; 16], out: &mut [u8; 100]) -> bool {
+        self.0.get(key).is_some_and(|value| {
+            *out = value;
+            true
+        })
+    }
+
+    fn set(&mut self, key: &[u8; 16], value: &[u8; 100]) {
+        self.0.insert(*key, *value);
+    }
+}
+
+/// LMDB in memory (`/dev/shm`), without syncing: a transaction for each operation, as a cache would be used.
+pub(crate) struct Lmdb {
+    env: Env,
+    database: Database<Bytes, Bytes>,
+}
+
+impl Lmdb {
+    /// Opens the environment in `folder`; each process opens its own.
+    pub(crate) fn open(folder: &Path) -> Self {
+        let mut options = EnvOpenOptions::new();
+        options.map_size(4 << 30);
+        // SAFETY: the folder is this run's own; nothing but LMDB changes its files, and they are on a tmpfs, where
+        // what the flags give up (durability after a crash of the machine) means nothing.
+        let env = unsafe {
+            options.flags(EnvFlags::NO_SYNC | EnvFlags::WRITE_MAP | EnvFlags::NO_META_SYNC).open(folder)
+        };
+        let env = env.expect("LMDB opens");
+        let mut write = env.write_txn().expect("a transaction");
+        let database = env.create_database(&mut write, None).expect("a database");
+        write.commit().expect("commit");
+        Self { env, database }
+    }
+
+    /// Stores all keys in one transaction.
+    pub(crate) fn fill(&self, keys: &[[u8; 16]]) {
+        let mut write = self.env.write_txn().expect("a transaction");
+        for key in keys {
+            self.database.put(&mut write, key, &[b'v'; 100]).expect("put");
+        }
+        write.commit().expect("commit");
+    }
+}
+
+impl Store for Lmdb {
+    fn get(&mut self, key: &[u8; 16], out: &mut [u8; 100]) -> bool {
+        let read = self.env.read_txn().expect("a transaction");
+        let value = self.database.get(&read, key).expect("get");
+        value.is_some_and(|value| {
+            out.copy_from_slice(value);
+            true
+        })
+    }
+
+    fn set(&mut self, key: &[u8; 16], value: &[u8; 100]) {
+        let mut write = self.env.write_txn().expect("a transaction");
+        self.database.put(&mut write, key, value).expect("put");
+        write.commit().expect("commit");
+    }
+}
+
+/// APCu: (gets, sets) in millions a second of all processes together, from `apcu.php`.
+pub(crate) fn apcu(all: &[[u8; 16]], order: &[[u8; 16]], processes: usize) -> (f64, f64) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/apcu.php");
+    let files = [dir.path().join("all"), dir.path().join("order")];
+    fs::write(&files[0], all.as_flattened()).expect("a file of keys");
+    fs::write(&files[1], order.as_flattened()).expect("a file of keys");
+    let output = Command::new("php")
+        .args(["-d", "apc.enable_cli=1", "-d", "apc.shm_size=1G", "-d", "memory_limit=-1"])
+        .args(["-d", &format!("apc.entries_hint={}", all.len()), script])
+        .args(&files)
+        .arg(processes.to_string())
+        .output()
+        .expect("php runs (`.ci/deps bench` installs php-cli and php-apcu)");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let mut total = (0.0, 0.0);
+    for line in said.lines() {
+        let mut nanos = line.split(' ').map(|n| n.parse::<f64>().expect("a number of APCu"));
+        total.0 += 1e3 / nanos.next().expect("gets");
+        total.1 += 1e3 / nanos.next().expect("sets");
+    }
+    assert_eq!(said.lines().count(), processes, "{said}");
+    total
+}
