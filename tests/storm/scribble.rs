@@ -74,7 +74,8 @@ fn scribbled(eviction: Eviction) {
     let mut done = 0;
     while done < writes() / 2 {
         let pages: Vec<usize> = window.used().into_iter().filter(|&page| page >= first).collect();
-        for _ in 0..10_000 {
+        // Right after a clear there may be none.
+        for _ in 0..if pages.is_empty() { 0 } else { 10_000 } {
             let page = pages[rng.usize(0..pages.len())];
             // Random words, and words that look like what is there: small numbers, lengths, links.
             let word = match rng.u8(0..4) {
