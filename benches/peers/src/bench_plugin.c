@@ -1,6 +1,6 @@
 /* Times uWSGI's cache functions inside its workers, whoever answers them: uWSGI itself or ucache. Built against the
  * uWSGI that runs it. From the environment: BENCH_OUT (file for the figures: name, worker, operations, nanoseconds by
- * the clock without those spent waiting for a processor, nanoseconds of processor time), BENCH_MODE (speed, stall, start, memory), BENCH_MS (of each phase),
+ * the clock, nanoseconds of processor time), BENCH_MODE (speed, stall, start, memory), BENCH_MS (of each phase),
  * BENCH_T0 (when the server was started), BENCH_ITEMS, BENCH_KEY and BENCH_VALUE (of mode memory). */
 #include <uwsgi.h>
 #include <sched.h>
@@ -39,15 +39,6 @@ static uint64_t nanos(clockid_t clock) {
 	struct timespec t;
 	clock_gettime(clock, &t);
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
-/* How long this process was ready to run while others had the processors: other programs' doing. */
-static uint64_t kept_waiting(void) {
-	unsigned long ran, waited = 0;
-	FILE *f = fopen("/proc/self/schedstat", "r");
-	if (!f || fscanf(f, "%lu %lu", &ran, &waited) != 2) waited = 0;
-	if (f) fclose(f);
-	return waited;
 }
 
 static uint64_t next_random(uint64_t *s) {
@@ -220,15 +211,12 @@ static void speed(struct work *w) {
 		uint64_t bad = 0;
 		w->n = 0;
 		barrier();
-		uint64_t waited = kept_waiting();
 		uint64_t start = nanos(CLOCK_MONOTONIC), cpu = nanos(CLOCK_THREAD_CPUTIME_ID), now;
 		do {
 			for (uint64_t i = 0; i < p->step; i++, w->n++) bad += p->op(w);
 			now = nanos(CLOCK_MONOTONIC);
 		} while (now - start < limit && (!p->most || w->n < p->most));
-		cpu = nanos(CLOCK_THREAD_CPUTIME_ID) - cpu;
-		waited = kept_waiting() - waited;
-		say(p->name, w->w, w->n, waited < now - start ? now - start - waited : cpu, cpu);
+		say(p->name, w->w, w->n, now - start, nanos(CLOCK_THREAD_CPUTIME_ID) - cpu);
 		if (bad) {
 			uwsgi_log("bench: %lu of %lu operations of \"%s\" failed\n", bad, w->n, p->name);
 			if (bad * 1000 > w->n) atomic_fetch_add(&sh->bad, bad);

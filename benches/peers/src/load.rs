@@ -1,6 +1,6 @@
 //! Who does how much: processes or threads that start together and say how long they took.
 
-use std::{fs, hint::spin_loop, sync::atomic::Ordering::SeqCst, thread};
+use std::{hint::spin_loop, sync::atomic::Ordering::SeqCst, thread};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -31,34 +31,12 @@ impl Workers {
 /// The most workers that report.
 const SEATS: usize = 64;
 
-/// What counts as a worker's time.
-#[derive(Clone, Copy)]
-enum Clock {
-    /// Processor time: what other programs take does not count. For a lone worker.
-    Processor,
-    /// The clock without what the worker waited for a processor. For workers that wait for each other.
-    Own,
-    /// The clock. For workers that wait for a server, which needs a processor, too.
-    Wall,
-}
-
-impl Clock {
-    fn now(self) -> u64 {
-        let id = match self {
-            Self::Processor => ClockId::CLOCK_THREAD_CPUTIME_ID,
-            Self::Own | Self::Wall => ClockId::CLOCK_MONOTONIC,
-        };
-        let time = clock_gettime(id).expect("a clock");
-        let seconds = u64::try_from(time.tv_sec()).expect("after 1970");
-        let nanos = seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).expect("nanoseconds");
-        if matches!(self, Self::Own) { nanos - kept_waiting() } else { nanos }
-    }
-}
-
-/// How long this thread was ready to run while others had the processors.
-fn kept_waiting() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    text.split(' ').nth(1).and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+/// Nanoseconds, of processor time for a lone worker (what other programs take does not count), else of the clock.
+fn now(alone: bool) -> u64 {
+    let clock = if alone { ClockId::CLOCK_THREAD_CPUTIME_ID } else { ClockId::CLOCK_MONOTONIC };
+    let time = clock_gettime(clock).expect("a clock");
+    let seconds = u64::try_from(time.tv_sec()).expect("after 1970");
+    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).expect("nanoseconds")
 }
 
 /// Millions of operations a second of all workers together. Each makes itself ready with `make`, waits for the
@@ -72,11 +50,7 @@ pub(crate) fn rate<S>(
 ) -> f64 {
     let seats = Scratch::new(2 * SEATS + 1);
     let count = workers.count();
-    let clock = match count {
-        _ if waits => Clock::Wall,
-        1 => Clock::Processor,
-        _ => Clock::Own,
-    };
+    let alone = count == 1 && !waits;
     let body = |n: usize| {
         let mut own = make(n);
         let arrived = &seats[2 * SEATS];
@@ -85,10 +59,10 @@ pub(crate) fn rate<S>(
             spin_loop();
             thread::yield_now();
         }
-        let start = clock.now();
+        let start = now(alone);
         let done = work(n, &mut own);
         seats[2 * n].store(done, SeqCst);
-        seats[2 * n + 1].store((clock.now() - start).max(1), SeqCst);
+        seats[2 * n + 1].store((now(alone) - start).max(1), SeqCst);
     };
     match workers {
         Workers::Processes(_) => in_children(count, body),

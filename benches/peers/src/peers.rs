@@ -227,8 +227,8 @@ pub(crate) fn run(effort: Effort) -> Report {
     }
     report.note(
         "Keys of 16 bytes, values of 100, zipf 0.99. Workers are processes, for quick_cache and moka (which know one \
-         process only) threads. x16: 16 requests at once. One worker is timed in processor time, two by the clock \
-         without the time that they waited for a processor; APCu and the servers by the clock. LMDB on /dev/shm without syncing, one transaction an operation; \
+         process only) threads. x16: 16 requests at once. One worker is timed in processor time, two, APCu and the \
+         servers by the clock. LMDB on /dev/shm without syncing, one transaction an operation; \
          APCu without the time of PHP's loop.",
     );
     report

@@ -192,7 +192,8 @@ pub(crate) fn run(effort: Effort) -> Report {
         "100,000 keys of 16 bytes, values of 100, zipf 0.99, through `uwsgi_cache_magic_*`; rates are those of all \
          workers together. \"loop alone\" is the time of the measurement itself, which is in every other row of both \
          sides. One worker is timed in processor time, several by the \
-         clock, without the time that they waited for a processor because other programs had both.",
+         clock: on a machine with other work, which keeps workers from running at the same time, the rows of several \
+         workers say little about contention.",
     );
     report.note(
         "Beside readers of large values: five workers, the writer pauses for 200 us after each write. The measurement \
