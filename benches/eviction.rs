@@ -7,20 +7,8 @@ mod traces;
 
 use std::collections::HashMap;
 
-use traces::{Trace, exact_lru, exact_s3fifo, exact_sieve, hit_ratio, synthetic};
-use ucache::{Cache, Eviction};
-
-fn measured(keys: &[u32], capacity: usize, policy: Eviction) -> f64 {
-    let cache = Cache::builder("judged").items(capacity as u64).evict(policy).build().expect("a cache");
-    hit_ratio(keys, |key| {
-        let key = key.to_ne_bytes();
-        let hit = cache.get_into(key, &mut [0; 8]).expect("a read").is_some();
-        if !hit {
-            cache.set(key, b"value").expect("evicts rather than refuses");
-        }
-        hit
-    })
-}
+use traces::{Trace, exact_lru, exact_s3fifo, exact_sieve, measured, synthetic};
+use ucache::Eviction;
 
 /// The lines of a file as keys, numbered by their first use.
 fn read(path: &str) -> Trace {

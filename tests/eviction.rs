@@ -3,27 +3,8 @@
 #[path = "support/traces.rs"]
 mod traces;
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use traces::{exact_lru, exact_s3fifo, exact_sieve, hit_ratio, synthetic};
-use ucache::{Cache, Eviction};
-
-/// The cache's own hit ratio, each miss followed by a store, as an application does it.
-fn measured(keys: &[u32], capacity: usize, policy: Eviction) -> f64 {
-    static MADE: AtomicU32 = AtomicU32::new(0);
-    let name = format!("judged {}", MADE.fetch_add(1, Ordering::Relaxed));
-    let cache = Cache::builder(name).items(capacity as u64).evict(policy).build().expect("a cache");
-    let ratio = hit_ratio(keys, |key| {
-        let key = key.to_ne_bytes();
-        let hit = cache.get_into(key, &mut [0; 8]).expect("a read").is_some();
-        if !hit {
-            cache.set(key, b"value").expect("evicts rather than refuses");
-        }
-        hit
-    });
-    assert!(cache.stats().items <= capacity as u64);
-    ratio
-}
+use traces::{exact_lru, exact_s3fifo, exact_sieve, measured, synthetic};
+use ucache::Eviction;
 
 #[test]
 fn sampled_policies_are_as_good_as_exact_ones() {

@@ -1,8 +1,12 @@
 //! Requests for judging eviction, and policies as their papers have them, to compare with.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use fastrand::Rng;
+use ucache::{Cache, Eviction};
 
 /// A named sequence of requested keys.
 #[derive(Debug)]
@@ -77,6 +81,23 @@ pub(crate) fn synthetic(objects: u32, length: usize) -> Vec<Trace> {
 pub(crate) fn hit_ratio(keys: &[u32], mut ask: impl FnMut(u32) -> bool) -> f64 {
     let hits = keys.iter().filter(|&&key| ask(key)).count();
     hits as f64 / keys.len() as f64
+}
+
+/// The cache's own hit ratio, each miss followed by a store, as an application does it.
+pub(crate) fn measured(keys: &[u32], capacity: usize, policy: Eviction) -> f64 {
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let name = format!("judged {}", MADE.fetch_add(1, Ordering::Relaxed));
+    let cache = Cache::builder(name).items(capacity as u64).evict(policy).build().expect("a cache");
+    let ratio = hit_ratio(keys, |key| {
+        let key = key.to_ne_bytes();
+        let hit = cache.get_into(key, &mut [0; 8]).expect("a read").is_some();
+        if !hit {
+            cache.set(key, b"value").expect("evicts rather than refuses");
+        }
+        hit
+    });
+    assert!(cache.stats().items <= capacity as u64);
+    ratio
 }
 
 /// The least recently used one goes.
