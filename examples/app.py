@@ -1,18 +1,21 @@
-"""A page that shows one cache at work in every worker, and JSON endpoints for curl.
+"""A page that shows caches at work in every worker, and JSON endpoints for curl.
 
-All of it goes through uwsgiconf's `Cache`, unchanged: it does not know which cache it talks to.
+Keys are read and written through uwsgiconf's `Cache`, unchanged: it does not know which cache it talks to.
 """
 
 import json
-import socket
+import random
 import time
 from html import escape
+from itertools import islice
 from pathlib import Path
 from string import Template
 from urllib.parse import parse_qs
 
 import uwsgi
 from uwsgiconf.runtime.caching import Cache
+
+import watch
 
 cache = Cache("mycache")
 pages = Cache("pages", timeout=10)
@@ -44,6 +47,11 @@ def key_of(params):
         raise BadRequest("give a key: ?key=NAME") from None
 
 
+def shown(value):
+    """A value or key as text, whatever its bytes are."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
 def do_get(params):
     key, default = key_of(params), params.get("default")
     if "as_int" in params:
@@ -60,7 +68,7 @@ def do_set(params):
     # keeps what is there: `replace` first takes the old value away
     if "replace" in params:
         del cache[key]
-    if "timeout" in params:
+    if params.get("timeout"):
         stored = cache.set(key, params["value"], timeout=number(params, "timeout", 300))
     else:
         stored = cache.set(key, params["value"])
@@ -93,7 +101,27 @@ def do_keys(_params):
 
 
 def do_stats(_params):
-    return {"worker": uwsgi.worker_id(), "caches": cache_stats()}
+    return {"worker": uwsgi.worker_id(), "caches": watch.statistics()}
+
+
+def do_items(params):
+    """Keys that contain `match`, with size and time to live: at most `most` of them."""
+    match, most = params.get("match", ""), number(params, "most", 100)
+    found = (
+        {"key": text, "size": size, "ttl": ttl}
+        for text, size, ttl in ((shown(key), size, ttl) for key, size, ttl in watch.items("mycache"))
+        if match in text
+    )
+    rows = list(islice(found, most + 1))
+    return {"items": sorted(rows[:most], key=lambda row: row["key"]), "more": len(rows) > most}
+
+
+def do_traffic(params):
+    """Reads of pages, a few of them much more often than the others; what is missing is rendered and kept."""
+    reads = max(0, min(number(params, "reads", 500), 10_000))
+    for _ in range(reads):
+        pages.get(f"page {min(int(random.paretovariate(0.7)), 500)}", setter=lambda key: f"<h1>{key}</h1>")
+    return {"reads": reads}
 
 
 ENDPOINTS = {
@@ -106,26 +134,10 @@ ENDPOINTS = {
     "/delete": do_delete,
     "/clear": do_clear,
     "/keys": do_keys,
+    "/items": do_items,
     "/stats": do_stats,
+    "/traffic": do_traffic,
 }
-
-
-# -- what uWSGI's stats server says ---------------------------------------------------------------
-
-
-def cache_stats():
-    """The `caches` part of the JSON that the master serves on its stats address."""
-    address = uwsgi.opt["stats"].decode()
-    if address[0] in "/@":
-        family, target = socket.AF_UNIX, address.replace("@", "\0", 1)
-    else:
-        host, _, port = address.rpartition(":")
-        family, target = socket.AF_INET, (host, int(port))
-    with socket.socket(family) as peer:
-        peer.settimeout(2)
-        peer.connect(target)
-        text = b"".join(iter(lambda: peer.recv(65536), b""))
-    return json.loads(text)["caches"]
 
 
 # -- the page -------------------------------------------------------------------------------------
@@ -138,40 +150,7 @@ def render_fragment(key):
     return f"<b>{escape(key)}</b>: rendered by worker {uwsgi.worker_id()} at {time.strftime('%H:%M:%S')}, takes 200 ms"
 
 
-def shown(value):
-    """A value as text, whatever its bytes are."""
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-
-
-def key_rows():
-    for key in sorted(cache.keys):
-        value = cache.get(key, preserve_bytes=True)
-        if value is None:  # gone since the walk
-            continue
-        if len(value) == 8:
-            text = f"{cache.get(key, as_int=True)} <small>(number)</small>"
-        else:
-            text = escape(shown(value[:200]))
-        yield (
-            f"<tr><td>{escape(key)}</td><td>{text}</td><td>"
-            f'<form method=post action=/delete><input type=hidden name=key value="{escape(key)}">'
-            f"<input type=hidden name=back value=1><button>delete</button></form></td></tr>"
-        )
-
-
-def stats_rows():
-    for one in cache_stats():
-        reads = one["hits"] + one["miss"]
-        ratio = f"{one['hits'] / reads:.0%}" if reads else "-"
-        yield (
-            f"<tr><td>{escape(one['name'])}</td>"
-            f"<td>{one['items']} / {one['max_items'] - 1} "
-            f"<meter max={one['max_items'] - 1} value={one['items']}></meter></td>"
-            f"<td>{one['hits']}</td><td>{one['miss']}</td><td>{ratio}</td><td>{one['full']}</td></tr>"
-        )
-
-
-def page(params):
+def page():
     me = f"served by worker {uwsgi.worker_id()}"
     cache.incr("visits")
     cache.incr(me)
@@ -181,17 +160,14 @@ def page(params):
     fragment = pages.get("front page", setter=render_fragment)
     took = time.perf_counter() - started
     return PAGE.substitute(
-        refresh='<meta http-equiv="refresh" content="1">' if "live" in params else "",
-        live='<a href="/">stop</a>' if "live" in params else '<a href="/?live=1">reload every second</a>',
         worker=uwsgi.worker_id(),
         workers=uwsgi.numproc,
+        engine="ucache" if watch.on_ucache() else "uWSGI's own cache",
         first=cache["first visit"],
         visits=cache.get("visits", as_int=True),
         renderings=cache.get("fragment renderings", as_int=True),
         fragment=fragment,
         took=f"{took * 1e6:,.0f}",
-        keys="".join(key_rows()),
-        stats="".join(stats_rows()),
     )
 
 
@@ -208,9 +184,9 @@ def parameters(environ):
 def application(environ, start_response):
     path = environ["PATH_INFO"]
     params = parameters(environ)
-    status, kind, headers = "200 OK", "application/json", []
+    status, kind = "200 OK", "application/json"
     if path == "/":
-        kind, body = "text/html; charset=utf-8", page(params)
+        kind, body = "text/html; charset=utf-8", page()
     elif path not in ENDPOINTS:
         status, body = "404 Not Found", json.dumps({"error": "no such path", "paths": ["/", *ENDPOINTS]}) + "\n"
     else:
@@ -218,9 +194,6 @@ def application(environ, start_response):
             body = json.dumps(ENDPOINTS[path](params)) + "\n"
         except BadRequest as refused:
             status, body = "400 Bad Request", json.dumps({"error": str(refused)}) + "\n"
-        else:
-            if "back" in params:  # from a form of the page
-                status, headers = "303 See Other", [("Location", "/")]
     body = body.encode()
-    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body))), *headers])
+    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
     return [body]

@@ -1,10 +1,10 @@
 //! `examples/uwsgi.ini` and its application over HTTP, with the plugin and without.
 
 #[allow(dead_code, reason = "each test program uses its part")]
-#[path = "support/server.rs"]
+#[path = "../support/server.rs"]
 mod server;
 
-use std::{collections::BTreeSet, fs, net::TcpListener, thread};
+use std::{collections::BTreeSet, fs, net::TcpListener, path::Path, process::Command, thread};
 
 use serde_json::{Value, json};
 use server::{Flavor, Server, http, within};
@@ -105,9 +105,61 @@ fn the_example_page_shows_one_cache_in_all_workers() {
         let last = page().body;
         assert!(last.contains(&format!("for {} visits", visits + 1)), "{last}");
         assert!(last.contains("<b>front page</b>: rendered by worker"), "{last}");
-        assert!(last.contains("<td>mycache</td>") && last.contains("/ 999"), "{last}");
         let stats = http(port, "GET", "/stats", "").expect("an answer").body;
         let stats: Value = serde_json::from_str(&stats).expect("JSON");
         assert_eq!(stats["caches"][0]["name"], "mycache");
+    }
+}
+
+#[test]
+fn items_tell_sizes_and_times_on_ucache() {
+    for flavor in BOTH {
+        let (_server, port) = example(flavor);
+        let ask = |path: &str| -> Value {
+            let answer = http(port, "GET", path, "").expect("an answer");
+            serde_json::from_str(&answer.body).expect("JSON")
+        };
+        ask("/set?key=a&value=one&timeout=100");
+        ask("/set?key=ab&value=four&timeout=0");
+        ask("/set?key=c&value=x");
+        let told = ask("/items?match=a");
+        let items = told["items"].as_array().expect("a list");
+        let keys: Vec<_> = items.iter().map(|item| item["key"].as_str().expect("a key")).collect();
+        assert_eq!((keys, &told["more"]), (vec!["a", "ab"], &json!(false)));
+        if flavor == Flavor::Ucache {
+            assert_eq!((&items[0]["size"], &items[1]["size"]), (&json!(3), &json!(4)));
+            let left = items[0]["ttl"].as_f64().expect("a number");
+            assert!((1.0..=101.0).contains(&left), "{left}");
+            assert_eq!(items[1]["ttl"], Value::Null);
+        } else {
+            assert_eq!(items[0]["size"], Value::Null);
+        }
+        let told = ask("/items?most=2");
+        assert_eq!((told["items"].as_array().map(Vec::len), &told["more"]), (Some(2), &json!(true)));
+    }
+}
+
+#[test]
+fn the_page_works_in_a_browser() {
+    for flavor in BOTH {
+        let (server, port) = example(flavor);
+        let screenshots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard");
+        fs::create_dir_all(&screenshots).expect("a directory for screenshots");
+        let python = server::root().join(".build/venv/bin/python3");
+        let done = Command::new("timeout")
+            .arg("150")
+            .arg(python)
+            .arg(server::root().join("tests/example/dashboard.py"))
+            .args([format!("http://127.0.0.1:{port}/"), format!("{flavor:?}")])
+            .arg(&screenshots)
+            .output()
+            .expect("Python runs");
+        assert!(
+            done.status.success(),
+            "{flavor:?}: {}{}\n`.ci/deps all` installs what it needs\n{}",
+            String::from_utf8_lossy(&done.stdout),
+            String::from_utf8_lossy(&done.stderr),
+            server.log()
+        );
     }
 }
