@@ -1,5 +1,5 @@
 //! Hit ratios of the eviction policies, in percent, beside exact LRU, S3-FIFO and SIEVE, for caches of 1 % and 10 % of the
-//! objects. `cargo bench --bench eviction`; `UCACHE_TRACE=file` adds a trace of your own, one key a line.
+//! objects, on made-up traces and a public one. `cargo bench --bench eviction`; `UCACHE_TRACE=file` adds a trace of your own, one key a line.
 #![allow(clippy::disallowed_macros, reason = "a bench prints its figures")]
 
 #[path = "../tests/support/traces.rs"]
@@ -7,7 +7,7 @@ mod traces;
 
 use std::collections::HashMap;
 
-use traces::{Trace, exact_lru, exact_s3fifo, exact_sieve, measured, synthetic};
+use traces::{Trace, exact_lru, exact_s3fifo, exact_sieve, measured, public, synthetic};
 use ucache::Eviction;
 
 /// The lines of a file as keys, numbered by their first use.
@@ -24,6 +24,7 @@ fn read(path: &str) -> Trace {
 
 fn main() {
     let mut traces = synthetic(200_000, 2_000_000);
+    traces.push(public());
     traces.extend(std::env::var("UCACHE_TRACE").ok().map(|path| read(&path)));
     println!(
         "{:34} {:>4}  {:>6} {:>6}  {:>6} {:>6} {:>6}",

@@ -3,12 +3,13 @@
 #[path = "support/traces.rs"]
 mod traces;
 
-use traces::{exact_lru, exact_s3fifo, exact_sieve, measured, synthetic};
+use traces::{exact_lru, exact_s3fifo, exact_sieve, measured, public, synthetic};
 use ucache::Eviction;
 
 #[test]
 fn sampled_policies_are_as_good_as_exact_ones() {
-    for trace in synthetic(50_000, 250_000).iter().filter(|t| t.name != "loop") {
+    let traces = [synthetic(50_000, 250_000), vec![public()]].concat();
+    for trace in traces.iter().filter(|t| t.name != "loop") {
         for share in [10, 100] {
             let capacity = trace.objects as usize / share;
             let lru = measured(&trace.keys, capacity, Eviction::Lru);

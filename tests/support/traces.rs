@@ -9,7 +9,7 @@ use fastrand::Rng;
 use ucache::{Cache, Eviction};
 
 /// A named sequence of requested keys.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Trace {
     /// What it is.
     pub(crate) name: String,
@@ -75,6 +75,14 @@ pub(crate) fn synthetic(objects: u32, length: usize) -> Vec<Trace> {
         ),
         named("loop", (0..length).map(|i| i as u32 % (objects / 8)).collect()),
     ]
+}
+
+/// What a web application was asked for (`tests/traces/README.md` has its origin).
+pub(crate) fn public() -> Trace {
+    let bytes = include_bytes!("../traces/web12");
+    let keys: Vec<_> = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]).into()).collect();
+    let objects = keys.iter().max().map_or(0, |last: &u32| last + 1);
+    Trace { name: "Web12 (cache2k)".to_owned(), keys, objects }
 }
 
 /// Share of `keys` that a policy's cache has; `ask` looks a key up, and stores it where it is missing.
