@@ -67,7 +67,9 @@ fn table(engine: &Engine, s: &Stats) -> Vec<(&'static str, Rows)> {
             vec![
                 ("over a limit", count(s.rejected_limit)),
                 ("cache full", count(s.rejected_full)),
-                ("no space", count(s.no_space)),
+                ("  for want of blocks", count(s.rejected_blocks)),
+                ("  of memory or disk", count(s.no_space)),
+                ("lock waits", count(s.lock_waits)),
                 ("lock timeouts", count(s.timeouts)),
             ],
         ),
@@ -93,38 +95,6 @@ fn when_full(engine: &Engine) -> &'static str {
     }
 }
 
-/// Every figure, under the names that `metrics` uses, too.
-pub(super) fn figures(s: &Stats) -> Vec<(&'static str, &'static str, u64)> {
-    vec![
-        ("items", "Items stored", s.items),
-        ("capacity", "Items that fit", s.capacity),
-        ("blocks_used", "Blocks in use, where blocks are counted", s.blocks_used),
-        ("bytes", "Bytes that entries occupy", s.bytes),
-        ("reserved_bytes", "Bytes of address space", s.reserved),
-        ("shards", "Independent writers' locks", s.shards),
-        ("last_modified", "Unix time of the last change, 0 = none or not kept", s.last_modified),
-        ("last_unclean", "Whether the store was not closed cleanly the last time", s.last_unclean.into()),
-        ("hits", "Reads that found their key", s.hits),
-        ("misses", "Reads that did not", s.misses),
-        ("stored", "Values stored", s.stored),
-        ("deleted", "Items deleted by a caller", s.deleted),
-        ("evicted", "Items evicted to make room", s.evicted),
-        ("expired", "Expired items reclaimed", s.expired),
-        ("full", "How often a store found the cache full", s.full),
-        ("rejected_limit", "Stores refused: over a limit, or not a number", s.rejected_limit),
-        ("rejected_full", "Stores refused: no room", s.rejected_full),
-        ("no_space", "Stores refused: no memory or disk", s.no_space),
-        ("timeouts", "Operations given up after lock_timeout", s.timeouts),
-        ("owner_dead", "Locks found with a dead owner", s.owner_dead),
-        ("repaired", "Shards rebuilt", s.repaired),
-        ("dropped_corrupt", "Items dropped because they were damaged", s.dropped_corrupt),
-        ("cleared", "Clears", s.cleared),
-    ]
-}
-
-/// How many of [`figures`], from the start, may go down: gauges. The others are counters.
-pub(super) const GAUGES: usize = 8;
-
 fn object(engine: &Engine) -> Value {
     let config = engine.config();
     let stats = engine.stats();
@@ -140,8 +110,8 @@ fn object(engine: &Engine) -> Value {
         "blocksize": config.blocks.map(|b| b.size),
         "shard_items": engine.shard_items(),
     });
-    for (name, _, value) in figures(&stats) {
-        all[name] = value.into();
+    for figure in stats.figures() {
+        all[figure.name] = figure.value.into();
     }
     all["last_unclean"] = stats.last_unclean.into();
     all

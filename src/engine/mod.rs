@@ -8,6 +8,7 @@ mod entry;
 mod evict;
 mod exclusive;
 mod extra;
+mod figures;
 mod generation;
 mod geometry;
 mod hash;
@@ -34,6 +35,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 pub use config::{Blocks, Config, Eviction, NativeShape, Store};
 pub use extra::Swap;
+pub(crate) use figures::Figure;
 pub use inspect::Inspection;
 pub(crate) use native::{djb33x, murmur2};
 pub use types::*;

@@ -99,6 +99,7 @@ fn refuse(e: &Engine, short: Short) -> Error {
     match short {
         Short::Items => Error::Full { limit: e.geo.capacity },
         Short::Blocks { need, .. } => {
+            e.count(Counter::RejectedBlocks, 1);
             Error::OutOfBlocks { need, limit: e.config.blocks.map_or(0, |b| b.count) }
         }
         Short::Space(len) => {

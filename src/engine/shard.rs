@@ -7,7 +7,7 @@ use super::{Engine, stats::Counter};
 use crate::{
     error::{Error, Result},
     os::{
-        mutex::{Locked, RobustMutex},
+        mutex::{Locked, NotTaken, RobustMutex},
         process::Owner,
     },
     shm::{
@@ -126,21 +126,23 @@ impl Engine {
         Ok(guard)
     }
 
-    /// Locks within `lock_timeout`; counts what was given up.
+    /// Locks within `lock_timeout`; counts waits, and what was given up.
     #[inline(always)]
     pub(super) fn acquire(&self, mutex: RobustMutex) -> Result<Locked> {
-        match mutex.lock(self.config.lock_timeout) {
+        match mutex.try_lock() {
             Ok(locked) => Ok(locked),
-            Err(e) => Err(self.gave_up(e)),
+            Err(taken) => self.wait_for(mutex, taken),
         }
     }
 
     #[cold]
-    fn gave_up(&self, e: Error) -> Error {
-        if matches!(e, Error::Timeout { .. }) {
+    fn wait_for(&self, mutex: RobustMutex, taken: NotTaken) -> Result<Locked> {
+        self.count(Counter::LockWaits, u64::from(taken.is_busy()));
+        let locked = mutex.wait(taken, self.config.lock_timeout);
+        if matches!(locked, Err(Error::Timeout { .. })) {
             self.count(Counter::Timeouts, 1);
         }
-        e
+        locked
     }
 
     /// Runs `f` under a lock of the header (pool or capacity), mended by `mend` when its owner died.

@@ -39,6 +39,8 @@ pub(crate) enum Counter {
     Repaired,
     DroppedCorrupt,
     Cleared,
+    RejectedBlocks,
+    LockWaits,
 }
 
 /// Slots of this thread, one a cache; freed when the thread ends.
@@ -170,7 +172,9 @@ impl Engine {
             full: self.total(Counter::Full),
             rejected_limit: self.total(Counter::RejectedLimit),
             rejected_full: self.total(Counter::RejectedFull),
+            rejected_blocks: self.total(Counter::RejectedBlocks),
             no_space: self.total(Counter::NoSpace),
+            lock_waits: self.total(Counter::LockWaits),
             timeouts: self.total(Counter::Timeouts),
             owner_dead: self.total(Counter::OwnerDead),
             repaired: self.total(Counter::Repaired),

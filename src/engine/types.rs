@@ -179,8 +179,12 @@ pub struct Stats {
     pub rejected_limit: u64,
     /// Stores refused: no item, block or space left.
     pub rejected_full: u64,
+    /// Stores refused: not enough blocks left though items were free (part of `rejected_full`).
+    pub rejected_blocks: u64,
     /// Stores refused: no space in the region though items were free (part of `rejected_full`).
     pub no_space: u64,
+    /// How often a writer found a lock taken by another one.
+    pub lock_waits: u64,
     /// Operations given up after `lock_timeout`.
     pub timeouts: u64,
     /// Locks found with a dead owner.

@@ -20,6 +20,17 @@ pub(crate) enum Locked {
     OwnerDied,
 }
 
+/// Why [`RobustMutex::try_lock`] did not simply get the lock: held, or its owner died, or it cannot be had.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NotTaken(libc::c_int);
+
+impl NotTaken {
+    /// Whether somebody held it.
+    pub(crate) fn is_busy(self) -> bool {
+        self.0 == libc::EBUSY
+    }
+}
+
 /// A pthread mutex at a fixed place in shared memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RobustMutex(*mut libc::pthread_mutex_t);
@@ -54,35 +65,35 @@ impl RobustMutex {
         if rc == 0 { Ok(()) } else { Err(os("pthread_mutex_init", rc)) }
     }
 
-    /// Locks, waiting up to `timeout` for a live owner.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`], [`Error::WouldDeadlock`] when this thread holds it, [`Error::Damaged`].
+    /// Locks if nobody holds it; what is wrong otherwise is for [`RobustMutex::wait`].
     #[inline(always)]
-    pub(crate) fn lock(self, timeout: Duration) -> Result<Locked> {
+    pub(crate) fn try_lock(self) -> std::result::Result<Locked, NotTaken> {
         // SAFETY: the cell holds an initialised mutex (contract of `at`).
-        let rc = unsafe { libc::pthread_mutex_trylock(self.0) };
-        match rc {
+        match unsafe { libc::pthread_mutex_trylock(self.0) } {
             0 => Ok(Locked::Clean),
-            _ => self.lock_slow(rc, timeout),
+            rc => Err(NotTaken(rc)),
         }
     }
 
+    /// Goes on where [`RobustMutex::try_lock`] did not get it, waiting up to `timeout` for a live owner.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], [`Error::WouldDeadlock`] when this thread holds it, [`Error::Damaged`].
     #[cold]
-    fn lock_slow(self, first: libc::c_int, timeout: Duration) -> Result<Locked> {
-        let mut rc = first;
+    pub(crate) fn wait(self, first: NotTaken, timeout: Duration) -> Result<Locked> {
+        let mut rc = first.0;
         // What a lock protects takes less time than falling asleep and being woken: look again a few times first.
         for round in 0..SPINS {
             if rc != libc::EBUSY {
                 break;
             }
             (0..8u32 << round).for_each(|_| std::hint::spin_loop());
-            // SAFETY: as in `lock`.
+            // SAFETY: as in `try_lock`.
             rc = unsafe { libc::pthread_mutex_trylock(self.0) };
         }
         if rc == libc::EBUSY {
             let deadline = clock::realtime_deadline(timeout);
-            // SAFETY: as in `lock`; the deadline is a valid timespec.
+            // SAFETY: as in `try_lock`; the deadline is a valid timespec.
             rc = unsafe { libc::pthread_mutex_timedlock(self.0, &raw const deadline) };
         }
         match rc {
@@ -97,14 +108,14 @@ impl RobustMutex {
 
     /// Declares the protected data whole again, after [`Locked::OwnerDied`].
     pub(crate) fn consistent(self) {
-        // SAFETY: as in `lock`; an error (the mutex is not ours) changes nothing.
+        // SAFETY: as in `try_lock`; an error (the mutex is not ours) changes nothing.
         unsafe { libc::pthread_mutex_consistent(self.0) };
     }
 
     /// Unlocks. `false` = this thread did not hold it.
     #[inline]
     pub(crate) fn unlock(self) -> bool {
-        // SAFETY: as in `lock`; an error-checking mutex refuses a thread that is not its owner.
+        // SAFETY: as in `try_lock`; an error-checking mutex refuses a thread that is not its owner.
         unsafe { libc::pthread_mutex_unlock(self.0) == 0 }
     }
 }

@@ -6,7 +6,7 @@ use std::{env, fmt::Write as _, fs, panic::AssertUnwindSafe, path::Path, path::P
 mod layout;
 
 /// The structs that the glue touches; bindgen adds what they contain.
-const TYPES: [&str; 10] = [
+const TYPES: [&str; 11] = [
     "uwsgi_server",
     "uwsgi_plugin",
     "uwsgi_option",
@@ -17,6 +17,7 @@ const TYPES: [&str; 10] = [
     "uwsgi_cache",
     "uwsgi_cache_item",
     "wsgi_request",
+    "uwsgi_metric",
 ];
 
 /// Writes the bindings and the digest of the interface; the error says what to install.

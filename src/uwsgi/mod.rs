@@ -8,6 +8,7 @@
 //! | `takeover.rs`, `patch.rs` | every cache function of the host becomes a jump to ours |
 //! | `lock.rs` | the host's lock table, with ours in front |
 //! | `env.rs`, `options.rs` | the host's options, and the plugin's own |
+//! | `metrics.rs` | the figures of the caches among its metrics |
 //! | `request.rs` | the cache protocol (modifier1 111) |
 
 mod elf;
@@ -15,6 +16,7 @@ mod env;
 pub(crate) mod host;
 mod layout;
 mod lock;
+mod metrics;
 mod options;
 mod patch;
 mod plugin;

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{host, host::Host, options, raw, request, takeover, takeover::Takeover};
+use super::{host, host::Host, metrics, options, raw, request, takeover, takeover::Takeover};
 use crate::capi::{cache::Cache, env, guard::guard, types::uwsgi_cache, view};
 
 /// modifier1 of the cache protocol.
@@ -243,7 +243,8 @@ unsafe fn foreign(mut cache: *mut uwsgi_cache) -> Vec<String> {
     names
 }
 
-/// All plugins are initialised: take the request slot back from a `plugin = cache` that was loaded later.
+/// All plugins are initialised: take the request slot back from a `plugin = cache` that was loaded later, and name the
+/// metrics of the caches that are there.
 extern "C" fn on_post_init() {
     guard((), || {
         let Some(host) = host::get() else { return };
@@ -251,6 +252,7 @@ extern "C" fn on_post_init() {
             let entry = ucache_plugin.0.get();
             // SAFETY: start-up is single-threaded. `N:ucache` in the configuration sets another slot than 111.
             unsafe { (*host.server).p[usize::from((*entry).modifier1)] = entry };
+            metrics::register(host);
         }
     });
 }
