@@ -101,10 +101,12 @@ impl Cache {
         self.each(|item| if item.id == id { ControlFlow::Break(item.key) } else { ControlFlow::Continue(()) })
     }
 
+    #[inline]
     fn tells(&self, flags: u64) -> bool {
         flags & FLAG_LOCAL == 0 && !self.settings.nodes.is_empty()
     }
 
+    #[inline]
     fn tell_set(&self, key: &[u8], value: &[u8], options: &SetOptions, flags: u64) -> Result<(), Refused> {
         if self.tells(flags) {
             if options.keep_ttl {
@@ -138,10 +140,13 @@ fn expiry(expires: u64, flags: u64) -> Expires {
 }
 
 fn operation(flags: u64) -> Math {
-    [(FLAG_INC, Math::Inc), (FLAG_DEC, Math::Dec), (FLAG_MUL, Math::Mul), (FLAG_DIV, Math::Div)]
-        .into_iter()
-        .find(|(flag, _)| flags & flag != 0)
-        .map_or(Math::Keep, |(_, op)| op)
+    match flags {
+        _ if flags & FLAG_INC != 0 => Math::Inc,
+        _ if flags & FLAG_DEC != 0 => Math::Dec,
+        _ if flags & FLAG_MUL != 0 => Math::Mul,
+        _ if flags & FLAG_DIV != 0 => Math::Div,
+        _ => Math::Keep,
+    }
 }
 
 #[cfg(test)]

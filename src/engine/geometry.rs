@@ -16,6 +16,10 @@ pub(super) const EXACT_LRU: u64 = 4096;
 const MAX_RESERVE: u64 = 1 << 45;
 /// Tenths of items a head bucket is made for: 5.5 of 7 slots, about 14 bytes of index an item with what overflows.
 const LOAD_TENTHS: u64 = 55;
+/// Values of so many bytes take as long to copy as everything else of a write, or longer.
+const LONG: u64 = 4096;
+/// Least shards of a cache that accepts such values and has items enough.
+const LONG_SHARDS: u64 = 16;
 
 /// The layout for `config`, with at most `max_spans` spans.
 pub(super) fn layout(config: &Config, max_spans: u64) -> Result<Layout> {
@@ -28,7 +32,7 @@ pub(super) fn layout(config: &Config, max_spans: u64) -> Result<Layout> {
 }
 
 fn geometry(c: &Config, max_spans: u64) -> Geometry {
-    let shards = if c.eviction == Eviction::Lru && c.capacity <= EXACT_LRU { 1 } else { shards(c.capacity) };
+    let shards = if c.eviction == Eviction::Lru && c.capacity <= EXACT_LRU { 1 } else { shards(c) };
     let heads = (c.capacity * 10).div_ceil(LOAD_TENTHS).div_ceil(shards) * shards;
     Geometry {
         capacity: c.capacity,
@@ -43,10 +47,12 @@ fn geometry(c: &Config, max_spans: u64) -> Geometry {
     }
 }
 
-/// About 512 items a shard, at most 256 shards; very large caches get more, to keep a rebuild short.
-fn shards(capacity: u64) -> u64 {
-    let wanted = (capacity / 512).clamp(1, 256).max(capacity / 16_384);
-    wanted.next_power_of_two().min(4096)
+/// About 512 items a shard, at most 256 shards; very large caches get more, to keep a rebuild short, and small ones of
+/// long values, which are copied under the lock, too.
+fn shards(c: &Config) -> u64 {
+    let wanted = (c.capacity / 512).clamp(1, 256).max(c.capacity / 16_384);
+    let long = if c.max_value >= LONG { (c.capacity / 4).min(LONG_SHARDS) } else { 1 };
+    wanted.max(long).next_power_of_two().min(4096)
 }
 
 /// Spans that all items at their limits need, with room for what classes and fragmentation waste.
@@ -61,8 +67,10 @@ fn spans(c: &Config, shards: u64) -> u64 {
     };
     let large = entry::size(head, c.max_key, c.max_value) > 32 << 10;
     let ample = if large { bytes + bytes / 2 } else { bytes + bytes / 8 };
-    // A partly used span for each class that an entry can have, of each shard.
-    let slack = u128::from(shards * block::classes(entry::size(head, c.max_key, c.max_value)) * SPAN);
+    // A partly used span for each class that an entry can have, of each shard; one without an item is given up when
+    // memory is short, so there are no more than items.
+    let classes = block::classes(entry::size(head, c.max_key, c.max_value));
+    let slack = u128::from((shards * classes).min(c.capacity + classes) * SPAN);
     let total = (ample + slack).min(u128::from(MAX_RESERVE)) as u64;
     total.div_ceil(SPAN).max(4)
 }

@@ -58,9 +58,7 @@ impl Secret {
         if len >= 8 {
             return (word(bytes), word(&bytes[len - 8..]));
         }
-        let mut w = [0u8; 8];
-        w[..len].copy_from_slice(bytes);
-        (u64::from_le_bytes(w), len as u64)
+        (crate::shm::few(bytes), len as u64)
     }
 }
 

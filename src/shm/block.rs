@@ -80,8 +80,8 @@ pub(crate) struct Block {
 pub(crate) fn alloc(r: &Region, shard_no: u64, shard_off: u64, bytes: u64) -> Result<u64, NoRoom> {
     if bytes > MAX_SMALL {
         let n = bytes.div_ceil(SPAN);
-        let at = span::claim(r, n, shard_no, LARGE).ok_or(NoRoom)?;
-        return Ok(start(r, at));
+        let at = span::claim_last(r, n, shard_no).or_else(|| span::claim(r, n, shard_no, LARGE));
+        return at.map(|at| start(r, at)).ok_or(NoRoom);
     }
     let class = class_of(bytes);
     let first = r.half(shard_off + shard::CLASSES + class * 4);

@@ -72,6 +72,8 @@ pub(crate) mod header {
     pub(crate) const SPAN_FRONTIER: u64 = 448;
     pub(crate) const SPAN_CURSOR: u64 = 456;
     pub(crate) const SPAN_DIRTY: u64 = 464;
+    /// Number + 1 of the span at which the large block freed last started, or 0: a hint for the next one.
+    pub(crate) const LAST_RUN: u64 = 472;
     pub(crate) const LEASE_SEQ: u64 = 512;
     pub(crate) const LEASE_WAITERS: u64 = 516;
     pub(crate) const LEASE_NEXT: u64 = 520;

@@ -8,4 +8,4 @@ mod region;
 pub(crate) mod span;
 
 pub use region::Source;
-pub(crate) use region::{Region, sync};
+pub(crate) use region::{Region, few, sync};

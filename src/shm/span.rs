@@ -83,6 +83,17 @@ pub(super) fn free_run(r: &Region, shard_no: u64, head: u64, n: u64) {
     }
     meta(r, head, 0).store(DIRTY, Release);
     dirty_plus(r, freed);
+    r.word(header::LAST_RUN).store(head + 1, Relaxed);
+}
+
+/// Claims the `n` spans of a large block where one was freed last: its memory is in the caches, and updates of values of
+/// one size go on in as little memory as there is.
+pub(super) fn claim_last(r: &Region, n: u64, shard_no: u64) -> Option<u64> {
+    let at = r.word(header::LAST_RUN).load(Relaxed).checked_sub(1)?;
+    // Only a hint: any number may stand there, and the spans may be somebody's.
+    let fits = at.checked_add(n)? <= frontier(r);
+    let free = fits && matches!(state(meta(r, at, 0).load(Relaxed)), FREE | DIRTY);
+    (free && claim_at(r, at, n, shard_no, LARGE).is_ok()).then_some(at)
 }
 
 /// Claims `n` neighbouring spans: behind the cursor first, then fresh ones, then anywhere.
