@@ -9,10 +9,17 @@ use super::{
     entry::{self, LEASE, UNGETTABLE},
     index::Found,
     lease::Attempt,
+    shard::ShardGuard,
     stats::Counter,
-    write::New,
+    write::{New, Place, Stop},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    shm::sync::*,
+};
+
+/// How often a value is copied again, because others changed it, before it is copied under the lock.
+const TRIES: u32 = 64;
 
 /// What [`Engine::swap`] puts in the place of the value that was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,14 +72,17 @@ impl Engine {
     /// [`Error::BufferTooSmall`] when the sink declines (the item stays), [`Error::Timeout`].
     pub fn take_out<S: Sink>(&self, key: &[u8], sink: &mut S) -> Result<bool> {
         let place = self.place_for(key);
-        let taken = self.write(&place, |guard, found| {
-            let Some(f) = found.filter(is_readable) else { return Ok(false) };
-            let needed = f.header.value_len as usize;
-            if !sink.take(&entry::value(&self.region, f.off, self.entry_head, &f.header)) {
-                return Err(Error::BufferTooSmall { needed, len: 0 }.into());
+        let taken = self.with_copy(&place, sink, |guard, found, mut copy| {
+            let Some(f) = found.filter(is_readable) else { return Ok(Some(false)) };
+            match copy.of(&f) {
+                None => return Ok(None),
+                Some(false) => {
+                    let needed = f.header.value_len as usize;
+                    return Err(Error::BufferTooSmall { needed, len: 0 }.into());
+                }
+                Some(true) => self.remove(guard, place.head, &f),
             }
-            self.remove(guard, place.head, &f);
-            Ok(true)
+            Ok(Some(true))
         })?;
         self.count(if taken { Counter::Hits } else { Counter::Misses }, 1);
         if taken {
@@ -90,24 +100,61 @@ impl Engine {
         let place = self.place_for(key);
         let until = self.expiry(expires);
         let mut value = Vec::new();
-        let done = self.write(&place, |guard, found| {
-            let Some(f) = found.filter(|f| f.header.flags & LEASE == 0) else { return Ok(false) };
+        let done = self.with_copy(&place, &mut value, |guard, found, mut copy| {
+            let Some(f) = found.filter(|f| f.header.flags & LEASE == 0) else { return Ok(Some(false)) };
             if f.header.expires != until {
-                let source = entry::value(&self.region, f.off, self.entry_head, &f.header);
-                if !value.take(&source) {
-                    return Err(Error::NoSpace { len: f.header.value_len }.into());
+                match copy.of(&f) {
+                    None => return Ok(None),
+                    Some(false) => return Err(Error::NoSpace { len: f.header.value_len }.into()),
+                    Some(true) => {}
                 }
                 // Written anew: an entry that readers may be copying never changes.
-                let new = New { value: &value, expires: until, flags: f.header.flags };
+                let new = New { value: copy.sink, expires: until, flags: f.header.flags };
                 self.replace(guard, &place, &f, &new)?;
             }
             self.touch(f.bucket, f.slot);
-            Ok(true)
+            Ok(Some(true))
         })?;
         if done {
             self.note_change();
         }
         Ok(done)
+    }
+
+    /// A write that needs the old value: it is copied before the lock is taken, because the copy may allocate. `f` asks
+    /// for it under the lock, and returns `None` if it has to be made again.
+    fn with_copy<S: Sink>(
+        &self,
+        place: &Place<'_>,
+        sink: &mut S,
+        mut f: impl FnMut(&ShardGuard<'_>, Option<Found>, Copied<'_, S>) -> Result<Option<bool>, Stop>,
+    ) -> Result<bool> {
+        let mut tries = 0;
+        loop {
+            let last = tries == TRIES;
+            let made = if last { None } else { self.copy_unlocked(place, sink) };
+            tries += 1;
+            let done = self.write(place, |guard, found| {
+                f(guard, found, Copied { engine: self, head: place.head, made, last, sink: &mut *sink })
+            })?;
+            if let Some(done) = done {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Copies a key's value as a reader does, and notes of what.
+    fn copy_unlocked<S: Sink>(&self, place: &Place<'_>, sink: &mut S) -> Option<Made> {
+        let version = self.version(place.head).load(Acquire);
+        let found = self.probe(place.head, place.tag, place.key);
+        fence(Acquire);
+        // Before any allocation: header and key belonged together.
+        if self.version(place.head).load(Relaxed) != version {
+            return None;
+        }
+        let f = found?;
+        let taken = sink.take(&entry::value(&self.region, f.off, self.entry_head, &f.header));
+        Some(Made { off: f.off, version, len: f.header.value_len, taken })
     }
 
     /// Makes the caller the only one to compute a key's value anew while the old one is still served; `None` = somebody
@@ -150,6 +197,47 @@ impl Engine {
     fn value_is(&self, f: &Found, expected: &[u8]) -> bool {
         f.header.value_len == expected.len() as u64
             && self.region.equals(entry::value_off(f.off, self.entry_head, f.header.key_len), expected)
+    }
+}
+
+/// A copy that was made without the lock.
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    off: u64,
+    /// The head's version before it was made.
+    version: u64,
+    len: u64,
+    /// Whether the sink took it.
+    taken: bool,
+}
+
+/// A sink, and what it holds.
+struct Copied<'a, S> {
+    engine: &'a Engine,
+    head: u64,
+    made: Option<Made>,
+    /// Whether to copy at all costs: this write lost the race against others too often.
+    last: bool,
+    sink: &'a mut S,
+}
+
+impl<S: Sink> Copied<'_, S> {
+    /// Under the lock: makes sure that the sink has the value of `f`; `Some(false)` = it declined, `None` = it would have
+    /// to allocate now.
+    fn of(&mut self, f: &Found) -> Option<bool> {
+        let e = self.engine;
+        let version = e.version(self.head).load(Relaxed);
+        let made = self.made.filter(|made| made.len == f.header.value_len);
+        // A number in memory changes in place.
+        let fixed = e.geo.checksums || f.header.value_len != 8;
+        match made {
+            Some(made) if fixed && (made.off, made.version) == (f.off, version) => Some(made.taken),
+            // Of the same length, it lies in the memory that the copy before had.
+            made if made.is_some() || self.last => {
+                Some(self.sink.take(&entry::value(&e.region, f.off, e.entry_head, &f.header)))
+            }
+            _ => None,
+        }
     }
 }
 

@@ -163,6 +163,11 @@ impl Engine {
         (bucket, slot) == at || (bucket < self.buckets && self.shard_of(bucket) == shard_no)
     }
 
+    /// Recovery: whether a number is that of an item of a shard.
+    pub(super) fn id_is_held_by(&self, id: u32, shard_no: u64) -> bool {
+        self.place_of(id).is_some_and(|(bucket, _)| self.shard_of(bucket) == shard_no)
+    }
+
     /// Recovery: frees the numbers that a shard (`None` = any shard, of a store that nobody uses yet) holds without an
     /// entry.
     pub(super) fn recover_ids(&self, shard_no: Option<u64>) {

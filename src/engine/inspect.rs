@@ -5,15 +5,15 @@ use std::collections::HashSet;
 
 use super::{
     Engine, ItemId,
+    config::MAX_KEY,
     entry::{self, Header, LEASE, LINK},
     shard::ShardGuard,
-    stats::Counter,
 };
 use crate::{
     error::Result,
     shm::{
-        block,
         layout::{SLOTS, shard},
+        marks::Buffer,
         sync::*,
     },
 };
@@ -65,23 +65,18 @@ impl Engine {
     }
 
     /// Checks every entry under its shard's lock: lengths, block, hash, checksum, number, duplicates. With `repair`,
-    /// what is damaged is dropped and its shard rebuilt. Others go on meanwhile; each waits for one shard at most.
+    /// its shard is rebuilt: what is damaged is dropped, what was only lost is found again. Others go on meanwhile; each waits for one shard at most.
     ///
     /// # Errors
     /// [`Error::Timeout`](crate::Error::Timeout).
     pub fn inspect(&self, repair: bool, mut progress: impl FnMut(u64, u64)) -> Result<Inspection> {
-        let mut found = Inspection::default();
+        let (mut found, mut key) = (Inspection::default(), Buffer::new(MAX_KEY as usize)?);
         for no in 0..self.geo.shards {
             let guard = self.lock_raw(no)?;
-            let bad = self.inspect_shard(&guard, &mut found);
-            if repair && !bad.is_empty() {
-                for &(bucket, slot) in &bad {
-                    self.slot(bucket, slot).store(0, Release);
-                    self.set_stamp(bucket, slot, u64::MAX);
-                }
-                guard.word(shard::DIRTY).store(1, Release);
-                self.recover(&guard);
-                self.count(Counter::DroppedCorrupt, bad.len() as u64);
+            let damaged = found.damaged;
+            self.inspect_shard(&guard, &mut found, &mut key);
+            if repair && found.damaged > damaged {
+                self.repair(&guard)?;
             }
             drop(guard);
             progress(no + 1, self.geo.shards);
@@ -89,34 +84,23 @@ impl Engine {
         Ok(found)
     }
 
-    /// Returns the slots whose entries are damaged.
-    fn inspect_shard(&self, guard: &ShardGuard<'_>, found: &mut Inspection) -> Vec<(u64, u64)> {
-        let mut bad = Vec::new();
+    fn inspect_shard(&self, guard: &ShardGuard<'_>, found: &mut Inspection, key: &mut Buffer) {
         let mut entries = 0;
         let first = guard.no * self.heads_per_shard;
         for head in first..first + self.heads_per_shard {
-            let mut keys = HashSet::new();
-            self.each_slot(head, |bucket, slot, word| {
+            let mut seen = HashSet::new();
+            self.each_slot(head, |bucket, slot, _| {
                 entries += 1;
-                match self.inspect_entry(guard, head, word) {
-                    Ok((header, key)) if keys.insert(key.clone()) => {
-                        self.tally(&header, (bucket, slot), found);
-                    }
-                    Ok(_) => {
-                        found.damaged(head, "holds a key twice");
-                        bad.push((bucket, slot));
-                    }
-                    Err(reason) => {
-                        found.damaged(head, reason);
-                        bad.push((bucket, slot));
-                    }
+                match self.judge_slot(guard.no, head, (bucket, slot), true, key) {
+                    _ if !seen.insert((bucket, slot)) => found.damaged(head, "is chained in a circle"),
+                    Ok(sound) => self.tally(&sound.header, (bucket, slot), found),
+                    Err(reason) => found.damaged(head, reason),
                 }
                 true
             });
             let link = self.slot(head, SLOTS).load(Relaxed);
             if entry::slot_tag(link) == LINK && self.link_of(link).is_none() {
                 found.damaged(head, "links to no bucket");
-                bad.push((head, SLOTS));
             }
         }
         found.entries += entries;
@@ -125,7 +109,6 @@ impl Engine {
             found.loose += 1;
             found.reason(format!("shard {}: counts {used} items, has {entries}", guard.no));
         }
-        bad
     }
 
     fn tally(&self, header: &Header, at: (u64, u64), found: &mut Inspection) {
@@ -139,35 +122,6 @@ impl Engine {
         } else if header.flags & LEASE == 0 {
             found.dead += 1;
         }
-    }
-
-    fn inspect_entry(
-        &self,
-        guard: &ShardGuard<'_>,
-        head: u64,
-        word: u64,
-    ) -> std::result::Result<(Header, Vec<u8>), &'static str> {
-        let off = entry::slot_off(word);
-        let block = block::locate(&self.region, guard.no, off).ok_or("leads to no block of its shard")?;
-        let header = self.header_at(off).ok_or("leads to an entry of impossible length")?;
-        if header.key_len == 0 || header.value_len == 0 {
-            return Err("leads to an entry without a key or a value");
-        }
-        if header.total(self.entry_head) > block.len {
-            return Err("leads to an entry that is longer than its block");
-        }
-        let key = entry::key(&self.region, off, self.entry_head, &header);
-        let hash = self.secret.hash(&key);
-        if self.head_of(hash) != head || entry::tag_of(hash) != entry::slot_tag(word) {
-            return Err("leads to an entry whose key belongs elsewhere");
-        }
-        if header.id == 0 || u64::from(header.id) > self.geo.capacity {
-            return Err("leads to an entry with an impossible number");
-        }
-        if self.geo.checksums && !entry::checksum_holds(&self.region, off, &self.secret, &header) {
-            return Err("leads to an entry whose checksum is wrong");
-        }
-        Ok((header, key))
     }
 }
 

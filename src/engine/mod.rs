@@ -19,6 +19,7 @@ mod inspect;
 mod lease;
 mod native;
 mod open;
+mod orphans;
 mod read;
 mod recover;
 mod room;
@@ -29,6 +30,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod types;
+mod verdict;
 mod write;
 
 use std::sync::{Arc, atomic::AtomicU64};
@@ -68,8 +70,6 @@ pub struct Engine {
     may_punch: bool,
     /// Forks seen when the region was opened: tells a child from who opened it.
     forks: u32,
-    /// Whether recovery checks checksums: on opening after a crash of the machine.
-    verify: bool,
     /// Damaged items that were left out when this process put the store in order.
     dropped: u64,
     /// What was noticed when the region was made, for the host's log.

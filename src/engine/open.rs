@@ -219,21 +219,20 @@ impl Engine {
         }
         let mut engine = Self::assemble(region, limits.clone(), notes);
         if alone {
-            // What a crash of the machine has left on disk proves itself; pages of this boot are as they were written.
-            engine.verify = !same_boot;
             let w = |at: u64, word: u64| engine.region.word(at).store(word, Relaxed);
             w(header::SUM, disk.word(header::SUM));
             w(header::STATE, READY);
             w(header::COMMITTED, committed);
             engine.write_limits(&limits);
             let unclean = disk.word(header::UNCLEAN) != 0;
-            engine.take_over(unclean)?;
+            // What a crash of the machine has left on disk proves itself; pages of this boot are as they were written.
+            engine.take_over(unclean, !same_boot)?;
         }
         Ok(engine.reload())
     }
 
     /// The first opener: nothing that the last users left in the locks is trusted, every shard is rebuilt.
-    fn take_over(&mut self, unclean: bool) -> Result<()> {
+    fn take_over(&mut self, unclean: bool, verify: bool) -> Result<()> {
         let before = self.total(Counter::DroppedCorrupt);
         let w = |at: u64| self.region.word(at);
         // First, so that a user whose descriptor was closed under it stops writing.
@@ -257,8 +256,8 @@ impl Engine {
         self.lock_gen = w(header::LOCK_GEN).load(Relaxed);
         for no in 0..self.geo.shards {
             let guard = self.lock_as_is(no)?;
-            self.rebuild(&guard)?;
-            if self.verify {
+            self.rebuild(&guard, verify)?;
+            if verify {
                 // Entries may be older, or younger, than the clear that the disk knows of, and a later clear's number.
                 self.reap(&guard, self.clear_gen(), None);
             }
@@ -268,7 +267,6 @@ impl Engine {
         for no in 0..self.geo.shards {
             self.region.word(self.shard_off(no) + shard::DIRTY).store(0, Release);
         }
-        self.verify = false;
         self.dropped = self.total(Counter::DroppedCorrupt).wrapping_sub(before);
         Ok(())
     }
@@ -290,7 +288,6 @@ impl Engine {
             config,
             backed: AtomicU64::new(0),
             forks: process::fork_count(),
-            verify: false,
             dropped: 0,
             notes,
         }

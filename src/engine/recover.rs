@@ -8,6 +8,7 @@ use super::{
     entry::{self, Header, LINK},
     shard::ShardGuard,
     stats::Counter,
+    verdict::Sound,
 };
 use crate::{
     error::Result,
@@ -20,36 +21,57 @@ use crate::{
 };
 
 /// What one pass over a shard's index finds.
-struct Pass {
-    blocks: Marks,
+pub(super) struct Pass {
+    /// Whether checksums are looked at, and items without a slot looked for.
+    verify: bool,
+    pub(super) blocks: Marks,
     overflow: Bits,
-    ids: Bits,
-    key: Buffer,
+    pub(super) ids: Bits,
+    /// The key that was looked at last.
+    pub(super) key: Buffer,
     used: u64,
     earliest: u64,
     credit: u64,
     /// Items in the small queue.
     small: u64,
     dropped: u64,
+    /// Items found in the data alone.
+    pub(super) adopted: u64,
 }
 
 impl Engine {
     /// Makes a shard whole. The caller holds its lock, however it got it.
     #[cold]
     pub(super) fn recover(&self, guard: &ShardGuard<'_>) {
-        if self.rebuild(guard).is_err() {
+        if self.rebuild(guard, false).is_err() {
             self.empty_shard(guard);
         }
+        self.recovered(guard);
+    }
+
+    /// Makes a shard whole in which something was damaged: every entry must prove itself.
+    ///
+    /// # Errors
+    /// As [`Engine::rebuild`].
+    pub(super) fn repair(&self, guard: &ShardGuard<'_>) -> Result<()> {
+        guard.word(shard::DIRTY).store(1, Release);
+        self.rebuild(guard, true)?;
+        self.recovered(guard);
+        Ok(())
+    }
+
+    fn recovered(&self, guard: &ShardGuard<'_>) {
         self.recover_ids(Some(guard.no));
         self.count(Counter::Repaired, 1);
         guard.word(shard::DIRTY).store(0, Release);
     }
 
-    /// Rebuilds everything but the item numbers.
+    /// Rebuilds everything but the item numbers, and counts what it drops. With `verify` entries prove themselves by
+    /// their checksums, and those that no slot leads to are looked for.
     ///
     /// # Errors
     /// There is no scratch memory; nothing but versions was changed.
-    pub(super) fn rebuild(&self, guard: &ShardGuard<'_>) -> Result<()> {
+    pub(super) fn rebuild(&self, guard: &ShardGuard<'_>, verify: bool) -> Result<()> {
         // First of all readers must drop what they are copying: nobody knows how far the dead writer was.
         let first = guard.no * self.heads_per_shard;
         for head in first..first + self.heads_per_shard {
@@ -58,14 +80,29 @@ impl Engine {
         fence(SeqCst);
         let (blocks, overflow) = (Marks::new(&self.region)?, Bits::new(self.geo.overflow)?);
         let (ids, key) = (Bits::new(self.geo.capacity + 1)?, Buffer::new(MAX_KEY as usize)?);
-        let mut pass =
-            Pass { blocks, overflow, ids, key, used: 0, earliest: u64::MAX, credit: 0, small: 0, dropped: 0 };
+        let mut pass = Pass {
+            verify,
+            blocks,
+            overflow,
+            ids,
+            key,
+            used: 0,
+            earliest: u64::MAX,
+            credit: 0,
+            small: 0,
+            dropped: 0,
+            adopted: 0,
+        };
         for head in first..first + self.heads_per_shard {
             self.recover_chain(guard, head, &mut pass);
         }
-        self.recover_overflow(guard, &pass.overflow);
+        self.recover_overflow(guard, &pass);
+        if verify {
+            self.adopt_orphans(guard, &mut pass);
+        }
         block::rebuild(&self.region, guard.no, guard.off, Some(&pass.blocks));
-        self.count(Counter::DroppedCorrupt, pass.dropped);
+        // A slot that was emptied, and whose item was found again, is no loss.
+        self.count(Counter::DroppedCorrupt, pass.dropped.saturating_sub(pass.adopted));
         self.recount(guard, pass.used, pass.earliest, pass.credit);
         guard.word(shard::SMALL).store(pass.small, Relaxed);
         Ok(())
@@ -130,7 +167,7 @@ impl Engine {
                     }
                     continue;
                 }
-                match self.recover_item(guard, head, (bucket, slot), word, pass) {
+                match self.recover_item(guard, head, (bucket, slot), pass) {
                     Some(h) => self.keep_item(&h, (bucket, slot), pass),
                     None => {
                         self.slot(bucket, slot).store(0, Release);
@@ -146,7 +183,7 @@ impl Engine {
         }
     }
 
-    fn keep_item(&self, h: &Header, at: (u64, u64), pass: &mut Pass) {
+    pub(super) fn keep_item(&self, h: &Header, at: (u64, u64), pass: &mut Pass) {
         pass.used += 1;
         pass.credit += self.blocks_of(h);
         if h.expires != 0 {
@@ -159,58 +196,26 @@ impl Engine {
         self.place(h.id, at.0, at.1);
     }
 
-    /// The entry of a slot, if it is one: its block is this shard's and not marked yet, its lengths fit, its key hashes
-    /// to this chain and tag and is not in the chain before, its number is nobody else's.
+    /// The entry of a slot, if it is one, and nobody else's is its number and its block.
     fn recover_item(
         &self,
         guard: &ShardGuard<'_>,
         head: u64,
         at: (u64, u64),
-        word: u64,
         pass: &mut Pass,
     ) -> Option<Header> {
-        let off = entry::slot_off(word);
-        let block = block::locate(&self.region, guard.no, off)
-            .filter(|b| block::owns_its_spans(&self.region, guard.no, b))?;
-        let h = self.header_at(off)?;
-        if h.key_len == 0 || h.value_len == 0 || h.total(self.entry_head) > block.len {
-            return None;
-        }
-        if h.id == 0 || u64::from(h.id) > self.geo.capacity || !self.id_is_free_for(h.id, guard.no, at) {
-            return None;
-        }
-        let hash = self.hash_in_place(off, &h, &mut pass.key);
-        if self.head_of(hash) != head || entry::tag_of(hash) != entry::slot_tag(word) {
-            return None;
-        }
-        if self.geo.checksums && self.verify && !entry::checksum_holds(&self.region, off, &self.secret, &h) {
-            return None;
-        }
+        let Sound { header, block, .. } =
+            self.judge_slot(guard.no, head, at, pass.verify, &mut pass.key).ok()?;
         // After a crash of the machine an item that was removed can be back beside the one that got its number.
-        let once = !self.key_before(head, at, off, &h) && pass.ids.set(u64::from(h.id));
-        (once && pass.blocks.set(block.span, block.index)).then_some(h)
-    }
-
-    /// Whether a chain has the same key at an earlier place.
-    fn key_before(&self, head: u64, at: (u64, u64), off: u64, h: &Header) -> bool {
-        let mut before = false;
-        self.each_slot(head, |bucket, slot, word| {
-            if (bucket, slot) == at {
-                return false;
-            }
-            let other = entry::slot_off(word);
-            before = entry::slot_tag(word) == entry::slot_tag(self.slot(at.0, at.1).load(Relaxed))
-                && self.header_at(other).is_some_and(|o| {
-                    o.key_len == h.key_len
-                        && self.region.same(other + self.entry_head, off + self.entry_head, h.key_len)
-                });
-            !before
-        });
-        before
+        (self.id_is_free_for(header.id, guard.no, at)
+            && pass.ids.set(u64::from(header.id))
+            && pass.blocks.set(block.span, block.index))
+        .then_some(header)
     }
 
     /// Rebuilds the list of unused overflow buckets.
-    fn recover_overflow(&self, guard: &ShardGuard<'_>, reached: &Bits) {
+    fn recover_overflow(&self, guard: &ShardGuard<'_>, pass: &Pass) {
+        let reached = &pass.overflow;
         let start = self.geo.heads + guard.no * self.geo.overflow;
         // Never below a bucket that a chain reaches, whatever a damaged store says: it would be handed out twice.
         let last = (0..self.geo.overflow).rev().find(|&n| reached.get(n)).map_or(0, |n| n + 1);
@@ -218,7 +223,7 @@ impl Engine {
         guard.word(shard::OVERFLOW_BUMP).store(bump, Relaxed);
         guard.word(shard::OVERFLOW_FREE).store(0, Relaxed);
         // After a crash of the machine a bucket can be on disk, but not that it was handed out: fresh ones must be empty.
-        let end = if self.verify { self.geo.overflow } else { bump };
+        let end = if pass.verify { self.geo.overflow } else { bump };
         let is_empty = |n: u64| (1..=SLOTS).all(|slot| self.slot(start + n, slot).load(Relaxed) == 0);
         for n in (0..end).filter(|&n| !reached.get(n) && (n < bump || !is_empty(n))) {
             for slot in 1..=SLOTS {
@@ -229,13 +234,5 @@ impl Engine {
                 self.give_overflow(guard.no, start + n);
             }
         }
-    }
-
-    /// Hash of an entry's key, copied out of the region first.
-    fn hash_in_place(&self, off: u64, h: &Header, copy: &mut Buffer) -> u64 {
-        let len = h.key_len as usize;
-        let key = copy.first(len);
-        self.region.source(off + self.entry_head, len).copy_to_slice(key);
-        self.secret.hash(key)
     }
 }

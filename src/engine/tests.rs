@@ -330,3 +330,50 @@ fn small_values_of_every_size_fill_a_cache_to_its_limit() {
         assert_eq!((s.items, s.full, s.evicted), (capacity, 0, 0));
     }
 }
+
+/// Declines to be called under a shard's lock, which is of the kind that tells its owner so.
+struct Unlocked<'e> {
+    engine: &'e Engine,
+    other: Vec<u8>,
+    calls: u32,
+}
+
+impl Sink for Unlocked<'_> {
+    fn take(&mut self, _: &crate::shm::Source<'_>) -> bool {
+        self.calls += 1;
+        self.engine.delete(&self.other).is_ok()
+    }
+}
+
+#[test]
+fn a_value_is_taken_out_without_a_lock_around_the_copy() {
+    let e = Engine::create(&Config::new("c", 100)).unwrap();
+    e.set(b"key", &[7; 100], &UPDATE).unwrap();
+    let mut sink = Unlocked { engine: &e, other: b"another key".to_vec(), calls: 0 };
+    assert!(e.take_out(b"key", &mut sink).unwrap());
+    assert_eq!((sink.calls, e.exists(b"key")), (1, None));
+}
+
+#[test]
+fn what_is_taken_out_is_what_was_there() {
+    const ADDED: i64 = 20_000;
+    let e = Engine::create(&Config::new("c", 100)).unwrap();
+    let taken = std::thread::scope(|s| {
+        let adders: Vec<_> = (0..2)
+            .map(|_| {
+                s.spawn(|| (0..ADDED).for_each(|_| assert!(e.math(b"n", Math::Inc, 1, &UPDATE).is_ok())))
+            })
+            .collect();
+        let mut taken = 0;
+        while !adders.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            let mut bytes = Vec::new();
+            if e.take_out(b"n", &mut bytes).unwrap() {
+                taken += i64::from_ne_bytes(bytes.try_into().unwrap());
+            }
+            let _ = e.expire(b"n", Expires::In(1000)).unwrap();
+        }
+        taken
+    });
+    let left = get(&e, b"n").map_or(0, |bytes| i64::from_ne_bytes(bytes.try_into().unwrap()));
+    assert_eq!(taken + left, 2 * ADDED, "no increment is lost between a copy and what it stands for");
+}

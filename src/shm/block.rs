@@ -200,6 +200,23 @@ pub(crate) fn owns_its_spans(r: &Region, shard_no: u64, b: &Block) -> bool {
     })
 }
 
+/// Recovery: calls `f` for each block of a shard that was handed out at some time: its span, its number there, its offset.
+pub(crate) fn each_handed_out(r: &Region, shard_no: u64, mut f: impl FnMut(u64, u64, u64)) {
+    for span in 0..frontier(r) {
+        let word = meta(r, span, 0).load(Acquire);
+        let (count, size) = match state(word) {
+            _ if owner(word) != shard_no => continue,
+            SMALL if class(word) < CLASSES => {
+                let size = class_size(class(word));
+                (Small::unpack(meta(r, span, 1).load(Relaxed)).bump.min(SPAN / size), size)
+            }
+            HEAD => (1, SPAN),
+            _ => continue,
+        };
+        (0..count).for_each(|index| f(span, index, start(r, span) + index * size));
+    }
+}
+
 /// Rebuilds a shard's lists from the marks of the blocks that its index reaches; `None` = it reaches none.
 pub(crate) fn rebuild(r: &Region, shard_no: u64, shard_off: u64, marks: Option<&Marks>) {
     let marked = |span, index| marks.is_some_and(|m| m.get(span, index));
