@@ -17,10 +17,13 @@ mod engine_proc;
 mod engine_step;
 #[path = "support/engine_value.rs"]
 mod engine_value;
+#[path = "support/engine_watch.rs"]
+mod engine_watch;
 #[path = "steps"]
 mod steps {
     pub(crate) mod audit;
     pub(crate) mod cases;
+    pub(crate) mod more;
     pub(crate) mod opening;
     pub(crate) mod walk;
 }
@@ -33,7 +36,7 @@ use fastrand::Rng;
 use steps::{
     audit::audit,
     cases::{self, Case, Lens},
-    opening,
+    more, opening,
     walk::{self, Count},
 };
 use ucache::engine::{Config, Engine};
@@ -97,7 +100,22 @@ fn deletes_and_numbers() {
 
 #[test]
 fn full_caches_and_leases() {
-    rounds("full caches and leases", wanted(3, 0), cases::full_caches_and_leases, walk::in_memory);
+    rounds("full caches and leases", wanted(2, 0), cases::full_caches_and_leases, walk::in_memory);
+}
+
+#[test]
+fn swaps_and_refreshes() {
+    rounds("swaps and refreshes", wanted(1, 0), more::swaps_and_refreshes, walk::in_memory);
+}
+
+#[test]
+fn queues() {
+    let all = |lens: &Lens| {
+        let mut all = more::queues(lens);
+        all.extend(more::sampled(lens));
+        all
+    };
+    rounds("queues", wanted(1, 0), all, walk::in_memory);
 }
 
 /// The same operations on store files; each state is opened as who comes after the death of all users opens it.
@@ -107,6 +125,8 @@ fn stores() {
         let mut all = cases::reads_and_stores(lens);
         all.extend(cases::deletes_and_numbers(lens));
         all.extend(cases::full_caches_and_leases(lens));
+        all.extend(more::swaps_and_refreshes(lens));
+        all.extend(more::queues(lens));
         // Readers leave nothing, and what a large value adds is only time.
         all.retain(|case| !case.name.starts_with("get") && !case.name.contains("large"));
         all
@@ -144,6 +164,8 @@ fn real_deaths_are_repaired_at_once() {
     let mut all = cases::reads_and_stores(&lens);
     all.extend(cases::deletes_and_numbers(&lens));
     all.extend(cases::full_caches_and_leases(&lens));
+    all.extend(more::swaps_and_refreshes(&lens));
+    all.extend(more::queues(&lens));
     for case in all.iter().filter(|case| !case.name.contains("large")) {
         let steps = length(case);
         // An hour of steps tells no more here than a minute.
@@ -153,14 +175,14 @@ fn real_deaths_are_repaired_at_once() {
         for kill in 0..KILLS {
             let engine = Engine::create(&case.config).expect("a cache");
             cases::prepare(case, &engine);
-            let mut stepped = walk::stepped(&engine, None, &case.run);
+            let mut stepped = walk::stepped(&engine, &case.run);
             let target = steps * kill / KILLS + rng.u64(0..=steps / KILLS);
             while stepped.steps < target && stepped.step() {}
             let mut at = format!("killed after {} of {steps} instructions", stepped.steps);
             stepped.kill();
             // Of every second death the repair is killed, too, and the repair after it.
             for _ in 0..kill % 2 * 2 {
-                let mut repair = walk::stepped(&engine, None, &walk::repair());
+                let mut repair = walk::stepped(&engine, &walk::repair());
                 let target = rng.u64(0..4000);
                 while repair.steps < target && repair.step() {}
                 at = format!("{at}, then after {}", repair.steps);
@@ -179,7 +201,7 @@ fn real_deaths_are_repaired_at_once() {
 fn length(case: &Case) -> u64 {
     let engine = Engine::create(&case.config).expect("a cache");
     cases::prepare(case, &engine);
-    let mut stepped: Stepped = walk::stepped(&engine, None, &case.run);
+    let mut stepped: Stepped = walk::stepped(&engine, &case.run);
     while stepped.step() {}
     let steps = stepped.steps;
     stepped.kill();
@@ -211,13 +233,13 @@ fn a_dead_writer_keeps_no_item() {
             }
         };
         prepare();
-        let mut whole = walk::stepped(&engine, None, operation);
+        let mut whole = walk::stepped(&engine, operation);
         while whole.step() {}
         let steps = whole.steps;
         whole.kill();
         for kill in 0..MANY {
             prepare();
-            let mut stepped = walk::stepped(&engine, None, operation);
+            let mut stepped = walk::stepped(&engine, operation);
             let target = steps * kill / MANY + fastrand::u64(0..=steps / MANY);
             while stepped.steps < target && stepped.step() {}
             let at = format!("{name}: killed after {} of {steps}", stepped.steps);

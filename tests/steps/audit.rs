@@ -1,6 +1,10 @@
 //! What survivors of a death must find: at once, after the repair, and when they use the cache up.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use ucache::{
     Error,
@@ -24,6 +28,9 @@ pub(crate) fn audit(case: &Case, engine: &Engine, dead: u32, at: &str) {
     if case.lease && first.0 == Held::Nothing {
         nobody_fills(engine, &what);
     }
+    if case.refresh {
+        nobody_refreshes(engine, &what);
+    }
     let items = walked(engine, &what);
     emptied(engine, &items, &what);
     if let Some(blocks) = engine.config().blocks {
@@ -39,10 +46,14 @@ pub(crate) fn audit(case: &Case, engine: &Engine, dead: u32, at: &str) {
     assert!(noticed >= u64::from(dead), "{what}: {dead} locks of a dead owner, {noticed} noticed");
 }
 
-/// What X holds and which of the others are there; every value is whole and its key's.
-fn answers(case: &Case, engine: &Engine, what: &str) -> (Held, BTreeSet<u32>) {
-    let get =
-        |number| engine_value::get(engine, &key(number), Touch::No).expect("get").map(|(_, value)| value);
+/// What X holds, until when, and which of the others are there; every value is whole and its key's.
+fn answers(case: &Case, engine: &Engine, what: &str) -> (Held, u64, BTreeSet<u32>) {
+    let until = Cell::new(0);
+    let get = |number| {
+        let (meta, value) = engine_value::get(engine, &key(number), Touch::No).expect("get")?;
+        until.set(meta.expires);
+        Some(value)
+    };
     let stamp = |number, value: &[u8]| {
         engine_value::read(number, value).unwrap_or_else(|fault| panic!("{what}: key {number}: {fault:?}"))
     };
@@ -60,9 +71,14 @@ fn answers(case: &Case, engine: &Engine, what: &str) -> (Held, BTreeSet<u32>) {
         "{what}: X holds {x:?}"
     );
     assert_eq!(engine.exists(&key(X)).is_some(), x != Held::Nothing, "{what}: exists and get of X");
+    let x_until = until.get();
+    // All expiries here are an hour away, or none.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    assert!(x_until == 0 || (now..=now + 3600).contains(&x_until), "{what}: X ends at {x_until}, now {now}");
     let mut there = BTreeSet::new();
     for number in 1..=case.items {
         let Some(bytes) = get(number) else { continue };
+        assert_eq!(until.get(), 0, "{what}: key {number} has an expiry");
         assert_eq!((stamp(number, &bytes).seq, bytes.len()), (1, other_len(number)), "{what}: key {number}");
         there.insert(number);
     }
@@ -71,10 +87,11 @@ fn answers(case: &Case, engine: &Engine, what: &str) -> (Held, BTreeSet<u32>) {
         Others::Stay => gone == 0,
         // In order: the oldest are gone, and no more of them than had to go.
         Others::Evicted(most) => gone <= most && (gone + 1..=case.items).all(|n| there.contains(&n)),
+        Others::Some(most) => gone <= most,
         Others::Cleared => gone == 0 || gone == case.items,
     };
     assert!(fine, "{what}: of {} others these are there: {there:?}", case.items);
-    (x, there)
+    (x, x_until, there)
 }
 
 /// The filler is dead: the next one that wants the key is the filler, without waiting.
@@ -82,6 +99,15 @@ fn nobody_fills(engine: &Engine, what: &str) {
     let begun = engine.begin_fill(&key(X), Duration::from_secs(3600), Duration::ZERO, &mut Bytes::default());
     let Ok(Fill::Filler(token)) = begun else { panic!("{what}: a dead filler's lease lives on: {begun:?}") };
     engine.abandon_fill(&key(X), token).expect("abandon_fill");
+}
+
+/// Who refreshes is dead: the next one that wants to is the one, without waiting.
+fn nobody_refreshes(engine: &Engine, what: &str) {
+    let begun = engine.begin_refresh(&key(X), Duration::from_secs(3600)).expect("begin_refresh");
+    let Some(token) = begun else { panic!("{what}: the right of a dead process to refresh lives on") };
+    let second = engine.begin_refresh(&key(X), Duration::from_secs(3600)).expect("begin_refresh");
+    assert!(second.is_none(), "{what}: two refresh at once");
+    engine.end_refresh(&key(X), token).expect("end_refresh");
 }
 
 /// The items as a walk meets them: as many as are counted, each once, in no more blocks than are counted.
@@ -122,7 +148,7 @@ fn all_blocks(engine: &Engine, blocks: Blocks, what: &str) {
     }
     assert_eq!(engine.stats().blocks_used, blocks.count, "{what}: all blocks");
     let more = engine.set(b"one more", b"x", &ADD);
-    assert_eq!(more.is_ok(), engine.config().eviction == Eviction::Lru, "{what}: one more: {more:?}");
+    assert_eq!(more.is_ok(), engine.config().eviction != Eviction::None, "{what}: one more: {more:?}");
     engine.clear().and_then(|()| engine.sweep()).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(engine.stats().blocks_used, 0, "{what}: blocks after a clear");
 }
@@ -144,5 +170,10 @@ fn filled(engine: &Engine, what: &str) {
     for n in 0..all {
         let found = engine_value::get(engine, format!("fill {n}").as_bytes(), Touch::No).expect("get");
         assert_eq!(found.map(|(_, value)| value), Some(vec![1; 40]), "{what}: item {n}");
+    }
+    if all == config.capacity && config.eviction != Eviction::None {
+        let more = engine.set(b"one more", b"x", &ADD);
+        assert!(more.is_ok(), "{what}: one more: {more:?}");
+        assert_eq!(engine.stats().items, all, "{what}: items after an eviction");
     }
 }

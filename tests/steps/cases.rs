@@ -29,6 +29,8 @@ pub(crate) enum Others {
     Stay,
     /// At most these many oldest ones go.
     Evicted(u32),
+    /// At most these many go, whichever.
+    Some(u32),
     /// All go, in one step.
     Cleared,
 }
@@ -47,6 +49,8 @@ pub(crate) struct Case {
     pub(crate) others: Others,
     /// It leaves a placeholder for X, or may.
     pub(crate) lease: bool,
+    /// It leaves a mark that X is being refreshed, or may.
+    pub(crate) refresh: bool,
     /// Bytes are copied one instruction each: a case by itself as long as all others.
     pub(crate) long: bool,
 }
@@ -88,7 +92,7 @@ pub(crate) fn other_len(number: u32) -> usize {
     16 + usize::try_from(number % 13).expect("small") * 40
 }
 
-fn setting(seq: u32, len: usize, options: SetOptions) -> Run {
+pub(crate) fn setting(seq: u32, len: usize, options: SetOptions) -> Run {
     let (key, value) = (key(X), value(X, seq, len));
     Box::new(move |e| drop(e.set(&key, &value, &options)))
 }
@@ -108,12 +112,12 @@ fn filling(end: impl Fn(&Engine, &[u8], ucache::engine::FillToken) + 'static) ->
     })
 }
 
-fn deleting() -> Run {
+pub(crate) fn deleting() -> Run {
     let key = key(X);
     Box::new(move |e| drop(e.delete(&key)))
 }
 
-fn base(capacity: u64) -> Config {
+pub(crate) fn base(capacity: u64) -> Config {
     let mut config = Config::new("steps", capacity);
     config.max_key = 512;
     config.max_value = 65_536;
@@ -122,17 +126,18 @@ fn base(capacity: u64) -> Config {
     config
 }
 
-fn lru(capacity: u64) -> Config {
+pub(crate) fn lru(capacity: u64) -> Config {
     Config { eviction: Eviction::Lru, ..base(capacity) }
 }
 
-fn blocks(capacity: u64, size: u64, count: u64) -> Config {
+pub(crate) fn blocks(capacity: u64, size: u64, count: u64) -> Config {
     Config { blocks: Some(Blocks { size, count }), ..base(capacity) }
 }
 
-fn case(name: &'static str, config: Config, before: Held, after: Held, run: Run) -> Case {
+pub(crate) fn case(name: &'static str, config: Config, before: Held, after: Held, run: Run) -> Case {
     let (expires, others) = (Expires::Never, Others::Stay);
-    Case { name, config, items: 8, before, expires, run, after, others, lease: false, long: false }
+    let (lease, refresh, long) = (false, false, false);
+    Case { name, config, items: 8, before, expires, run, after, others, lease, refresh, long }
 }
 
 /// Reads, which leave nothing, and stores.

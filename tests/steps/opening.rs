@@ -29,6 +29,7 @@ fn case(items: u32) -> Case {
         after: Held::Nothing,
         others: Others::Stay,
         lease: false,
+        refresh: false,
         long: false,
     }
 }

@@ -4,7 +4,7 @@ use std::{
     fmt,
     fs::{self, File},
     ops::AddAssign,
-    os::unix::fs::FileExt,
+    os::{fd::AsRawFd, unix::fs::FileExt},
     path::Path,
 };
 
@@ -16,13 +16,14 @@ use super::{
     cases::{Case, prepare},
 };
 use crate::{
-    engine_image::{Image, PAGE, Window},
+    engine_image::{Image, Mortal, PAGE, Window},
     engine_step::Stepped,
     engine_value,
+    engine_watch::{Places, Watched},
 };
 
 /// One in so many cases has a recovery stepped through.
-const REPAIRS: u32 = 16;
+const REPAIRS: u32 = 8;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,16 +58,18 @@ impl fmt::Display for Count {
     }
 }
 
-/// Forks a child that stands before `operation`, in a region of its own if a window is given. What each process does
-/// only once is done: it has read and written.
-pub(crate) fn stepped(engine: &Engine, window: Option<&Window>, operation: &dyn Fn(&Engine)) -> Stepped {
-    let warm_up = || {
+/// Forks a child that stands before `operation`. What each process does only once is done: it has read.
+pub(crate) fn stepped(engine: &Engine, operation: &dyn Fn(&Engine)) -> Stepped {
+    Stepped::new(warm_up(engine, None), || operation(engine))
+}
+
+fn warm_up(engine: &Engine, window: Option<&Window>) -> impl FnOnce() {
+    move || {
         if let Some(window) = window {
             window.part();
         }
         drop(engine_value::get(engine, b"warm up", Touch::No));
-    };
-    Stepped::new(warm_up, || operation(engine))
+    }
 }
 
 /// What a survivor does first: a write, which repairs.
@@ -111,27 +114,26 @@ fn states(
     mut new: impl FnMut(&Dead, u32),
 ) -> (u64, u64, u64) {
     let pages = window.touched(|| operation(engine));
-    let mut child = stepped(engine, Some(window), operation);
-    let mut image = window.of_child(child.pid(), &pages);
+    let places = Places { start: window.start(), pages, file: None };
+    let of_child = |pid| window.of_child(pid, &places.pages);
+    let mut child = Watched::new(&places, warm_up(engine, Some(window)), || operation(engine), of_child);
+    let mut image = of_child(child.pid());
+    let mortal = Mortal::new(child.pid());
     let (mut recovered, mut locked) = (0, 0);
-    let mut check = |image: &Image, child: &Stepped| {
-        let (bytes, held) = image.after_death(child.pid());
+    let mut more = true;
+    let mut changed = true;
+    while changed {
+        let (bytes, held) = image.after_death(mortal);
         window.put(&image.pages, &bytes);
-        audit(case, engine, held, &format!("instruction {} of {:?}", child.steps, child.pid()));
+        audit(case, engine, held, &format!("instruction {} of {:?}", child.steps(), child.pid()));
         recovered += 1;
         locked += u64::from(held > 0);
         new(&Dead { pages: image.pages.clone(), bytes }, held);
-    };
-    check(&image, &child);
-    while child.step() {
-        if image.look() {
-            check(&image, &child);
-        }
+        more = more && child.next_change();
+        changed = image.look();
+        assert!(changed || !more, "{}: nothing has changed at instruction {}", case.name, child.steps());
     }
-    if image.look() {
-        check(&image, &child);
-    }
-    let steps = child.steps;
+    let steps = child.steps();
     child.kill();
     (steps, recovered, locked)
 }
@@ -172,7 +174,7 @@ pub(crate) fn in_a_store(case: &Case, _rng: &mut Rng) -> Count {
         config.store = Some(Store { path: path.to_owned(), delete_unusable: false });
         config
     };
-    let engine = Engine::create(&on(&path)).expect("a store");
+    let (engine, window) = Window::around(|| Engine::create(&on(&path)).expect("a store"));
     prepare(case, &engine);
     let mut pages = pages_of(&path);
     fs::copy(&path, &copy).expect("copy");
@@ -184,28 +186,28 @@ pub(crate) fn in_a_store(case: &Case, _rng: &mut Rng) -> Count {
         pages.dedup();
     }
     fs::remove_file(&copy).expect("remove");
-    let mut child = stepped(&engine, None, &case.run);
     let source = File::open(&path).expect("open");
-    let mut image = Image::new(source.try_clone().expect("a second handle"), 0, &pages);
+    let places = Places { start: window.start(), pages, file: Some(source.as_raw_fd()) };
+    let of_file = |_| Image::new(source.try_clone().expect("a second handle"), 0, &places.pages);
+    let mut child = Watched::new(&places, warm_up(&engine, None), || (case.run)(&engine), of_file);
+    let mut image = of_file(child.pid());
+    let mortal = Mortal::new(child.pid());
     let mut count = Count::default();
-    loop {
-        let more = child.step();
-        if image.look() || !more {
-            let (bytes, held) = image.after_death(child.pid());
-            write_copy(&image.pages, &bytes, source.metadata().expect("metadata").len(), &copy);
-            let opened = Engine::create(&on(&copy));
-            let opened = opened.unwrap_or_else(|e| panic!("{}: instruction {}: {e}", case.name, child.steps));
-            audit(case, &opened, 0, &format!("opened after instruction {}", child.steps));
-            drop(opened);
-            fs::remove_file(&copy).expect("remove");
-            count.recovered += 1;
-            count.locked += u64::from(held > 0);
-        }
-        if !more {
-            break;
-        }
+    let mut more = true;
+    while more {
+        more = child.next_change();
+        image.look();
+        let (bytes, held) = image.after_death(mortal);
+        write_copy(&image.pages, &bytes, source.metadata().expect("metadata").len(), &copy);
+        let opened = Engine::create(&on(&copy));
+        let opened = opened.unwrap_or_else(|e| panic!("{}: instruction {}: {e}", case.name, child.steps()));
+        audit(case, &opened, 0, &format!("opened after instruction {}", child.steps()));
+        drop(opened);
+        fs::remove_file(&copy).expect("remove");
+        count.recovered += 1;
+        count.locked += u64::from(held > 0);
     }
-    count.visited = child.steps;
+    count.visited = child.steps();
     child.kill();
     count
 }

@@ -37,6 +37,23 @@ pub(crate) struct Window {
     pages: usize,
 }
 
+/// A thread as the engine records it: its id and when it started, in clock ticks since boot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mortal {
+    tid: u32,
+    start: u32,
+}
+
+impl Mortal {
+    pub(crate) fn new(pid: Pid) -> Self {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
+        let ticks: u64 = fields.and_then(|mut f| f.nth(19)?.parse().ok()).expect("a start time");
+        let start = u32::try_from(ticks & u64::from(u32::MAX)).expect("masked").max(1);
+        Self { tid: u32::try_from(pid.as_raw()).expect("a process id"), start }
+    }
+}
+
 fn shared_mappings() -> Vec<Range<usize>> {
     let maps = fs::read_to_string("/proc/self/maps").expect("/proc is mounted");
     let parse = |line: &str| {
@@ -60,22 +77,30 @@ impl Window {
         (engine, Self { start: new[0].start, pages: len / PAGE })
     }
 
+    /// Address of its first byte.
+    pub(crate) fn start(&self) -> usize {
+        self.start
+    }
+
     fn page(&self, page: usize) -> &[AtomicU64; WORDS] {
         assert!(page < self.pages, "page {page} of {}", self.pages);
         // SAFETY: the engine, which the caller keeps, maps these pages; all access to them is atomic.
         unsafe { &*((self.start + page * PAGE) as *const [AtomicU64; WORDS]) }
     }
 
-    /// Pages that hold anything but zeros. Pages that nobody touched are not touched here either.
-    pub(crate) fn used(&self) -> Vec<usize> {
+    /// Pages that were ever touched since the mapping was made or they were given back.
+    fn resident(&self) -> Vec<usize> {
         let mut resident = vec![0_u8; self.pages];
         // SAFETY: the range is one mapping of the engine's, the vector has a byte for each of its pages.
         let rc = unsafe { libc::mincore(self.start as *mut _, self.pages * PAGE, resident.as_mut_ptr()) };
         assert_eq!(rc, 0, "mincore");
-        let holds = |&page: &usize| {
-            resident[page] & 1 == 1 && self.page(page).iter().any(|word| word.load(Relaxed) != 0)
-        };
-        (0..self.pages).filter(holds).collect()
+        (0..self.pages).filter(|&page| resident[page] & 1 == 1).collect()
+    }
+
+    /// Pages that hold anything but zeros. Pages that nobody touched are not touched here either.
+    pub(crate) fn used(&self) -> Vec<usize> {
+        let holds = |page: &usize| self.page(*page).iter().any(|word| word.load(Relaxed) != 0);
+        self.resident().into_iter().filter(holds).collect()
     }
 
     /// All bytes, page by page.
@@ -84,11 +109,15 @@ impl Window {
         words.flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect()
     }
 
-    /// Makes the region hold these pages, and zeros everywhere else.
+    /// Makes the region hold these pages, and zeros everywhere else. Pages are not given back: the next state needs them.
     pub(crate) fn put(&self, pages: &[usize], bytes: &[u8]) {
-        // SAFETY: as in `used`; whoever reads the region does so by atomics, which may see zeros.
-        let rc = unsafe { libc::madvise(self.start as *mut _, self.pages * PAGE, libc::MADV_REMOVE) };
-        assert_eq!(rc, 0, "madvise(MADV_REMOVE) on shared memory");
+        let mut kept = pages.iter().copied().peekable();
+        for page in self.resident() {
+            while kept.next_if(|&one| one < page).is_some() {}
+            if kept.peek() != Some(&page) {
+                self.page(page).iter().for_each(|word| word.store(0, Relaxed));
+            }
+        }
         for (&page, bytes) in pages.iter().zip(bytes.chunks_exact(PAGE)) {
             for (word, bytes) in self.page(page).iter().zip(bytes.as_chunks::<8>().0) {
                 word.store(u64::from_ne_bytes(*bytes), Relaxed);
@@ -187,10 +216,10 @@ impl Image {
         changed
     }
 
-    /// The bytes as the kernel leaves them when thread `dead` ends: its robust locks are marked. Also what the engine
-    /// records of a thread (id and start time in one word) names nobody alive any more. Returns the locks it held.
-    pub(crate) fn after_death(&self, dead: Pid) -> (Vec<u8>, u32) {
-        let tid = u32::try_from(dead.as_raw()).expect("a process id");
+    /// The bytes as the kernel leaves them when a thread ends: its robust locks are marked. Also what the engine
+    /// records of a thread names nobody alive any more. Returns the locks it held.
+    pub(crate) fn after_death(&self, dead: Mortal) -> (Vec<u8>, u32) {
+        let Mortal { tid, start } = dead;
         let (mut bytes, mut held) = (self.bytes.clone(), 0);
         let word = |bytes: &[u8], at: usize| {
             bytes.get(at..at + 4).map(|b| u32::from_ne_bytes(b.try_into().unwrap_or([0; 4])))
@@ -200,7 +229,7 @@ impl Image {
             if low & TID == tid && word(&bytes, at + 16) == Some(MUTEX_KIND) {
                 bytes[at..at + 4].copy_from_slice(&(low & !TID | OWNER_DIED).to_ne_bytes());
                 held += 1;
-            } else if low != 0 && word(&bytes, at + 4) == Some(tid) {
+            } else if low == start && word(&bytes, at + 4) == Some(tid) {
                 bytes[at..at + 8].copy_from_slice(&(NOBODY << 32 | 1).to_ne_bytes());
             }
         }
