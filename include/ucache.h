@@ -370,6 +370,200 @@ int ucache_wlock(struct uwsgi_cache *cache);
 /* The library's version, "major.minor.patch"; never freed. */
 const char *ucache_version(void);
 
+/* ---- The short interface ---------------------------------------------------------------------------------------
+ *
+ * For programs that have nothing to do with uWSGI: a handle, lengths of type size_t, values in the caller's own
+ * buffers, and a status from every call. A cache is in memory, for the process that opened it and its children, or in
+ * a file (store=), for any process that opens or attaches to the same file.
+ *
+ *	ucache *cache;
+ *	char value[100];
+ *	size_t len;
+ *	int status = ucache_open(&cache, "name=pages,items=1000,store=/run/app/pages");
+ *	if (status) errx(1, "%s", ucache_error());
+ *	status = ucache_get(cache, "index", 5, value, sizeof value, &len);
+ *
+ * STATUSES     0 = done. Above 0 = an answer that is no error (the key is not there, ...). Below 0 = an error. The
+ *              numbers stay what they are; new ones may be added. errno means nothing afterwards.
+ * key, value   So many bytes of any kind, NUL among them. Not empty, not longer than the cache's limits: else
+ *              UCACHE_E_KEY, UCACHE_E_VALUE. The library keeps copies only.
+ * ttl          Seconds from now, UCACHE_NEVER, or where it says so UCACHE_KEEP_TTL.
+ * out, len, result, expires
+ *              Where a result goes. NULL if it is not wanted, but for the cache of open, attach and named. Written
+ *              only with UCACHE_OK, but for the length with UCACHE_TOO_SMALL.
+ * NULL         Where not allowed: UCACHE_E_ARGUMENT. (ucache_close(NULL) does nothing.)
+ *
+ * A handle may be used by all threads at the same time, and by processes forked afterwards, each of which closes its
+ * own. Closing a handle that is in use or was closed is the caller's error, as with free(). Not for signal handlers.
+ */
+typedef struct ucache ucache;
+
+typedef enum ucache_status {
+	UCACHE_OK = 0,
+	UCACHE_NOT_FOUND = 1,		/* no such key, or it has expired */
+	UCACHE_EXISTS = 2,		/* ucache_set: the key is there, nothing was stored */
+	UCACHE_CHANGED = 3,		/* ucache_cas, ucache_del_if: another value, or none */
+	UCACHE_TOO_SMALL = 4,		/* the value is longer than the buffer; *len is its length */
+	UCACHE_STOPPED = 5,		/* a callback ended the call */
+	UCACHE_E_ARGUMENT = -1,		/* NULL, or out of range */
+	UCACHE_E_OPTION = -2,		/* a definition that cannot be */
+	UCACHE_E_NAME = -3,		/* no cache of that name in this process */
+	UCACHE_E_KEY = -4,		/* empty, or too long */
+	UCACHE_E_VALUE = -5,		/* empty, or too long */
+	UCACHE_E_NUMBER = -6,		/* the value is not a number of 8 bytes */
+	UCACHE_E_FULL = -7,		/* no items or blocks left */
+	UCACHE_E_SPACE = -8,		/* no memory or disk left for the entry */
+	UCACHE_E_TIMEOUT = -9,		/* a live process did not let go within lock_timeout */
+	UCACHE_E_DEADLOCK = -10,	/* this thread is inside the cache already */
+	UCACHE_E_STORE = -11,		/* the file cannot be used; it is as it was */
+	UCACHE_E_DAMAGED = -12,		/* beyond repair: close it, open it anew */
+	UCACHE_E_MEMORY = -13,
+	UCACHE_E_SYSTEM = -14,		/* a system call failed */
+	UCACHE_E_INTERNAL = -15		/* a defect of the library */
+} ucache_status;
+
+#define UCACHE_NEVER	((uint64_t) 0)		/* ttl: does not expire */
+#define UCACHE_KEEP_TTL	UINT64_MAX		/* ttl: an item that is there expires when it would have */
+
+/* A status in one line of English; static, never NULL. */
+const char *ucache_strerror(int status);
+
+/*
+ * What was wrong with this thread's last call that gave an error (below 0), in a sentence with the values at fault; ""
+ * if there was none. Belongs to the thread, until its next call that gives an error.
+ */
+const char *ucache_error(void);
+
+/*
+ * Makes a cache, or opens its store if there is one. The definition is that of uwsgi_cache_create (items=N holds N-1);
+ * here an option that is unknown or has no value is an error, and so are nodes, sync and udp. In *out: the cache, or
+ * NULL; give it back with ucache_close.
+ */
+int ucache_open(ucache **out, const char *definition);
+
+/* Opens a store that exists, with the limits it was made with. */
+int ucache_attach(ucache **out, const char *path);
+
+/*
+ * A cache that this process, or one that it was forked from, made with uwsgi_cache_create; in a uWSGI server one of
+ * the server's. "" = the first.
+ */
+int ucache_named(ucache **out, const char *name);
+
+/* Ends the use of a cache. One in memory goes with its last user, a store stays. */
+void ucache_close(ucache *cache);
+
+/*
+ * Copies a value to the front of the buffer; no NUL is added. With UCACHE_TOO_SMALL, and behind the value, the content
+ * of the buffer is not specified. A NULL buffer of size 0 asks for the length.
+ */
+int ucache_get(ucache *cache, const void *key, size_t keylen, void *buffer, size_t size, size_t *len);
+
+/* The same, and removes it, in one step: of several callers one gets the value. What does not fit stays. */
+int ucache_take(ucache *cache, const void *key, size_t keylen, void *buffer, size_t size, size_t *len);
+
+/* Whether a key is there, and until when (a Unix time, 0 = never). Counts neither as a hit or miss nor as a use. */
+int ucache_exists(ucache *cache, const void *key, size_t keylen, uint64_t *expires);
+
+/* Stores a value unless the key exists: then UCACHE_EXISTS. Of several callers one stores. */
+int ucache_set(ucache *cache, const void *key, size_t keylen, const void *value, size_t vallen, uint64_t ttl);
+
+/* Stores a value in any case. With UCACHE_KEEP_TTL a new key never expires. */
+int ucache_update(ucache *cache, const void *key, size_t keylen, const void *value, size_t vallen, uint64_t ttl);
+
+/* Replaces the value if it equals the expected one, else UCACHE_CHANGED. UCACHE_KEEP_TTL is allowed. */
+int ucache_cas(ucache *cache, const void *key, size_t keylen, const void *expected, size_t expectedlen,
+	const void *value, size_t vallen, uint64_t ttl);
+
+/* Removes a key. */
+int ucache_del(ucache *cache, const void *key, size_t keylen);
+
+/* Removes a key if its value equals the expected one, else UCACHE_CHANGED. */
+int ucache_del_if(ucache *cache, const void *key, size_t keylen, const void *expected, size_t expectedlen);
+
+/*
+ * Adds to a number, in one step for all processes. A value is a number if it has 8 bytes: an int64_t. A key that is
+ * not there starts from math_initial and gets the ttl; one that is keeps its own. Numbers wrap.
+ */
+int ucache_incr(ucache *cache, const void *key, size_t keylen, int64_t delta, uint64_t ttl, int64_t *result);
+
+/* Gives a key another ttl, counted from now; the value stays. */
+int ucache_touch(ucache *cache, const void *key, size_t keylen, uint64_t ttl);
+
+/*
+ * Called for a key, with the length of its value and when it expires (a Unix time, 0 = never). The key is readable
+ * until it returns. 0 = go on, anything else ends the walk. It may call what it likes, also on the same cache, but has
+ * to return: no exception, no longjmp.
+ */
+typedef int (*ucache_key_fn)(void *context, const void *key, size_t keylen, size_t vallen, uint64_t expires);
+
+/*
+ * Calls each for every key that begins with the prefix (NULL, 0 = all). A key that is there all the time comes exactly
+ * once; others may write meanwhile, no lock is held.
+ */
+int ucache_keys(ucache *cache, const void *prefix, size_t prefixlen, ucache_key_fn each, void *context);
+
+/*
+ * Computes a value: writes it to the buffer (size bytes) and its length to *len, and returns 0; anything else = there
+ * is none. Has to return, as ucache_key_fn.
+ */
+typedef int (*ucache_fill_fn)(void *context, void *buffer, size_t size, size_t *len);
+
+/*
+ * Reads a value as ucache_get does; where there is none, fill computes it in the buffer, and it is stored. Of all
+ * callers in all processes one computes, the others wait for its value: 30 seconds at most, then they compute, too, and
+ * sooner if it died or gave up. UCACHE_OK also if the value could not be stored (full, too long): the caller has it.
+ * UCACHE_STOPPED if there is none.
+ */
+int ucache_get_or_set(ucache *cache, const void *key, size_t keylen, void *buffer, size_t size, size_t *len,
+	uint64_t ttl, ucache_fill_fn fill, void *context);
+
+/* Removes everything, in one step for all readers. */
+int ucache_clear(ucache *cache);
+
+/* Gives the memory of expired items back. Never needed for expiry itself. */
+int ucache_sweep(ucache *cache);
+
+/* Writes the store to disk (fsync) before it returns. What was stored before is there after a power failure. */
+int ucache_sync(ucache *cache);
+
+/* One moment's figures. Fields may be added at the end, none goes or moves. */
+struct ucache_stats {
+	uint64_t items;			/* stored, expired ones that nobody swept included */
+	uint64_t capacity;		/* items that fit */
+	uint64_t bytes;			/* that entries occupy */
+	uint64_t reserved_bytes;	/* of addresses */
+	uint64_t blocks_used;		/* with bitmap=1 */
+	uint64_t max_key;		/* bytes */
+	uint64_t max_value;		/* bytes */
+	uint64_t shards;		/* independent locks of writers */
+	uint64_t last_modified;		/* with lastmod=1: Unix time */
+	/* since the cache was made: */
+	uint64_t hits;
+	uint64_t misses;
+	uint64_t stored;
+	uint64_t deleted;
+	uint64_t evicted;
+	uint64_t expired;		/* and reclaimed */
+	uint64_t cleared;		/* calls of clear */
+	uint64_t full;			/* a store found the cache full */
+	uint64_t rejected_limit;	/* stores refused: too long, empty, not a number */
+	uint64_t rejected_full;		/* stores refused: no room */
+	uint64_t rejected_blocks;	/* of these for want of blocks */
+	uint64_t no_space;		/* of these for want of memory or disk */
+	uint64_t lock_waits;		/* a writer found a lock taken */
+	uint64_t timeouts;		/* and gave up after lock_timeout */
+	uint64_t owner_dead;		/* locks found with a dead owner */
+	uint64_t repaired;		/* shards rebuilt */
+	uint64_t dropped_corrupt;	/* damaged items dropped */
+};
+
+/*
+ * size is sizeof (struct ucache_stats): a library that is older or newer than the program fills in what both know; what
+ * only the program knows is 0.
+ */
+int ucache_stat(ucache *cache, struct ucache_stats *out, size_t size);
+
 #ifdef __cplusplus
 }
 #endif

@@ -46,7 +46,32 @@ const EXPORTED: [&str; 34] = [
 ];
 
 /// What ucache.h adds.
-const EXTRAS: [&str; 2] = ["ucache_version", "ucache_wlock"];
+const EXTRAS: [&str; 24] = [
+    "ucache_attach",
+    "ucache_cas",
+    "ucache_clear",
+    "ucache_close",
+    "ucache_del",
+    "ucache_del_if",
+    "ucache_error",
+    "ucache_exists",
+    "ucache_get",
+    "ucache_get_or_set",
+    "ucache_incr",
+    "ucache_keys",
+    "ucache_named",
+    "ucache_open",
+    "ucache_set",
+    "ucache_stat",
+    "ucache_strerror",
+    "ucache_sweep",
+    "ucache_sync",
+    "ucache_take",
+    "ucache_touch",
+    "ucache_update",
+    "ucache_version",
+    "ucache_wlock",
+];
 
 /// What a static link needs beside libucache.a: `rustc --print native-static-libs` names these on Linux with glibc.
 const NATIVE_LIBS: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
@@ -167,11 +192,15 @@ programs! {
     processes_in_cxx_linked_statically: "fork" CXX Static;
     store_files: "store" C Shared;
     sweeper: "sweep" C Shared;
+    short_interface: "short" C Shared;
+    short_interface_in_cxx: "short" CXX Shared;
+    short_interface_linked_statically: "short" C Static;
     nodes_are_told: "nodes" C Shared;
     sanitizers_find_nothing_in_behaviour: "behaviour" SANITIZED Shared;
     sanitizers_find_nothing_in_the_raw_tier: "raw" SANITIZED Shared;
     sanitizers_find_nothing_in_definitions: "create" SANITIZED Shared;
     sanitizers_find_nothing_in_processes: "fork" SANITIZED Shared;
+    sanitizers_find_nothing_in_the_short_interface: "short" SANITIZED Shared;
     sanitizers_find_nothing_in_store_files: "store" SANITIZED Shared;
 }
 
@@ -199,6 +228,11 @@ fn valgrind_finds_nothing_in_the_raw_tier() {
 #[test]
 fn valgrind_finds_nothing_in_definitions() {
     valgrind("create");
+}
+
+#[test]
+fn valgrind_finds_nothing_in_the_short_interface() {
+    valgrind("short");
 }
 
 #[test]

@@ -17,10 +17,13 @@ pub(crate) fn generate() -> Result<(), String> {
     let builder = || bindgen::builder().rust_edition(bindgen::RustEdition::Edition2024).wrap_unsafe_ops(true);
     let functions = builder()
         .allowlist_function("(uwsgi_cache|cache_udp|ucache)_.*")
-        .blocklist_type("uwsgi_.*|_*(pid|time)_t")
+        .blocklist_type("uwsgi_.*|_*(pid|time)_t|ucache|ucache_stats")
         .layout_tests(false)
         .merge_extern_blocks(true);
     read(functions, "ucache_functions.rs")?;
-    let structs = builder().allowlist_type("uwsgi_.*").allowlist_var("UWSGI_CACHE_FLAG_.*");
+    let structs = builder()
+        .prepend_enum_name(false)
+        .allowlist_type("uwsgi_.*|ucache_(stats|status)")
+        .allowlist_var("UWSGI_CACHE_FLAG_.*|UCACHE_.*");
     read(structs, "ucache_structs.rs")
 }

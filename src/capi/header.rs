@@ -3,12 +3,14 @@
 
 use std::mem::{offset_of, size_of};
 
+use super::short::{detail, handle, read, stats, status, walk, write};
 use super::{extras, keys, lifecycle, lock, magic, raw, remote::exports, sweep, sync, types};
 
 /// The header's functions, over the library's structs.
 #[allow(clippy::all, clippy::pedantic, missing_docs, unused, unreachable_pub, reason = "written by bindgen")]
+#[allow(non_camel_case_types, improper_ctypes, reason = "written by bindgen")]
 mod declared {
-    use crate::capi::types::*;
+    use crate::capi::{short::*, types::*};
     include!(concat!(env!("OUT_DIR"), "/ucache_functions.rs"));
 }
 
@@ -76,6 +78,28 @@ same_type! {
     exports::uwsgi_cache_prepare_magic_update(_, _, _, _, _, _);
     extras::ucache_wlock(_);
     extras::ucache_version();
+    status::ucache_strerror(_);
+    detail::ucache_error();
+    handle::ucache_open(_, _);
+    handle::ucache_attach(_, _);
+    handle::ucache_named(_, _);
+    handle::ucache_close(_);
+    handle::ucache_sync(_);
+    read::ucache_get(_, _, _, _, _, _);
+    read::ucache_take(_, _, _, _, _, _);
+    read::ucache_exists(_, _, _, _);
+    write::ucache_set(_, _, _, _, _, _);
+    write::ucache_update(_, _, _, _, _, _);
+    write::ucache_cas(_, _, _, _, _, _, _, _);
+    write::ucache_del(_, _, _);
+    write::ucache_del_if(_, _, _, _, _);
+    write::ucache_incr(_, _, _, _, _, _);
+    write::ucache_touch(_, _, _, _);
+    write::ucache_clear(_);
+    write::ucache_sweep(_);
+    walk::ucache_keys(_, _, _, _, _);
+    walk::ucache_get_or_set(_, _, _, _, _, _, _, _, _);
+    stats::ucache_stat(_, _, _);
 }
 
 macro_rules! same_layout {
@@ -115,3 +139,36 @@ same_value!(UWSGI_CACHE_FLAG_UNGETTABLE FLAG_UNGETTABLE, UWSGI_CACHE_FLAG_UPDATE
     UWSGI_CACHE_FLAG_LOCAL FLAG_LOCAL, UWSGI_CACHE_FLAG_ABSEXPIRE FLAG_ABSEXPIRE,
     UWSGI_CACHE_FLAG_MATH FLAG_MATH, UWSGI_CACHE_FLAG_INC FLAG_INC, UWSGI_CACHE_FLAG_DEC FLAG_DEC,
     UWSGI_CACHE_FLAG_MUL FLAG_MUL, UWSGI_CACHE_FLAG_DIV FLAG_DIV, UWSGI_CACHE_FLAG_FIXEXPIRE FLAG_FIXEXPIRE);
+
+/// The struct that may grow: the same names in the same order.
+macro_rules! same_stats {
+    ($($field:ident)+) => {
+        const _: () = assert!(size_of::<structs::ucache_stats>() == size_of::<stats::ucache_stats>());
+        $(const _: () = assert!(
+            offset_of!(structs::ucache_stats, $field) == offset_of!(stats::ucache_stats, $field),
+            stringify!($field)
+        );)+
+    };
+}
+
+same_stats!(items capacity bytes reserved_bytes blocks_used max_key max_value shards last_modified hits misses stored
+    deleted evicted expired cleared full rejected_limit rejected_full rejected_blocks no_space lock_waits timeouts
+    owner_dead repaired dropped_corrupt);
+
+macro_rules! same_status {
+    ($($declared:ident $ours:ident),+) => {
+        $(const _: () = assert!(structs::$declared as i32 == status::Status::$ours as i32);)+
+    };
+}
+
+same_status!(UCACHE_OK Ok, UCACHE_NOT_FOUND NotFound,
+    UCACHE_EXISTS Exists, UCACHE_CHANGED Changed,
+    UCACHE_TOO_SMALL TooSmall, UCACHE_STOPPED Stopped,
+    UCACHE_E_ARGUMENT Argument, UCACHE_E_OPTION Option,
+    UCACHE_E_NAME Name, UCACHE_E_KEY Key,
+    UCACHE_E_VALUE Value, UCACHE_E_NUMBER Number,
+    UCACHE_E_FULL Full, UCACHE_E_SPACE Space,
+    UCACHE_E_TIMEOUT Timeout, UCACHE_E_DEADLOCK Deadlock,
+    UCACHE_E_STORE Store, UCACHE_E_DAMAGED Damaged,
+    UCACHE_E_MEMORY Memory, UCACHE_E_SYSTEM System,
+    UCACHE_E_INTERNAL Internal);

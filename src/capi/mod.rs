@@ -35,6 +35,7 @@ mod preload;
 pub mod raw;
 pub mod remote;
 mod report;
+pub mod short;
 mod standalone;
 pub mod sweep;
 pub mod sync;

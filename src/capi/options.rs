@@ -55,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) udp_servers: Vec<CString>,
     /// Lines for the log: what was ignored or read differently from uWSGI.
     pub(crate) notes: Vec<String>,
+    /// How many of the notes, from the first on, tell of what was ignored.
+    pub(crate) ignored: usize,
 }
 
 /// The definition as text: the twin of [`Settings`], one field an option.
@@ -160,6 +162,7 @@ impl Text {
 pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
     let mut notes = Vec::new();
     let t = Text::parse(text, &mut notes);
+    let ignored = notes.len();
     let name = t.name.as_deref().ok_or_else(|| missing("name"))?;
     let items_text = t.items.as_deref().ok_or_else(|| missing("items"))?;
     let items = number("items", items_text, 1, MAX_ITEMS + 1)?;
@@ -204,6 +207,7 @@ pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
         sync_nodes: list("sync", t.sync.as_deref())?,
         udp_servers: list("udp_servers", t.udp_servers.as_deref())?,
         notes,
+        ignored,
     })
 }
 

@@ -126,6 +126,9 @@ fn name_for(cache: &[u8], taken: &mut BTreeSet<String>) -> String {
 }
 
 /// Called by uWSGI for the value of a metric, to which it adds `initial_value`.
+///
+/// # Safety
+/// `metric` is one that [`register`] made.
 unsafe extern "C" fn collect(metric: *mut raw::uwsgi_metric) -> i64 {
     guard(0, || {
         // SAFETY: uWSGI gives one of the metrics that `register` made, with the pointer that it got for it; both live

@@ -1,0 +1,159 @@
+//! Handles: opening, attaching, closing.
+
+use std::{
+    ffi::{OsStr, c_char, c_int},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    sync::Arc,
+};
+
+use super::{
+    detail::{Fault, Outcome, on, run},
+    status::Status,
+};
+use crate::{
+    capi::{
+        arg,
+        cache::Cache,
+        guard::guard,
+        options::{self, Defaults, Settings},
+    },
+    engine::Engine,
+    error::{Error, Result},
+};
+
+/// A cache in use by this process.
+#[allow(non_camel_case_types, reason = "the name of the header")]
+#[derive(Debug)]
+pub struct ucache(Arc<Engine>);
+
+impl ucache {
+    pub(super) fn engine(&self) -> &Engine {
+        &self.0
+    }
+}
+
+/// Makes a cache, or opens its store if the definition names one that exists.
+///
+/// # Safety
+/// See [`super`]: `out` is an out parameter, `definition` a name.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucache_open(out: *mut *mut ucache, definition: *const c_char) -> c_int {
+    // SAFETY: passed on.
+    unsafe { give(out, definition, "the definition is NULL", open) }
+}
+
+/// Opens a store file that exists, with the limits it was made with.
+///
+/// # Safety
+/// See [`super`]: `out` is an out parameter, `path` a name.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucache_attach(out: *mut *mut ucache, path: *const c_char) -> c_int {
+    let attach = |path: &[u8]| {
+        let path = Path::new(OsStr::from_bytes(path));
+        Engine::attach(path).map_err(|e| about(path, e))
+    };
+    // SAFETY: passed on.
+    unsafe { give(out, path, "the path is NULL", attach) }
+}
+
+/// The cache that this process, or one that it was forked from, made with `uwsgi_cache_create`; in a uWSGI server, one
+/// of the server's. "" = the first one.
+///
+/// # Safety
+/// See [`super`]: `out` is an out parameter, `name` a name.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucache_named(out: *mut *mut ucache, name: *const c_char) -> c_int {
+    let find = |name: &[u8]| {
+        let found = Cache::by_name(name).map(|cache| Arc::clone(&cache.engine));
+        found.ok_or_else(|| Error::NoSuchCache(String::from_utf8_lossy(name).into_owned()))
+    };
+    // SAFETY: passed on.
+    unsafe { give(out, name, "the name is NULL", find) }
+}
+
+/// Ends the use of a cache; NULL is allowed. What is stored in memory goes with its last user, a store file stays.
+///
+/// # Safety
+/// See [`super`]: `cache` is a handle, which nobody uses now or later.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucache_close(cache: *mut ucache) {
+    guard((), || {
+        if !cache.is_null() {
+            // SAFETY: handles come from `give`, and the caller gives this one up.
+            drop(unsafe { Box::from_raw(cache) });
+        }
+    });
+}
+
+/// Writes the store to disk, before it returns; a cache without one has nothing to write.
+///
+/// # Safety
+/// See [`super`]: handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucache_sync(cache: *mut ucache) -> c_int {
+    // SAFETY: passed on.
+    unsafe {
+        on(cache, |engine| {
+            engine.sync()?;
+            Ok(Status::Ok)
+        })
+    }
+}
+
+/// Writes a new handle to `out`, or NULL.
+///
+/// # Safety
+/// `out` is an out parameter, `text` a name.
+unsafe fn give(
+    out: *mut *mut ucache,
+    text: *const c_char,
+    missing: &'static str,
+    make: impl FnOnce(&[u8]) -> Result<Arc<Engine>>,
+) -> c_int {
+    run(|| -> Outcome {
+        if out.is_null() {
+            return Err(Fault::Argument("there is no place for the cache: out is NULL"));
+        }
+        // SAFETY: `out` is not NULL, the caller vouches for the rest.
+        unsafe { arg::store(out, std::ptr::null_mut()) };
+        if text.is_null() {
+            return Err(Fault::Argument(missing));
+        }
+        // SAFETY: the caller vouches for the NUL.
+        let engine = make(unsafe { arg::name(text) })?;
+        // SAFETY: as above.
+        unsafe { arg::store(out, Box::into_raw(Box::new(ucache(engine)))) };
+        Ok(Status::Ok)
+    })
+}
+
+fn open(definition: &[u8]) -> Result<Arc<Engine>> {
+    let settings = options::parse(definition, Defaults::default())?;
+    // A mistake in spelling must not make another cache than the one that was meant; there is no log to tell it in.
+    if let Some(note) = settings.notes[..settings.ignored].first() {
+        let value = String::from_utf8_lossy(definition).into_owned();
+        return Err(Error::InvalidOption { option: "definition", value, reason: note.clone() });
+    }
+    let Settings { nodes, sync_nodes, udp_servers, .. } = &settings;
+    if [nodes, sync_nodes, udp_servers].iter().any(|list| !list.is_empty()) {
+        let value = String::from_utf8_lossy(definition).into_owned();
+        let reason = "nodes, sync and udp are for uwsgi_cache_create".to_owned();
+        return Err(Error::InvalidOption { option: "definition", value, reason });
+    }
+    let made = Engine::create(&settings.config);
+    match &settings.config.store {
+        Some(store) => made.map_err(|e| about(&store.path, e)),
+        None => made,
+    }
+}
+
+/// An error of the system names the call, but not the file.
+fn about(path: &Path, error: Error) -> Error {
+    match error {
+        Error::Os { call, source } => {
+            Error::Store { path: path.to_owned(), reason: format!("{call}: {source}") }
+        }
+        error => error,
+    }
+}

@@ -1,0 +1,161 @@
+//! Reading into the caller's buffer.
+
+use std::{
+    ffi::{c_int, c_void},
+    mem::MaybeUninit,
+    slice,
+};
+
+use super::{
+    detail::{Fault, Outcome, answer, on},
+    handle::ucache,
+    status::Status,
+};
+use crate::{
+    capi::arg,
+    engine::{Engine, Sink, Touch},
+    shm::Source,
+};
+
+/// A key as the cache takes it.
+///
+/// # Safety
+/// `key` is NULL or has `len` readable bytes for as long as the slice is in use.
+pub(super) unsafe fn key<'a>(engine: &Engine, key: *const c_void, len: usize) -> Result<&'a [u8], Fault> {
+    let limit = engine.config().max_key;
+    if len as u64 > limit {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        return Err(crate::error::Error::KeyTooLong { len, limit }.into());
+    }
+    if key.is_null() && len > 0 {
+        return Err(Fault::Argument("the key is NULL"));
+    }
+    // SAFETY: the caller vouches for the bytes.
+    unsafe { arg::bytes(key.cast(), len as u64) }.ok_or(Fault::Error(crate::error::Error::EmptyKey))
+}
+
+/// The caller's buffer, and how long the value is.
+pub(super) struct Room<'a> {
+    buffer: &'a mut [MaybeUninit<u8>],
+    pub(super) len: usize,
+}
+
+impl<'a> Room<'a> {
+    /// # Safety
+    /// `buffer` is a buffer of `size` bytes, see [`super`], for as long as the room is in use.
+    pub(super) unsafe fn new(buffer: *mut c_void, size: usize) -> Result<Self, Fault> {
+        let buffer = match (buffer.is_null(), size) {
+            (_, 0) => &mut [],
+            (true, _) => return Err(Fault::Argument("the buffer is NULL")),
+            // No object is larger: what lies behind cannot be the caller's.
+            // SAFETY: the caller vouches for the bytes, and for being the only one who uses them.
+            _ => unsafe { slice::from_raw_parts_mut(buffer.cast(), size.min(isize::MAX as usize)) },
+        };
+        Ok(Self { buffer, len: 0 })
+    }
+}
+
+impl Sink for Room<'_> {
+    fn take(&mut self, src: &Source<'_>) -> bool {
+        self.len = src.len();
+        let Some(room) = self.buffer.get_mut(..self.len) else { return false };
+        src.copy_to_uninit(room);
+        true
+    }
+}
+
+/// Runs a read, and tells the value's length also when it did not fit.
+///
+/// # Safety
+/// As [`Room::new`]; `len` is an out parameter.
+pub(super) unsafe fn read_into(
+    buffer: *mut c_void,
+    size: usize,
+    len: *mut usize,
+    read: impl FnOnce(&mut Room<'_>) -> crate::error::Result<bool>,
+) -> Outcome {
+    // SAFETY: passed on.
+    let mut room = unsafe { Room::new(buffer, size) }?;
+    let found = read(&mut room);
+    if matches!(found, Ok(true) | Err(crate::error::Error::BufferTooSmall { .. })) {
+        // SAFETY: the caller vouches for `len`.
+        unsafe { arg::store(len, room.len) };
+    }
+    answer(found?, Status::NotFound)
+}
+
+/// Copies a value to the front of `buffer`.
+///
+/// # Safety
+/// See [`super`]: handle, key, buffer; `len` is an out parameter.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucache_get(
+    cache: *mut ucache,
+    key: *const c_void,
+    keylen: usize,
+    buffer: *mut c_void,
+    size: usize,
+    len: *mut usize,
+) -> c_int {
+    // SAFETY: the caller vouches for all arguments.
+    unsafe {
+        on(cache, |engine| {
+            let key = self::key(engine, key, keylen)?;
+            read_into(buffer, size, len, |room| Ok(engine.get(key, Touch::Yes, room)?.is_some()))
+        })
+    }
+}
+
+/// Copies a value as `ucache_get` does and removes it, in one step; one that does not fit stays.
+///
+/// # Safety
+/// As [`ucache_get`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucache_take(
+    cache: *mut ucache,
+    key: *const c_void,
+    keylen: usize,
+    buffer: *mut c_void,
+    size: usize,
+    len: *mut usize,
+) -> c_int {
+    // SAFETY: the caller vouches for all arguments.
+    unsafe {
+        on(cache, |engine| {
+            let key = self::key(engine, key, keylen)?;
+            read_into(buffer, size, len, |room| engine.take_out(key, room))
+        })
+    }
+}
+
+/// Whether a key is stored, and until when.
+///
+/// # Safety
+/// See [`super`]: handle, key; `expires` is an out parameter.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucache_exists(
+    cache: *mut ucache,
+    key: *const c_void,
+    keylen: usize,
+    expires: *mut u64,
+) -> c_int {
+    struct Nothing;
+    impl Sink for Nothing {
+        fn take(&mut self, _: &Source<'_>) -> bool {
+            true
+        }
+    }
+    // SAFETY: the caller vouches for all arguments.
+    unsafe {
+        on(cache, |engine| {
+            let key = self::key(engine, key, keylen)?;
+            // The first question leaves out what reads miss, the second tells the time; neither counts.
+            let found = engine.exists(key).is_some();
+            let Some(meta) = engine.get(key, Touch::Unseen, &mut Nothing)?.filter(|_| found) else {
+                return Ok(Status::NotFound);
+            };
+            arg::store(expires, meta.expires);
+            Ok(Status::Ok)
+        })
+    }
+}
