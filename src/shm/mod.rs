@@ -2,10 +2,12 @@
 
 pub(crate) mod block;
 mod copy;
+mod few;
 pub(crate) mod layout;
 pub(crate) mod marks;
 mod region;
 pub(crate) mod span;
 
+pub(crate) use few::few;
 pub use region::Source;
-pub(crate) use region::{Region, few, sync};
+pub(crate) use region::{Region, sync};

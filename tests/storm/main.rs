@@ -10,6 +10,8 @@ mod engine_proc;
 mod engine_step;
 #[path = "../support/engine_value.rs"]
 mod engine_value;
+#[path = "../../src/shm/few.rs"]
+mod few;
 mod forks;
 #[path = "../../src/engine/hash.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the engine's own hash, to choose keys with")]
@@ -17,6 +19,10 @@ mod hash;
 mod keys;
 mod litmus;
 mod scribble;
+/// What the hash takes from the layer below.
+mod shm {
+    pub(crate) use super::few::few;
+}
 #[path = "../support/server.rs"]
 #[allow(dead_code, reason = "every test binary uses its own part")]
 mod server;
