@@ -9,7 +9,7 @@ use super::{
     guard::guard,
     types::{FLAG_UNGETTABLE, uwsgi_cache, uwsgi_cache_item},
 };
-use crate::engine::{Cursor, Item};
+use crate::engine::{Cursor, ItemRef};
 
 /// Walks that a thread may have open at the same time; the one not used for longest is dropped.
 const WALKS: usize = 4;
@@ -41,27 +41,23 @@ impl Walk {
     fn new(cache: &'static Cache, position: u64) -> Self {
         let mut walk = Self { cache, position: 0, cursor: Cursor::default(), item: Buffer::new() };
         // Not a walk of this thread, or a forgotten one: go on where it was, as far as that can be told.
-        while walk.position < position && cache.engine.walk(&mut walk.cursor).is_some() {
+        while walk.position < position && cache.engine.walk_ref(&mut walk.cursor).is_some() {
             walk.position += 1;
         }
         walk
     }
 
+    /// The next item in C's shape, the key behind it, in memory of this walk.
     fn next(&mut self, cache: &Cache) -> Option<*mut uwsgi_cache_item> {
-        let item = cache.engine.walk(&mut self.cursor)?;
+        let ItemRef { key, about } = cache.engine.walk_ref(&mut self.cursor)?;
         self.position += 1;
-        self.copy(cache, &item)
-    }
-
-    /// The item in C's shape, the key behind it, in memory of this walk.
-    fn copy(&mut self, cache: &Cache, item: &Item) -> Option<*mut uwsgi_cache_item> {
         let head = uwsgi_cache_item {
-            flags: if item.ungettable { FLAG_UNGETTABLE } else { 0 },
-            keysize: item.key.len() as u64,
-            hash: cache.settings.hash.hash(&item.key).into(),
-            valsize: item.value_len,
-            first_block: item.id.0.get().into(),
-            expires: item.expires,
+            flags: if about.ungettable { FLAG_UNGETTABLE } else { 0 },
+            keysize: key.len() as u64,
+            hash: cache.settings.hash.hash(key).into(),
+            valsize: about.value_len,
+            first_block: about.id.0.get().into(),
+            expires: about.expires,
             hits: 0,
             prev: 0,
             next: 0,
@@ -70,13 +66,13 @@ impl Walk {
             key: [],
         };
         let size = size_of::<uwsgi_cache_item>();
-        self.item.room(size + item.key.len())?;
+        self.item.room(size + key.len())?;
         let at = self.item.as_mut_ptr().cast::<uwsgi_cache_item>();
         // SAFETY: `room` made space for the head and the key at `at`, which nobody else uses; the struct is
         // packed, so any address is aligned for it.
         unsafe {
             at.write(head);
-            ptr::copy_nonoverlapping(item.key.as_ptr(), at.add(1).cast(), item.key.len());
+            ptr::copy_nonoverlapping(key.as_ptr(), at.add(1).cast(), key.len());
         }
         Some(at)
     }
@@ -138,23 +134,30 @@ fn step(
     }
     let step = OPEN.try_with(|open| {
         let mut open = open.try_borrow_mut().ok()?;
-        let known = open.iter_mut().position(|walk| {
+        let is_known = |walk: &mut Walk| {
             ptr::eq(walk.cache, cache)
                 && walk.position == position
                 && !last.is_null()
                 && ptr::eq(walk.item.as_mut_ptr().cast(), last)
-        });
-        let mut walk = match known {
-            Some(i) => open.remove(i),
-            None => Walk::new(cache, position),
         };
-        let item = walk.next(cache)?;
-        let position = walk.position;
-        if open.len() == WALKS {
-            open.remove(0);
+        // Mostly the one that went on last.
+        if !open.last_mut().is_some_and(is_known) {
+            let walk = match open.iter_mut().position(is_known) {
+                Some(i) => open.remove(i),
+                None => Walk::new(cache, position),
+            };
+            if open.len() == WALKS {
+                open.remove(0);
+            }
+            open.push(walk);
         }
-        open.push(walk);
-        Some((position, Some(item)))
+        let walk = open.last_mut()?;
+        let item = walk.next(cache);
+        let position = walk.position;
+        if item.is_none() {
+            open.pop();
+        }
+        item.map(|item| (position, Some(item)))
     });
     step.ok()?
 }

@@ -1,5 +1,12 @@
 //! Eviction: LRU by stamps, one a slot in an array beside the index. Exact in caches of one shard, where stamps come
 //! from a counter; sampled in larger ones, where they are times.
+//!
+//! ```text
+//! sampled stamp   milliseconds since boot, at the kernel's tick 44 | order of new items within the tick 20
+//!                 (all ones: used in it)                                 all ones = no item
+//! ```
+//! The victim comes from the writer's own shard, whose lock it holds, and leaves its number and its block to the new
+//! item. Stamps alone are looked at; of the index and the entries, only the victim's.
 #![forbid(unsafe_code)]
 
 use super::{
@@ -13,102 +20,195 @@ use crate::{
     error::Result,
     os::clock,
     shm::{
-        layout::{BUCKET, SLOTS, header},
+        layout::{BUCKET, SLOTS, header, shard},
         sync::*,
     },
 };
 
-/// Random buckets looked at for a sampled victim.
-pub(super) const SAMPLES: u64 = 3;
+/// Looks for a victim before another shard's turn: what a late reader marked may be gone.
+const LOOKS: u64 = 8;
+/// Low bits of a sampled stamp.
+const ORDER: u32 = 20;
+const USED_IN_TICK: u64 = (1 << ORDER) - 1;
+
+/// What an evicted item leaves to the one that takes its place: its number, claimed, and its block, out of reach.
+#[derive(Debug)]
+pub(super) struct Spare {
+    pub(super) id: u32,
+    pub(super) off: u64,
+}
 
 impl Engine {
-    /// Evicts one item by the cache's policy, but never `keep`; `false` = there was none.
-    pub(super) fn evict(&self, keep: Option<u32>) -> Result<bool> {
-        match self.config.eviction {
-            Eviction::None => Ok(false),
-            Eviction::Lru => self.evict_lru(keep),
-            Eviction::S3Fifo => self.evict_fifo(keep),
+    /// Evicts one item by the cache's policy, but never `keep`; `false` = there was none. `near` = the shard that is
+    /// looked at first.
+    pub(super) fn evict(&self, near: Option<u64>, keep: Option<u32>) -> Result<bool> {
+        if self.config.eviction == Eviction::None {
+            return Ok(false);
         }
-    }
-
-    fn evict_lru(&self, keep: Option<u32>) -> Result<bool> {
-        if self.exact_lru() {
-            return self.evict_exact(keep);
-        }
-        for _ in 0..32 {
-            if let Some((bucket, slot, stamp)) = self.sample(keep)
-                && self.evict_at(bucket, slot, stamp)?
-            {
+        let few = if self.geo.shards == 1 { 0 } else { 32 };
+        // A bucket's shard, so that shards with more buckets in use are not spared.
+        let random = std::iter::repeat_with(|| self.shard_of(self.random() % self.geo.heads));
+        for no in near.into_iter().chain(random).take(few) {
+            if self.evict_from(no, keep, false)? {
                 return Ok(true);
             }
         }
-        self.evict_exact(keep)
-    }
-
-    /// The one with the smallest stamp. Stamps are dense: a scan of 8 bytes a slot.
-    fn evict_exact(&self, keep: Option<u32>) -> Result<bool> {
-        let skip = keep.and_then(|id| self.place_of(id));
-        for _ in 0..self.geo.capacity.clamp(8, 4096) {
-            let mut oldest = (u64::MAX, 0, 0);
-            for bucket in 0..self.buckets {
-                let line = self.region.line(self.layout.stamps + bucket * BUCKET);
-                for slot in 1..=SLOTS {
-                    let stamp = !line[slot as usize].load(Relaxed);
-                    if stamp < oldest.0 && skip != Some((bucket, slot)) {
-                        oldest = (stamp, bucket, slot);
-                    }
-                }
-            }
-            let (stamp, bucket, slot) = oldest;
-            if stamp == u64::MAX {
-                return Ok(false);
-            }
-            if self.evict_at(bucket, slot, stamp)? {
+        let first = near.unwrap_or(0);
+        for no in (first..self.geo.shards).chain(0..first) {
+            if self.evict_from(no, keep, true)? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// The oldest of a few random buckets' items.
-    fn sample(&self, keep: Option<u32>) -> Option<(u64, u64, u64)> {
-        let skip = keep.and_then(|id| self.place_of(id));
-        let mut oldest = None;
-        for _ in 0..SAMPLES {
-            let head = self.random() % self.geo.heads;
-            self.each_slot(head, |bucket, slot, _| {
-                let stamp = self.stamp(bucket, slot);
-                if oldest.is_none_or(|(_, _, s)| stamp < s) && skip != Some((bucket, slot)) {
-                    oldest = Some((bucket, slot, stamp));
-                }
-                true
-            });
+    /// Evicts one item of a shard: of a sample, if the shard has its share of all; of the `whole` shard, if it has any.
+    fn evict_from(&self, no: u64, keep: Option<u32>, whole: bool) -> Result<bool> {
+        let guard = self.lock(no)?;
+        if !whole && !self.has_share(&guard) {
+            return Ok(false);
         }
-        oldest
+        let keep = keep.and_then(|id| self.place_of(id));
+        let Some(f) = self.victim(&guard, keep, whole) else { return Ok(false) };
+        let head = self.leave(&guard, &f);
+        self.remove(&guard, head, &f);
+        Ok(true)
     }
 
-    /// Evicts the item in a slot if it still has this stamp.
-    fn evict_at(&self, bucket: u64, slot: u64, stamp: u64) -> Result<bool> {
-        let guard = self.lock(self.shard_of(bucket))?;
+    /// Makes room for an item of the shard: evicts one of it, unless something expired is to go first or the shard has
+    /// much less than its share. The caller must use or free what it gets.
+    pub(super) fn displace(&self, guard: &ShardGuard<'_>) -> Option<Spare> {
+        if self.config.eviction == Eviction::None || !self.has_share(guard) || !self.nothing_due() {
+            return None;
+        }
+        let f = self.victim(guard, None, false)?;
+        // The number is this item's also by the table, or it is left to `remove`.
+        if self.place_of(f.header.id) != Some((f.bucket, f.slot)) {
+            return None;
+        }
+        let head = self.leave(guard, &f);
+        self.detach(guard, head, &f);
+        self.give_blocks(guard, self.blocks_of(&f.header));
+        self.keep_id(f.header.id, guard.no);
+        Some(Spare { id: f.header.id, off: f.off })
+    }
+
+    /// Whether the shard has at least half as many items as shards have on average.
+    #[inline]
+    fn has_share(&self, guard: &ShardGuard<'_>) -> bool {
+        guard.word(shard::USED).load(Relaxed) * self.geo.shards * 2 >= self.geo.capacity
+    }
+
+    fn victim(&self, guard: &ShardGuard<'_>, keep: Option<(u64, u64)>, whole: bool) -> Option<Found> {
+        match self.config.eviction {
+            Eviction::None => None,
+            Eviction::Lru if self.exact_lru() => self.oldest_of_all(guard, keep),
+            Eviction::Lru => self.oldest_of_some(guard, keep, whole),
+            Eviction::S3Fifo => self.first_out(guard, keep),
+        }
+    }
+
+    /// What is noted of a victim before it goes; returns its chain.
+    fn leave(&self, guard: &ShardGuard<'_>, f: &Found) -> u64 {
+        self.count(Counter::Evicted, 1);
+        let small = self.in_small_queue(f.bucket, f.slot);
+        if f.bucket < self.geo.heads && !small {
+            return f.bucket;
+        }
+        let hash = self.secret.hash(&entry::key(&self.region, f.off, self.entry_head, &f.header));
+        if small {
+            self.remember(guard, hash, &f.header);
+        }
+        self.head_of(hash)
+    }
+
+    /// The least recently used of a few buckets of the shard, or of all.
+    pub(super) fn oldest_of_some(
+        &self,
+        guard: &ShardGuard<'_>,
+        keep: Option<(u64, u64)>,
+        whole: bool,
+    ) -> Option<Found> {
+        let looks = if self.exact_lru() { self.geo.capacity.clamp(8, 4096) } else { LOOKS };
+        for _ in 0..looks {
+            let mut oldest = (u64::MAX, (0, 0));
+            self.each_sampled(guard, whole, |at, stamp| {
+                if stamp < oldest.0 && keep != Some(at) {
+                    oldest = (stamp, at);
+                }
+            });
+            if oldest.0 != u64::MAX
+                && let Some(f) = self.found_at(oldest.1)
+                && !self.is_spared(&f)
+            {
+                return Some(f);
+            }
+        }
+        None
+    }
+
+    /// Calls `f` with place and stamp of each item of a few random buckets of the shard (of all, for the `whole` one).
+    #[inline]
+    pub(super) fn each_sampled(
+        &self,
+        guard: &ShardGuard<'_>,
+        whole: bool,
+        mut f: impl FnMut((u64, u64), u64),
+    ) {
+        let all = self.buckets_of(guard);
+        let mut look = |bucket: u64| {
+            let line = self.region.line(self.layout.stamps + bucket * BUCKET);
+            for slot in 1..=SLOTS {
+                let stamp = !line[slot as usize].load(Relaxed);
+                if stamp != u64::MAX {
+                    f((bucket, slot), stamp);
+                }
+            }
+        };
+        if whole {
+            return (0..all).for_each(|n| look(self.nth_bucket(guard, n)));
+        }
+        let random = self.random();
+        let buckets =
+            [0, 16, 32, 48].map(|bits| self.nth_bucket(guard, ((random >> bits & 0xFFFF) * all) >> 16));
+        // Their lines come together.
+        buckets.iter().for_each(|&bucket| self.region.prefetch(self.layout.stamp(bucket, 0)));
+        buckets.into_iter().for_each(&mut look);
+    }
+
+    /// Buckets of the shard that can have items.
+    pub(super) fn buckets_of(&self, guard: &ShardGuard<'_>) -> u64 {
+        self.heads_per_shard + guard.word(shard::OVERFLOW_BUMP).load(Relaxed).min(self.geo.overflow)
+    }
+
+    /// The shard's bucket of this number, heads first.
+    #[inline]
+    pub(super) fn nth_bucket(&self, guard: &ShardGuard<'_>, n: u64) -> u64 {
+        match n.checked_sub(self.heads_per_shard) {
+            None => guard.no * self.heads_per_shard + n,
+            Some(n) => self.geo.heads + guard.no * self.geo.overflow + n,
+        }
+    }
+
+    /// The item of a slot, under its shard's lock. A late reader's stamp on a slot that became empty is taken away.
+    pub(super) fn found_at(&self, (bucket, slot): (u64, u64)) -> Option<Found> {
         let word = self.slot(bucket, slot).load(Acquire);
         if word == 0 || entry::slot_tag(word) == entry::LINK {
-            // A late reader's stamp on a slot that became empty.
             self.set_stamp(bucket, slot, u64::MAX);
-            return Ok(false);
+            return None;
         }
         let off = entry::slot_off(word);
-        let Some(header) = self.header_at(off).filter(|h| h.key_len > 0) else { return Ok(false) };
-        if self.stamp(bucket, slot) != stamp
-            || header.flags & LEASE != 0 && self.exact_lru() && self.items() > 1
-        {
-            // Used meanwhile; or a placeholder, whose filler is at work: make it the youngest.
-            self.touch(bucket, slot);
-            return Ok(false);
+        let header = self.header_at(off).filter(|h| h.key_len > 0)?;
+        Some(Found { bucket, slot, off, header })
+    }
+
+    /// Whether a victim must wait: in small caches a placeholder, whose filler is at work. It becomes the youngest.
+    pub(super) fn is_spared(&self, f: &Found) -> bool {
+        let spared = f.header.flags & LEASE != 0 && self.exact_lru() && self.items() > 1;
+        if spared {
+            self.touch(f.bucket, f.slot);
         }
-        let head = self.head_of(self.secret.hash(&entry::key(&self.region, off, self.entry_head, &header)));
-        self.remove(&guard, head, &Found { bucket, slot, off, header });
-        self.count(Counter::Evicted, 1);
-        Ok(true)
+        spared
     }
 
     /// Whether the LRU order is exact: one shard, stamps from a counter.
@@ -122,19 +222,24 @@ impl Engine {
     pub(super) fn first_stamp(&self, guard: &ShardGuard<'_>, hash: u64) -> u64 {
         match self.config.eviction {
             Eviction::None => u64::MAX,
-            Eviction::Lru => self.tick(),
+            Eviction::Lru if self.exact_lru() => self.count_up(),
+            Eviction::Lru => self.next_stamp(guard),
             Eviction::S3Fifo => self.enqueue(guard, hash),
         }
     }
 
-    /// The stamp of a use that happens now.
-    #[inline]
-    fn tick(&self) -> u64 {
-        if self.exact_lru() {
-            self.region.word(header::LRU_CLOCK).fetch_add(1, Relaxed) + 1
-        } else {
-            clock::coarse_millis()
-        }
+    fn count_up(&self) -> u64 {
+        self.region.word(header::LRU_CLOCK).fetch_add(1, Relaxed) + 1
+    }
+
+    /// The time, with the order of this tick's new items.
+    fn next_stamp(&self, guard: &ShardGuard<'_>) -> u64 {
+        let (word, tick) = (guard.word(shard::STAMP), clock::coarse_millis());
+        let last = word.load(Relaxed);
+        let same = last >> ORDER == tick && last & USED_IN_TICK < USED_IN_TICK - 1;
+        let stamp = if same { last + 1 } else { tick << ORDER };
+        word.store(stamp, Relaxed);
+        stamp
     }
 
     /// Marks a slot's item as used now. The only store of readers: to the stamps, which are never anything else.
@@ -146,12 +251,14 @@ impl Engine {
             Eviction::S3Fifo => return self.count_use(bucket, slot),
         }
         let old = self.stamp(bucket, slot);
-        let newest = self.exact_lru() && old == self.region.word(header::LRU_CLOCK).load(Relaxed);
-        if !newest {
-            let now = self.tick();
+        if !self.exact_lru() {
+            // At most one store a tick and item.
+            let now = clock::coarse_millis() << ORDER | USED_IN_TICK;
             if now != old {
                 self.set_stamp(bucket, slot, now);
             }
+        } else if old != self.region.word(header::LRU_CLOCK).load(Relaxed) {
+            self.set_stamp(bucket, slot, self.count_up());
         }
     }
 }

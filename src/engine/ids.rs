@@ -129,6 +129,12 @@ impl Engine {
         (p != 0 && p & CLAIMED == 0 && bucket < self.buckets && slot != 0).then_some((bucket, slot))
     }
 
+    /// Keeps the number of an item that just went for another item of its shard: claimed, as by [`Engine::claim_id`].
+    #[inline]
+    pub(super) fn keep_id(&self, id: u32, shard_no: u64) {
+        self.id_word(id).store(CLAIMED | shard_no as u32, Release);
+    }
+
     /// Frees a number.
     pub(super) fn free_id(&self, id: u32, shard_no: u64) {
         if id == 0 || u64::from(id) > self.geo.capacity {

@@ -18,6 +18,7 @@ mod index;
 mod inspect;
 mod lease;
 mod native;
+mod oldest;
 mod open;
 mod orphans;
 mod read;
@@ -64,6 +65,8 @@ pub struct Engine {
     serial: u64,
     /// Generation of the locks that this engine may use.
     lock_gen: u64,
+    /// Victims to come, in caches with exact LRU.
+    oldest: oldest::Oldest,
     /// How far the region is known to be backed by memory or disk.
     backed: AtomicU64,
     /// Whether free pages may be given back (never in stores: on a full disk what was given back is gone).

@@ -15,6 +15,7 @@ use super::{
     disk::{self, Disk, INIT, MAGIC, READY, VERSION},
     entry, generation, geometry,
     hash::Secret,
+    oldest::Oldest,
     stats::Counter,
 };
 use crate::{
@@ -244,6 +245,7 @@ impl Engine {
         let generation = w(header::CLEAR_GEN);
         generation.store(generation::mended(generation.load(Relaxed)), Relaxed);
         w(header::NEXT_FULL_SWEEP).store(0, Relaxed);
+        self.forget_swept();
         self.stamp_identity(if unclean { 2 } else { 1 });
         for slot in 0..crate::shm::layout::STATS_SLOTS {
             w(self.layout.stats + slot * crate::shm::layout::STATS).store(0, Relaxed);
@@ -282,6 +284,7 @@ impl Engine {
             heads_per_shard: layout.heads_per_shard(),
             buckets: layout.buckets(),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            oldest: Oldest::new(&layout.geo),
             lock_gen: region.word(header::LOCK_GEN).load(Relaxed),
             may_punch: region.file().is_none(),
             region: Arc::new(region),

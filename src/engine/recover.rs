@@ -119,6 +119,7 @@ impl Engine {
     fn recount(&self, guard: &ShardGuard<'_>, used: u64, earliest: u64, credit: u64) {
         guard.word(shard::USED).store(used, Relaxed);
         guard.word(shard::EARLIEST).store(earliest, Relaxed);
+        self.note_earliest(earliest);
         guard.word(shard::ID_HINT).store(0, Relaxed);
         self.recount_blocks(guard.no, credit);
     }

@@ -43,8 +43,8 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Makes room, or says why there is none. `keep` is the item that the write is about.
-    pub(super) fn make(&mut self, e: &Engine, short: Short, keep: Option<u32>) -> Result<()> {
+    /// Makes room for a write to a shard, or says why there is none. `keep` is the item that the write is about.
+    pub(super) fn make(&mut self, e: &Engine, shard_no: u64, short: Short, keep: Option<u32>) -> Result<()> {
         if let Short::Space(bytes) = short
             && e.grow(bytes)
         {
@@ -56,7 +56,7 @@ impl Room {
         }
         if !self.swept {
             self.swept = true;
-            if e.sweep_for_room()? > 0 {
+            if !e.nothing_due() && e.sweep_for_room()? > 0 {
                 self.cleared = true; // As native: what sweeping freed spares the clear.
                 return Ok(());
             }
@@ -72,7 +72,8 @@ impl Room {
             return Ok(());
         }
         if e.config.eviction != Eviction::None && e.can_fit(short) && self.evicted < e.geo.capacity + TRIES {
-            let evicted = e.evict(keep)?;
+            // One of the writer's own shard leaves what it had to that; more than one are taken from all.
+            let evicted = e.evict((self.evicted == 0).then_some(shard_no), keep)?;
             if evicted || !self.emptied {
                 self.evicted += u64::from(evicted);
                 // Nothing to evict any more: somebody else (a clear) has made room meanwhile.

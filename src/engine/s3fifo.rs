@@ -11,29 +11,23 @@
 
 use super::{
     Engine, Eviction,
-    entry::{self, Header, LEASE},
-    evict::SAMPLES,
+    entry::{Header, LEASE},
     index::Found,
     shard::ShardGuard,
-    stats::Counter,
 };
-use crate::{
-    error::Result,
-    shm::{layout::shard, sync::*},
-};
+use crate::shm::{layout::shard, sync::*};
 
 const MAIN: u64 = 1 << 63;
 const USE: u64 = 1 << 61;
 const USES: u64 = 3 * USE;
 const PLACE: u64 = USE - 1;
-const NO_ITEM: u64 = u64::MAX;
 /// The small queue's share: one item in so many.
 const SMALL_SHARE: u64 = 10;
 /// Items that may get another round before one goes whatever its uses.
 const ROUNDS: u32 = 16;
 
-/// First of a queue among the sampled: bucket, slot, stamp.
-type First = Option<(u64, u64, u64)>;
+/// First of a queue among the sampled: bucket and slot, stamp.
+type First = Option<((u64, u64), u64)>;
 
 impl Engine {
     /// The stamp of a new item of the shard: behind the small queue, or behind the main one if the ghost list knows it.
@@ -81,84 +75,48 @@ impl Engine {
         }
     }
 
-    /// Evicts one item, but never `keep`.
-    pub(super) fn evict_fifo(&self, keep: Option<u32>) -> Result<bool> {
-        let keep = keep.and_then(|id| self.place_of(id));
-        // A bucket's shard, so that shards with more buckets in use are not spared; then each shard in turn.
-        let first = self.shard_of(self.random() % self.geo.heads);
-        for no in (first..self.geo.shards).chain(0..first) {
-            if self.evict_from(no, keep)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn evict_from(&self, no: u64, keep: Option<(u64, u64)>) -> Result<bool> {
-        let guard = self.lock(no)?;
+    /// The item of the shard that goes, but never the one at `keep`.
+    pub(super) fn first_out(&self, guard: &ShardGuard<'_>, keep: Option<(u64, u64)>) -> Option<Found> {
         for round in 1..=ROUNDS {
-            let [small, main] = self.firsts(no, keep);
+            let [small, main] = self.firsts(guard, keep);
             let due =
                 guard.word(shard::SMALL).load(Relaxed) * SMALL_SHARE > guard.word(shard::USED).load(Relaxed);
-            let Some((bucket, slot, stamp)) = (if due { small.or(main) } else { main.or(small) }) else {
-                return Ok(false);
-            };
-            let off = entry::slot_off(self.slot(bucket, slot).load(Acquire));
-            let Some(header) = self.header_at(off).filter(|h| h.key_len > 0) else { return Ok(false) };
+            let (at, stamp) = if due { small.or(main) } else { main.or(small) }?;
+            let f = self.found_at(at)?;
             // A placeholder's filler is at work: it gets every other round.
-            let stays = stamp & USES != 0 || header.flags & LEASE != 0;
-            if stays && round < ROUNDS {
-                self.requeue(&guard, bucket, slot, stamp);
-                continue;
+            let stays = stamp & USES != 0 || f.header.flags & LEASE != 0;
+            if !stays || round == ROUNDS {
+                return Some(f);
             }
-            self.evict_found(&guard, &Found { bucket, slot, off, header }, stamp);
-            return Ok(true);
+            self.requeue(guard, at, stamp);
         }
-        Ok(false)
+        None
     }
 
     /// Another round, in the main queue: from the small one without its uses, from the main one with one less.
-    fn requeue(&self, guard: &ShardGuard<'_>, bucket: u64, slot: u64, stamp: u64) {
+    fn requeue(&self, guard: &ShardGuard<'_>, (bucket, slot): (u64, u64), stamp: u64) {
         let uses = if stamp & MAIN == 0 { 0 } else { (stamp & USES).saturating_sub(USE) };
         if self.change_stamp(bucket, slot, stamp, MAIN | uses | self.last_place(guard)) && stamp & MAIN == 0 {
             self.leave_small_queue(guard);
         }
     }
 
-    fn evict_found(&self, guard: &ShardGuard<'_>, f: &Found, stamp: u64) {
-        let hash = self.secret.hash(&entry::key(&self.region, f.off, self.entry_head, &f.header));
-        if stamp & MAIN == 0 {
-            self.remember(guard, hash, &f.header);
-        }
-        self.remove(guard, self.head_of(hash), f);
-        self.count(Counter::Evicted, 1);
-    }
-
-    /// The first of the small and of the main queue among the items of a few random buckets of a shard; of all its
-    /// buckets when these are empty.
-    fn firsts(&self, no: u64, keep: Option<(u64, u64)>) -> [First; 2] {
-        let mut firsts = [None, None];
-        let start = no * self.heads_per_shard;
-        for _ in 0..SAMPLES {
-            self.look_for_firsts(start + self.random() % self.heads_per_shard, keep, &mut firsts);
-        }
-        if firsts == [None, None] {
-            (start..start + self.heads_per_shard)
-                .for_each(|head| self.look_for_firsts(head, keep, &mut firsts));
-        }
-        firsts
-    }
-
-    fn look_for_firsts(&self, head: u64, keep: Option<(u64, u64)>, firsts: &mut [First; 2]) {
-        self.each_slot(head, |bucket, slot, _| {
-            let stamp = self.stamp(bucket, slot);
-            let first = &mut firsts[usize::from(stamp & MAIN != 0)];
-            let earlier = first.is_none_or(|(.., s)| stamp & PLACE < s & PLACE);
-            if stamp != NO_ITEM && earlier && keep != Some((bucket, slot)) {
-                *first = Some((bucket, slot, stamp));
+    /// The first of the small and of the main queue among the items of a few buckets of a shard; of all its buckets
+    /// when these are empty.
+    fn firsts(&self, guard: &ShardGuard<'_>, keep: Option<(u64, u64)>) -> [First; 2] {
+        for whole in [false, true] {
+            let mut firsts = [None::<((u64, u64), u64)>; 2];
+            self.each_sampled(guard, whole, |at, stamp| {
+                let first = &mut firsts[usize::from(stamp & MAIN != 0)];
+                if keep != Some(at) && first.is_none_or(|(_, s)| stamp & PLACE < s & PLACE) {
+                    *first = Some((at, stamp));
+                }
+            });
+            if firsts != [None, None] {
+                return firsts;
             }
-            true
-        });
+        }
+        [None, None]
     }
 
     fn ghost(&self, guard: &ShardGuard<'_>, hash: u64) -> &AtomicU64 {
@@ -169,7 +127,7 @@ impl Engine {
     }
 
     /// Notes what leaves the small queue.
-    fn remember(&self, guard: &ShardGuard<'_>, hash: u64, header: &Header) {
+    pub(super) fn remember(&self, guard: &ShardGuard<'_>, hash: u64, header: &Header) {
         if header.flags & LEASE == 0 {
             let ghosted = guard.word(shard::GHOSTED);
             let now = (ghosted.load(Relaxed) + 1) & 0xFFFF_FFFF;

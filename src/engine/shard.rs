@@ -49,13 +49,15 @@ impl ShardGuard<'_> {
         w.store(w.load(Relaxed).saturating_add_signed(by), Relaxed);
     }
 
-    /// Notes that an item expires at `expires`.
+    /// Notes that an item expires at `expires`; tells whether none does before.
     #[inline]
-    pub(super) fn note_expiry(&self, expires: u64) {
+    pub(super) fn note_expiry(&self, expires: u64) -> bool {
         let w = self.word(shard::EARLIEST);
-        if expires != 0 && expires < w.load(Relaxed) {
+        let is_first = expires != 0 && expires < w.load(Relaxed);
+        if is_first {
             w.store(expires, Relaxed);
         }
+        is_first
     }
 }
 

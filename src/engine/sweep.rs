@@ -54,8 +54,71 @@ impl Engine {
             }
             block::release_idle(&self.region, guard.off);
         }
+        self.note_swept();
         self.trim();
         Ok(expired)
+    }
+
+    /// Notes that an item of the shard expires at `expires`, before anybody can see it.
+    #[inline]
+    pub(super) fn note_expiry(&self, guard: &ShardGuard<'_>, expires: u64) {
+        if guard.note_expiry(expires) {
+            self.note_earliest(expires);
+        }
+    }
+
+    /// Notes in the header that a shard's earliest expiry, already in its word, fell to `expires`.
+    #[cold]
+    pub(super) fn note_earliest(&self, expires: u64) {
+        let all = self.region.word(header::EARLIEST);
+        // The shard's word before the header's: `note_swept` has them the other way round, so one of us sees the other.
+        fence(SeqCst);
+        match all.load(SeqCst) {
+            // It is being computed: as we may be too late for that, it must be again.
+            0 => _ = all.compare_exchange(0, 1, SeqCst, Relaxed),
+            known if expires < known => _ = all.fetch_min(expires.max(1), SeqCst),
+            _ => {}
+        }
+    }
+
+    /// After shards were reaped: from when on a sweep can find something, for all shards at once.
+    fn note_swept(&self) {
+        // Without the lock two of them could take each other's unfinished work for their own. A death leaves 0.
+        let compute = || {
+            let all = self.region.word(header::EARLIEST);
+            all.store(0, SeqCst);
+            fence(SeqCst);
+            let word = |no: u64, at: u64| self.region.word(self.shard_off(no) + at).load(Relaxed);
+            let generation = self.clear_gen();
+            let (mut earliest, mut reaped) = (u64::MAX, true);
+            for no in 0..self.geo.shards {
+                earliest = earliest.min(word(no, shard::EARLIEST));
+                reaped &= word(no, shard::REAPED) == generation;
+            }
+            let _ = all.compare_exchange(0, earliest.max(1), SeqCst, Relaxed);
+            if reaped {
+                self.region.word(header::REAPED).store(generation, Relaxed);
+            }
+        };
+        // Too late a lock costs a walk: the next one who finds the cache full looks again.
+        let _ = self.under(header::LOCK_CAPACITY, || {}, compute);
+    }
+
+    /// The first opener of a store: what it says about all shards proves nothing.
+    pub(super) fn forget_swept(&self) {
+        self.region.word(header::EARLIEST).store(0, Relaxed);
+        self.region.word(header::REAPED).store(!self.clear_gen(), Relaxed);
+    }
+
+    /// Whether a sweep for room would find nothing: two words that hold for all shards tell.
+    pub(super) fn nothing_due(&self) -> bool {
+        let word = |at: u64| self.region.word(at).load(Relaxed);
+        let until = match (self.config.no_expire, self.config.sweep_on_full) {
+            (true, 0) => u64::MAX,
+            (true, _) => word(header::NEXT_FULL_SWEEP),
+            (false, _) => word(header::EARLIEST),
+        };
+        word(header::REAPED) == self.clear_gen() && (until == u64::MAX || clock::unix_secs() < until)
     }
 
     /// Reaps all shards that are due; returns how many items went.
@@ -70,6 +133,7 @@ impl Engine {
                 gone += before.saturating_sub(used(no));
             }
         }
+        self.note_swept();
         Ok(gone)
     }
 

@@ -142,11 +142,45 @@ pub struct Item {
     pub ungettable: bool,
 }
 
+/// An item of a key walk, as [`Engine::walk_ref`](super::Engine::walk_ref) lends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemRef<'c> {
+    /// The key.
+    pub key: &'c [u8],
+    /// All but the key.
+    pub about: About,
+}
+
+/// What the walk tells of an item beside its key; see [`Item`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The item's number.
+    pub id: ItemId,
+    /// Length of the value, bytes.
+    pub value_len: u64,
+    /// Unix time of expiry, seconds; 0 = never.
+    pub expires: u64,
+    /// Whether reads miss the item.
+    pub ungettable: bool,
+}
+
+impl ItemRef<'_> {
+    pub(super) fn to_item(self) -> Item {
+        let About { id, value_len, expires, ungettable } = self.about;
+        Item { id, key: self.key.to_vec(), value_len, expires, ungettable }
+    }
+}
+
 /// Position of a key walk. Start with the default.
 #[derive(Clone, Debug, Default)]
 pub struct Cursor {
+    /// The chain that is read next.
     pub(super) bucket: u64,
-    pub(super) pending: Vec<Item>,
+    /// Items of the last one that were not given out yet, and where in `keys` their keys start.
+    pub(super) pending: Vec<(About, usize)>,
+    pub(super) keys: Vec<u8>,
+    /// Where the key of the last of `pending` ends.
+    pub(super) end: usize,
 }
 
 /// One moment's figures of a cache.

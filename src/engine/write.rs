@@ -5,6 +5,7 @@
 use super::{
     Engine, Expires, ItemId, Math, Mode, SetOptions, Stored,
     entry::{self, Header, LEASE, UNGETTABLE},
+    evict::Spare,
     index::Found,
     room::{Room, Short},
     shard::ShardGuard,
@@ -254,7 +255,7 @@ impl Engine {
                     return Ok(v);
                 }
                 Err(Stop::Failed(e)) => return Err(e),
-                Err(Stop::Short(short)) => room.make(self, short, found.map(|f| f.header.id))?,
+                Err(Stop::Short(short)) => room.make(self, place.shard, short, found.map(|f| f.header.id))?,
             }
         }
     }
@@ -266,10 +267,17 @@ impl Engine {
         place: &Place<'_>,
         new: &New<'_>,
     ) -> Result<(), Stop> {
-        let id = self.claim_id(guard.no).ok_or(Short::Items)?;
-        let done = self.insert_as(guard, place, new, id);
-        if done.is_err() {
-            self.free_id(id, guard.no);
+        if let Some(id) = self.claim_id(guard.no) {
+            return self.insert_as(guard, place, new, id, &mut None);
+        }
+        let Spare { id, off } = self.displace(guard).ok_or(Short::Items)?;
+        let mut block = Some(off);
+        let done = self.insert_as(guard, place, new, id, &mut block);
+        if let Some(off) = block {
+            block::free(&self.region, guard.no, guard.off, off);
+        }
+        if done.is_ok() {
+            self.count(Counter::Full, 1);
         }
         done
     }
@@ -280,22 +288,28 @@ impl Engine {
         place: &Place<'_>,
         new: &New<'_>,
         id: u32,
+        spare: &mut Option<u64>,
     ) -> Result<(), Stop> {
         let header = self.header_for(place, new, id);
         let blocks = self.blocks_of(&header);
-        let vacancy = self.vacancy(place.head).ok_or(Short::Space(0))?;
+        let Some(vacancy) = self.vacancy(place.head) else {
+            self.free_id(id, guard.no);
+            return Err(Short::Space(0).into());
+        };
         if !self.take_blocks(guard, blocks) {
             self.give_vacancy(guard, vacancy);
+            self.free_id(id, guard.no);
             return Err(Short::Blocks { need: blocks, held: 0 }.into());
         }
-        let Ok(off) = block::alloc(&self.region, guard.no, guard.off, header.total(self.entry_head)) else {
+        let Some(off) = self.block_for(guard, header.total(self.entry_head), spare) else {
             self.give_blocks(guard, blocks);
             self.give_vacancy(guard, vacancy);
+            self.free_id(id, guard.no);
             return Err(Short::Space(header.total(self.entry_head)).into());
         };
         self.fill(off, &header, place.key, new.value);
         self.reset_hits(id);
-        guard.note_expiry(new.expires);
+        self.note_expiry(guard, new.expires);
         let stamp = self.first_stamp(guard, place.hash);
         self.publish(place.head, vacancy, entry::slot(place.tag, off), id, stamp);
         guard.add_used(1);
@@ -348,7 +362,7 @@ impl Engine {
             return Err(Short::Space(header.total(self.entry_head)).into());
         };
         self.fill(off, &header, place.key, new.value);
-        guard.note_expiry(new.expires);
+        self.note_expiry(guard, new.expires);
         self.slot(f.bucket, f.slot).store(entry::slot(place.tag, off), Release);
         self.bump(place.head);
         block::free(&self.region, guard.no, guard.off, f.off);
@@ -358,12 +372,28 @@ impl Engine {
 
     /// Takes an entry out of the index, then its memory, number and blocks become free.
     pub(super) fn remove(&self, guard: &ShardGuard<'_>, head: u64, f: &Found) {
-        guard.add_used(-1);
-        self.dequeue(guard, f.bucket, f.slot);
-        self.unpublish(head, f.bucket, f.slot);
+        self.detach(guard, head, f);
         block::free(&self.region, guard.no, guard.off, f.off);
         self.give_blocks(guard, self.blocks_of(&f.header));
         self.free_id(f.header.id, guard.no);
+    }
+
+    /// Takes an entry out of the index; its memory, number and blocks are in the caller's hands.
+    #[inline]
+    pub(super) fn detach(&self, guard: &ShardGuard<'_>, head: u64, f: &Found) {
+        guard.add_used(-1);
+        self.dequeue(guard, f.bucket, f.slot);
+        self.unpublish(head, f.bucket, f.slot);
+    }
+
+    /// A block for `bytes`: the spare one if it is as large as a new one would be.
+    fn block_for(&self, guard: &ShardGuard<'_>, bytes: u64, spare: &mut Option<u64>) -> Option<u64> {
+        if let Some(off) = *spare
+            && block::locate(&self.region, guard.no, off).is_some_and(|b| b.len == block::rounded(bytes))
+        {
+            return spare.take();
+        }
+        block::alloc(&self.region, guard.no, guard.off, bytes).ok()
     }
 
     /// Writes an entry into a block that the index does not reach.
@@ -440,7 +470,11 @@ impl Engine {
     #[inline]
     pub(super) fn note_change(&self) {
         if self.config.last_modified {
-            self.region.word(header::LAST_MODIFIED).store(clock::unix_secs(), Relaxed);
+            let (word, now) = (self.region.word(header::LAST_MODIFIED), clock::unix_secs());
+            // All writers share the line: it is written once a second, and else only read.
+            if word.load(Relaxed) != now {
+                word.store(now, Relaxed);
+            }
         }
     }
 }

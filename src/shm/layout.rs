@@ -77,7 +77,12 @@ pub(crate) mod header {
     pub(crate) const LEASE_SEQ: u64 = 512;
     pub(crate) const LEASE_WAITERS: u64 = 516;
     pub(crate) const LEASE_NEXT: u64 = 520;
+    // Read by who finds the cache full.
     pub(crate) const NEXT_FULL_SWEEP: u64 = 576;
+    /// No item of any shard expires before this Unix time; below 2 = look at the shards.
+    pub(crate) const EARLIEST: u64 = 584;
+    /// A clear generation that all shards were reaped for.
+    pub(crate) const REAPED: u64 = 592;
     pub(crate) const NAME_LEN: u64 = 1024;
     pub(crate) const NAME: u64 = 1032; // 256 bytes
     // Locks, a line each.
@@ -97,10 +102,8 @@ pub(crate) mod shard {
     pub(crate) const REAPED: u64 = 80;
     /// Not 0 = must be rebuilt before use.
     pub(crate) const DIRTY: u64 = 88;
-    /// Free overflow buckets: number + 1 of the first.
-    pub(crate) const OVERFLOW_FREE: u64 = 96;
-    /// Overflow buckets handed out so far.
-    pub(crate) const OVERFLOW_BUMP: u64 = 104;
+    /// The last stamp of a new item (sampled LRU).
+    pub(crate) const STAMP: u64 = 96;
     /// Block credit: granted (high half) and used (low half). Changed by CAS: others may take unused credit.
     pub(crate) const CREDIT: u64 = 112;
     /// An item number freed lately, or 0.
@@ -109,6 +112,10 @@ pub(crate) mod shard {
     pub(crate) const SMALL: u64 = 128;
     pub(crate) const QUEUED: u64 = 136;
     pub(crate) const GHOSTED: u64 = 144;
+    /// Free overflow buckets: number + 1 of the first.
+    pub(crate) const OVERFLOW_FREE: u64 = 152;
+    /// Overflow buckets handed out so far.
+    pub(crate) const OVERFLOW_BUMP: u64 = 160;
     /// Of each size class, span + 1 of the first with free blocks: half words.
     pub(crate) const CLASSES: u64 = 192;
 }

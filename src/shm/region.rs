@@ -276,9 +276,15 @@ impl Source<'_> {
     #[inline]
     pub fn copy_to_vec(&self, dst: &mut Vec<u8>) {
         dst.clear();
+        self.append_to(dst);
+    }
+
+    /// Appends to `dst`.
+    #[inline]
+    pub fn append_to(&self, dst: &mut Vec<u8>) {
         dst.reserve(self.len);
-        self.copy_to(dst.as_mut_ptr());
-        // SAFETY: `reserve` made room and `copy_to` has written `len` bytes.
-        unsafe { dst.set_len(self.len) };
+        self.copy_to(dst.spare_capacity_mut().as_mut_ptr().cast());
+        // SAFETY: `reserve` made room and `copy_to` has written `len` bytes behind the old end.
+        unsafe { dst.set_len(dst.len() + self.len) };
     }
 }

@@ -247,6 +247,10 @@ pub(crate) fn full_caches_and_leases(l: &Lens) -> Vec<Case> {
     evict("clear on full", on_full, 8, new, set(l.short), Others::Cleared);
     evict("insert into long chains", base(60), 59, new, set(l.short), Others::Stay);
     evict("evicting insert, long chains", lru(60), 60, new, set(l.short), Others::Evicted(1));
+    let fifo = Config { eviction: Eviction::S3Fifo, ..base(60) };
+    evict("evicting insert, S3-FIFO", fifo, 60, new, set(l.short), Others::Evicted(1));
+    // The victim's block is too small for what takes its number.
+    evict("evicting insert, larger value", lru(8), 8, Value(2, 1500), set(1500), Others::Evicted(1));
     let leases = [
         ("fill: begin", Nothing, filling(|_, _, _| {})),
         ("fill: begin and abandon", Nothing, filling(|e, key, token| drop(e.abandon_fill(key, token)))),
