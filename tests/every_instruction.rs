@@ -23,6 +23,7 @@ mod engine_watch;
 mod steps {
     pub(crate) mod audit;
     pub(crate) mod cases;
+    pub(crate) mod importing;
     pub(crate) mod more;
     pub(crate) mod opening;
     pub(crate) mod walk;
@@ -36,7 +37,7 @@ use fastrand::Rng;
 use steps::{
     audit::audit,
     cases::{self, Case, Lens},
-    more, opening,
+    importing, more, opening,
     walk::{self, Count},
 };
 use ucache::engine::{Config, Engine};
@@ -141,6 +142,15 @@ fn opening_a_store() {
     engine_step::pin();
     let total = opening::cut_off_anywhere();
     say(&format!("opening a store: {total}, violations 0"));
+}
+
+/// Whoever imports a native store dies anywhere in it.
+#[test]
+fn importing_a_native_store() {
+    let _alone = alone();
+    engine_step::pin();
+    let total = importing::cut_off_anywhere();
+    say(&format!("importing a native store: {total}, violations 0"));
 }
 
 /// What an update has freed stays gone, whatever of the pages a power loss leaves.

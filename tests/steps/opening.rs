@@ -15,12 +15,12 @@ use crate::{
     engine_value,
 };
 
-fn case(items: u32) -> Case {
-    let mut config = Config::new("opening", 10);
+pub(crate) fn case(name: &'static str, items: u32) -> Case {
+    let mut config = Config::new(name, 10);
     config.max_key = 512;
     config.max_value = 4096;
     Case {
-        name: "opening a store",
+        name,
         config,
         items,
         before: Held::Nothing,
@@ -34,7 +34,7 @@ fn case(items: u32) -> Case {
     }
 }
 
-fn on(case: &Case, path: &Path) -> Config {
+pub(crate) fn on(case: &Case, path: &Path) -> Config {
     Config { store: Some(Store { path: path.to_owned(), delete_unusable: false }), ..case.config.clone() }
 }
 
@@ -79,14 +79,14 @@ pub(crate) fn cut_off_anywhere() -> Count {
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
     let path = dir.path().join("store");
     // A new one.
-    let empty = case(0);
+    let empty = case("opening a store", 0);
     drop(Engine::create(&on(&empty, &path)).expect("a store"));
     let pages = pages_of(&path);
     fs::remove_file(&path).expect("remove");
     let mut total = step_through(&empty, &path, &pages);
     fs::remove_file(&path).expect("remove");
     // One with items, whose users have all died.
-    let full = case(8);
+    let full = case("opening a store", 8);
     let engine = Engine::create(&on(&full, &path)).expect("a store");
     prepare(&full, &engine);
     let dead = path.with_file_name("dead");
@@ -102,7 +102,7 @@ pub(crate) fn cut_off_anywhere() -> Count {
 pub(crate) fn freed_values_are_gone() -> u32 {
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
     let path = dir.path().join("store");
-    let mut case = case(4);
+    let mut case = case("opening a store", 4);
     case.config.max_value = 65_536;
     let engine = Engine::create(&on(&case, &path)).expect("a store");
     prepare(&case, &engine);

@@ -61,6 +61,17 @@ impl Stepped {
         !self.done
     }
 
+    /// Goes on to where the next system call begins or ends; counts no instruction. `false` = the operation has ended.
+    pub(crate) fn to_system_call(&mut self) -> bool {
+        ptrace::syscall(self.child.pid(), None).expect("ptrace(SYSCALL)");
+        match waitpid(self.child.pid(), None).expect("waitpid") {
+            WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
+            WaitStatus::Stopped(_, Signal::SIGSTOP) => self.done = true,
+            other => panic!("on the way to a system call: {other:?}"),
+        }
+        !self.done
+    }
+
     /// SIGKILL where it stands.
     pub(crate) fn kill(self) {
         assert!(self.child.kill(), "the stepped child ended by itself");
