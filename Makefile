@@ -20,6 +20,10 @@ INCLUDEDIR ?= $(PREFIX)/include
 # `plugin = ucache` finds it in uWSGI's own directory, or in one named with `plugins-dir`
 PLUGINDIR ?= $(LIBDIR)/uwsgi/plugins
 DATADIR ?= $(PREFIX)/share
+LDCONFIG ?= ldconfig
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
+# the number in the soname (build.rs): goes up when a program that was linked before could not run any more
+ABI := 0
 MANDIR ?= $(DATADIR)/man/man1
 COMPLETIONS := bash-completion/completions/ucache zsh/site-functions/_ucache fish/vendor_completions.d/ucache.fish
 
@@ -77,6 +81,7 @@ build: ## the library: target/release/libucache.so, .a, and ucache_plugin.so for
 plugin:
 	$(CARGO) build --release --features uwsgi
 	@ln -sfn libucache.so $(RELEASE)/ucache_plugin.so
+	@ln -sfn libucache.so $(RELEASE)/libucache.so.$(ABI)
 
 command:
 	CARGO_PROFILE_RELEASE_LTO=off $(CARGO) build --release --features cli --bin ucache --target-dir $(COMMAND)
@@ -90,26 +95,29 @@ check: ## lints, format, documentation
 install: ## library, header, plugin and command under PREFIX (/usr/local); DESTDIR, LIBDIR, PLUGINDIR
 	@test -e $(RELEASE)/ucache_plugin.so -a -e $(COMMAND)/release/ucache || { echo 'run `make build` first'; exit 1; }
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(PLUGINDIR)
-	install -m 755 $(RELEASE)/libucache.so $(DESTDIR)$(LIBDIR)/libucache.so
+	install -m 755 $(RELEASE)/libucache.so $(DESTDIR)$(LIBDIR)/libucache.so.$(VERSION)
+	ln -sfn libucache.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libucache.so.$(ABI)
+	ln -sfn libucache.so.$(ABI) $(DESTDIR)$(LIBDIR)/libucache.so
 	install -m 644 $(RELEASE)/libucache.a $(DESTDIR)$(LIBDIR)/libucache.a
 	install -m 644 include/ucache.h $(DESTDIR)$(INCLUDEDIR)/ucache.h
-	ln -sfn $(LIBDIR)/libucache.so $(DESTDIR)$(PLUGINDIR)/ucache_plugin.so
-	printf '%s\n' 'Name: ucache' 'Description: crash-safe shared-memory cache' \
-	    "Version: $$(sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)" \
-	    'Libs: -L$(LIBDIR) -lucache' 'Cflags: -I$(INCLUDEDIR)' > $(DESTDIR)$(LIBDIR)/pkgconfig/ucache.pc
+	ln -sfn $(LIBDIR)/libucache.so.$(ABI) $(DESTDIR)$(PLUGINDIR)/ucache_plugin.so
+	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' \
+	    'Name: ucache' 'Description: crash-safe shared-memory cache' 'Version: $(VERSION)' \
+	    'Libs: -L$${libdir} -lucache' 'Libs.private: -lutil -lrt -lpthread -lm -ldl' \
+	    'Cflags: -I$${includedir}' > $(DESTDIR)$(LIBDIR)/pkgconfig/ucache.pc
 	install -D -s -m 755 $(COMMAND)/release/ucache $(DESTDIR)$(PREFIX)/bin/ucache
 	$(COMMAND)/release/ucache man --dir $(DESTDIR)$(MANDIR)
 	@mkdir -p $(addprefix $(DESTDIR)$(DATADIR)/,$(dir $(COMPLETIONS)))
 	$(COMMAND)/release/ucache completions bash > $(DESTDIR)$(DATADIR)/$(word 1,$(COMPLETIONS))
 	$(COMMAND)/release/ucache completions zsh > $(DESTDIR)$(DATADIR)/$(word 2,$(COMPLETIONS))
 	$(COMMAND)/release/ucache completions fish > $(DESTDIR)$(DATADIR)/$(word 3,$(COMPLETIONS))
-	@test -n '$(DESTDIR)' || test "$$(id -u)" != 0 || ldconfig
+	@test -n '$(DESTDIR)' || test "$$(id -u)" != 0 || $(LDCONFIG)
 	@$(UWSGI) --cflags 2>/dev/null | grep -qF '$(PLUGINDIR)\' || \
 	    echo 'in uwsgi.ini: plugins-dir = $(PLUGINDIR)'
 
 uninstall: ## what `make install` with the same variables put there
-	rm -f $(DESTDIR)$(LIBDIR)/libucache.so $(DESTDIR)$(LIBDIR)/libucache.a $(DESTDIR)$(INCLUDEDIR)/ucache.h \
-	    $(DESTDIR)$(PLUGINDIR)/ucache_plugin.so $(DESTDIR)$(LIBDIR)/pkgconfig/ucache.pc \
+	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,libucache.so libucache.so.$(ABI) libucache.so.$(VERSION) libucache.a) \
+	    $(DESTDIR)$(INCLUDEDIR)/ucache.h $(DESTDIR)$(PLUGINDIR)/ucache_plugin.so $(DESTDIR)$(LIBDIR)/pkgconfig/ucache.pc \
 	    $(DESTDIR)$(PREFIX)/bin/ucache $(DESTDIR)$(MANDIR)/ucache.1 $(DESTDIR)$(MANDIR)/ucache-*.1 \
 	    $(addprefix $(DESTDIR)$(DATADIR)/,$(COMPLETIONS))
 

@@ -14,7 +14,7 @@ fn main() {
     // A host may export the functions that we export: calls inside the library must stay inside it. The host's
     // code jumps to ours and threads may be inside, so the library never goes once it is there. And it needs nothing
     // of a host, so what is undefined is an error here, not when a program loads it.
-    for arg in ["-Wl,-soname,libucache.so", "-Wl,-Bsymbolic", "-Wl,-z,nodelete", "-Wl,-z,defs"] {
+    for arg in ["-Wl,-soname,libucache.so.0", "-Wl,-Bsymbolic", "-Wl,-z,nodelete", "-Wl,-z,defs"] {
         println!("cargo::rustc-cdylib-link-arg={arg}");
     }
     if let Err(message) = generate() {

@@ -1,7 +1,7 @@
 /*
  * ucache from C: two processes, one cache.
  *
- *	cargo build --release
+ *	make build
  *	cc -o c_basic examples/c_basic.c -Iinclude -Ltarget/release -lucache
  *	LD_LIBRARY_PATH=target/release ./c_basic
  */

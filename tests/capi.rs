@@ -151,10 +151,14 @@ fn build(dir: &Path, source: &str, compiler: &Compiler, link: Link) -> PathBuf {
     out
 }
 
-/// A command with the library in reach.
+/// A command with the library in reach, under the name that programs ask the loader for.
 fn program(path: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(path);
     let so = library("libucache.so");
+    let link = so.with_file_name("libucache.so.0");
+    if let Err(e) = std::os::unix::fs::symlink("libucache.so", &link) {
+        assert_eq!(e.kind(), std::io::ErrorKind::AlreadyExists, "{}: {e}", link.display());
+    }
     command.env("LD_LIBRARY_PATH", so.parent().expect("a directory around the library"));
     command
 }

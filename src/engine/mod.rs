@@ -8,6 +8,7 @@ mod entry;
 mod evict;
 mod exclusive;
 mod extra;
+#[cfg(any(feature = "cli", feature = "uwsgi", test))]
 mod figures;
 mod generation;
 mod geometry;
@@ -38,6 +39,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 pub use config::{Blocks, Config, Eviction, NativeShape, Store};
 pub use extra::Swap;
+#[cfg(any(feature = "cli", feature = "uwsgi"))]
 pub(crate) use figures::Figure;
 pub use inspect::Inspection;
 pub(crate) use native::{djb33x, murmur2};
