@@ -11,6 +11,7 @@ use super::{
     cache::Cache,
     env::{self, Definition},
     guard::guard,
+    leave,
     options::{self, Defaults, Settings},
     peer, preload, report,
     types::uwsgi_cache,
@@ -158,6 +159,7 @@ fn make(text: &[u8]) -> Result<&'static Cache> {
     }
     if let Some(fd) = engine.store_fd() {
         env.keep_fd(fd);
+        leave::at_exit();
     }
     let view = View::new(&settings, env.new_lock(&name))?;
     Ok(Cache::publish(engine, settings, view))

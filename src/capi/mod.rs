@@ -25,6 +25,7 @@ pub(crate) mod hash;
 mod header;
 pub mod keys;
 mod kvlist;
+mod leave;
 pub mod lifecycle;
 pub mod lock;
 pub mod magic;

@@ -32,6 +32,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod types;
+mod users;
 mod verdict;
 mod write;
 

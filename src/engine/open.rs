@@ -25,7 +25,7 @@ use crate::{
         guard::Guard,
         map::Mapping,
         mutex::MUTEX_SIZE,
-        process,
+        process::{self, Owner},
     },
     shm::{
         Region,
@@ -161,11 +161,6 @@ impl Engine {
         Ok(engine)
     }
 
-    /// From having the store alone to sharing it.
-    pub(super) fn join_users(&self) -> Result<()> {
-        self.region.file().map_or(Ok(true), |file| file.lock(USERS, Lock::Shared, false)).map(|_| ())
-    }
-
     /// Makes a store of a file that nobody else uses, whatever it holds.
     pub(super) fn new_store(file: StoreFile, config: &Config) -> Result<Self> {
         let layout = geometry::layout(config, u64::MAX)?;
@@ -225,7 +220,9 @@ impl Engine {
             w(header::STATE, READY);
             w(header::COMMITTED, committed);
             engine.write_limits(&limits);
-            let unclean = disk.word(header::UNCLEAN) != 0;
+            // The same thread again, alive: its program was replaced (uWSGI's reload), nobody died.
+            let again = same_boot && Owner::from_word(disk.word(header::OPENER)) == Owner::me();
+            let unclean = disk.word(header::UNCLEAN) != 0 && !again;
             // What a crash of the machine has left on disk proves itself; pages of this boot are as they were written.
             engine.take_over(unclean, !same_boot)?;
         }
@@ -343,16 +340,6 @@ impl Engine {
         (0..self.geo.shards).try_for_each(|no| self.region.mutex(self.shard_off(no) + shard::LOCK).init())
     }
 
-    /// Who runs this region now, and that it was not closed.
-    fn stamp_identity(&self, unclean: u64) {
-        let w = |at: u64| self.region.word(at);
-        let id = self.region.file().map(StoreFile::id);
-        w(header::DEV).store(id.map_or(0, |i| i.dev), Relaxed);
-        w(header::INO).store(id.map_or(0, |i| i.ino), Relaxed);
-        w(header::BOOT).store(process::boot_id(), Relaxed);
-        w(header::UNCLEAN).store(unclean, Relaxed);
-    }
-
     fn write_limits(&self, c: &Config) {
         let w = |at: u64, value: u64| self.region.word(at).store(value, Relaxed);
         w(header::LIMITS_SUM, 0);
@@ -379,23 +366,6 @@ impl Engine {
     /// [`Error::Os`]: what was not written may be lost at a power failure.
     pub fn sync(&self) -> Result<()> {
         self.region.sync(self.region.word(header::COMMITTED).load(Acquire).min(self.layout.end))
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        let Some(file) = self.region.file() else { return };
-        // A forked child shares the lock of who opened the store, and leaves it alone.
-        if self.forks != process::fork_count() || !file.is_same() {
-            return;
-        }
-        // The last user leaves the mark of a clean end, which is only told, not relied on. Then the lock is shared again,
-        // because children may live on; it ends when the last of them closes the file.
-        let alone = file.lock(USERS, Lock::Exclusive, false).unwrap_or(false);
-        if alone && self.region.word(header::LOCK_GEN).load(Relaxed) == self.lock_gen {
-            self.region.word(header::UNCLEAN).store(0, Release);
-        }
-        let _ = file.lock(USERS, Lock::Shared, false);
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) mod header {
     pub(crate) const SUM: u64 = 144;
     /// Checksum of the limits and the name; 0 = they are being written.
     pub(crate) const LIMITS_SUM: u64 = 152;
+    /// The thread that opened the store when nobody else had it.
+    pub(crate) const OPENER: u64 = 160;
     // Limits: may change when the opener is alone.
     pub(crate) const MAX_KEY: u64 = 192;
     pub(crate) const MAX_VALUE: u64 = 200;

@@ -179,6 +179,16 @@ impl Host {
         assert!(sent.success(), "{name} to {pid}");
     }
 
+    /// Sends a signal that ends the server, and waits for that. Its directory stays.
+    pub(crate) fn end(&mut self, signal: &str) {
+        self.signal(signal);
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait().expect("the server can be waited for").is_none() {
+            assert!(Instant::now() < deadline, "{signal} does not end the server:\n{}", self.log());
+            sleep(Duration::from_millis(20));
+        }
+    }
+
     /// How often a text is in the log.
     pub(crate) fn logged(&self, text: &str) -> usize {
         self.log().matches(text).count()

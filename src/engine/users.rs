@@ -1,0 +1,52 @@
+//! Who uses a store: the lock that all of them share, and the marks of how they left it.
+#![forbid(unsafe_code)]
+
+use super::Engine;
+use crate::{
+    error::Result,
+    os::{
+        file::{Lock, StoreFile, USERS},
+        process::{self, Owner},
+    },
+    shm::{layout::header, sync::*},
+};
+
+impl Engine {
+    /// From having the store alone to sharing it.
+    pub(super) fn join_users(&self) -> Result<()> {
+        self.region.file().map_or(Ok(true), |file| file.lock(USERS, Lock::Shared, false)).map(|_| ())
+    }
+
+    /// Who runs this region now, and that it was not closed.
+    pub(super) fn stamp_identity(&self, unclean: u64) {
+        let w = |at: u64| self.region.word(at);
+        let id = self.region.file().map(StoreFile::id);
+        w(header::DEV).store(id.map_or(0, |i| i.dev), Relaxed);
+        w(header::INO).store(id.map_or(0, |i| i.ino), Relaxed);
+        w(header::BOOT).store(process::boot_id(), Relaxed);
+        w(header::UNCLEAN).store(unclean, Relaxed);
+        w(header::OPENER).store(Owner::me().to_word(), Relaxed);
+    }
+
+    /// The process ends: if it opened the store, and no other opener has it, that is the mark of a clean end, which is
+    /// only told, not relied on. Makes async-signal-safe calls only; the cache can still be used.
+    pub(crate) fn leave(&self) {
+        let Some(file) = self.region.file() else { return };
+        // A forked child shares the lock of who opened the store, and leaves it alone.
+        if self.forks != process::fork_count() || !file.is_same() {
+            return;
+        }
+        let alone = file.lock(USERS, Lock::Exclusive, false).unwrap_or(false);
+        if alone && self.region.word(header::LOCK_GEN).load(Relaxed) == self.lock_gen {
+            self.region.word(header::UNCLEAN).store(0, Release);
+        }
+        // Shared again, because children may live on; it ends when the last of them closes the file.
+        let _ = file.lock(USERS, Lock::Shared, false);
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
