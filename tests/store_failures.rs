@@ -11,7 +11,8 @@ mod engine_value;
 use std::{
     ffi::{c_int, c_void},
     fs,
-    sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst},
+    time::{Duration, Instant},
 };
 
 use engine_proc::{alone, say};
@@ -25,16 +26,20 @@ use ucache::{
 const CALLS: [&str; 7] = ["fallocate", "ftruncate", "mmap", "msync", "fsync", "pwrite", "rename"];
 static FAIL: AtomicUsize = AtomicUsize::new(usize::MAX);
 static AFTER: AtomicUsize = AtomicUsize::new(0);
+/// Whether it goes on failing.
+static ALWAYS: AtomicBool = AtomicBool::new(false);
 static WITH: AtomicI32 = AtomicI32::new(0);
 static SEEN: [AtomicUsize; CALLS.len()] = [const { AtomicUsize::new(0) }; CALLS.len()];
 
 /// Counts a call; -1 with errno when it is its turn to fail.
 fn turn(call: usize) -> bool {
     SEEN[call].fetch_add(1, SeqCst);
-    if FAIL.load(SeqCst) != call || AFTER.fetch_sub(1, SeqCst) != 1 {
+    if FAIL.load(SeqCst) != call || !ALWAYS.load(SeqCst) && AFTER.fetch_sub(1, SeqCst) != 1 {
         return false;
     }
-    FAIL.store(usize::MAX, SeqCst);
+    if !ALWAYS.load(SeqCst) {
+        FAIL.store(usize::MAX, SeqCst);
+    }
     // SAFETY: errno is this thread's.
     unsafe { *libc::__errno_location() = WITH.load(SeqCst) };
     true
@@ -153,7 +158,7 @@ fn storing() {
         fill(&engine, 1);
         let before = fs::metadata(&path).expect("stat").len();
         for n in 0..200_u32 {
-            // Growing is tried twice, amply and barely: the second failure counts.
+            // Growing is tried amply, then barely; what failed is not tried again for a while.
             WITH.store(errno, SeqCst);
             let key = format!("large {n}");
             let (stored, _) = failing(0, 1, errno, || engine.set(key.as_bytes(), &[7; 190_000], &ADD));
@@ -173,6 +178,37 @@ fn storing() {
         assert_eq!(engine.stats().dropped_corrupt, 0);
         drop(engine);
         fs::remove_file(&path).expect("remove");
+    }
+}
+
+/// A full disk is asked twice (amply and barely), and again after a second: a refused item costs no system call.
+#[test]
+fn a_full_disk_is_not_asked_for_each_item() {
+    let _alone = alone();
+    let dir = memory();
+    let engine = Engine::create(&config(&dir.path().join("store"))).expect("a store");
+    fill(&engine, 1);
+    let large = |n: u32| engine.set(format!("large {n}").as_bytes(), &[7; 190_000], &ADD);
+    // What is backed already is used up first.
+    WITH.store(libc::ENOSPC, SeqCst);
+    ALWAYS.store(true, SeqCst);
+    FAIL.store(0, SeqCst);
+    let start = Instant::now();
+    let (before, mut refused) = (seen("fallocate"), 0);
+    for n in 0..1000 {
+        refused += usize::from(matches!(large(n), Err(Error::NoSpace { .. })));
+    }
+    let (asked, seconds) = (seen("fallocate") - before, start.elapsed().as_secs() as usize);
+    // The disk has room again: that is noticed.
+    FAIL.store(usize::MAX, SeqCst);
+    ALWAYS.store(false, SeqCst);
+    say(&format!("{refused} refused items, {asked} calls of fallocate"));
+    assert!(refused > 900, "{refused} refused");
+    assert!(asked >= 2 && asked <= 2 * (seconds + 1), "{asked} calls for {refused} items in {seconds} s");
+    assert_filled(&engine, 1);
+    while large(2000).is_err() {
+        assert!(start.elapsed() < Duration::from_secs(60), "the store does not grow again");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

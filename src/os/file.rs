@@ -8,8 +8,10 @@ use std::{
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     },
     path::Path,
+    sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed},
 };
 
+use super::clock;
 use crate::error::{Error, Result};
 
 /// An open store file; its descriptor is checked before every use, because a host may close and reuse it.
@@ -18,6 +20,51 @@ pub(crate) struct StoreFile {
     /// `None` only while dropping.
     file: Option<File>,
     id: FileId,
+    refusal: Refusal,
+}
+
+/// The last growth that the file system refused. Asking is dear, some think long before they say no: as much is not asked
+/// for again for a while. Of this process alone; a race at worst asks once more.
+#[derive(Debug, Default)]
+struct Refusal {
+    /// Bytes that were asked for.
+    size: AtomicU64,
+    /// When to ask again, milliseconds of the monotonic clock; 0 = there was none.
+    until: AtomicU64,
+    /// The error.
+    errno: AtomicI32,
+}
+
+/// How long a refusal is remembered, milliseconds.
+const REMEMBERED: u64 = 1000;
+
+impl Refusal {
+    fn now() -> u64 {
+        u64::try_from(clock::monotonic().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether to ask for so many bytes; else the error is that of the last time.
+    fn ask(&self, size: u64) -> Result<()> {
+        let until = self.until.load(Relaxed);
+        if until == 0 || size < self.size.load(Relaxed) || Self::now() >= until {
+            return Ok(());
+        }
+        let source = io::Error::from_raw_os_error(self.errno.load(Relaxed));
+        Err(Error::Os { call: "fallocate", source })
+    }
+
+    fn note(&self, size: u64, done: &Result<()>) {
+        let until = match done {
+            Ok(()) => 0,
+            Err(e) => {
+                let errno = if let Error::Os { source, .. } = e { source.raw_os_error() } else { None };
+                self.size.store(size, Relaxed);
+                self.errno.store(errno.unwrap_or(libc::EIO), Relaxed);
+                Self::now() + REMEMBERED
+            }
+        };
+        self.until.store(until, Relaxed);
+    }
 }
 
 /// Device and inode.
@@ -61,7 +108,11 @@ impl StoreFile {
         if !meta.file_type().is_file() || meta.file_type().is_fifo() {
             return Err(refused(path, "is not a regular file"));
         }
-        let this = Self { id: FileId { dev: meta.dev(), ino: meta.ino() }, file: Some(file) };
+        let this = Self {
+            id: FileId { dev: meta.dev(), ino: meta.ino() },
+            file: Some(file),
+            refusal: Refusal::default(),
+        };
         if let Some(reason) = this.unfit_filesystem()? {
             return Err(refused(path, reason));
         }
@@ -110,9 +161,12 @@ impl StoreFile {
         self.file()?.write_all_at(bytes, 0).map_err(|source| Error::Os { call: "pwrite", source })
     }
 
-    /// Allocates `[from, to)` on disk behind the end of the file, or leaves the file as it was.
+    /// Allocates `[from, to)` on disk behind the end of the file, or leaves the file as it was. What was refused is not
+    /// tried again for a second, nor is more than that.
     pub(crate) fn grow(&self, from: u64, to: u64) -> Result<()> {
+        self.refusal.ask(to - from)?;
         let done = self.allocate(from, to);
+        self.refusal.note(to - from, &done);
         // ext4 keeps what a failed call had got already: give it back.
         if done.is_err() && self.len()? > from {
             let _ = self.truncate(from);
