@@ -205,7 +205,7 @@ fn c_rust_and_the_command_join_a_running_server() {
 #[test]
 fn a_store_cut_off_under_a_guarded_server_is_misses_and_refusals() {
     let (_dir, path) = place();
-    let host = Host::start(&definition(&path, ",store_guard=1"));
+    let mut host = Host::start(&definition(&path, ",store_guard=1"));
     let fill = "[uwsgi.cache_update('k%d' % i, 'v' * 3000, 0, 'c') for i in range(400)].count(True)";
     assert_eq!(host.eval(fill), "400");
     let before = workers(&host);
@@ -219,4 +219,7 @@ fn a_store_cut_off_under_a_guarded_server_is_misses_and_refusals() {
         assert_eq!(writes, "0", "{}", host.log());
     }
     assert_eq!(workers(&host), before, "no worker died of it:\n{}", host.log());
+    settled(&host);
+    host.end("INT");
+    assert_eq!(host.logged("signal 7"), 0, "{}", host.log());
 }

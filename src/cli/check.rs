@@ -109,7 +109,11 @@ fn describe(
     }
     match (damaged, place) {
         (0, _) => writeln!(out, "no damage"),
-        (n, Where::Repair) => writeln!(out, "{} damaged items dropped", count(n)),
+        (n, Where::Repair) => {
+            let saved = found.damaged.saturating_sub(found.dropped);
+            let again = if saved == 0 { String::new() } else { format!(", {} put right", count(saved)) };
+            writeln!(out, "{} damaged items dropped{again}", count(n - saved))
+        }
         (n, _) => writeln!(out, "{} damaged items", count(n)),
     }
 }

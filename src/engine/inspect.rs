@@ -31,6 +31,8 @@ pub struct Inspection {
     pub bytes: u64,
     /// Entries that contradict themselves or the index.
     pub damaged: u64,
+    /// Items that a repair dropped: of the damaged ones, those that could not be put right.
+    pub dropped: u64,
     /// Book-keeping that a rebuild mends without loss: counts and item numbers.
     pub loose: u64,
     /// What was wrong, for the first of them.
@@ -76,7 +78,7 @@ impl Engine {
             let damaged = found.damaged;
             self.inspect_shard(&guard, &mut found, &mut key);
             if repair && found.damaged > damaged {
-                self.repair(&guard)?;
+                found.dropped += self.repair(&guard)?;
             }
             drop(guard);
             progress(no + 1, self.geo.shards);

@@ -16,7 +16,6 @@ use super::{
     entry, generation, geometry,
     hash::Secret,
     oldest::Oldest,
-    stats::Counter,
 };
 use crate::{
     error::{Error, Result},
@@ -231,7 +230,6 @@ impl Engine {
 
     /// The first opener: nothing that the last users left in the locks is trusted, every shard is rebuilt.
     fn take_over(&mut self, unclean: bool, verify: bool) -> Result<()> {
-        let before = self.total(Counter::DroppedCorrupt);
         let w = |at: u64| self.region.word(at);
         // First, so that a user whose descriptor was closed under it stops writing.
         w(header::LOCK_GEN).fetch_add(1, AcqRel);
@@ -250,12 +248,14 @@ impl Engine {
         for no in 0..self.geo.shards {
             w(self.shard_off(no) + shard::DIRTY).store(1, Release);
         }
+        span::mend(&self.region);
         span::recover_frontier(&self.region);
         span::recover_pool(&self.region);
         self.lock_gen = w(header::LOCK_GEN).load(Relaxed);
+        let mut dropped = 0;
         for no in 0..self.geo.shards {
             let guard = self.lock_as_is(no)?;
-            self.rebuild(&guard, verify)?;
+            dropped += self.rebuild(&guard, verify)?;
             if verify {
                 // Entries may be older, or younger, than the clear that the disk knows of, and a later clear's number.
                 self.reap(&guard, self.clear_gen(), None);
@@ -266,7 +266,7 @@ impl Engine {
         for no in 0..self.geo.shards {
             self.region.word(self.shard_off(no) + shard::DIRTY).store(0, Release);
         }
-        self.dropped = self.total(Counter::DroppedCorrupt).wrapping_sub(before);
+        self.dropped = dropped;
         Ok(())
     }
 

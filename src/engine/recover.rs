@@ -49,15 +49,15 @@ impl Engine {
         self.recovered(guard);
     }
 
-    /// Makes a shard whole in which something was damaged: every entry must prove itself.
+    /// Makes a shard whole in which something was damaged: every entry must prove itself. Returns the items dropped.
     ///
     /// # Errors
     /// As [`Engine::rebuild`].
-    pub(super) fn repair(&self, guard: &ShardGuard<'_>) -> Result<()> {
+    pub(super) fn repair(&self, guard: &ShardGuard<'_>) -> Result<u64> {
         guard.word(shard::DIRTY).store(1, Release);
-        self.rebuild(guard, true)?;
+        let dropped = self.rebuild(guard, true)?;
         self.recovered(guard);
-        Ok(())
+        Ok(dropped)
     }
 
     fn recovered(&self, guard: &ShardGuard<'_>) {
@@ -66,12 +66,12 @@ impl Engine {
         guard.word(shard::DIRTY).store(0, Release);
     }
 
-    /// Rebuilds everything but the item numbers, and counts what it drops. With `verify` entries prove themselves by
+    /// Rebuilds everything but the item numbers, counts and returns the items that it drops. With `verify` entries prove themselves by
     /// their checksums, and those that no slot leads to are looked for.
     ///
     /// # Errors
     /// There is no scratch memory; nothing but versions was changed.
-    pub(super) fn rebuild(&self, guard: &ShardGuard<'_>, verify: bool) -> Result<()> {
+    pub(super) fn rebuild(&self, guard: &ShardGuard<'_>, verify: bool) -> Result<u64> {
         // First of all readers must drop what they are copying: nobody knows how far the dead writer was.
         let first = guard.no * self.heads_per_shard;
         for head in first..first + self.heads_per_shard {
@@ -102,10 +102,11 @@ impl Engine {
         }
         block::rebuild(&self.region, guard.no, guard.off, Some(&pass.blocks));
         // A slot that was emptied, and whose item was found again, is no loss.
-        self.count(Counter::DroppedCorrupt, pass.dropped.saturating_sub(pass.adopted));
+        let dropped = pass.dropped.saturating_sub(pass.adopted);
+        self.count(Counter::DroppedCorrupt, dropped);
         self.recount(guard, pass.used, pass.earliest, pass.credit);
         guard.word(shard::SMALL).store(pass.small, Relaxed);
-        Ok(())
+        Ok(dropped)
     }
 
     /// Whether the slot at a place holds an entry with this item number.

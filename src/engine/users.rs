@@ -36,9 +36,15 @@ impl Engine {
         if self.forks != process::fork_count() || !file.is_same() {
             return;
         }
+        // Somebody may have cut it off: there is no header to write to.
+        if file.len().unwrap_or(0) < self.layout.data {
+            return;
+        }
         let alone = file.lock(USERS, Lock::Exclusive, false).unwrap_or(false);
-        if alone && self.region.word(header::LOCK_GEN).load(Relaxed) == self.lock_gen {
-            self.region.word(header::UNCLEAN).store(0, Release);
+        if self.region.word(header::LOCK_GEN).load(Relaxed) == self.lock_gen {
+            // Where others stay, the opener's return is no sign that nobody died meanwhile.
+            let mark = if alone { header::UNCLEAN } else { header::OPENER };
+            self.region.word(mark).store(0, Release);
         }
         // Shared again, because children may live on; it ends when the last of them closes the file.
         let _ = file.lock(USERS, Lock::Shared, false);

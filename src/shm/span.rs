@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! word 0 of a span   state 8 | class 8 | shard 16 | run 32
-//!   FREE -> (CAS) SMALL: blocks of one class        run = 0
+//!   FREE -> (CAS) SMALL: blocks of one class        run = a code of the rest, against a flipped bit on disk
 //!                 HEAD:  first span of a large block run = spans of the block
 //!                 BODY:  the others                 run = number of the head
 //!   owned -> DIRTY: free, pages not given back; DIRTY -> (pool lock) PUNCHING -> FREE
@@ -36,6 +36,13 @@ pub(super) fn meta(r: &Region, span: u64, word: u64) -> &AtomicU64 {
 #[inline]
 fn pack(state: u64, class: u64, owner: u64, run: u64) -> u64 {
     state | class << 8 | owner << 16 | run << 32
+}
+
+/// The word of a span of small blocks. Two of them differ in at least four bits: a flipped one can be put back, and does
+/// not cost all the items of a span.
+fn small(class: u64, owner: u64) -> u64 {
+    let low = pack(SMALL, class, owner, 0) as u32;
+    u64::from(low) | u64::from(low ^ low.rotate_left(5) ^ low.rotate_left(13) ^ 0xA5A5_A5A5) << 32
 }
 
 pub(super) fn state(word: u64) -> u64 {
@@ -131,7 +138,7 @@ fn claim_at(r: &Region, at: u64, n: u64, shard_no: u64, class: u64) -> Result<()
     }
     for i in 0..n {
         let new = match (i, class) {
-            (0, _) if class != LARGE => pack(SMALL, class, shard_no, 0),
+            (0, _) if class != LARGE => small(class, shard_no),
             (0, _) => pack(HEAD, 0, shard_no, n),
             _ => pack(BODY, 0, shard_no, at),
         };
@@ -204,6 +211,23 @@ pub(crate) fn recover_pool(r: &Region) {
     r.word(header::SPAN_DIRTY).store(dirty, Relaxed);
 }
 
+/// The first opener of a store: puts flipped bits of the words of spans of small blocks back.
+pub(crate) fn mend(r: &Region) {
+    let end = committed(r);
+    let whole = |w: u64| state(w) == SMALL && small(class(w), owner(w)) == w;
+    for i in 0..end {
+        let word = meta(r, i, 0);
+        let is = word.load(Relaxed);
+        // A large block whose word is as near to another's by chance.
+        if is == FREE || whole(is) || state(is) == HEAD && i + run(is) <= end {
+            continue;
+        }
+        if let Some(was) = (0..64).map(|bit| is ^ 1 << bit).find(|&w| whole(w)) {
+            word.store(was, Relaxed);
+        }
+    }
+}
+
 /// The first opener of a store: whatever is said, the spans that were ever in use reach to the last one that is.
 pub(crate) fn recover_frontier(r: &Region) {
     let last = (0..committed(r)).rev().find(|&i| meta(r, i, 0).load(Relaxed) != FREE);
@@ -214,4 +238,21 @@ pub(crate) fn recover_frontier(r: &Region) {
 pub(crate) fn in_use(r: &Region) -> u64 {
     (0..frontier(r)).filter(|&i| matches!(state(meta(r, i, 0).load(Relaxed)), SMALL | HEAD | BODY)).count()
         as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_small_spans_stand_apart() {
+        let others = [FREE, DIRTY, PUNCHING, pack(BODY, 0, 3, 7), pack(HEAD, 0, 3, 2)];
+        for (class, owner) in (0..99).flat_map(|class| (0..64).map(move |owner| (class, owner))) {
+            let w = small(class, owner);
+            assert_eq!((state(w), super::class(w), super::owner(w)), (SMALL, class, owner));
+            let near = |other: u64| (w ^ other).count_ones() < 4;
+            assert!(!near(small((class + 1) % 99, owner)) && !near(small(class, (owner + 1) % 64)));
+            assert!(others.iter().all(|&other| (w ^ other).count_ones() > 1), "{class} {owner}");
+        }
+    }
 }
