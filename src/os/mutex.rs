@@ -11,6 +11,10 @@ pub(crate) const MUTEX_SIZE: usize = size_of::<libc::pthread_mutex_t>();
 /// Looks at a held lock before its waiter sleeps; each waits twice as long as the one before, 8 pauses at first.
 const SPINS: u32 = 5;
 
+/// Longest sleep of a waiter before it looks for itself. Who is woken, but killed before it has the lock, takes the wake-up
+/// with it when another one has taken the lock meanwhile: neither glibc nor the kernel wakes anybody then.
+const NAP: Duration = Duration::from_millis(20);
+
 /// How a lock was obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Locked {
@@ -91,8 +95,13 @@ impl RobustMutex {
             // SAFETY: as in `try_lock`.
             rc = unsafe { libc::pthread_mutex_trylock(self.0) };
         }
-        if rc == libc::EBUSY {
-            let deadline = clock::realtime_deadline(timeout);
+        let end = clock::monotonic() + timeout;
+        while rc == libc::EBUSY || rc == libc::ETIMEDOUT {
+            let left = end.saturating_sub(clock::monotonic());
+            if left.is_zero() {
+                break;
+            }
+            let deadline = clock::realtime_deadline(left.min(NAP));
             // SAFETY: as in `try_lock`; the deadline is a valid timespec.
             rc = unsafe { libc::pthread_mutex_timedlock(self.0, &raw const deadline) };
         }

@@ -10,6 +10,10 @@ mod engine_proc;
 mod engine_rig;
 #[path = "../support/engine_shared.rs"]
 mod engine_shared;
+#[path = "../support/engine_slow.rs"]
+mod engine_slow;
+#[path = "../support/engine_step.rs"]
+mod engine_step;
 #[path = "../support/engine_times.rs"]
 mod engine_times;
 #[path = "../support/engine_value.rs"]
@@ -24,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use engine_proc::{Child, HANG, Scratch, alone, wait_for};
+use engine_proc::{Child, HANG, Scratch, alone, say, wait_for};
 use engine_rig::UPDATE;
 use engine_value::{Bytes, Hook};
 use nix::sys::signal::{Signal, raise};
@@ -35,9 +39,13 @@ use ucache::{
 
 /// A cache with 100 keys, whose writers give up after a quarter of a second.
 fn hundred(eviction: Eviction) -> Arc<Engine> {
+    hundred_patient(eviction, Duration::from_millis(250))
+}
+
+fn hundred_patient(eviction: Eviction, lock_timeout: Duration) -> Arc<Engine> {
     let mut config = Config::new("hundred", 1000);
     config.eviction = eviction;
-    config.lock_timeout = Duration::from_millis(250);
+    config.lock_timeout = lock_timeout;
     let engine = Engine::create(&config).expect("a cache");
     for n in 0..100_u32 {
         engine.set(&n.to_le_bytes(), &value(n), &UPDATE).expect("set");
@@ -119,6 +127,57 @@ fn a_killed_holder_is_replaced() {
             assert_eq!(engine.stats().dropped_corrupt, 0, "nothing was damaged");
         }
     }
+}
+
+/// Who is woken to take a lock and dies first takes the wake-up with it, when somebody else has the lock by then: glibc
+/// and the kernel do not notice. The next sleeper must not sleep until its time-out on a lock that nobody has.
+#[test]
+fn a_waiter_that_dies_as_it_is_woken_holds_nobody_up() {
+    const ROUNDS: u64 = 40;
+    let _alone = alone();
+    // Far longer than anybody holds the lock here.
+    let engine = hundred_patient(Eviction::None, HANG / 4);
+    let met = Scratch::new(1);
+    let round = || {
+        // All on one core: who is woken, and polite, runs only when the others sleep.
+        engine_step::pin();
+        let (inside, done) = (Scratch::new(1), Scratch::new(1));
+        let wait = |polite| {
+            if polite {
+                // SAFETY: changes only this process's priority.
+                unsafe { libc::nice(19) };
+            }
+            let done = engine.set(&key(7), &value(7), &UPDATE);
+            assert!(done.is_ok(), "nobody has the lock, yet a writer sleeps until its time-out: {done:?}");
+        };
+        let mut waiters = Vec::new();
+        under_the_lock(&engine, || {
+            for polite in [true, false] {
+                let child = Child::fork(|| {
+                    wait(polite);
+                    done[0].fetch_add(1, SeqCst);
+                });
+                wait_for("a sleeper", || engine_slow::sleeps_on_a_lock(child.pid()));
+                waiters.push(child);
+            }
+        });
+        let (second, first) = (waiters.pop().expect("two"), waiters.pop().expect("two"));
+        under_the_lock(&engine, || {
+            // Woken, not run, and dead.
+            if inside[0].swap(1, SeqCst) == 0 && done[0].load(SeqCst) == 0 {
+                met[0].fetch_add(1, SeqCst);
+            }
+            first.signal(Signal::SIGKILL);
+            wait_for("a death", || engine_slow::is_gone(first.pid()));
+        });
+        second.join();
+    };
+    for _ in 0..ROUNDS {
+        Child::fork(round).join();
+    }
+    let met = met[0].load(SeqCst);
+    say(&format!("{met} of {ROUNDS} waiters died after their wake-up"));
+    assert!(met > 0, "no waiter died at the right moment");
 }
 
 #[test]

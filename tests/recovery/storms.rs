@@ -13,10 +13,13 @@ use crate::{
     engine_audit,
     engine_proc::{self, Child, alone, say, wait_for},
     engine_rig::{Load, Rig, Tally},
+    engine_slow::Watch,
 };
 
 const STORMS: u64 = 5;
 const KILLS: u64 = 2250;
+/// After so many deaths everybody must have moved on, and the books are looked at.
+const CHECK: u64 = 250;
 
 /// Kills of one storm.
 fn kills_wanted() -> u64 {
@@ -25,43 +28,58 @@ fn kills_wanted() -> u64 {
     all.div_ceil(STORMS)
 }
 
-/// Every worker does some more operations, or it hangs.
-fn everybody_moves(rig: &Rig, kills: u64) {
-    let count = |worker| rig.tally(worker, Tally::Ops).load(SeqCst);
-    let before: Vec<u64> = (0..rig.load.workers).map(count).collect();
-    wait_for(&format!("all workers to move on after {kills} kills: {}", rig.report()), || {
-        rig.times.watch();
-        (0..rig.load.workers).all(|worker| count(worker) >= before[worker] + 20)
-    });
-}
-
 /// The workers of a storm, and what befalls them.
 struct Storm<'a> {
     rig: &'a Rig,
     rng: Rng,
     children: Vec<Option<Child>>,
     stopped: Vec<Option<Instant>>,
+    slow: Watch,
     kills: u64,
     stops: u64,
 }
 
 impl Storm<'_> {
-    /// A worker of the rig dies, of whatever ends processes; one that is stopped only of SIGKILL.
-    fn kill(&mut self, worker: usize) {
-        let child = self.children[worker].take().expect("a worker");
-        let of = match self.rng.u8(0..4) {
-            0 if self.stopped[worker].is_none() => Signal::SIGSEGV,
-            1 if self.stopped[worker].is_none() => Signal::SIGABRT,
-            _ => Signal::SIGKILL,
-        };
-        // While somebody is stopped with a lock, what survivors wait for is not the death.
+    fn watch(&mut self) {
+        self.rig.times.watch();
+        self.slow.look(&self.rig.times, &self.children);
+    }
+
+    /// Every worker does some more operations, or it hangs.
+    fn everybody_moves(&mut self) {
+        let rig = self.rig;
+        let count = |worker| rig.tally(worker, Tally::Ops).load(SeqCst);
+        let before: Vec<u64> = (0..rig.load.workers).map(count).collect();
+        wait_for(&format!("all workers to move on after {} kills: {}", self.kills, rig.report()), || {
+            self.watch();
+            (0..rig.load.workers).all(|worker| count(worker) >= before[worker] + 20)
+        });
+    }
+
+    /// Workers of the rig die at the same time, each of whatever ends processes; one that is stopped only of SIGKILL.
+    fn kill(&mut self, victims: &[usize]) {
         let stops = self.stopped.iter().any(Option::is_some);
         self.rig.times.death(!stops);
-        self.rig.times.watch();
-        assert!(child.end_by(of), "a worker ended before it was killed");
-        self.kills += 1;
-        if self.stopped[worker].take().is_some() {
-            self.rig.times.go_on(worker);
+        let mut dying = Vec::new();
+        for &worker in victims {
+            let child = self.children[worker].take().expect("a worker");
+            let of = match self.rng.u8(0..4) {
+                0 if self.stopped[worker].is_none() => Signal::SIGSEGV,
+                1 if self.stopped[worker].is_none() => Signal::SIGABRT,
+                _ => Signal::SIGKILL,
+            };
+            child.signal(of);
+            dying.push((child, of));
+        }
+        self.watch();
+        for (child, of) in dying {
+            assert!(child.ended_by(of), "a worker ended before it was killed");
+            self.kills += 1;
+        }
+        for &worker in victims {
+            if self.stopped[worker].take().is_some() {
+                self.rig.times.go_on(worker);
+            }
         }
     }
 
@@ -90,15 +108,15 @@ impl Storm<'_> {
     /// One worker dies, or several at once, so that a death also meets the repair of another.
     fn strike(&mut self) {
         let workers = self.children.len();
-        let several = self.rng.u8(0..4) == 0;
+        let several = self.rng.u8(0..3) == 0;
         let one = self.rng.usize(0..workers);
         let victims: Vec<usize> =
             (0..workers).filter(|&worker| worker == one || (several && self.rng.bool())).collect();
-        victims.iter().for_each(|&worker| self.kill(worker));
+        self.kill(&victims);
         for worker in victims {
             self.children[worker] = Some(self.rig.start(worker, self.kills));
         }
-        if self.rng.u8(0..8) == 0 {
+        if self.rng.u8(0..16) == 0 {
             let worker = self.rng.usize(0..workers);
             self.stop(worker);
         }
@@ -113,33 +131,38 @@ fn storm(load: Load) {
     let workers = rig.load.workers;
     let children = (0..workers).map(|worker| Some(rig.start(worker, 0))).collect();
     let (rng, stopped) = (Rng::with_seed(rig.seed), vec![None; workers]);
-    let mut storm = Storm { rig: &rig, rng, children, stopped, kills: 0, stops: 0 };
-    let mut checked = 0;
+    let mut storm =
+        Storm { rig: &rig, rng, children, stopped, slow: Watch::new(workers), kills: 0, stops: 0 };
+    let (mut checked, start) = (0, Instant::now());
     while storm.kills < kills_wanted() {
         std::thread::sleep(Duration::from_micros(storm.rng.u64(0..1500)));
         storm.strike();
         storm.wake(false);
-        rig.times.watch();
-        if storm.kills >= checked + 100 {
+        storm.watch();
+        if storm.kills >= checked + CHECK {
             checked = storm.kills;
             storm.wake(true);
-            everybody_moves(&rig, storm.kills);
+            storm.everybody_moves();
             rig.assert_clean();
         }
     }
     storm.wake(true);
-    everybody_moves(&rig, storm.kills);
+    storm.everybody_moves();
     rig.stop();
-    let (kills, stops) = (storm.kills, storm.stops);
-    storm.children.into_iter().flatten().for_each(Child::join);
+    let Storm { kills, stops, slow, children, .. } = storm;
+    let seconds = start.elapsed().as_secs_f64();
+    children.into_iter().flatten().for_each(Child::join);
     let stats = rig.engine.stats();
     let (dead, repaired, dropped) = (stats.owner_dead, stats.repaired, stats.dropped_corrupt);
+    let (name, rate, lost) = (rig.load.name, kills as f64 / seconds, slow.lost_wakeups());
     say(&format!(
-        "{}: {kills} deaths, {stops} stops, {dead} of lock holders, {repaired} repairs, {dropped} dropped; {}",
-        rig.load.name, rig.times
+        "{name}: {kills} deaths in {seconds:.0} s ({rate:.0} a second), {stops} stops, {dead} of lock holders, {repaired} repairs, {dropped} dropped; {}",
+        rig.times
     ));
+    say(&format!("{name}: {}", slow.stop()));
     assert!(dead > 0, "{kills} kills and none hit a lock holder: the storm proves nothing");
     assert_eq!(dropped, 0, "a death damages nothing");
+    assert_eq!(lost, 0, "a sleeper that nobody woke");
     engine_audit::audit(&rig, true);
 }
 

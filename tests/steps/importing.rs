@@ -105,7 +105,7 @@ pub(crate) fn cut_off_anywhere() -> Count {
     let (mut before, mut image) = (files.look(), None);
     // It reads and checks all of the native store first; no file is made or written then.
     while files.look() == before {
-        assert!(child.to_system_call(), "the import makes no file");
+        assert!(child.next_system_call(), "the import makes no file");
     }
     loop {
         let more = child.step();

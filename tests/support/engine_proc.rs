@@ -65,9 +65,8 @@ impl Child {
         matches!(status, WaitStatus::Signaled(_, Signal::SIGKILL, _))
     }
 
-    /// Ends the child by `signal`; whether that is what it died of.
-    pub(crate) fn end_by(mut self, signal: Signal) -> bool {
-        self.signal(signal);
+    /// Waits for a child that was sent `signal`; whether that is what it died of.
+    pub(crate) fn ended_by(mut self, signal: Signal) -> bool {
         let status = waitpid(self.pid, None).expect("waitpid");
         self.reaped = true;
         matches!(status, WaitStatus::Signaled(_, by, _) if by == signal)

@@ -4,6 +4,10 @@
 //! `intent` (written before an operation) and `acked` (after it), each `seq << 1 | present`. A reader takes `acked`
 //! before and `intent` after its read: the value must be between the two, and a key that was present and only
 //! updated in between must be there. Even keys are never deleted.
+//!
+//! A third word, `seen`, is the newest state that any read has shown. No read that begins later may show an older one: with
+//! one writer a key, and operations that a death cut off as "maybe", that is linearizability, judged while it runs. The
+//! books lie outside of the cache, in memory that outlives the dead.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::{
@@ -111,6 +115,7 @@ pub(crate) struct Rig {
     tallies: Scratch,
     intent: Scratch,
     pub(crate) acked: Scratch,
+    seen: Scratch,
     stop: Scratch,
     pub(crate) times: Times,
     pub(crate) seed: u64,
@@ -129,6 +134,7 @@ impl Rig {
             tallies: Scratch::new(MAX_WORKERS * TALLIES),
             intent: Scratch::new(owned),
             acked: Scratch::new(owned),
+            seen: Scratch::new(owned),
             stop: Scratch::new(1),
             times: Times::new(),
             full_bytes: audit::fill_and_clear(&engine, &load),
@@ -184,6 +190,11 @@ impl Rig {
     pub(crate) fn words(&self, key: u32) -> (&AtomicU64, &AtomicU64) {
         let at = usize::try_from(key).expect("an index");
         (&self.intent[at], &self.acked[at])
+    }
+
+    /// Sequence number of the newest state of a key that a read has shown.
+    pub(crate) fn seen(&self, key: u32) -> &AtomicU64 {
+        &self.seen[usize::try_from(key).expect("an index")]
     }
 
     pub(crate) fn shared_key(&self, n: u32) -> u32 {

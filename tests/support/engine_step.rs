@@ -62,7 +62,7 @@ impl Stepped {
     }
 
     /// Goes on to where the next system call begins or ends; counts no instruction. `false` = the operation has ended.
-    pub(crate) fn to_system_call(&mut self) -> bool {
+    pub(crate) fn next_system_call(&mut self) -> bool {
         ptrace::syscall(self.child.pid(), None).expect("ptrace(SYSCALL)");
         match waitpid(self.child.pid(), None).expect("waitpid") {
             WaitStatus::Stopped(_, Signal::SIGTRAP) => {}

@@ -23,12 +23,14 @@ const FINE: usize = 8;
 pub(crate) struct Times {
     /// When the operation in progress began, one a worker.
     begun: Scratch,
+    /// The first death that fell into it.
+    death: Scratch,
     /// Not 0: the worker is stopped; else since when it runs again.
     paused: Scratch,
     resumed: Scratch,
     /// The operation that was found to hang, so that it counts once.
     hung: Scratch,
-    /// Last death, longest operation, hangs, when the watchdog last looked, when it last came late, how often.
+    /// Nothing, longest operation, hangs, when the watchdog last looked, when it last came late, how often.
     all: Scratch,
     histogram: Scratch,
 }
@@ -44,6 +46,7 @@ impl Times {
         let each = || Scratch::new(MAX_WORKERS);
         let times = Self {
             begun: each(),
+            death: each(),
             paused: each(),
             resumed: each(),
             hung: each(),
@@ -56,6 +59,7 @@ impl Times {
 
     pub(crate) fn begin(&self, worker: usize) -> u64 {
         let now = now();
+        self.death[worker].store(0, SeqCst);
         self.begun[worker].store(now, SeqCst);
         now
     }
@@ -69,7 +73,7 @@ impl Times {
             return;
         }
         self.all[1].fetch_max(now - begun, SeqCst);
-        let death = self.all[0].load(SeqCst);
+        let death = self.death[worker].load(SeqCst);
         if (begun..now).contains(&death) {
             let class = ((now - death).max(1) as f64).log2() * FINE as f64;
             self.histogram[class as usize].fetch_add(1, SeqCst);
@@ -81,15 +85,33 @@ impl Times {
         self.begun[worker].store(0, SeqCst);
     }
 
-    /// Somebody is about to die; `counts` = what the others do now tells something of it.
+    /// Somebody is about to die. Who is in an operation shows how long the first death that fell into it held him up.
+    /// `counts` = it tells something of the cache.
     pub(crate) fn death(&self, counts: bool) {
-        self.all[0].store(if counts { now() } else { 0 }, SeqCst);
+        let now = if counts { now() } else { u64::MAX };
+        for (begun, death) in self.begun.iter().zip(self.death.iter()) {
+            if begun.load(SeqCst) != 0 {
+                let _ = death.compare_exchange(0, now, SeqCst, SeqCst);
+            }
+        }
+    }
+
+    /// While somebody is stopped with a lock, what the others wait for is not a death.
+    fn forget_deaths(&self) {
+        self.death.iter().for_each(|death| death.store(u64::MAX, SeqCst));
+    }
+
+    /// When the operation in progress began; `None` = there is none, or the worker is stopped.
+    pub(crate) fn in_operation(&self, worker: usize) -> Option<u64> {
+        let begun = self.begun[worker].load(SeqCst);
+        let runs = self.paused[worker].load(SeqCst) == 0 && self.resumed[worker].load(SeqCst) < begun;
+        (begun != 0 && runs).then_some(begun)
     }
 
     pub(crate) fn pause(&self, worker: usize) {
         self.paused[worker].store(1, SeqCst);
         self.resumed[worker].store(u64::MAX, SeqCst);
-        self.all[0].store(0, SeqCst);
+        self.forget_deaths();
     }
 
     pub(crate) fn go_on(&self, worker: usize) {

@@ -82,6 +82,7 @@ impl<'a> Worker<'a> {
             let key = self.owned(n);
             let (intent, acked) = self.rig.words(key);
             let (want, was) = (intent.load(SeqCst), acked.load(SeqCst));
+            let seen = self.rig.seen(key).load(SeqCst);
             engine_value::key_bytes(key, &mut self.key);
             let found = match engine_value::get(&self.rig.engine, &self.key, Touch::No) {
                 Ok(found) => found,
@@ -101,6 +102,10 @@ impl<'a> Worker<'a> {
                     Tally::Lost,
                     &format!("key {key} is {is:?} after a kill, was {was:#x}, to be {want:#x}"),
                 );
+            }
+            if seq_of(want) != seq_of(was) && seen >= u64::from(seq_of(want)) && !fits(want) {
+                let text = format!("key {key} is {is:?} after a kill, but {want:#x} had been read");
+                self.fault(Tally::Stale, &text);
             }
             // The next sequence number must be new to all readers either way.
             let now = state(seq_of(want.max(was)), is.is_some());
@@ -162,18 +167,20 @@ impl<'a> Worker<'a> {
         let key = self.rng.u32(0..owned_keys(self.rig.load.workers));
         engine_value::key_bytes(key, &mut self.key);
         let (intent, acked) = self.rig.words(key);
-        let before = acked.load(SeqCst);
+        let (seen, before) = (self.rig.seen(key).load(SeqCst), acked.load(SeqCst));
         let touch = if self.rng.bool() { Touch::Yes } else { Touch::No };
         let found = match engine_value::get(&self.rig.engine, &self.key, touch) {
             Ok(found) => found.map(|(_, value)| value),
             Err(error) => return self.fault(Tally::Refused, &format!("get: {error}")),
         };
         let after = intent.load(SeqCst);
-        self.judge(key, found.as_deref(), before, after);
+        self.judge(key, found.as_deref(), before, after, seen);
     }
 
-    fn judge(&self, key: u32, found: Option<&[u8]>, before: u64, after: u64) {
+    /// `seen` = what reads had shown before this one began.
+    fn judge(&self, key: u32, found: Option<&[u8]>, before: u64, after: u64, seen: u64) {
         let Some(value) = found else {
+            self.judge_miss(key, before, after, seen);
             // At most one operation could have run, and it was no delete.
             let only_updates = key.is_multiple_of(2) || seq_of(after) == seq_of(before);
             if present(before) && only_updates && !self.rig.load.may_miss {
@@ -194,6 +201,25 @@ impl<'a> Worker<'a> {
             let text = format!("key {key} has seq {}, acknowledged {before:#x}, begun {after:#x}", stamp.seq);
             self.fault(Tally::Stale, &text);
         }
+        if u64::from(stamp.seq) < seen {
+            let text = format!("key {key} has seq {}, after a read that had {seen}", stamp.seq);
+            self.fault(Tally::Stale, &text);
+        }
+        self.rig.seen(key).fetch_max(u64::from(stamp.seq), SeqCst);
+    }
+
+    /// The key is gone in some state from `before` to `after`, none of them older than `seen`.
+    fn judge_miss(&self, key: u32, before: u64, after: u64, seen: u64) {
+        if self.rig.load.may_miss {
+            return;
+        }
+        if u64::from(seq_of(after)) <= seen && present(after) {
+            let text = format!("key {key} missed, begun {after:#x}, after a read that had {seen}");
+            self.fault(Tally::Lost, &text);
+        }
+        // It was there when this read began: the state that was met is a later one.
+        let met = u64::from(seq_of(before)) + u64::from(present(before));
+        self.rig.seen(key).fetch_max(met, SeqCst);
     }
 
     fn write_owned(&mut self) {
