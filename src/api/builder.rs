@@ -8,7 +8,7 @@ use std::{
 
 use super::{Cache, cache::Defaults, expires::whole_seconds, registry::CACHES};
 use crate::{
-    engine::{Blocks, Config, Engine, Eviction, Expires, Store},
+    engine::{Blocks, Config, Engine, Eviction, Expires, HugePages, Store},
     error::{Error, Result},
 };
 
@@ -315,6 +315,24 @@ impl Builder {
     /// ```
     pub fn store_guard(mut self, on: bool) -> Self {
         self.config.store_guard = on;
+        self
+    }
+
+    /// Which pages the memory is made of. [`HugePages::Off`] if not given. Without effect on a [store](Builder::store),
+    /// whose file system decides.
+    ///
+    /// Huge pages save misses of the TLB in caches of more than some megabytes, and cost up to 2 MiB for each part of
+    /// the cache that is touched at all. Where the kernel has none, small ones serve.
+    ///
+    /// ```
+    /// use ucache::HugePages;
+    ///
+    /// let cache = ucache::Cache::builder("pages").items(1_000_000).huge_pages(HugePages::Advised).build()?;
+    /// cache.set("k", "v")?;
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn huge_pages(mut self, pages: HugePages) -> Self {
+        self.config.huge_pages = pages;
         self
     }
 

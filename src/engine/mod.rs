@@ -37,7 +37,7 @@ mod write;
 
 use std::sync::{Arc, atomic::AtomicU64};
 
-pub use config::{Blocks, Config, Eviction, NativeShape, Store};
+pub use config::{Blocks, Config, Eviction, HugePages, NativeShape, Store};
 pub use extra::Swap;
 #[cfg(any(feature = "cli", feature = "uwsgi"))]
 pub(crate) use figures::Figure;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Config, Engine, Eviction,
+    Config, Engine, Eviction, HugePages,
     disk::{self, Disk, INIT, MAGIC, READY, VERSION},
     entry, generation, geometry,
     hash::Secret,
@@ -23,6 +23,7 @@ use crate::{
     os::{
         file::{self, Lock, OPENING, StoreFile, USERS},
         guard::Guard,
+        huge,
         map::Mapping,
         mutex::MUTEX_SIZE,
         process,
@@ -66,11 +67,12 @@ impl Engine {
         let mut max_spans = u64::MAX;
         loop {
             let layout = geometry::layout(config, max_spans)?;
-            match Mapping::anonymous(layout.end as usize) {
-                Ok(map) => {
+            match huge::anonymous(layout.end as usize, config.huge_pages) {
+                Ok((map, huge_pages, note)) => {
+                    notes.extend(note);
                     let region = Region::new(map, layout, None)?;
                     region.keep_out_of_dumps();
-                    let engine = Self::assemble(region, config.clone(), notes);
+                    let engine = Self::assemble(region, Config { huge_pages, ..config.clone() }, notes);
                     engine.init(config)?;
                     return Ok(Arc::new(engine.reload()));
                 }
@@ -192,8 +194,13 @@ impl Engine {
     ) -> Result<Self> {
         let layout = Layout::new(geo).ok_or_else(|| disk.refuse("its geometry overflows"))?;
         let committed = disk.committed(&layout)?;
-        let wanted =
-            config.map(|c| Config { store: disk.own_store(), native: None, store_guard: false, ..c.clone() });
+        let wanted = config.map(|c| Config {
+            store: disk.own_store(),
+            native: None,
+            store_guard: false,
+            huge_pages: HugePages::Off,
+            ..c.clone()
+        });
         let mut notes = Vec::new();
         let limits = match (disk.limits(), wanted) {
             (_, Some(wanted)) if alone => wanted,
@@ -286,7 +293,8 @@ impl Engine {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             oldest: Oldest::new(&layout.geo),
             lock_gen: region.word(header::LOCK_GEN).load(Relaxed),
-            may_punch: region.file().is_none(),
+            // Of reserved huge pages none is given back; of a store none can be while it is open.
+            may_punch: region.file().is_none() && config.huge_pages != HugePages::Reserved,
             region: Arc::new(region),
             config,
             backed: AtomicU64::new(0),
