@@ -18,6 +18,7 @@ mod import;
 mod index;
 mod inspect;
 mod lease;
+mod make;
 mod native;
 mod oldest;
 mod open;
