@@ -141,6 +141,9 @@ pub use error::Error;
 /// ```
 #[doc(inline)]
 pub use engine::Eviction;
+/// The pages of [`Builder::huge_pages`].
+#[doc(inline)]
+pub use engine::HugePages;
 
 /// The end of an item's life.
 ///

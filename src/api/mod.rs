@@ -7,6 +7,7 @@ mod expires;
 mod fill;
 mod keys;
 mod many;
+mod place;
 mod read;
 mod refresh;
 mod registry;

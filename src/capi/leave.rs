@@ -15,5 +15,5 @@ pub(super) fn at_exit() {
 }
 
 extern "C" fn leave() {
-    guard((), || cache::all().for_each(|cache| cache.engine.leave()));
+    guard((), || cache::all().for_each(|cache| cache.engine.mark_closed()));
 }

@@ -5,7 +5,7 @@ use std::{ffi::CString, path::PathBuf, time::Duration};
 use super::{hash::Algorithm, kvlist};
 use crate::{
     engine::{
-        Blocks, Config, Eviction, NativeShape, Store,
+        Blocks, Config, Eviction, HugePages, NativeShape, Store,
         config::{MAX_ITEMS, MAX_KEY, MAX_LOCK_TIMEOUT, MAX_VALUE},
     },
     error::{Error, Result},
@@ -87,6 +87,7 @@ struct Text {
     no_expire: Option<Vec<u8>>,
     lock_timeout: Option<Vec<u8>>,
     store_guard: Option<Vec<u8>>,
+    hugepages: Option<Vec<u8>>,
 }
 
 impl Text {
@@ -131,6 +132,7 @@ impl Text {
             b"no_expire" => &mut self.no_expire,
             b"lock_timeout" => &mut self.lock_timeout,
             b"store_guard" => &mut self.store_guard,
+            b"hugepages" => &mut self.hugepages,
             _ => return None,
         })
     }
@@ -172,6 +174,10 @@ pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
     let no_expire = flag("no_expire", t.no_expire.as_deref(), &mut notes) || defaults.no_expire;
     let bitmap = flag("bitmap", t.bitmap.as_deref(), &mut notes);
     let key_size = number_or("keysize", t.keysize.as_deref(), 1, MAX_KEY, DEFAULT_KEYSIZE)?;
+    let huge_pages = huge_pages(t.hugepages.as_deref())?;
+    if huge_pages != HugePages::Off && t.store.is_some() {
+        notes.push("option hugepages has no effect on a store: its file system decides".to_owned());
+    }
     let config = Config {
         // uWSGI never uses slot 0: `items` stores one less, but for one item.
         capacity: (items - 1).max(1),
@@ -189,6 +195,7 @@ pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
         store: store(t.store, flag("store_delete", t.store_delete.as_deref(), &mut notes)),
         native: Some(NativeShape { items, key_size, blocks, block_size: blocksize, bitmap }),
         store_guard: flag("store_guard", t.store_guard.as_deref(), &mut notes),
+        huge_pages,
         ..Config::new(&String::from_utf8_lossy(name), 1)
     };
     config.check()?;
@@ -293,6 +300,15 @@ fn eviction(text: Option<&[u8]>, purge_lru: bool) -> Result<Eviction> {
                 value: String::from_utf8_lossy(text).into_owned(),
                 reason: "must be none, lru or s3fifo".to_owned(),
             }),
+    }
+}
+
+fn huge_pages(text: Option<&[u8]>) -> Result<HugePages> {
+    match text.map(|text| text.trim_ascii().to_ascii_lowercase()).as_deref() {
+        None | Some(b"0" | b"no" | b"off" | b"false") => Ok(HugePages::Off),
+        Some(b"1" | b"yes" | b"on" | b"true") => Ok(HugePages::Advised),
+        Some(b"reserved") => Ok(HugePages::Reserved),
+        Some(other) => Err(invalid("hugepages", other, "must be 1, reserved or 0".to_owned())),
     }
 }
 

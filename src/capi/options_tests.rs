@@ -23,6 +23,18 @@ fn defaults_are_those_of_uwsgi() {
 }
 
 #[test]
+fn huge_pages_are_off_advised_or_reserved() {
+    let pages = |value: &str| ok(&format!("name=a,items=5,hugepages={value}")).config.huge_pages;
+    assert_eq!(["0", "no", "Off"].map(pages), [HugePages::Off; 3]);
+    assert_eq!(["1", "yes", " on"].map(pages), [HugePages::Advised; 3]);
+    assert_eq!(
+        (pages("reserved"), ok("name=a,items=5").config.huge_pages),
+        (HugePages::Reserved, HugePages::Off)
+    );
+    assert_eq!(err("name=a,items=5,hugepages=2MB"), "option hugepages=2mb: must be 1, reserved or 0");
+}
+
+#[test]
 fn every_key_and_alias_is_known() {
     for items in ["max_items", "maxitems", "items"] {
         assert_eq!(ok(&format!("name=a,{items}=5")).config.capacity, 4);
@@ -30,11 +42,12 @@ fn every_key_and_alias_is_known() {
     let s = ok(
         "name=a,items=5,blocksize=10,blocks=7,hash=murmur2,hash_size=11,key_size=12,store=/s,storesync=13,\
         storedelete=1,node=h:1;;h:2,sync=h:3,udp=h:4,lastmod=1,math_initial=-14,ignore_full=1,lru=1,lazy=1,\
-        sweep_on_full=15,clear_on_full=1,no_expire=1,lock_timeout=16,store_guard=1",
+        sweep_on_full=15,clear_on_full=1,no_expire=1,lock_timeout=16,store_guard=1,hugepages=reserved",
     );
     assert_eq!((s.blocksize, s.blocks, s.hash, s.hashsize), (10, 7, Algorithm::Murmur2, 11));
     assert_eq!((s.config.max_key, s.store_sync, s.config.math_initial), (12, 13, -14));
-    assert!(s.config.store_guard);
+    assert!(s.config.store_guard && s.config.huge_pages == HugePages::Reserved);
+    assert_eq!(s.notes, ["option hugepages has no effect on a store: its file system decides"]);
     assert_eq!(s.config.store, Some(Store { path: "/s".into(), delete_unusable: true }));
     assert_eq!(s.nodes, [c"h:1".to_owned(), c"h:2".to_owned()]);
     assert_eq!((s.sync_nodes, s.udp_servers), (vec![c"h:3".to_owned()], vec![c"h:4".to_owned()]));
@@ -42,7 +55,6 @@ fn every_key_and_alias_is_known() {
     assert_eq!((s.config.eviction, s.config.sweep_on_full), (Eviction::Lru, 15));
     assert!(!s.config.no_expire, "lazy_expire wins over no_expire");
     assert_eq!(s.config.lock_timeout, Duration::from_millis(16));
-    assert!(s.notes.is_empty(), "{:?}", s.notes);
     for alias in [
         "hashsize",
         "keysize",

@@ -4,6 +4,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::error::{Error, Result};
+pub use crate::os::huge::HugePages;
 
 /// Most items of one cache: item numbers have 28 bits.
 pub const MAX_ITEMS: u64 = (1 << 28) - 2;
@@ -108,6 +109,8 @@ pub struct Config {
     /// A store that somebody truncates is misses and errors from then on, instead of the end of the process (a SIGBUS
     /// handler is installed).
     pub store_guard: bool,
+    /// The pages of anonymous memory; without effect on a store.
+    pub huge_pages: HugePages,
 }
 
 impl Config {
@@ -130,6 +133,7 @@ impl Config {
             store: None,
             native: None,
             store_guard: false,
+            huge_pages: HugePages::Off,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{Blocks, Config, Eviction, Store, hash::Secret};
+use super::{Blocks, Config, Eviction, HugePages, Store, hash::Secret};
 use crate::{
     error::{Error, Result},
     os::{
@@ -222,6 +222,7 @@ impl<'a> Disk<'a> {
             store: self.own_store(),
             native: None,
             store_guard: false,
+            huge_pages: HugePages::Off,
         })
     }
 }

@@ -51,7 +51,10 @@ fn geometry(c: &Config, max_spans: u64) -> Geometry {
 /// long values, which are copied under the lock, too.
 fn shards(c: &Config) -> u64 {
     let wanted = (c.capacity / 512).clamp(1, 256).max(c.capacity / 16_384);
-    let long = if c.max_value >= LONG { (c.capacity / 4).min(LONG_SHARDS) } else { 1 };
+    // Where items are counted alone and nothing is evicted: S3-FIFO's queues are those of a shard, and a clear leaves
+    // each shard its blocks until it is locked. For the same reason a shard is for items enough.
+    let many = c.max_value >= LONG && c.eviction == Eviction::None && c.blocks.is_none();
+    let long = if many { (c.capacity / 16).clamp(1, LONG_SHARDS) } else { 1 };
     wanted.max(long).next_power_of_two().min(4096)
 }
 

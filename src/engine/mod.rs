@@ -18,6 +18,7 @@ mod import;
 mod index;
 mod inspect;
 mod lease;
+mod make;
 mod native;
 mod oldest;
 mod open;
@@ -38,7 +39,7 @@ mod write;
 
 use std::sync::{Arc, atomic::AtomicU64};
 
-pub use config::{Blocks, Config, Eviction, NativeShape, Store};
+pub use config::{Blocks, Config, Eviction, HugePages, NativeShape, Store};
 pub use extra::Swap;
 #[cfg(any(feature = "cli", feature = "uwsgi"))]
 pub(crate) use figures::Figure;

@@ -3,19 +3,14 @@
 
 use std::{
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
-    Config, Engine, Eviction,
+    Config, Engine, HugePages,
     disk::{self, Disk, INIT, MAGIC, READY, VERSION},
-    entry, generation, geometry,
-    hash::Secret,
-    oldest::Oldest,
+    generation, geometry,
 };
 use crate::{
     error::{Error, Result},
@@ -23,7 +18,6 @@ use crate::{
         file::{self, Lock, OPENING, StoreFile, USERS},
         guard::Guard,
         map::Mapping,
-        mutex::MUTEX_SIZE,
         process::{self, Owner},
     },
     shm::{
@@ -58,31 +52,6 @@ impl Engine {
     /// [`Error::Store`] says why the file cannot be used; it is left untouched.
     pub fn attach(path: &Path) -> Result<Arc<Self>> {
         Self::open_store(path, None)
-    }
-
-    fn anonymous(config: &Config) -> Result<Arc<Self>> {
-        let mut notes = Vec::new();
-        let mut max_spans = u64::MAX;
-        loop {
-            let layout = geometry::layout(config, max_spans)?;
-            match Mapping::anonymous(layout.end as usize) {
-                Ok(map) => {
-                    let region = Region::new(map, layout, None)?;
-                    region.keep_out_of_dumps();
-                    let engine = Self::assemble(region, config.clone(), notes);
-                    engine.init(config)?;
-                    return Ok(Arc::new(engine.reload()));
-                }
-                Err(e) if layout.geo.spans <= 4 => return Err(e),
-                Err(_) => {
-                    max_spans = layout.geo.spans / 2;
-                    notes = vec![format!(
-                        "address space is limited: {} MiB reserved for data, values may be refused before the limits are reached",
-                        (max_spans * SPAN) >> 20
-                    )];
-                }
-            }
-        }
     }
 
     /// Opens a store; `config` = makes it if missing, and its limits are wanted.
@@ -186,8 +155,13 @@ impl Engine {
     ) -> Result<Self> {
         let layout = Layout::new(geo).ok_or_else(|| disk.refuse("its geometry overflows"))?;
         let committed = disk.committed(&layout)?;
-        let wanted =
-            config.map(|c| Config { store: disk.own_store(), native: None, store_guard: false, ..c.clone() });
+        let wanted = config.map(|c| Config {
+            store: disk.own_store(),
+            native: None,
+            store_guard: false,
+            huge_pages: HugePages::Off,
+            ..c.clone()
+        });
         let mut notes = Vec::new();
         let limits = match (disk.limits(), wanted) {
             (_, Some(wanted)) if alone => wanted,
@@ -270,96 +244,6 @@ impl Engine {
         Ok(())
     }
 
-    fn assemble(region: Region, config: Config, notes: Vec<String>) -> Self {
-        static SERIAL: AtomicU64 = AtomicU64::new(1);
-        let layout = *region.layout();
-        Self {
-            geo: layout.geo,
-            layout,
-            secret: Secret(read_secret(&region)),
-            entry_head: entry::header_len(layout.geo.checksums),
-            heads_per_shard: layout.heads_per_shard(),
-            buckets: layout.buckets(),
-            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
-            oldest: Oldest::new(&layout.geo),
-            lock_gen: region.word(header::LOCK_GEN).load(Relaxed),
-            may_punch: region.file().is_none(),
-            region: Arc::new(region),
-            config,
-            backed: AtomicU64::new(0),
-            forks: process::fork_count(),
-            dropped: 0,
-            notes,
-        }
-    }
-
-    /// After the header was written: what this process keeps of it.
-    fn reload(mut self) -> Self {
-        self.secret = Secret(read_secret(&self.region));
-        self.lock_gen = self.region.word(header::LOCK_GEN).load(Relaxed);
-        self
-    }
-
-    /// Fills in a fresh region of zeros.
-    fn init(&self, config: &Config) -> Result<()> {
-        let w = |at: u64| self.region.word(at);
-        w(header::VERSION).store(VERSION, Relaxed);
-        w(header::ABI).store(Layout::abi(MUTEX_SIZE), Relaxed);
-        w(header::CAPACITY).store(self.geo.capacity, Relaxed);
-        w(header::SHARDS).store(self.geo.shards, Relaxed);
-        w(header::HEADS).store(self.geo.heads, Relaxed);
-        w(header::OVERFLOW).store(self.geo.overflow, Relaxed);
-        w(header::SPANS).store(self.geo.spans, Relaxed);
-        w(header::FLAGS).store(self.geo.flags(), Relaxed);
-        let mut secret = [0; 4];
-        process::random_words(&mut secret);
-        for (i, s) in (0..).zip(secret) {
-            w(header::SECRET + i * 8).store(s | 1, Relaxed);
-        }
-        if self.region.file().is_none() {
-            w(header::COMMITTED).store(self.layout.end, Relaxed);
-        }
-        w(header::LOCK_GEN).store(1, Relaxed);
-        self.write_limits(config);
-        self.stamp_identity(1);
-        self.init_locks()?;
-        self.init_ids();
-        for no in 0..self.geo.shards {
-            w(self.shard_off(no) + shard::EARLIEST).store(u64::MAX, Relaxed);
-        }
-        w(header::MAGIC).store(MAGIC, Relaxed);
-        w(header::SUM).store(disk::sum(disk::fixed(), |at| w(at).load(Relaxed)), Relaxed);
-        w(header::STATE).store(READY, Release);
-        Ok(())
-    }
-
-    fn init_locks(&self) -> Result<()> {
-        for lock in [header::LOCK_FOREIGN, header::LOCK_POOL, header::LOCK_CAPACITY] {
-            self.region.mutex(lock).init()?;
-        }
-        (0..self.geo.shards).try_for_each(|no| self.region.mutex(self.shard_off(no) + shard::LOCK).init())
-    }
-
-    fn write_limits(&self, c: &Config) {
-        let w = |at: u64, value: u64| self.region.word(at).store(value, Relaxed);
-        w(header::LIMITS_SUM, 0);
-        fence(Release);
-        w(header::MAX_KEY, c.max_key);
-        w(header::MAX_VALUE, c.max_value);
-        w(header::BLOCK_SIZE, c.blocks.map_or(0, |b| b.size));
-        w(header::BLOCK_COUNT, c.blocks.map_or(0, |b| b.count));
-        let (lru, fifo) = (c.eviction == Eviction::Lru, c.eviction == Eviction::S3Fifo);
-        let habits = [lru, c.clear_on_full, c.no_expire, c.last_modified, fifo];
-        w(header::HABITS, (0..).zip(habits).fold(0, |bits, (i, on)| bits | u64::from(on) << i));
-        w(header::SWEEP_ON_FULL, u64::from(c.sweep_on_full));
-        w(header::MATH_INITIAL, c.math_initial.cast_unsigned());
-        w(header::LOCK_TIMEOUT, u64::try_from(c.lock_timeout.as_nanos()).unwrap_or(u64::MAX));
-        w(header::NAME_LEN, c.name.len() as u64);
-        self.region.write(header::NAME, c.name.as_bytes());
-        let sum = disk::sum(disk::changeable(), |at| self.region.word(at).load(Relaxed));
-        self.region.word(header::LIMITS_SUM).store(sum, Release);
-    }
-
     /// Writes the store to disk (MS_SYNC + fsync); nothing for anonymous memory.
     ///
     /// # Errors
@@ -373,8 +257,4 @@ impl Engine {
 fn guard_of(config: &Config) -> Option<Guard> {
     let advance = [header::LOCK_GEN as usize, header::CLEAR_GEN as usize];
     config.store_guard.then_some(Guard { advance })
-}
-
-fn read_secret(r: &Region) -> [u64; 4] {
-    [0, 1, 2, 3].map(|i| r.word(header::SECRET + i * 8).load(Relaxed))
 }

@@ -1,6 +1,7 @@
 //! A shard's lock, and what every writer does after taking it.
 //!
-//! The steps are inlined into one another: a `Result` with the crate's error is large, and would be copied at each.
+//! The usual case is inlined and does without a `Result` of the crate's error: a guard that moves through one is copied
+//! in pieces, which the CPU cannot forward to the loads that follow.
 #![forbid(unsafe_code)]
 
 use super::{Engine, stats::Counter};
@@ -16,6 +17,9 @@ use crate::{
     },
 };
 
+/// What trying a shard's mutex gave: it is held, or somebody has it.
+pub(super) type Tried = std::result::Result<Locked, NotTaken>;
+
 /// A held shard lock.
 #[derive(Debug)]
 pub(crate) struct ShardGuard<'a> {
@@ -27,6 +31,7 @@ pub(crate) struct ShardGuard<'a> {
 }
 
 impl Drop for ShardGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         if std::thread::panicking() {
             // Half a change may stand: the next owner rebuilds, as after a death.
@@ -71,24 +76,49 @@ impl Engine {
     /// that has the cache to itself.
     #[inline(always)]
     pub(super) fn lock(&self, no: u64) -> Result<ShardGuard<'_>> {
-        let guard = self.lock_or_wait(no)?;
-        let current = self.clear_gen();
-        if guard.word(shard::REAPED).load(Relaxed) != current {
-            self.reap(&guard, current, None);
-        }
-        Ok(guard)
+        Ok(match self.lock_at_once(no) {
+            Ok(guard) => guard,
+            Err(tried) => self.lock_slowly(no, tried)?,
+        })
     }
 
+    /// [`Engine::lock`] where nothing else is to be done; else what [`Engine::lock_slowly`] goes on from.
     #[inline(always)]
-    fn lock_or_wait(&self, no: u64) -> Result<ShardGuard<'_>> {
+    pub(super) fn lock_at_once(&self, no: u64) -> std::result::Result<ShardGuard<'_>, Tried> {
+        let tried = self.guard_mutex(no).try_lock();
+        if tried.is_ok() && self.is_usual(self.region.words(self.shard_off(no) + 64)) {
+            return Ok(self.guard_of(no));
+        }
+        Err(tried)
+    }
+
+    /// Whether a writer that took the lock may go on as it is; `words` are those of the shard behind the lock's line.
+    #[inline(always)]
+    fn is_usual(&self, words: &[AtomicU64; 16]) -> bool {
+        let word = |at: u64| &words[(at - 64) as usize / 8];
+        self.region.word(header::LOCK_GEN).load(Relaxed) == self.lock_gen
+            && word(shard::DIRTY).load(Acquire) == 0
+            && self.region.word(header::FOREIGN).load(SeqCst) == 0
+            && word(shard::REAPED).load(Relaxed) == self.clear_gen()
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn lock_slowly(&self, no: u64, mut tried: Tried) -> Result<ShardGuard<'_>> {
         loop {
-            let guard = self.lock_raw(no)?;
+            let guard = self.enter(no, tried)?;
+            self.make_whole(&guard);
             if self.region.word(header::FOREIGN).load(SeqCst) == 0 || self.is_mine() {
+                let current = self.clear_gen();
+                if guard.word(shard::REAPED).load(Relaxed) != current {
+                    self.reap(&guard, current, None);
+                }
                 return Ok(guard);
             }
             // Never wait with a shard held: the other thread may need it.
             drop(guard);
             self.wait_exclusive()?;
+            tried = self.guard_mutex(no).try_lock();
         }
     }
 
@@ -100,17 +130,28 @@ impl Engine {
     }
 
     /// The lock alone; the shard may have to be rebuilt.
-    #[inline(always)]
     pub(super) fn lock_as_is(&self, no: u64) -> Result<ShardGuard<'_>> {
-        let off = self.shard_off(no);
-        let mutex = self.region.mutex(off + shard::LOCK);
-        let locked = self.acquire(mutex)?;
-        let guard = ShardGuard { no, off, words: self.region.words(off + 64), mutex };
+        let tried = self.guard_mutex(no).try_lock();
+        self.enter(no, tried)
+    }
+
+    /// The lock, of a shard that is whole.
+    pub(super) fn lock_raw(&self, no: u64) -> Result<ShardGuard<'_>> {
+        let guard = self.lock_as_is(no)?;
+        self.make_whole(&guard);
+        Ok(guard)
+    }
+
+    /// Goes on from what trying the lock gave. A dead owner's shard is marked; who was left behind by a new opener of
+    /// the store goes no further.
+    fn enter(&self, no: u64, tried: Tried) -> Result<ShardGuard<'_>> {
+        let locked = self.acquire_after(self.guard_mutex(no), tried)?;
+        let guard = self.guard_of(no);
         if locked == Locked::OwnerDied {
             guard.word(shard::DIRTY).store(1, Release);
             self.count(Counter::OwnerDead, 1);
             // The mark says it from here on, also if the rebuild is cut off.
-            mutex.consistent();
+            guard.mutex.consistent();
         }
         if self.region.word(header::LOCK_GEN).load(Relaxed) != self.lock_gen {
             return Err(opened_anew());
@@ -118,30 +159,42 @@ impl Engine {
         Ok(guard)
     }
 
-    /// The lock, of a shard that is whole.
-    #[inline(always)]
-    pub(super) fn lock_raw(&self, no: u64) -> Result<ShardGuard<'_>> {
-        let guard = self.lock_as_is(no)?;
+    fn make_whole(&self, guard: &ShardGuard<'_>) {
         if guard.word(shard::DIRTY).load(Acquire) != 0 {
-            self.recover(&guard);
+            self.recover(guard);
         }
-        Ok(guard)
+    }
+
+    #[inline(always)]
+    fn guard_mutex(&self, no: u64) -> RobustMutex {
+        self.region.mutex(self.shard_off(no) + shard::LOCK)
+    }
+
+    /// The guard of a shard whose lock the caller has.
+    #[inline(always)]
+    fn guard_of(&self, no: u64) -> ShardGuard<'_> {
+        let off = self.shard_off(no);
+        ShardGuard {
+            no,
+            off,
+            words: self.region.words(off + 64),
+            mutex: self.region.mutex(off + shard::LOCK),
+        }
     }
 
     /// Locks within `lock_timeout`; counts waits, and what was given up.
-    #[inline(always)]
     pub(super) fn acquire(&self, mutex: RobustMutex) -> Result<Locked> {
-        match mutex.try_lock() {
-            Ok(locked) => Ok(locked),
-            Err(taken) => self.wait_for(mutex, taken),
-        }
+        self.acquire_after(mutex, mutex.try_lock())
     }
 
-    #[cold]
-    fn wait_for(&self, mutex: RobustMutex, taken: NotTaken) -> Result<Locked> {
+    fn acquire_after(&self, mutex: RobustMutex, tried: Tried) -> Result<Locked> {
+        let taken = match tried {
+            Ok(locked) => return Ok(locked),
+            Err(taken) => taken,
+        };
         self.count(Counter::LockWaits, u64::from(taken.is_busy()));
         let locked = mutex.wait(taken, self.config.lock_timeout);
-        if matches!(locked, Err(Error::Timeout { .. })) {
+        if let Err(Error::Timeout { .. }) = locked {
             self.count(Counter::Timeouts, 1);
         }
         locked

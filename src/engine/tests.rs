@@ -3,7 +3,11 @@
 use super::*;
 use crate::{
     Error,
-    shm::{layout::shard, sync::*},
+    shm::{
+        layout::{SPAN, header, shard},
+        span,
+        sync::*,
+    },
 };
 
 const ADD: SetOptions =
@@ -108,6 +112,26 @@ fn lru_evicts_in_order() {
     e.set(b"e", b"x", &ADD).unwrap();
     assert!(e.exists(b"a").is_none() && e.exists(b"c").is_some());
     assert_eq!(e.stats().evicted, 2);
+}
+
+#[test]
+fn updates_of_large_values_go_on_in_the_memory_of_one_more() {
+    let e = Engine::create(&Config { max_value: 1 << 20, ..Config::new("large", 15) }).unwrap();
+    let value = vec![b'v'; 1 << 20];
+    let spans = value.len() as u64 / SPAN + 1;
+    for i in 0..10 {
+        e.set(&key(i), &value, &ADD).unwrap();
+    }
+    for i in 0..300 {
+        e.set(&key(i * 7 % 10), &value, &UPDATE).unwrap();
+    }
+    assert_eq!((span::in_use(&e.region), span::frontier(&e.region)), (10 * spans, 11 * spans));
+    // Whatever the hint says, it is only a hint.
+    for wrong in [u64::MAX, 1, 5, 11 * spans, 11 * spans + 1] {
+        e.region.word(header::LAST_RUN).store(wrong, Relaxed);
+        e.set(&key(3), &value, &UPDATE).unwrap();
+        assert!((0..10).all(|i| get(&e, &key(i)).is_some_and(|v| v == value)), "{wrong}");
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl Engine {
 
     /// The process ends: if it opened the store, and no other opener has it, that is the mark of a clean end, which is
     /// only told, not relied on. Makes async-signal-safe calls only; the cache can still be used.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn mark_closed(&self) {
         let Some(file) = self.region.file() else { return };
         // A forked child shares the lock of who opened the store, and leaves it alone.
         if self.forks != process::fork_count() || !file.is_same() {
@@ -53,6 +53,6 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.leave();
+        self.mark_closed();
     }
 }

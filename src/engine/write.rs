@@ -135,7 +135,10 @@ impl Engine {
         if self.geo.checksums {
             return Ok(None);
         }
-        let guard = self.lock(place.shard)?;
+        let guard = match self.lock_at_once(place.shard) {
+            Ok(guard) => guard,
+            Err(tried) => self.lock_slowly(place.shard, tried)?,
+        };
         let found = self.probe(place.head, place.tag, place.key);
         let number = found.filter(|f| f.header.value_len == 8 && self.exists_for_users(&f.header));
         let n = number.map(|f| {
@@ -240,7 +243,10 @@ impl Engine {
     ) -> Result<T> {
         let mut room = Room::default();
         loop {
-            let guard = self.lock(place.shard)?;
+            let guard = match self.lock_at_once(place.shard) {
+                Ok(guard) => guard,
+                Err(tried) => self.lock_slowly(place.shard, tried)?,
+            };
             let mut found = self.probe(place.head, place.tag, place.key);
             if let Some(dead) = found.filter(|f| !self.is_live(&f.header)) {
                 self.remove(&guard, place.head, &dead);

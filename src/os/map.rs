@@ -55,14 +55,19 @@ impl Mapping {
         Self::map(len.max(1), libc::PROT_READ | libc::PROT_WRITE, flags, -1)
     }
 
-    fn map(len: usize, prot: libc::c_int, flags: libc::c_int, fd: libc::c_int) -> Result<Self> {
+    /// Takes over what `mmap` returned.
+    pub(super) fn from_parts(start: NonNull<u8>, len: usize) -> Self {
+        Self { start, len, watch: None }
+    }
+
+    pub(super) fn map(len: usize, prot: libc::c_int, flags: libc::c_int, fd: libc::c_int) -> Result<Self> {
         // SAFETY: no address is asked for, so no existing mapping is touched.
         let p = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, fd, 0) };
         if p == libc::MAP_FAILED {
             return Err(Error::last_os("mmap"));
         }
         let start = NonNull::new(p.cast::<u8>()).ok_or_else(|| Error::last_os("mmap"))?;
-        Ok(Self { start, len, watch: None })
+        Ok(Self::from_parts(start, len))
     }
 
     /// First byte; aligned to a page.

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod file;
 pub(crate) mod futex;
 pub(crate) mod guard;
+pub(crate) mod huge;
 pub(crate) mod map;
 pub(crate) mod mutex;
 pub(crate) mod process;

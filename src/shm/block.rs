@@ -102,8 +102,8 @@ fn take(r: &Region, shard_off: u64, span: u64, class: u64) -> u64 {
     let index = if w.free != 0 {
         let index = w.free - 1;
         // The link lies among the data: what is no block's number ends the list, until the next rebuild.
-        let next = r.word(start(r, span) + index * size + 8).load(Relaxed);
-        w.free = if next <= SPAN / size { next } else { 0 };
+        let next = r.word(start(r, span) + index * size + 8).load(Relaxed).min(MAX_BLOCKS + 1);
+        w.free = if next * size <= SPAN { next } else { 0 };
         index
     } else {
         w.bump += 1;
@@ -111,7 +111,7 @@ fn take(r: &Region, shard_off: u64, span: u64, class: u64) -> u64 {
     };
     w.used += 1;
     m.store(w.pack(), Relaxed);
-    if w.free == 0 && w.bump == SPAN / size {
+    if w.free == 0 && (w.bump + 1) * size > SPAN {
         unlist(r, shard_off, span, class);
     }
     start(r, span) + index * size
@@ -183,7 +183,11 @@ pub(crate) fn locate(r: &Region, shard_no: u64, off: u64) -> Option<Block> {
             let size = class_size(class(word));
             // Half-width division is twice as fast.
             let index = u64::from((rel % SPAN) as u32 / size as u32);
-            (rel % SPAN == index * size && index < SPAN / size).then_some(Block { span, index, len: size })
+            (rel % SPAN == index * size && (index + 1) * size <= SPAN).then_some(Block {
+                span,
+                index,
+                len: size,
+            })
         }
         HEAD if rel.is_multiple_of(SPAN) && span + run(word) <= l.geo.spans => {
             Some(Block { span, index: 0, len: run(word) * SPAN })

@@ -1,0 +1,184 @@
+//! Huge pages for anonymous memory: fewer entries of the TLB for the same bytes.
+
+use std::{fs, ptr::NonNull};
+
+use super::map::Mapping;
+use crate::error::{Error, Result};
+
+/// Bytes of a huge page.
+const HUGE: usize = 2 << 20;
+
+/// Which pages the memory of a cache without a store is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HugePages {
+    /// Small ones, taken one by one as data comes.
+    #[default]
+    Off,
+    /// Huge ones (2 MiB), taken as data comes, where the kernel gives them to shared memory: see
+    /// `/sys/kernel/mm/transparent_hugepage/shmem_enabled`.
+    Advised,
+    /// Huge ones of the pool that the administrator set aside (`vm.nr_hugepages`), all of them at once for everything
+    /// that the cache may ever hold; they are not given back. If the pool has too few, as [`HugePages::Advised`].
+    Reserved,
+}
+
+/// `len` bytes of zeros, shared with forked children: with the pages that they have or, where these are not the ones
+/// asked for, why.
+pub(crate) fn anonymous(len: usize, pages: HugePages) -> Result<(Mapping, HugePages, Option<String>)> {
+    let mut note = None;
+    if pages == HugePages::Reserved {
+        match reserved(len) {
+            Ok(map) => return Ok((map, pages, None)),
+            Err(e) => note = Some(format!("no reserved huge pages (vm.nr_hugepages): {e}")),
+        }
+    }
+    if pages == HugePages::Off {
+        return Ok((Mapping::anonymous(len)?, pages, None));
+    }
+    let why = match shmem_policy() {
+        Some(policy) if matches!(policy.as_str(), "never" | "deny") => {
+            Some(format!("shmem_enabled is {policy}"))
+        }
+        None => Some("the kernel has none".to_owned()),
+        Some(_) => None,
+    };
+    // Advised even so: the administrator may allow them while the cache is in use.
+    let map = aligned(len).or_else(|_| Mapping::anonymous(len))?;
+    let advised = map.advise_huge();
+    let why = why.or_else(|| (!advised).then(|| "the kernel declines".to_owned()));
+    if let Some(why) = why {
+        let before = note.map_or_else(String::new, |note| note + "; ");
+        note = Some(format!(
+            "hugepages: {before}no transparent huge pages for shared memory ({why}); small pages are used"
+        ));
+    } else if let Some(before) = note {
+        note = Some(format!("hugepages: {before}; transparent ones are used"));
+    }
+    Ok((map, HugePages::Advised, note))
+}
+
+/// Pages of the pool. Without MAP_NORESERVE: what is not there is an error now instead of a signal later.
+fn reserved(len: usize) -> Result<Mapping> {
+    let len = len.checked_next_multiple_of(HUGE).ok_or(Error::Damaged("a region of impossible length"))?;
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+    Mapping::map(len, libc::PROT_READ | libc::PROT_WRITE, flags, -1)
+}
+
+/// Shared memory whose address is a multiple of a huge page's size: its offsets are too, which the kernel asks for.
+fn aligned(len: usize) -> Result<Mapping> {
+    let wide = len.checked_add(HUGE).ok_or(Error::Damaged("a region of impossible length"))?;
+    let room = Mapping::map(
+        wide,
+        libc::PROT_NONE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        -1,
+    )?;
+    let start = room.start().as_ptr();
+    let ahead = start.align_offset(HUGE);
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    // SAFETY: `ahead` < HUGE, so `len` bytes from there lie in `room`, which nobody else knows of: MAP_FIXED replaces a
+    // part of our own mapping.
+    let p =
+        unsafe { libc::mmap(start.add(ahead).cast(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    if p == libc::MAP_FAILED {
+        return Err(Error::last_os("mmap"));
+    }
+    let page = super::map::page_size();
+    let behind = (ahead + len).next_multiple_of(page);
+    let _ = std::mem::ManuallyDrop::new(room);
+    // SAFETY: what is left of `room` before and behind the new mapping, which is unmapped here and nowhere else: `room`
+    // is not dropped.
+    unsafe {
+        if ahead > 0 {
+            libc::munmap(start.cast(), ahead);
+        }
+        let rest = wide.next_multiple_of(page) - behind;
+        if rest > 0 {
+            libc::munmap(start.add(behind).cast(), rest);
+        }
+    }
+    let start = NonNull::new(p.cast::<u8>()).ok_or_else(|| Error::last_os("mmap"))?;
+    Ok(Mapping::from_parts(start, len))
+}
+
+/// What the kernel does for shared memory that asks for huge pages; `None` = it knows none.
+fn shmem_policy() -> Option<String> {
+    let folder = "/sys/kernel/mm/transparent_hugepage";
+    let chosen = |path: String| {
+        let text = fs::read_to_string(path).ok()?;
+        Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())
+    };
+    let of_size = chosen(format!("{folder}/hugepages-{}kB/shmem_enabled", HUGE >> 10));
+    of_size.filter(|policy| policy != "inherit").or_else(|| chosen(format!("{folder}/shmem_enabled")))
+}
+
+impl Mapping {
+    /// Asks for huge pages; `false` = the kernel declines.
+    fn advise_huge(&self) -> bool {
+        // SAFETY: the range is this mapping; the advice changes no content.
+        unsafe { libc::madvise(self.start().as_ptr().cast(), self.len(), libc::MADV_HUGEPAGE) == 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kilobytes of a field of the mapping at `start`, as the kernel tells them.
+    fn told(start: *const u8, field: &str) -> Option<u64> {
+        let maps = fs::read_to_string("/proc/self/smaps").ok()?;
+        let from = maps.find(&format!("{:x}-", start.addr()))?;
+        let line = maps[from..].lines().find(|line| line.starts_with(field))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    }
+
+    fn touch(map: &Mapping, every: usize) {
+        for at in (0..map.len()).step_by(every) {
+            // SAFETY: in the mapping, which is ours alone.
+            unsafe { map.start().as_ptr().add(at).write(1) };
+        }
+    }
+
+    #[test]
+    fn advised_memory_is_aligned_and_whole() {
+        for len in [1, 4096, HUGE - 1, HUGE, 3 * HUGE + 4097] {
+            let (map, _, note) = anonymous(len, HugePages::Advised).expect("memory");
+            assert!(map.start().as_ptr().addr().is_multiple_of(HUGE) && map.len() == len);
+            touch(&map, 4096);
+            let allowed = shmem_policy().is_some_and(|policy| !matches!(policy.as_str(), "never" | "deny"));
+            assert_eq!(note.is_none(), allowed, "{note:?}");
+            let huge = told(map.start().as_ptr(), "ShmemPmdMapped:").expect("smaps has the mapping");
+            // Where the kernel gives none there are none; where it gives some it may still have run out of them.
+            assert!(allowed || huge == 0, "{huge} kB");
+        }
+    }
+
+    #[test]
+    fn without_a_pool_small_pages_serve_and_it_is_said() {
+        let pool = fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
+        let more = fs::read_to_string("/proc/sys/vm/nr_overcommit_hugepages").unwrap_or_default();
+        let count = |text: &str| text.trim().parse::<usize>().unwrap_or(0);
+        // One page more than there can be.
+        let len = (count(&pool) + count(&more) + 1) * HUGE;
+        let (map, pages, note) = anonymous(len, HugePages::Reserved).expect("memory");
+        assert_eq!(pages, HugePages::Advised);
+        assert!(note.as_ref().is_some_and(|note| note.contains("nr_hugepages")), "{note:?}");
+        assert_eq!(map.len(), len);
+        touch(&map, HUGE);
+        // What is there can be had.
+        if count(&pool) > 0
+            && let Ok(map) = reserved(1)
+        {
+            touch(&map, 4096);
+            assert_eq!(told(map.start().as_ptr(), "KernelPageSize:"), Some(2048));
+        }
+    }
+
+    #[test]
+    fn off_means_nothing_is_asked() {
+        let (map, _, note) = anonymous(HUGE, HugePages::Off).expect("memory");
+        touch(&map, 4096);
+        assert_eq!((note, told(map.start().as_ptr(), "KernelPageSize:")), (None, Some(4)));
+        assert_eq!(told(map.start().as_ptr(), "ShmemPmdMapped:"), Some(0));
+    }
+}
