@@ -236,13 +236,20 @@ pub(super) struct Create {
     /// How many items it holds. uWSGI counts one more: `items=101` there is 100 here
     #[arg(short, long)]
     pub(super) items: u64,
+    #[command(flatten)]
+    pub(super) shape: Shape,
+}
+
+/// What `create` and `import` share; the names are those of a cache's definition.
+#[derive(Args, Debug)]
+pub(super) struct Shape {
     /// The cache's name; without it the file's, up to its first dot
     #[arg(short, long)]
     pub(super) name: Option<String>,
     /// Longest key, bytes
     #[arg(long, default_value_t = 2048)]
     pub(super) keysize: u64,
-    /// Longest value, bytes
+    /// Longest value, bytes; with blocks that are counted, the size of a block
     #[arg(long, default_value_t = 65_536)]
     pub(super) blocksize: u64,
     /// A full cache drops what was used least recently
@@ -258,24 +265,14 @@ pub(super) struct Import {
     /// `items` of its cache, as the configuration has it
     #[arg(short, long)]
     pub(super) items: u64,
-    /// The cache's name; without it the file's, up to its first dot
-    #[arg(short, long)]
-    pub(super) name: Option<String>,
-    /// `keysize` of its cache
-    #[arg(long, default_value_t = 2048)]
-    pub(super) keysize: u64,
-    /// `blocksize` of its cache
-    #[arg(long, default_value_t = 65_536)]
-    pub(super) blocksize: u64,
+    #[command(flatten)]
+    pub(super) shape: Shape,
     /// `blocks` of its cache; without it as many as items
     #[arg(long)]
     pub(super) blocks: Option<u64>,
     /// Its cache had `bitmap=1`
     #[arg(long)]
     pub(super) bitmap: bool,
-    /// Its cache had `purge_lru=1`
-    #[arg(long)]
-    pub(super) purge_lru: bool,
 }
 
 /// Formats of a dump.
