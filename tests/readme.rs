@@ -127,36 +127,6 @@ fn numbers(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Whether there is a test of this name, written out or made by a macro; `sessions/x` is a file.
-fn is_test(name: &str, sources: &[String]) -> bool {
-    match name.strip_prefix("sessions/") {
-        Some(session) => root().join(format!("tests/sessions/{session}.txt")).exists(),
-        None => {
-            let (written, made) = (format!("fn {name}("), format!("    {name}: \""));
-            sources.iter().any(|text| text.contains(&written) || text.contains(&made))
-        }
-    }
-}
-
-#[test]
-fn every_request_is_answered_with_a_test_or_a_reason() {
-    let files = ["src", "tests"].map(|folder| sources::files(&root().join(folder)));
-    let sources: Vec<_> = files.iter().flatten().filter_map(|path| fs::read_to_string(path).ok()).collect();
-    let requests = read("src/docs/requests.md");
-    let rows = requests.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| who |"));
-    let mut seen = 0;
-    for row in rows {
-        let cell = row.trim_end_matches(" |").rsplit("| ").next().expect("a last cell");
-        let tests: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
-        assert!(!tests.is_empty() || row.contains("*no*"), "neither a test nor a reason: {row}");
-        for test in tests {
-            assert!(is_test(test, &sources), "no test {test}: {row}");
-        }
-        seen += 1;
-    }
-    assert!(seen > 40, "only {seen} rows");
-}
-
 #[test]
 fn every_difference_has_a_number_a_text_and_a_test() {
     let compat = read("src/docs/compat.md");
