@@ -4,6 +4,8 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::units::{Ttl, seconds, ttl};
+
 /// Shown after the list of commands, and in the man page.
 const AFTER: &str = "\
 TARGET is a store file (as `store=` of a cache names it), whether servers use it at the moment or not; or NAME@ADDRESS, \
@@ -236,13 +238,20 @@ pub(super) struct Create {
     /// How many items it holds. uWSGI counts one more: `items=101` there is 100 here
     #[arg(short, long)]
     pub(super) items: u64,
+    #[command(flatten)]
+    pub(super) shape: Shape,
+}
+
+/// What `create` and `import` share; the names are those of a cache's definition.
+#[derive(Args, Debug)]
+pub(super) struct Shape {
     /// The cache's name; without it the file's, up to its first dot
     #[arg(short, long)]
     pub(super) name: Option<String>,
     /// Longest key, bytes
     #[arg(long, default_value_t = 2048)]
     pub(super) keysize: u64,
-    /// Longest value, bytes
+    /// Longest value, bytes; with blocks that are counted, the size of a block
     #[arg(long, default_value_t = 65_536)]
     pub(super) blocksize: u64,
     /// A full cache drops what was used least recently
@@ -258,24 +267,14 @@ pub(super) struct Import {
     /// `items` of its cache, as the configuration has it
     #[arg(short, long)]
     pub(super) items: u64,
-    /// The cache's name; without it the file's, up to its first dot
-    #[arg(short, long)]
-    pub(super) name: Option<String>,
-    /// `keysize` of its cache
-    #[arg(long, default_value_t = 2048)]
-    pub(super) keysize: u64,
-    /// `blocksize` of its cache
-    #[arg(long, default_value_t = 65_536)]
-    pub(super) blocksize: u64,
+    #[command(flatten)]
+    pub(super) shape: Shape,
     /// `blocks` of its cache; without it as many as items
     #[arg(long)]
     pub(super) blocks: Option<u64>,
     /// Its cache had `bitmap=1`
     #[arg(long)]
     pub(super) bitmap: bool,
-    /// Its cache had `purge_lru=1`
-    #[arg(long)]
-    pub(super) purge_lru: bool,
 }
 
 /// Formats of a dump.
@@ -355,33 +354,6 @@ pub(super) struct Bench {
     pub(super) json: bool,
 }
 
-/// A time to live, seconds; `None` = never expires.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ttl(pub(super) Option<u64>);
-
-fn ttl(text: &str) -> Result<Ttl, String> {
-    if text == "never" {
-        return Ok(Ttl(None));
-    }
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        other => return Err(format!("unknown unit {other:?}: s, m, h and d are known, and the word never")),
-    };
-    let n: u64 =
-        digits.parse().map_err(|_| "expected seconds, like 90, or 15m, 12h, 7d, never".to_owned())?;
-    n.checked_mul(unit).map(|secs| Ttl(Some(secs))).ok_or_else(|| "too long".to_owned())
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let wrong = || "expected seconds between 0.1 and 3600".to_owned();
-    let secs: f64 = text.parse().map_err(|_| wrong())?;
-    if (0.1..=3600.0).contains(&secs) { Ok(Duration::from_secs_f64(secs)) } else { Err(wrong()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,18 +362,5 @@ mod tests {
     fn the_description_is_sound() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn times_to_live() {
-        for (text, secs) in
-            [("0", 0), ("90", 90), ("90s", 90), ("15m", 900), ("12h", 43_200), ("7d", 604_800)]
-        {
-            assert_eq!(ttl(text), Ok(Ttl(Some(secs))), "{text}");
-        }
-        assert_eq!(ttl("never"), Ok(Ttl(None)));
-        for text in ["", "m", "-1", "1w", "1.5h", "99999999999999999999", "18446744073709551615d"] {
-            assert!(ttl(text).is_err(), "{text}");
-        }
     }
 }

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    args::Create,
+    args::{Create, Shape},
     failure::{Failure, NO, Outcome, USAGE},
     target::unopened,
 };
@@ -17,18 +17,20 @@ pub(super) fn run(args: &Create) -> Outcome {
     if path.exists() {
         return Err(Failure::new(NO, format!("{}: the file exists", path.display())));
     }
-    let mut config = Config::new(&name(args.name.as_ref(), path), args.items);
-    config.max_key = args.keysize;
-    config.max_value = args.blocksize;
-    config.eviction = if args.purge_lru { Eviction::Lru } else { Eviction::None };
-    config.store = Some(Store { path: path.clone(), delete_unusable: false });
-    make(&config, path).map(|_| ())
+    make(&config(&args.shape, path, args.items), path).map(|_| ())
 }
 
-/// A cache's name: as given, or the file's up to its first dot.
-pub(super) fn name(given: Option<&String>, path: &Path) -> String {
+/// What is asked for, at `path`, for so many items. Without a name it is the file's, up to its first dot.
+pub(super) fn config(shape: &Shape, path: &Path, capacity: u64) -> Config {
     let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    given.cloned().unwrap_or_else(|| file.split('.').next().unwrap_or_default().to_owned())
+    let name = shape.name.as_deref().or_else(|| file.split('.').next()).unwrap_or_default();
+    Config {
+        max_key: shape.keysize,
+        max_value: shape.blocksize,
+        eviction: if shape.purge_lru { Eviction::Lru } else { Eviction::None },
+        store: Some(Store { path: path.to_owned(), delete_unusable: false }),
+        ..Config::new(name, capacity)
+    }
 }
 
 /// Makes or opens the store that `config` describes.

@@ -9,7 +9,7 @@ use super::{
     failure::{Failure, Outcome, UNREACHABLE},
     text::count,
 };
-use crate::engine::{Blocks, Config, Engine, Eviction, NativeShape, Store, config::MAX_VALUE};
+use crate::engine::{Blocks, Engine, NativeShape, config::MAX_VALUE};
 
 pub(super) fn run(context: &mut Context, args: &Import) -> Outcome {
     let path = &args.file;
@@ -20,21 +20,17 @@ pub(super) fn run(context: &mut Context, args: &Import) -> Outcome {
     if Engine::attach(path).is_ok() {
         return Err(Failure::new(UNREACHABLE, format!("{}: is a ucache store already", path.display())));
     }
-    let (items, blocksize) = (args.items, args.blocksize);
+    let (items, blocksize) = (args.items, args.shape.blocksize);
     let blocks = args.blocks.unwrap_or(items);
     // uWSGI never uses the first item, unless that is the only one.
-    let mut config = Config::new(&create::name(args.name.as_ref(), path), items.saturating_sub(1).max(1));
-    config.max_key = args.keysize;
-    config.max_value = blocksize;
+    let mut config = create::config(&args.shape, path, items.saturating_sub(1).max(1));
     if args.bitmap {
         config.max_value = blocksize.saturating_mul(blocks).min(MAX_VALUE);
         config.blocks = Some(Blocks { size: blocksize, count: blocks });
     }
-    config.eviction = if args.purge_lru { Eviction::Lru } else { Eviction::None };
-    config.store = Some(Store { path: path.clone(), delete_unusable: false });
     config.native = Some(NativeShape {
         items,
-        key_size: args.keysize,
+        key_size: config.max_key,
         blocks,
         block_size: blocksize,
         bitmap: args.bitmap,

@@ -8,11 +8,12 @@ use std::{
 
 use super::{
     Context,
-    args::{At, Keys, Select, Store, Ttl},
+    args::{At, Keys, Select, Store},
     failure::{Failure, NO, Outcome, USAGE},
     jsonl, now,
     target::{self, Record, Target},
     text::{escape, left, size},
+    units::Ttl,
 };
 use crate::engine::Expires;
 use globset::{GlobBuilder, GlobMatcher};

@@ -21,6 +21,7 @@ mod stat;
 mod target;
 mod text;
 mod top;
+mod units;
 
 use std::{
     ffi::OsStr,

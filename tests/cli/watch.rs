@@ -128,7 +128,7 @@ fn metrics_once_and_over_http() {
 #[test]
 fn a_picture_of_top_as_text() {
     let store = used("cli top");
-    for (columns, lines) in [("80", "24"), ("40", "24"), ("40", "8"), ("200", "60")] {
+    for (columns, lines) in [("80", "24"), ("40", "24"), ("40", "8"), ("120", "30"), ("200", "60")] {
         let mut command = command();
         command.arg("top").arg(store.path()).args(["--once", "-i", "0.1"]);
         let ran: crate::Ran = command.env("COLUMNS", columns).env("LINES", lines).output().unwrap().into();
@@ -137,6 +137,28 @@ fn a_picture_of_top_as_text() {
         let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= columns.parse().unwrap(), "{widest} of {columns}\n{text}");
         assert!(text.contains("cli top") && text.contains("60 of 1,000"), "{text}");
+        if lines == "8" {
+            continue;
+        }
+        // Below each title its first line, in the same columns: what was read last, the longest value, a bar.
+        for (title, first) in [
+            ("hottest", "key 7"),
+            ("largest", "key 59"),
+            ("operations", ""),
+            ("hit ratio", ""),
+            ("shards: ", ""),
+        ] {
+            let titled = text.lines().position(|line| line.contains(title));
+            let at = titled.unwrap_or_else(|| panic!("no {title} in {columns} columns\n{text}"));
+            let column = text.lines().nth(at).unwrap().split(title).next().unwrap().chars().count();
+            let below: String = text.lines().nth(at + 1).unwrap_or_default().chars().skip(column).collect();
+            assert!(below.starts_with(first), "{title}: {below:?}\n{text}");
+        }
+        for figure in
+            ["evicted 0/s, ever 0", "rejected 0/s, ever 1", "full 0, waits 0, timeouts 0", "deaths 0"]
+        {
+            assert!(text.contains(figure), "{figure:?} in {columns} columns\n{text}");
+        }
     }
 }
 

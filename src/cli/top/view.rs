@@ -18,7 +18,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     let area = frame.area();
     let wide = area.width >= 70;
     let figures = if wide { 4 } else { 7 };
-    let plots = if wide { PLOT } else { PLOT * 2 };
+    let plots = if wide { PLOT } else { (PLOT - 1) * 2 };
     // From the top, as far as the screen goes: a layout would take a little of each.
     let mut top = area.y;
     let mut rows = |wanted: u16| {
@@ -35,7 +35,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     let [left, middle, right] = if wide {
         Layout::horizontal([Constraint::Fill(3), Constraint::Fill(3), Constraint::Fill(2)]).areas(lists)
     } else {
-        Layout::vertical([Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(0)]).areas(lists)
+        // One row of bars, where the lists keep some rows.
+        let bars = if lists.height >= 7 { 2 } else { 0 };
+        Layout::vertical([Constraint::Fill(1), Constraint::Fill(1), Constraint::Length(bars)]).areas(lists)
     };
     list(frame, left, "hottest", &model.hottest, "needs purge_lru or evict=, or routers' hits");
     list(frame, middle, "largest", &model.largest, "no items");
@@ -93,7 +95,7 @@ fn rates(frame: &mut Frame<'_>, area: Rect, model: &Model, wide: bool) {
         format!("evicted {}/s, ever {}", rate(r.evicted), count(s.evicted)),
         format!("expired {}/s, ever {}", rate(r.expired), count(s.expired)),
         format!("rejected {}/s, ever {}", rate(r.rejected), count(s.rejected_limit + s.rejected_full)),
-        format!("full {}, timeouts {}", count(s.full), count(s.timeouts)),
+        format!("full {}, waits {}, timeouts {}", count(s.full), count(s.lock_waits), count(s.timeouts)),
         format!("deaths {}, rebuilt {}, dropped {}", s.owner_dead, s.repaired, s.dropped_corrupt),
     ];
     let trouble = s.timeouts + s.dropped_corrupt > 0;

@@ -1,0 +1,50 @@
+//! Times as they are written on the command line.
+
+use std::time::Duration;
+
+/// A time to live, seconds; `None` = never expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ttl(pub(super) Option<u64>);
+
+/// Reads a time to live.
+pub(super) fn ttl(text: &str) -> Result<Ttl, String> {
+    if text == "never" {
+        return Ok(Ttl(None));
+    }
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        other => return Err(format!("unknown unit {other:?}: s, m, h and d are known, and the word never")),
+    };
+    let n: u64 =
+        digits.parse().map_err(|_| "expected seconds, like 90, or 15m, 12h, 7d, never".to_owned())?;
+    n.checked_mul(unit).map(|secs| Ttl(Some(secs))).ok_or_else(|| "too long".to_owned())
+}
+
+/// Reads a number of seconds.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected seconds between 0.1 and 3600".to_owned();
+    let secs: f64 = text.parse().map_err(|_| wrong())?;
+    if (0.1..=3600.0).contains(&secs) { Ok(Duration::from_secs_f64(secs)) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_to_live() {
+        for (text, secs) in
+            [("0", 0), ("90", 90), ("90s", 90), ("15m", 900), ("12h", 43_200), ("7d", 604_800)]
+        {
+            assert_eq!(ttl(text), Ok(Ttl(Some(secs))), "{text}");
+        }
+        assert_eq!(ttl("never"), Ok(Ttl(None)));
+        for text in ["", "m", "-1", "1w", "1.5h", "99999999999999999999", "18446744073709551615d"] {
+            assert!(ttl(text).is_err(), "{text}");
+        }
+    }
+}
