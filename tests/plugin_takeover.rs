@@ -2,6 +2,7 @@
 //! a clear word where it cannot.
 #![cfg(feature = "uwsgi")]
 
+#[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/uwsgi_host.rs"]
 mod uwsgi_host;
 
