@@ -263,7 +263,7 @@ fn after_a_power_failure_values_are_whole_and_not_older_than_the_last_sync() {
 fn one_sector_too_early_or_too_late_costs_nothing_that_was_synced() {
     let _alone = alone();
     let dir = memory();
-    let histories = rounds("UCACHE_STORE_SECTORS", 6);
+    let histories = rounds("UCACHE_STORE_SECTORS", 3);
     let base = u64::from(fastrand::u32(..)) << 24;
     let setup = |half| Copy::new(dir.path(), half, Vec::new());
     let tally = in_two(histories, setup, |n, copy, tally| {
