@@ -1,12 +1,12 @@
 //! Store files of real uWSGIs: how they are left, who else uses them meanwhile, and what happens to them under a server.
 #![cfg(all(feature = "uwsgi", feature = "cli"))]
 
-#[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/uwsgi_host.rs"]
 mod uwsgi_host;
 
 use std::{
     fs::File,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
@@ -156,7 +156,9 @@ fn c_program(dir: &Path) -> Command {
     gcc.arg(root.join("tests/c/store.c")).arg(library()).arg("-o").arg(&out);
     succeed(&mut gcc, "apt-get install gcc");
     let mut program = Command::new(out);
-    program.env("LD_LIBRARY_PATH", library().parent().expect("a directory")).arg("write");
+    // The name that the library has for programs.
+    symlink(library(), dir.join("libucache.so.0")).expect("a symlink");
+    program.env("LD_LIBRARY_PATH", dir).arg("write");
     program
 }
 
