@@ -1,6 +1,7 @@
 //! Store files of real uWSGIs: how they are left, who else uses them meanwhile, and what happens to them under a server.
 #![cfg(all(feature = "uwsgi", feature = "cli"))]
 
+#[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/uwsgi_host.rs"]
 mod uwsgi_host;
 

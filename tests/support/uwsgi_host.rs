@@ -1,6 +1,5 @@
 //! Real uWSGIs for the tests of the plugin: started in a directory of their own, asked over a unix socket, ended by
 //! pid. They end with the test, whatever happens to it.
-#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::{
     fs::{self, File},
