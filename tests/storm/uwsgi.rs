@@ -22,9 +22,15 @@ use crate::{
     server::{Build, Flavor, Server},
 };
 
-const WORKERS: usize = 4;
-/// uWSGI starts a dead worker anew within a second or two; who does nothing for so long hangs.
+const WORKERS: usize = 6;
+/// Workers are killed one by one or several at once; so often, all must have moved on since.
+const STRIKES: u64 = 5;
+/// Who does nothing for so long hangs.
 const HANG: Duration = Duration::from_secs(20);
+/// Workers killed in `make test`.
+const DEATHS: u64 = 100;
+/// Deaths that one server takes: a server of these tests ends after some minutes.
+const ONE_SERVER: u64 = 2000;
 /// Longest that the control is watched.
 const CONTROL: Duration = Duration::from_secs(45);
 
@@ -42,7 +48,7 @@ struct Figures {
 fn burst(server: &Server, worker: usize) -> Option<[u64; 4]> {
     let mut stream = UnixStream::connect(server.dir().join(format!("w{}", worker + 1))).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-    let source = format!("import storm\nstorm.burst(uwsgi, {worker}, 20, 400)");
+    let source = format!("import storm\nstorm.burst(uwsgi, {worker}, {WORKERS}, 20, 200)");
     let head = format!("POST / HTTP/1.0\r\nHost: test\r\nContent-Length: {}\r\n\r\n{source}", source.len());
     stream.write_all(head.as_bytes()).ok()?;
     let mut text = String::new();
@@ -83,32 +89,45 @@ fn all_move(figures: &Figures) -> bool {
     true
 }
 
+/// The master looks for dead workers once a second, and whenever it has something to do: it is asked for its statistics.
+fn poke(server: &Server) {
+    let Ok(mut stream) = UnixStream::connect(server.dir().join("stats")) else { return };
+    let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
+    let mut some = [0; 64];
+    let _ = stream.read(&mut some);
+}
+
 /// Kills workers until so many have died or the others hang. Deaths are counted by the new processes that take the
 /// places of the dead.
 fn storm(server: &Server, figures: &Figures, kills: u64, limit: Duration) -> (u64, bool) {
-    let (start, mut deaths, mut rng) = (Instant::now(), 0, fastrand::Rng::new());
+    let (start, mut deaths, mut strikes, mut rng) = (Instant::now(), 0, 0, fastrand::Rng::new());
     while deaths < kills && start.elapsed() < limit {
-        if !all_move(figures) {
+        if strikes % STRIKES == 0 && !all_move(figures) {
             return (deaths, true);
         }
-        thread::sleep(Duration::from_millis(rng.u64(0..60)));
+        strikes += 1;
+        thread::sleep(Duration::from_millis(rng.u64(0..40)));
         let workers = children(server.master());
-        let Some(&victim) = workers.get(rng.usize(0..workers.len().max(1))) else { continue };
-        if kill(victim, Signal::SIGKILL).is_ok() {
-            let gone = Instant::now();
-            while children(server.master()).contains(&victim) && gone.elapsed() < HANG {
-                thread::sleep(Duration::from_millis(2));
-            }
-            deaths += 1;
+        let several = rng.u8(0..3) == 0;
+        let one = rng.usize(0..workers.len().max(1));
+        let chosen = |n: usize, rng: &mut fastrand::Rng| n == one || (several && rng.bool());
+        let victims: Vec<Pid> =
+            workers.iter().enumerate().filter(|&(n, _)| chosen(n, &mut rng)).map(|(_, &pid)| pid).collect();
+        let killed: Vec<Pid> =
+            victims.into_iter().filter(|&pid| kill(pid, Signal::SIGKILL).is_ok()).collect();
+        let gone = Instant::now();
+        while children(server.master()).iter().any(|pid| killed.contains(pid)) && gone.elapsed() < HANG {
+            poke(server);
         }
+        deaths += killed.len() as u64;
     }
     (deaths, !all_move(figures))
 }
 
 fn figures_of(flavor: Flavor, kills: u64, limit: Duration) -> (u64, bool, Figures) {
-    let options = "cache2 = name=c,items=500,blocksize=32768\nlisten = 64\n";
+    let options = "cache2 = name=c,items=500,blocksize=32768\nlisten = 64\nforkbomb-delay = 0\n";
     let server = Server::start(flavor, WORKERS, options);
-    let figures = Figures::default();
+    let (figures, start) = (Figures::default(), Instant::now());
     let (deaths, hung) = thread::scope(|scope| {
         for worker in 0..WORKERS {
             let (server, figures) = (&server, &figures);
@@ -127,7 +146,8 @@ fn figures_of(flavor: Flavor, kills: u64, limit: Duration) -> (u64, bool, Figure
     }
     let count = |n: &AtomicU64| n.load(SeqCst);
     say(&format!(
-        "{flavor:?} under uWSGI: {deaths} deaths, {} operations, torn {}, foreign {}, lost {}, hung for good: {hung}",
+        "{flavor:?} under uWSGI: {deaths} deaths in {:.0} s, {} operations, torn {}, foreign {}, lost {}, hung for good: {hung}",
+        start.elapsed().as_secs_f64(),
         count(&figures.ops),
         count(&figures.torn),
         count(&figures.foreign),
@@ -145,11 +165,15 @@ fn kills(default: u64) -> u64 {
 #[test]
 fn killed_workers_of_uwsgi_stop_nobody() {
     let _alone = alone();
-    let (deaths, hung, figures) = figures_of(Flavor::Ucache, kills(25), Duration::from_secs(3600));
-    assert!(!hung, "after {deaths} deaths nobody goes on");
-    let bad = [&figures.torn, &figures.foreign, &figures.lost].map(|n| n.load(SeqCst));
-    assert_eq!(bad, [0, 0, 0], "torn, foreign, lost");
-    assert_eq!(deaths, kills(25), "workers killed");
+    let mut left = kills(DEATHS);
+    while left > 0 {
+        let (deaths, hung, figures) =
+            figures_of(Flavor::Ucache, left.min(ONE_SERVER), Duration::from_secs(3600));
+        assert!(!hung, "after {deaths} deaths nobody goes on");
+        let bad = [&figures.torn, &figures.foreign, &figures.lost].map(|n| n.load(SeqCst));
+        assert_eq!(bad, [0, 0, 0], "torn, foreign, lost");
+        left = left.saturating_sub(deaths);
+    }
 }
 
 /// A worker dies with the whole cache locked: the next write goes on, and the log tells of it.

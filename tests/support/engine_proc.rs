@@ -65,11 +65,14 @@ impl Child {
         matches!(status, WaitStatus::Signaled(_, Signal::SIGKILL, _))
     }
 
-    /// Waits for a child that was sent `signal`; whether that is what it died of.
-    pub(crate) fn ended_by(mut self, signal: Signal) -> bool {
-        let status = waitpid(self.pid, None).expect("waitpid");
+    /// Whether a child that was sent `signal` has died, and whether of that.
+    pub(crate) fn try_ended_by(&mut self, signal: Signal) -> Option<bool> {
+        let status = waitpid(self.pid, Some(WaitPidFlag::WNOHANG)).expect("waitpid");
+        if status == WaitStatus::StillAlive {
+            return None;
+        }
         self.reaped = true;
-        matches!(status, WaitStatus::Signaled(_, by, _) if by == signal)
+        Some(matches!(status, WaitStatus::Signaled(_, by, _) if by == signal))
     }
 
     /// Waits until the child is stopped by a signal.
@@ -121,6 +124,13 @@ pub(crate) fn die_of_signals() {
         // SAFETY: the default action replaces the standard library's handler; no handler of ours is installed.
         unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.expect("signal");
     }
+}
+
+/// Priority of the calling thread and of the children that it forks: more negative = before the others. What is not
+/// permitted changes nothing.
+pub(crate) fn priority(nice: i32) {
+    // SAFETY: changes only this thread's scheduling.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
 }
 
 fn run_child(body: impl FnOnce()) -> ! {

@@ -22,7 +22,7 @@ use ucache::engine::{Config, Engine, Expires, Mode, SetOptions};
 
 use crate::{
     engine_audit as audit,
-    engine_proc::{Child, Scratch, say},
+    engine_proc::{Child, Scratch, priority, say},
     engine_times::Times,
     engine_value::{self, Stamp},
     engine_worker::Worker,
@@ -158,7 +158,10 @@ impl Rig {
 
     pub(crate) fn start(&self, worker: usize, generation: u64) -> Child {
         self.times.ended(worker);
-        Child::fork(|| Worker::new(self, worker, generation).run())
+        Child::fork(|| {
+            priority(0);
+            Worker::new(self, worker, generation).run();
+        })
     }
 
     pub(crate) fn stop(&self) {

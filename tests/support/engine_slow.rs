@@ -16,7 +16,7 @@ use std::{
 use nix::unistd::Pid;
 
 use crate::{
-    engine_proc::{Child, Scratch, say},
+    engine_proc::{Child, Scratch, priority, say},
     engine_times::{Times, now},
 };
 
@@ -72,6 +72,7 @@ impl Watch {
     pub(crate) fn new(workers: usize) -> Self {
         let gap = Scratch::new(1);
         let reader = Child::fork(|| {
+            priority(0);
             let mut last = now();
             loop {
                 let time = now();

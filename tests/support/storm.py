@@ -13,7 +13,7 @@ def value(key, seq, length):
     return block(key, seq, length) * (length // 16)
 
 
-def burst(uwsgi, me, keys, rounds):
+def burst(uwsgi, me, workers, keys, rounds):
     """Operations done, then torn, foreign and lost values. Keys of `me` are written here only and never deleted."""
     torn = foreign = lost = 0
     rng = random.Random()
@@ -29,7 +29,7 @@ def burst(uwsgi, me, keys, rounds):
             uwsgi.cache_update("shared%d" % rng.randrange(8), value(key, 1, 16 * rng.randrange(1, 1500)))
             uwsgi.cache_del("shared%d" % rng.randrange(8))
         else:
-            key = rng.randrange(4 * keys)
+            key = rng.randrange(workers * keys)
             found = uwsgi.cache_get("k%d" % key)
             if found is None:
                 lost += key in own
