@@ -25,6 +25,8 @@ use crate::{
     },
 };
 
+/// Buckets whose items are compared for a sampled victim: about thirteen items.
+const SAMPLES: usize = 3;
 /// Looks for a victim before another shard's turn: what a late reader marked may be gone.
 const LOOKS: u64 = 8;
 /// Low bits of a sampled stamp.
@@ -81,7 +83,8 @@ impl Engine {
         if self.config.eviction == Eviction::None || !self.has_share(guard) || !self.nothing_due() {
             return None;
         }
-        let f = self.victim(guard, None, false)?;
+        let queued = self.config.eviction == Eviction::Lru && !self.exact_lru();
+        let f = if queued { self.queued_victim(guard)? } else { self.victim(guard, None, false)? };
         // The number is this item's also by the table, or it is left to `remove`.
         if self.place_of(f.header.id) != Some((f.bucket, f.slot)) {
             return None;
@@ -131,14 +134,8 @@ impl Engine {
     ) -> Option<Found> {
         let looks = if self.exact_lru() { self.geo.capacity.clamp(8, 4096) } else { LOOKS };
         for _ in 0..looks {
-            let mut oldest = (u64::MAX, (0, 0));
-            self.each_sampled(guard, whole, |at, stamp| {
-                if stamp < oldest.0 && keep != Some(at) {
-                    oldest = (stamp, at);
-                }
-            });
-            if oldest.0 != u64::MAX
-                && let Some(f) = self.found_at(oldest.1)
+            if let Some((place, _)) = self.oldest_sampled(guard, keep, whole)
+                && let Some(f) = self.found_at(self.place_in(guard, place))
                 && !self.is_spared(&f)
             {
                 return Some(f);
@@ -147,38 +144,102 @@ impl Engine {
         None
     }
 
-    /// Calls `f` with place and stamp of each item of a few random buckets of the shard (of all, for the `whole` one).
+    /// The item that makes room in a large cache with LRU. Its lines were asked for while the shard's last two victims
+    /// went: what is chosen now goes after the next one, if it has not been used by then.
+    fn queued_victim(&self, guard: &ShardGuard<'_>) -> Option<Found> {
+        let fresh = self.oldest_sampled(guard, None, false)?;
+        let [next, last] = [shard::NEXT, shard::NEXT + 8].map(|at| guard.word(at));
+        let queued = [next.load(Relaxed), last.load(Relaxed)];
+        last.store(fresh.1 << 32 | fresh.0, Relaxed);
+        next.store(queued[1], Relaxed);
+        let (bucket, _) = self.place_in(guard, fresh.0);
+        self.region.prefetch(self.layout.bucket(bucket));
+        if let Some((bucket, slot)) = self.still_queued(guard, queued[1]) {
+            let off = entry::slot_off(self.slot(bucket, slot).load(Relaxed));
+            [0, 64, 128].iter().for_each(|line| self.region.prefetch(off + line));
+        }
+        // One that was used since, or the queue's start: another one, so that what is queued stays.
+        let victim = self.still_queued(guard, queued[0]).and_then(|at| self.found_at(at));
+        victim.or_else(|| self.oldest_of_some(guard, None, false))
+    }
+
+    /// Where an item of the queue is, if it was not used since.
+    fn still_queued(&self, guard: &ShardGuard<'_>, queued: u64) -> Option<(u64, u64)> {
+        let place = queued & 0xFFFF_FFFF;
+        let known = place & 7 != 0 && place / 8 < self.buckets_of(guard);
+        let (bucket, slot) = known.then(|| self.place_in(guard, place))?;
+        (self.stamp(bucket, slot) << 32 == queued & !0xFFFF_FFFF).then_some((bucket, slot))
+    }
+
+    /// The least recently used of a few buckets of the shard, or of all: place within the shard, stamp.
+    fn oldest_sampled(
+        &self,
+        guard: &ShardGuard<'_>,
+        keep: Option<(u64, u64)>,
+        whole: bool,
+    ) -> Option<(u64, u64)> {
+        let kept = keep.map_or(0, |at| self.place_within(guard, at));
+        // Stamps are kept inverted: the oldest is the greatest word, and 0 is no item. Without branches: no guess of
+        // the processor would be better than chance.
+        let (mut oldest, mut greatest) = (0, 0);
+        self.each_sampled::<SAMPLES>(guard, whole, |n, line| {
+            for slot in 1..=SLOTS {
+                let (word, place) = (line[slot as usize].load(Relaxed), n * 8 + slot);
+                let word = if place == kept { 0 } else { word };
+                oldest = if word > greatest { place } else { oldest };
+                greatest = greatest.max(word);
+            }
+        });
+        (greatest != 0).then_some((oldest, !greatest))
+    }
+
+    /// Calls `f` with number and stamps of `N` random buckets of the shard (of all, for the `whole` one).
     #[inline]
-    pub(super) fn each_sampled(
+    pub(super) fn each_sampled<const N: usize>(
         &self,
         guard: &ShardGuard<'_>,
         whole: bool,
-        mut f: impl FnMut((u64, u64), u64),
+        mut f: impl FnMut(u64, &[AtomicU64; 8]),
     ) {
         let all = self.buckets_of(guard);
-        let mut look = |bucket: u64| {
-            let line = self.region.line(self.layout.stamps + bucket * BUCKET);
-            for slot in 1..=SLOTS {
-                let stamp = !line[slot as usize].load(Relaxed);
-                if stamp != u64::MAX {
-                    f((bucket, slot), stamp);
-                }
-            }
-        };
+        let mut look =
+            |n: u64| f(n, self.region.line(self.layout.stamps + self.nth_bucket(guard, n) * BUCKET));
         if whole {
-            return (0..all).for_each(|n| look(self.nth_bucket(guard, n)));
+            return (0..all).for_each(look);
         }
-        let random = self.random();
-        let buckets =
-            [0, 16, 32, 48].map(|bits| self.nth_bucket(guard, ((random >> bits & 0xFFFF) * all) >> 16));
-        // Their lines come together.
-        buckets.iter().for_each(|&bucket| self.region.prefetch(self.layout.stamp(bucket, 0)));
-        buckets.into_iter().for_each(&mut look);
+        let drawn =
+            |random: u64| std::array::from_fn::<u64, N, _>(|i| ((random >> (i * 16) & 0xFFFF) * all) >> 16);
+        let (word, next) = (guard.word(shard::DRAWN), self.random());
+        let now = word.load(Relaxed);
+        word.store(next, Relaxed);
+        drawn(if now == 0 { next } else { now }).into_iter().for_each(&mut look);
+        // Until the shard's next turn these lines have come.
+        drawn(next).into_iter().for_each(|n| {
+            self.region.prefetch(self.layout.stamp(self.nth_bucket(guard, n), 0));
+        });
     }
 
     /// Buckets of the shard that can have items.
     pub(super) fn buckets_of(&self, guard: &ShardGuard<'_>) -> u64 {
         self.heads_per_shard + guard.word(shard::OVERFLOW_BUMP).load(Relaxed).min(self.geo.overflow)
+    }
+
+    /// Bucket and slot of a place within the shard.
+    #[inline]
+    pub(super) fn place_in(&self, guard: &ShardGuard<'_>, place: u64) -> (u64, u64) {
+        (self.nth_bucket(guard, place / 8), place % 8)
+    }
+
+    /// The other way round; 0 = not of this shard.
+    pub(super) fn place_within(&self, guard: &ShardGuard<'_>, (bucket, slot): (u64, u64)) -> u64 {
+        if self.shard_of(bucket) != guard.no {
+            return 0;
+        }
+        let n = match bucket.checked_sub(self.geo.heads) {
+            None => bucket - guard.no * self.heads_per_shard,
+            Some(n) => self.heads_per_shard + n - guard.no * self.geo.overflow,
+        };
+        n * 8 + slot
     }
 
     /// The shard's bucket of this number, heads first.

@@ -16,6 +16,7 @@ mod hash;
 mod ids;
 mod import;
 mod index;
+mod insert;
 mod inspect;
 mod lease;
 mod make;

@@ -1,4 +1,5 @@
-//! What happens when something runs out: grow, sweep, evict, clear, or refuse. Never with a shard's lock held.
+//! What happens when something runs out: grow, sweep, evict, clear, or refuse. Never with a shard's lock held; where one
+//! item makes room for one, under the lock, is in `evict`.
 #![forbid(unsafe_code)]
 
 use super::{Engine, Eviction, stats::Counter};

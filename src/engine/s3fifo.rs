@@ -15,19 +15,25 @@ use super::{
     index::Found,
     shard::ShardGuard,
 };
-use crate::shm::{layout::shard, sync::*};
+use crate::shm::{
+    layout::{SLOTS, shard},
+    sync::*,
+};
 
 const MAIN: u64 = 1 << 63;
 const USE: u64 = 1 << 61;
 const USES: u64 = 3 * USE;
 const PLACE: u64 = USE - 1;
+const NO_ITEM: u64 = u64::MAX;
 /// The small queue's share: one item in so many.
 const SMALL_SHARE: u64 = 10;
+/// Buckets whose items are compared: about seventeen items, one or two of them of the small queue.
+const SAMPLES: usize = 4;
 /// Items that may get another round before one goes whatever its uses.
 const ROUNDS: u32 = 16;
 
-/// First of a queue among the sampled: bucket and slot, stamp.
-type First = Option<((u64, u64), u64)>;
+/// First of a queue among the sampled: place within the shard, stamp.
+type First = Option<(u64, u64)>;
 
 impl Engine {
     /// The stamp of a new item of the shard: behind the small queue, or behind the main one if the ghost list knows it.
@@ -81,12 +87,14 @@ impl Engine {
             let [small, main] = self.firsts(guard, keep);
             let due =
                 guard.word(shard::SMALL).load(Relaxed) * SMALL_SHARE > guard.word(shard::USED).load(Relaxed);
-            let (at, stamp) = if due { small.or(main) } else { main.or(small) }?;
-            let f = self.found_at(at)?;
-            // A placeholder's filler is at work: it gets every other round.
-            let stays = stamp & USES != 0 || f.header.flags & LEASE != 0;
-            if !stays || round == ROUNDS {
-                return Some(f);
+            let (place, stamp) = if due { small.or(main) } else { main.or(small) }?;
+            let at = self.place_in(guard, place);
+            if stamp & USES == 0 || round == ROUNDS {
+                let f = self.found_at(at)?;
+                // A placeholder's filler is at work: it gets every other round.
+                if f.header.flags & LEASE == 0 || round == ROUNDS {
+                    return Some(f);
+                }
             }
             self.requeue(guard, at, stamp);
         }
@@ -104,12 +112,17 @@ impl Engine {
     /// The first of the small and of the main queue among the items of a few buckets of a shard; of all its buckets
     /// when these are empty.
     fn firsts(&self, guard: &ShardGuard<'_>, keep: Option<(u64, u64)>) -> [First; 2] {
+        let kept = keep.map_or(0, |at| self.place_within(guard, at));
         for whole in [false, true] {
-            let mut firsts = [None::<((u64, u64), u64)>; 2];
-            self.each_sampled(guard, whole, |at, stamp| {
-                let first = &mut firsts[usize::from(stamp & MAIN != 0)];
-                if keep != Some(at) && first.is_none_or(|(_, s)| stamp & PLACE < s & PLACE) {
-                    *first = Some((at, stamp));
+            let mut firsts: [First; 2] = [None, None];
+            self.each_sampled::<SAMPLES>(guard, whole, |n, line| {
+                for slot in 1..=SLOTS {
+                    let (place, stamp) = (n * 8 + slot, !line[slot as usize].load(Relaxed));
+                    let first = &mut firsts[usize::from(stamp & MAIN != 0)];
+                    let earlier = first.is_none_or(|(_, s)| stamp & PLACE < s & PLACE);
+                    if stamp != NO_ITEM && earlier && place != kept {
+                        *first = Some((place, stamp));
+                    }
                 }
             });
             if firsts != [None, None] {

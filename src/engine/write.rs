@@ -5,7 +5,6 @@
 use super::{
     Engine, Expires, ItemId, Math, Mode, SetOptions, Stored,
     entry::{self, Header, LEASE, UNGETTABLE},
-    evict::Spare,
     index::Found,
     room::{Room, Short},
     shard::ShardGuard,
@@ -14,7 +13,11 @@ use super::{
 use crate::{
     error::{Error, Result},
     os::clock,
-    shm::{block, layout::header, sync::*},
+    shm::{
+        block,
+        layout::{header, shard},
+        sync::*,
+    },
 };
 
 /// A key and where it belongs.
@@ -266,68 +269,6 @@ impl Engine {
         }
     }
 
-    /// A new key: everything is reserved and written before the one store that makes it visible.
-    pub(super) fn insert(
-        &self,
-        guard: &ShardGuard<'_>,
-        place: &Place<'_>,
-        new: &New<'_>,
-    ) -> Result<(), Stop> {
-        if let Some(id) = self.claim_id(guard.no) {
-            return self.insert_as(guard, place, new, id, &mut None);
-        }
-        let Spare { id, off } = self.displace(guard).ok_or(Short::Items)?;
-        let mut block = Some(off);
-        let done = self.insert_as(guard, place, new, id, &mut block);
-        if let Some(off) = block {
-            block::free(&self.region, guard.no, guard.off, off);
-        }
-        if done.is_ok() {
-            self.count(Counter::Full, 1);
-        }
-        done
-    }
-
-    fn insert_as(
-        &self,
-        guard: &ShardGuard<'_>,
-        place: &Place<'_>,
-        new: &New<'_>,
-        id: u32,
-        spare: &mut Option<u64>,
-    ) -> Result<(), Stop> {
-        let header = self.header_for(place, new, id);
-        let blocks = self.blocks_of(&header);
-        let Some(vacancy) = self.vacancy(place.head) else {
-            self.free_id(id, guard.no);
-            return Err(Short::Space(0).into());
-        };
-        if !self.take_blocks(guard, blocks) {
-            self.give_vacancy(guard, vacancy);
-            self.free_id(id, guard.no);
-            return Err(Short::Blocks { need: blocks, held: 0 }.into());
-        }
-        let Some(off) = self.block_for(guard, header.total(self.entry_head), spare) else {
-            self.give_blocks(guard, blocks);
-            self.give_vacancy(guard, vacancy);
-            self.free_id(id, guard.no);
-            return Err(Short::Space(header.total(self.entry_head)).into());
-        };
-        self.fill(off, &header, place.key, new.value);
-        self.reset_hits(id);
-        self.note_expiry(guard, new.expires);
-        let stamp = self.first_stamp(guard, place.hash);
-        self.publish(place.head, vacancy, entry::slot(place.tag, off), id, stamp);
-        guard.add_used(1);
-        Ok(())
-    }
-
-    fn give_vacancy(&self, guard: &ShardGuard<'_>, vacancy: super::index::Vacancy) {
-        if let super::index::Vacancy::Overflow { new, .. } = vacancy {
-            self.give_overflow(guard.no, new);
-        }
-    }
-
     /// An existing key gets a new value; its item number, flags and (if wished) expiry and LRU place stay.
     fn update(
         &self,
@@ -392,24 +333,14 @@ impl Engine {
         self.unpublish(head, f.bucket, f.slot);
     }
 
-    /// A block for `bytes`: the spare one if it is as large as a new one would be.
-    fn block_for(&self, guard: &ShardGuard<'_>, bytes: u64, spare: &mut Option<u64>) -> Option<u64> {
-        if let Some(off) = *spare
-            && block::locate(&self.region, guard.no, off).is_some_and(|b| b.len == block::rounded(bytes))
-        {
-            return spare.take();
-        }
-        block::alloc(&self.region, guard.no, guard.off, bytes).ok()
-    }
-
     /// Writes an entry into a block that the index does not reach.
-    fn fill(&self, off: u64, header: &Header, key: &[u8], value: &[u8]) {
+    pub(super) fn fill(&self, off: u64, header: &Header, key: &[u8], value: &[u8]) {
         // The version that retired this block's last entry is visible before any byte of the new one.
         fence(Release);
         entry::write(&self.region, off, self.geo.checksums.then_some(&self.secret), header, key, value);
     }
 
-    fn header_for(&self, place: &Place<'_>, new: &New<'_>, id: u32) -> Header {
+    pub(super) fn header_for(&self, place: &Place<'_>, new: &New<'_>, id: u32) -> Header {
         Header {
             value_len: new.value.len() as u64,
             key_len: place.key.len() as u64,
@@ -440,7 +371,12 @@ impl Engine {
         let head = self.head_of(hash);
         // While the lock is taken, which is on another line.
         self.region.prefetch(self.layout.bucket(head));
-        Place { key, hash, head, tag: entry::tag_of(hash), shard: self.shard_of_hash(hash) }
+        let shard = self.shard_of_hash(hash);
+        if self.geo.stamps {
+            self.region.prefetch(self.layout.stamp(head, 0));
+            self.region.prefetch(self.shard_off(shard) + shard::DRAWN);
+        }
+        Place { key, hash, head, tag: entry::tag_of(hash), shard }
     }
 
     /// Refuses keys and values outside of the limits.

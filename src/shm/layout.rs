@@ -118,6 +118,10 @@ pub(crate) mod shard {
     pub(crate) const OVERFLOW_FREE: u64 = 152;
     /// Overflow buckets handed out so far.
     pub(crate) const OVERFLOW_BUMP: u64 = 160;
+    /// Random bits that choose the buckets where the next victim is looked for.
+    pub(crate) const DRAWN: u64 = 168;
+    /// The next two victims (sampled LRU): low half of the stamp, then place within the shard.
+    pub(crate) const NEXT: u64 = 176;
     /// Of each size class, span + 1 of the first with free blocks: half words.
     pub(crate) const CLASSES: u64 = 192;
 }

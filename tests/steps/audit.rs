@@ -87,7 +87,7 @@ fn answers(case: &Case, engine: &Engine, what: &str) -> (Held, u64, BTreeSet<u32
         Others::Stay => gone == 0,
         // In order: the oldest are gone, and no more of them than had to go.
         Others::Evicted(most) => gone <= most && (gone + 1..=case.items).all(|n| there.contains(&n)),
-        Others::Some(most) => gone <= most,
+        Others::Sampled(most) => gone <= most,
         Others::Cleared => gone == 0 || gone == case.items,
     };
     assert!(fine, "{what}: of {} others these are there: {there:?}", case.items);

@@ -30,7 +30,7 @@ pub(crate) enum Others {
     /// At most these many oldest ones go.
     Evicted(u32),
     /// At most these many go, whichever.
-    Some(u32),
+    Sampled(u32),
     /// All go, in one step.
     Cleared,
 }
@@ -248,7 +248,7 @@ pub(crate) fn full_caches_and_leases(l: &Lens) -> Vec<Case> {
     evict("insert into long chains", base(60), 59, new, set(l.short), Others::Stay);
     evict("evicting insert, long chains", lru(60), 60, new, set(l.short), Others::Evicted(1));
     let fifo = Config { eviction: Eviction::S3Fifo, ..base(60) };
-    evict("evicting insert, S3-FIFO", fifo, 60, new, set(l.short), Others::Evicted(1));
+    evict("evicting insert, S3-FIFO", fifo, 60, new, set(l.short), Others::Sampled(1));
     // The victim's block is too small for what takes its number.
     evict("evicting insert, larger value", lru(8), 8, Value(2, 1500), set(1500), Others::Evicted(1));
     let leases = [

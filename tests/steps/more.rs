@@ -106,7 +106,7 @@ pub(crate) fn queues(l: &Lens) -> Vec<Case> {
         case("delete, S3-FIFO", s3fifo(10), old, Nothing, deleting()),
     ];
     let mut full = |name, config, items, before, after, run, most| {
-        all.push(Case { items, others: Others::Some(most), ..case(name, config, before, after, run) });
+        all.push(Case { items, others: Others::Sampled(most), ..case(name, config, before, after, run) });
     };
     full("evicting insert, S3-FIFO", s3fifo(8), 8, Nothing, new, setting(2, l.short, UPDATE), 1);
     let (x, bytes) = (key(X), value(X, 2, l.short));
@@ -137,7 +137,7 @@ pub(crate) fn sampled(l: &Lens) -> Vec<Case> {
     let items = 4200;
     let full = |name, config: Config| {
         let run = setting(2, l.short, UPDATE);
-        Case { items, others: Others::Some(1), ..case(name, config, Held::Nothing, new, run) }
+        Case { items, others: Others::Sampled(1), ..case(name, config, Held::Nothing, new, run) }
     };
     vec![
         full("evicting insert, sampled LRU", lru(u64::from(items))),
