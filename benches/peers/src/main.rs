@@ -1,5 +1,6 @@
 //! `make bench`: ucache against uWSGI's own cache and against what a user would pick instead, in one run.
-//! `ucache-bench FOLDER [quick] [rounds=N] PART...`; the figures go to FOLDER, the parts are uwsgi, peers and memory.
+//! `ucache-bench FOLDER [quick] [rounds=N] PART...`; the figures go to FOLDER, the parts are uwsgi, peers and memory, and
+//! readme, which only writes the README's tables from the documentation's.
 
 #![allow(clippy::disallowed_macros, reason = "a bench prints its figures")]
 
@@ -41,7 +42,11 @@ fn main() {
             "uwsgi" => uwsgi::run(effort),
             "peers" => peers::run(effort),
             "memory" => memory::run(effort),
-            other => panic!("no part {other}: uwsgi, peers, memory"),
+            "readme" => {
+                report::readme();
+                continue;
+            }
+            other => panic!("no part {other}: uwsgi, peers, memory, readme"),
         };
         report.finish(&folder, quick);
     }

@@ -211,8 +211,49 @@ impl Report {
             let page = root.join("src/docs/performance.md");
             let before = fs::read_to_string(&page).expect("src/docs/performance.md is there");
             write(&page, &replaced(&before, self.part, &text));
+            readme();
         }
     }
+}
+
+/// Rows without a goal that the README shows, too.
+const TOLD: [&str; 8] = [
+    "1 worker: update ",
+    "2 workers: update ",
+    "1 worker: hot counter",
+    "start-up",
+    "Python: WSGI",
+    "an item of 16 + 100, default limits",
+    "empty: 16 + 100, default limits",
+    "all deleted: 16 + 100, default limits",
+];
+
+/// Writes the README's tables anew: of each part's table in the documentation the rows with a goal and those of [`TOLD`].
+pub(crate) fn readme() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page =
+        fs::read_to_string(root.join("src/docs/performance.md")).expect("src/docs/performance.md is there");
+    let path = root.join("README.md");
+    let mut text = fs::read_to_string(&path).expect("README.md is there");
+    for part in ["uwsgi", "peers", "memory"] {
+        let table = figures(&page, part).lines().filter(|line| line.starts_with('|'));
+        let shown = table.enumerate().filter(|(n, line)| {
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
+            *n < 2
+                || cells.get(6).is_some_and(|goal| !goal.is_empty())
+                || TOLD.iter().any(|told| cells[1].starts_with(told))
+        });
+        let rows: Vec<_> = shown.map(|(_, line)| line).collect();
+        text = replaced(&text, part, &(rows.join("\n") + "\n"));
+    }
+    fs::write(path, text).expect("README.md is written");
+}
+
+/// The figures of a part in a page.
+fn figures<'a>(page: &'a str, part: &str) -> &'a str {
+    let (_, rest) =
+        page.split_once(&format!("<!-- figures of {part} -->\n")).expect("a place for the figures");
+    rest.split_once("<!-- end -->").expect("an end of the figures").0
 }
 
 /// The page with other figures of this part.
