@@ -159,7 +159,9 @@ fn print(context: &mut Context, args: &Bench, measured: &[(&str, Measured)]) -> 
         let all = json!({ "threads": args.threads, "keys": args.keys, "size": args.size, "results": rows });
         return Ok(writeln!(out, "{all}")?);
     }
-    writeln!(out, "{} threads, {} keys, values of {} bytes", args.threads, args.keys, args.size)?;
+    let of = |n: u32, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let (threads, keys, size) = (of(args.threads, "thread"), of(args.keys, "key"), of(args.size, "byte"));
+    writeln!(out, "{threads}, {keys}, values of {size}")?;
     writeln!(out, "{:<21} {:>8} {:>9} {:>9} {:>9} {:>9}", "", "op/s", "p50", "p99", "p99.9", "worst")?;
     for (name, m) in measured {
         let [a, b, c, d] = [500, 990, 999, 1000].map(|permille| time(m.at(permille)));

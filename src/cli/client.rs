@@ -97,7 +97,8 @@ impl Client {
         if self.done(&[("cmd", b"clear")], b"")? {
             return Ok(());
         }
-        Err(self.refused("the server did not clear the cache"))
+        let refused = self.refused("the server did not clear the cache");
+        Err(refused.hint("is there a cache of that name? the server's log says more"))
     }
 
     /// `false` = the server refused, for whatever reason.

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     args::{Create, Shape},
-    failure::{Failure, NO, Outcome, USAGE},
+    failure::{Failure, NO, Outcome, UNREACHABLE, USAGE},
     target::unopened,
 };
 use crate::{
@@ -16,6 +16,14 @@ pub(super) fn run(args: &Create) -> Outcome {
     let path = &args.file;
     if path.exists() {
         return Err(Failure::new(NO, format!("{}: the file exists", path.display())));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Err(Failure::new(
+            UNREACHABLE,
+            format!("{}: no directory {}", path.display(), folder.display()),
+        )
+        .hint("make it first, for the user that the servers run as"));
     }
     make(&config(&args.shape, path, args.items), path).map(|_| ())
 }

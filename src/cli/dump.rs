@@ -1,14 +1,15 @@
 //! `dump`: all items as a stream.
 
 use std::{
-    io::{BufWriter, Write},
+    fs::{self, File},
+    io::{self, BufWriter, Write},
     path::Path,
 };
 
 use super::{
     Context,
     args::{Dump, Format},
-    failure::{Failure, Outcome},
+    failure::{Failure, IO, Outcome},
     items::Selection,
     jsonl, resp,
     target::Target,
@@ -24,17 +25,34 @@ pub(super) fn run(context: &mut Context, args: &Dump) -> Outcome {
         return Ok(());
     };
     let what = path.display().to_string();
-    let failed = |e: &std::io::Error| Failure::output(e, &what);
-    // Beside it, so that it takes the name in one step when it is complete.
+    let mut to = |out: &mut dyn Write| write(&target, &selection, args, out, &what, &bar);
+    // A pipe or a device is written to as it is: taking its name would remove it.
+    if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        let file = File::options().write(true).open(path).map_err(|e| Failure::output(&e, &what))?;
+        to(&mut BufWriter::new(file))?;
+    } else {
+        complete(path, &what, &mut to)?;
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Writes beside `path`, so that the file takes its name in one step when it is complete and on disk.
+fn complete(path: &Path, what: &str, to: &mut dyn FnMut(&mut dyn Write) -> Outcome) -> Outcome {
+    // Where the name is a link, what it leads to is replaced.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(Failure::new(IO, format!("cannot write {what}: no directory {}", folder.display())));
+    }
+    let failed = |e: &io::Error| Failure::output(e, what);
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| failed(&e))?;
     let mut out = BufWriter::new(file.as_file_mut());
-    write(&target, &selection, args, &mut out, &what, &bar)?;
+    to(&mut out)?;
     out.flush().map_err(|e| failed(&e))?;
     drop(out);
     file.as_file().sync_all().map_err(|e| failed(&e))?;
-    file.persist(path).map_err(|e| failed(&e.error))?;
-    bar.finish_and_clear();
+    file.persist(&path).map_err(|e| failed(&e.error))?;
     Ok(())
 }
 
@@ -42,7 +60,7 @@ fn write(
     target: &Target,
     selection: &Selection,
     args: &Dump,
-    out: &mut impl Write,
+    out: &mut dyn Write,
     what: &str,
     bar: &indicatif::ProgressBar,
 ) -> Outcome {

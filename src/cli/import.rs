@@ -17,6 +17,10 @@ pub(super) fn run(context: &mut Context, args: &Import) -> Outcome {
         return Err(Failure::new(UNREACHABLE, format!("{}: no such file", path.display()))
             .hint("name the file that `store=` of the cache named"));
     }
+    if path.metadata().is_ok_and(|meta| meta.len() == 0) {
+        return Err(Failure::new(UNREACHABLE, format!("{}: the file is empty", path.display()))
+            .hint("there is nothing to import; `create` makes a new store"));
+    }
     if Engine::attach(path).is_ok() {
         return Err(Failure::new(UNREACHABLE, format!("{}: is a ucache store already", path.display())));
     }

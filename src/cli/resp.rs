@@ -10,7 +10,7 @@ use super::target::Record;
 const MAX_BULK: u64 = 512 << 20;
 
 /// Writes one command. With `numbers`, counters become decimal text.
-pub(super) fn write(out: &mut impl Write, record: &Record, numbers: bool) -> io::Result<()> {
+pub(super) fn write(out: &mut dyn Write, record: &Record, numbers: bool) -> io::Result<()> {
     let value = record.value.as_deref().unwrap_or_default();
     let digits = counter(value).filter(|_| numbers).map(|n| n.to_string());
     let value = digits.as_deref().map_or(value, str::as_bytes);
@@ -25,7 +25,7 @@ pub(super) fn write(out: &mut impl Write, record: &Record, numbers: bool) -> io:
     Ok(())
 }
 
-fn bulk(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+fn bulk(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     write!(out, "${}\r\n", bytes.len())?;
     out.write_all(bytes)?;
     out.write_all(b"\r\n")

@@ -240,6 +240,10 @@ pub(super) fn unopened(path: &Path, error: Error) -> Failure {
             Failure::new(UNREACHABLE, format!("{name}: no such file"))
                 .hint("name the file that `store=` of the cache names, or a server's cache as NAME@HOST:PORT")
         }
+        Error::Os { source, .. } if source.kind() == io::ErrorKind::IsADirectory => {
+            Failure::new(UNREACHABLE, format!("{name}: is a directory"))
+                .hint("name the file that `store=` of the cache names")
+        }
         Error::Os { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             let owner = std::fs::metadata(path).map(|m| format!(" (its owner has the user id {})", m.uid()));
             Failure::new(UNREACHABLE, format!("{name}: permission denied{}", owner.unwrap_or_default())).hint(

@@ -5,7 +5,7 @@ use std::{
     io::{Read, Seek, SeekFrom, Write},
     net::TcpListener,
     os::unix::{
-        fs::{MetadataExt, PermissionsExt},
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
         net::UnixListener,
         process::CommandExt,
     },
@@ -140,7 +140,45 @@ fn a_full_disk_is_an_error_and_leaves_no_half_file() {
     let left: Vec<_> = fs::read_dir(store.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["store"], "neither the file nor a part of it");
     let said = store.run(&["dump", "-o", "/no/such/directory/out"]).failed(5);
-    assert!(said.contains("/no/such/directory/out"), "{said}");
+    assert!(said.contains("/no/such/directory/out: no directory /no/such/directory"), "{said}");
+}
+
+#[test]
+fn an_output_that_is_no_file_stays_what_it_is() {
+    let store = Store::new("cli output");
+    store.cache.set("k", "v").unwrap();
+    let line = "{\"expires\":null,\"key\":\"k\",\"value\":\"v\"}\n";
+    // A device would have been replaced in the same way.
+    let pipe = store.dir.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let reader = thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read_to_string(pipe).unwrap()
+    });
+    store.run(&["dump", "-o", pipe.to_str().unwrap()]).text();
+    assert_eq!(reader.join().unwrap(), line);
+    assert!(pipe.metadata().unwrap().file_type().is_fifo());
+    // A link leads to the new file.
+    let (link, file) = (store.dir.path().join("link"), store.dir.path().join("file"));
+    fs::write(&file, "old").unwrap();
+    std::os::unix::fs::symlink("file", &link).unwrap();
+    store.run(&["dump", "-o", link.to_str().unwrap()]).text();
+    assert!(link.is_symlink());
+    assert_eq!(fs::read_to_string(&file).unwrap(), line);
+    let said = store.run(&["dump", "-o", store.dir.path().to_str().unwrap()]).failed(5);
+    assert!(said.contains("cannot write") && said.contains("directory"), "{said}");
+}
+
+#[test]
+fn what_is_no_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, empty) = (dir.path().to_str().unwrap(), dir.path().join("empty"));
+    fs::write(&empty, "").unwrap();
+    let empty = empty.to_str().unwrap();
+    assert!(ucache(["stat", here]).failed(3).contains("is a directory\n  name the file"));
+    assert!(ucache(["create", &format!("{here}/none/x"), "-i", "9"]).failed(3).contains("no directory"));
+    assert!(ucache(["import", empty, "-i", "9"]).failed(3).contains("the file is empty\n  "));
+    assert_eq!(fs::read(empty).unwrap(), b"");
 }
 
 #[test]
