@@ -32,7 +32,6 @@ mod steps {
 use std::sync::Arc;
 
 use engine_proc::{alone, say};
-use engine_step::Stepped;
 use fastrand::Rng;
 use steps::{
     audit::audit,
@@ -187,15 +186,15 @@ fn real_deaths_are_repaired_at_once() {
             cases::prepare(case, &engine);
             let mut stepped = walk::stepped(&engine, &case.run);
             let target = steps * kill / KILLS + rng.u64(0..=steps / KILLS);
-            while stepped.steps < target && stepped.step() {}
-            let mut at = format!("killed after {} of {steps} instructions", stepped.steps);
+            stepped.step_to(target);
+            let mut at = format!("killed after {} of {steps} instructions", stepped.steps());
             stepped.kill();
             // Of every second death the repair is killed, too, and the repair after it.
             for _ in 0..kill % 2 * 2 {
                 let mut repair = walk::stepped(&engine, &walk::repair());
                 let target = rng.u64(0..4000);
-                while repair.steps < target && repair.step() {}
-                at = format!("{at}, then after {}", repair.steps);
+                repair.step_to(target);
+                at = format!("{at}, then after {}", repair.steps());
                 repair.kill();
             }
             audit(case, &engine, 0, &at);
@@ -211,9 +210,9 @@ fn real_deaths_are_repaired_at_once() {
 fn length(case: &Case) -> u64 {
     let engine = Engine::create(&case.config).expect("a cache");
     cases::prepare(case, &engine);
-    let mut stepped: Stepped = walk::stepped(&engine, &case.run);
-    while stepped.step() {}
-    let steps = stepped.steps;
+    let mut stepped = walk::stepped(&engine, &case.run);
+    stepped.step_to(u64::MAX);
+    let steps = stepped.steps();
     stepped.kill();
     steps
 }
@@ -244,15 +243,15 @@ fn a_dead_writer_keeps_no_item() {
         };
         prepare();
         let mut whole = walk::stepped(&engine, operation);
-        while whole.step() {}
-        let steps = whole.steps;
+        whole.step_to(u64::MAX);
+        let steps = whole.steps();
         whole.kill();
         for kill in 0..MANY {
             prepare();
             let mut stepped = walk::stepped(&engine, operation);
             let target = steps * kill / MANY + fastrand::u64(0..=steps / MANY);
-            while stepped.steps < target && stepped.step() {}
-            let at = format!("{name}: killed after {} of {steps}", stepped.steps);
+            stepped.step_to(target);
+            let at = format!("{name}: killed after {} of {steps}", stepped.steps());
             stepped.kill();
             // Readers do not repair: this only tells how many items there may be.
             let there = engine.exists(b"x").is_some();

@@ -29,9 +29,10 @@ pub(crate) enum Watched {
     Traced { child: Stepped, image: Image },
 }
 
-/// Words shared by a child that steps itself and its watcher: whose turn it is, instructions done.
+/// Words shared by a child that steps itself and its watcher: whose turn it is, instructions done, where to stop too.
 const TURN: usize = 0;
 const STEPS: usize = 1;
+const UNTIL: usize = 2;
 const CHILD: u64 = 0;
 const CHANGED: u64 = 1;
 const ENDED: u64 = 2;
@@ -50,7 +51,7 @@ impl Watched {
             let image = image(child.pid());
             return Self::Traced { child, image };
         }
-        let words = Scratch::new(2);
+        let words = Scratch::new(3);
         let child = Child::fork(|| {
             prepare();
             #[cfg(target_arch = "x86_64")]
@@ -95,12 +96,23 @@ impl Watched {
         self.wait() == CHANGED
     }
 
+    /// Goes on to where so many instructions are done, or to the end.
+    pub(crate) fn step_to(&mut self, target: u64) {
+        if let Self::Itself { words, .. } = self {
+            words[UNTIL].store(target, SeqCst);
+        }
+        if let Self::Traced { child, .. } = self {
+            while child.steps < target && child.step() {}
+        } else {
+            while self.steps() < target && self.next_change() {}
+        }
+    }
+
     /// Waits for the child's turn to end.
     fn wait(&mut self) -> u64 {
         let Self::Itself { child, words } = self else { return ENDED };
         loop {
             match words[TURN].load(SeqCst) {
-                CHILD if words[STEPS].load(SeqCst) == u64::MAX => unreachable!("no operation is that long"),
                 CHILD => {
                     futex::wait(&words[TURN], CHILD);
                     if words[TURN].load(SeqCst) == CHILD
@@ -155,7 +167,7 @@ mod itself {
         },
     };
 
-    use super::{CHANGED, CHILD, ENDED, PAGE, Places, STEPS, Scratch, TURN, futex};
+    use super::{CHANGED, CHILD, ENDED, PAGE, Places, STEPS, Scratch, TURN, UNTIL, futex};
 
     /// What the handler needs, made before the first step.
     struct Watch {
@@ -229,10 +241,11 @@ mod itself {
         let (watch, errno) = unsafe { (&mut *WATCH.load(Relaxed), libc::__errno_location()) };
         // SAFETY: the words outlive the child.
         let words = unsafe { watch.words.as_ref() };
-        words[STEPS].store(words[STEPS].load(Relaxed) + 1, Relaxed);
+        let steps = words[STEPS].load(Relaxed) + 1;
+        words[STEPS].store(steps, Relaxed);
         // SAFETY: valid for this thread.
         let kept = unsafe { *errno };
-        if watch.look() {
+        if watch.look() || steps == words[UNTIL].load(Relaxed) {
             stop(words);
         }
         // SAFETY: as above.
