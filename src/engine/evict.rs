@@ -21,6 +21,7 @@ use crate::{
     os::clock,
     shm::{
         layout::{BUCKET, SLOTS, header, shard},
+        marks::Buffer,
         sync::*,
     },
 };
@@ -118,11 +119,28 @@ impl Engine {
         if f.bucket < self.geo.heads && !small {
             return f.bucket;
         }
-        let hash = self.secret.hash(&entry::key(&self.region, f.off, self.entry_head, &f.header));
+        let hash = self.hash_of(f);
         if small {
             self.remember(guard, hash, &f.header);
         }
         self.head_of(hash)
+    }
+
+    /// The hash of an entry's key, under its shard's lock: without malloc.
+    pub(super) fn hash_of(&self, f: &Found) -> u64 {
+        let len = f.header.key_len as usize;
+        let source = self.region.source(f.off + self.entry_head, len);
+        let mut short = [0; 256];
+        if let Some(key) = short.get_mut(..len) {
+            source.copy_to_slice(key);
+            return self.secret.hash(key);
+        }
+        let Ok(mut buffer) = Buffer::new(len) else {
+            return self.secret.hash(&entry::key(&self.region, f.off, self.entry_head, &f.header));
+        };
+        let key = buffer.first(len);
+        source.copy_to_slice(key);
+        self.secret.hash(key)
     }
 
     /// The least recently used of a few buckets of the shard, or of all.

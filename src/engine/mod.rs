@@ -19,6 +19,7 @@ mod index;
 mod insert;
 mod inspect;
 mod lease;
+mod limits;
 mod make;
 mod native;
 mod oldest;

@@ -1,6 +1,8 @@
 //! Victims of caches with exact LRU, found many at a time: a look at all stamps takes as long as there are items.
 #![forbid(unsafe_code)]
 
+use std::sync::Mutex;
+
 use super::{Engine, index::Found, index::position, shard::ShardGuard};
 use crate::shm::{
     layout::{BUCKET, Geometry, SLOTS},
@@ -18,6 +20,9 @@ pub(super) struct Oldest {
     next: AtomicU64,
     len: AtomicU64,
     items: Box<[(AtomicU64, AtomicU32)]>,
+    /// Room for all stamps and places: nothing is allocated under the lock. Nobody waits for it: who was forked while
+    /// another thread had it goes without a list.
+    scratch: Mutex<Vec<(u64, u32)>>,
 }
 
 impl Oldest {
@@ -26,7 +31,9 @@ impl Oldest {
         let exact = geo.stamps && !geo.ghosts && geo.shards == 1;
         let room = if exact { (geo.capacity / 8).max(LEAST) } else { 0 };
         let items = (0..room).map(|_| <(AtomicU64, AtomicU32)>::default()).collect();
-        Self { next: AtomicU64::new(0), len: AtomicU64::new(0), items }
+        let slots = if exact { (geo.heads + geo.overflow) * SLOTS } else { 0 };
+        let scratch = Mutex::new(Vec::with_capacity(slots as usize));
+        Self { next: AtomicU64::new(0), len: AtomicU64::new(0), items, scratch }
     }
 
     fn first(&self) -> Option<(u64, u32)> {
@@ -47,7 +54,7 @@ impl Engine {
         for _ in 0..self.geo.capacity * 2 + LEAST {
             let Some((stamp, id)) = self.oldest.first() else {
                 if self.find_oldest(guard) == 0 {
-                    return None;
+                    return self.oldest_of_some(guard, keep, true);
                 }
                 continue;
             };
@@ -66,13 +73,14 @@ impl Engine {
         None
     }
 
-    /// Looks at all stamps; returns how many items it found.
+    /// Looks at all stamps; returns how many victims there are in the list now.
     #[cold]
     fn find_oldest(&self, guard: &ShardGuard<'_>) -> usize {
         let list = &self.oldest;
         // A child that is forked meanwhile must not take half a list.
         list.len.store(0, Relaxed);
-        let mut all = Vec::with_capacity(self.geo.capacity as usize);
+        let Ok(mut all) = list.scratch.try_lock() else { return 0 };
+        all.clear();
         for n in 0..self.buckets_of(guard) {
             let bucket = self.nth_bucket(guard, n);
             let line = self.region.line(self.layout.stamps + bucket * BUCKET);
@@ -89,7 +97,7 @@ impl Engine {
             all.truncate(count);
         }
         all.sort_unstable();
-        let found = all.into_iter().filter_map(|(stamp, at)| {
+        let found = all.iter().filter_map(|&(stamp, at)| {
             let f = self.found_at((u64::from(at) / 8, u64::from(at) % 8))?;
             Some((stamp, f.header.id))
         });

@@ -211,13 +211,10 @@ impl Engine {
             if self.place_of(id) != Some((bucket, slot)) {
                 continue;
             }
-            let off = entry::slot_off(self.slot(bucket, slot).load(Acquire));
-            let Some(header) = self.header_at(off).filter(|h| h.id == id && h.key_len > 0) else {
+            let Some(f) = self.found_at((bucket, slot)).filter(|f| f.header.id == id) else {
                 return Ok(false);
             };
-            let head =
-                self.head_of(self.secret.hash(&entry::key(&self.region, off, self.entry_head, &header)));
-            return Ok(self.delete_found(&guard, head, &Found { bucket, slot, off, header }));
+            return Ok(self.delete_found(&guard, self.head_of(self.hash_of(&f)), &f));
         }
         Ok(false)
     }
@@ -377,36 +374,6 @@ impl Engine {
             self.region.prefetch(self.shard_off(shard) + shard::DRAWN);
         }
         Place { key, hash, head, tag: entry::tag_of(hash), shard }
-    }
-
-    /// Refuses keys and values outside of the limits.
-    #[inline(always)]
-    pub(super) fn check_limits(&self, key: &[u8], value_len: usize) -> Result<()> {
-        let c = &self.config;
-        let within = |len: usize, most: u64| (len as u64).wrapping_sub(1) < most;
-        if within(key.len(), c.max_key) && within(value_len, c.max_value) && c.blocks.is_none() {
-            return Ok(());
-        }
-        self.check_each_limit(key, value_len)
-    }
-
-    #[inline(never)]
-    fn check_each_limit(&self, key: &[u8], value_len: usize) -> Result<()> {
-        let c = &self.config;
-        let blocks = self.blocks_for(value_len as u64);
-        let refused = if key.is_empty() {
-            Error::EmptyKey
-        } else if key.len() as u64 > c.max_key {
-            Error::KeyTooLong { len: key.len(), limit: c.max_key as usize }
-        } else if value_len == 0 {
-            Error::EmptyValue
-        } else if value_len as u64 > c.max_value || c.blocks.is_some_and(|b| blocks > b.count) {
-            Error::ValueTooLong { len: value_len as u64, limit: c.max_value }
-        } else {
-            return Ok(());
-        };
-        self.count(Counter::RejectedLimit, 1);
-        Err(refused)
     }
 
     #[inline]
