@@ -150,9 +150,9 @@ fn implementation(block: &syn::ItemImpl, names: &BTreeSet<String>, out: &mut BTr
     }
 }
 
-/// Sources of the items that the root names: those of the Rust interface, and the engine's that it shows.
+/// Sources of the items that the root names: those of the Rust interface, and what it shows of the layers below.
 fn rust_sources() -> Vec<PathBuf> {
-    let folders = ["src/api", "src/engine"].map(|folder| sources::files(&root().join(folder)));
+    let folders = ["src/api", "src/engine", "src/os"].map(|folder| sources::files(&root().join(folder)));
     let all = folders.into_iter().flatten().chain([root().join("src/error.rs")]);
     all.filter(|path| path.extension().is_some_and(|e| e == "rs")).collect()
 }

@@ -9,8 +9,8 @@ use crate::engine::HugePages;
 impl Builder {
     /// Keeps the cache in this file, which is created if it is missing and opened with its content if it exists.
     ///
-    /// Other processes join with [`Cache::attach`], with the same `store` in their own builder, or through uWSGI and
-    /// C. The file must be on a local filesystem.
+    /// Other processes join with [`Cache::attach`](crate::Cache::attach), with the same `store` in their own builder, or
+    /// through uWSGI and C. The file must be on a local filesystem.
     ///
     /// Settings may change from one opening to the next, as long as no other process has the file open, a forked child
     /// included: while there is one, its settings stay in force. [`items`](Builder::items) and

@@ -2,9 +2,11 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, IsTerminal, Write},
     path::Path,
 };
+
+use indicatif::ProgressBar;
 
 use super::{
     Context,
@@ -18,7 +20,9 @@ use super::{
 pub(super) fn run(context: &mut Context, args: &Dump) -> Outcome {
     let selection = Selection::new(&args.select)?;
     let target = context.open(&args.target)?;
-    let bar = context.progress(target.items(), "dumping");
+    // On a terminal that shows the items a bar would be between them.
+    let shown = args.output.is_none() && io::stdout().is_terminal();
+    let bar = if shown { ProgressBar::hidden() } else { context.progress(target.items(), "dumping") };
     let Some(path) = &args.output else {
         write(&target, &selection, args, &mut context.out, "the output", &bar)?;
         bar.finish_and_clear();
@@ -62,7 +66,7 @@ fn write(
     args: &Dump,
     out: &mut dyn Write,
     what: &str,
-    bar: &indicatif::ProgressBar,
+    bar: &ProgressBar,
 ) -> Outcome {
     target.each(true, |mut record| {
         bar.inc(1);

@@ -198,6 +198,28 @@ fn top_on_a_terminal_of_40_columns() {
 }
 
 #[test]
+fn a_progress_bar_is_where_no_items_are() {
+    let store = used("cli progress");
+    let on_a_terminal = |line: &str| {
+        let line = format!("{} {line}", env!("CARGO_BIN_EXE_ucache"));
+        let ran = Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output();
+        let ran = ran.unwrap_or_else(|e| panic!("script: {e}; it is in Debian's bsdutils"));
+        assert!(ran.status.success(), "{line}: {}", String::from_utf8_lossy(&ran.stdout));
+        String::from_utf8_lossy(&ran.stdout).into_owned()
+    };
+    let path = store.path().display().to_string();
+    let shown = on_a_terminal(&format!("dump {path}"));
+    assert!(
+        !shown.contains("dumping") && shown.lines().filter(|l| l.starts_with('{')).count() == 60,
+        "{shown}"
+    );
+    let written = on_a_terminal(&format!("dump {path} -o {path}.jsonl"));
+    assert!(written.contains("dumping"), "{written:?}");
+    let loaded = on_a_terminal(&format!("load {path} {path}.jsonl"));
+    assert!(loaded.contains("60 loaded"), "{loaded:?}");
+}
+
+#[test]
 fn bench_measures_and_cleans_up() {
     let table = ucache(["bench", "--seconds", "0.1", "--keys", "50", "-t", "2"]).text();
     for part in ["2 threads, 50 keys", "get, hit", "get, miss", "del and set", "p99.9"] {

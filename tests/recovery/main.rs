@@ -89,7 +89,7 @@ fn under_the_lock(engine: &Engine, body: impl FnMut()) {
 }
 
 fn writers_time_out(engine: &Engine) {
-    let timeouts = engine.stats().timeouts;
+    let before = engine.stats();
     let all = [
         engine.set(&key(7), b"x", &UPDATE).map(drop),
         engine.delete(&key(7)).map(drop),
@@ -98,7 +98,8 @@ fn writers_time_out(engine: &Engine) {
     for result in all {
         assert!(matches!(result, Err(Error::Timeout { .. })), "{result:?}");
     }
-    assert_eq!(engine.stats().timeouts, timeouts + 3);
+    let after = engine.stats();
+    assert_eq!((after.timeouts, after.lock_waits), (before.timeouts + 3, before.lock_waits + 3));
     // Reads of the very shard, and of all others, go on.
     all_readable(engine);
 }
