@@ -146,6 +146,30 @@ fn opening_and_moving() {
     }
 }
 
+/// A copy is not trusted, also after an opening of it that was cut off.
+#[test]
+fn an_opening_that_fails_proves_nothing() {
+    let _alone = alone();
+    let dir = memory();
+    let path = dir.path().join("store");
+    let value = *b"a value that is found in the file";
+    let engine = Engine::create(&config(&path)).expect("a store");
+    engine.set(b"damaged", &value, &UPDATE).expect("set");
+    drop(engine);
+    let mut bytes = fs::read(&path).expect("the store");
+    let at = bytes.windows(value.len()).position(|w| w == value).expect("the value is there");
+    bytes[at] ^= 1;
+    exhaust("opening of a damaged copy", |what| {
+        let copy = dir.path().join("copy");
+        fs::write(&copy, &bytes).expect("a copy");
+        let engine = Engine::create(&config(&copy)).or_else(|_| Engine::create(&config(&copy)));
+        let engine = engine.unwrap_or_else(|e| panic!("{what}: again: {e}"));
+        assert_eq!((engine.exists(b"damaged"), engine.stats().dropped_corrupt), (None, 1), "{what}");
+        drop(engine);
+        fs::remove_file(&copy).expect("the copy");
+    });
+}
+
 /// Storing while the disk is full, or broken: an error and a counter, and everything else goes on.
 #[test]
 fn storing() {

@@ -33,6 +33,8 @@ const LOOKS: u64 = 8;
 /// Low bits of a sampled stamp.
 const ORDER: u32 = 20;
 const USED_IN_TICK: u64 = (1 << ORDER) - 1;
+/// No cache counts so far: a greater one is damaged.
+const LAST_COUNT: u64 = 1 << 60;
 
 /// What an evicted item leaves to the one that takes its place: its number, claimed, and its block, out of reach.
 #[derive(Debug)]
@@ -304,6 +306,35 @@ impl Engine {
             Eviction::Lru if self.exact_lru() => self.count_up(),
             Eviction::Lru => self.next_stamp(guard),
             Eviction::S3Fifo => self.enqueue(guard, hash),
+        }
+    }
+
+    /// The stamp of an item of a store that was brought here from another boot, or is a copy; notes in `newest` the
+    /// latest of the counts that go on.
+    pub(super) fn kept_stamp(&self, stamp: u64, newest: &mut u64) -> u64 {
+        match self.config.eviction {
+            // Not known, or damaged: the first to go.
+            _ if stamp == u64::MAX => 0,
+            Eviction::None => stamp,
+            // The clock started again: older than all that is to come, in the old order.
+            Eviction::Lru if !self.exact_lru() => stamp >> ORDER,
+            Eviction::Lru if stamp > LAST_COUNT => 0,
+            Eviction::Lru => {
+                *newest = stamp.max(*newest);
+                stamp
+            }
+            Eviction::S3Fifo => self.kept_place(stamp, LAST_COUNT, newest),
+        }
+    }
+
+    /// Counts of a shard go on after `newest`: the word on disk may be older than the stamps.
+    pub(super) fn go_on_after(&self, guard: &ShardGuard<'_>, newest: u64) {
+        match self.config.eviction {
+            Eviction::Lru if self.exact_lru() => {
+                self.region.word(header::LRU_CLOCK).store(newest, Relaxed);
+            }
+            Eviction::S3Fifo => guard.word(shard::QUEUED).store(newest, Relaxed),
+            _ => {}
         }
     }
 

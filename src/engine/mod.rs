@@ -31,6 +31,8 @@ mod room;
 mod s3fifo;
 mod shard;
 mod stats;
+#[cfg(test)]
+mod store_tests;
 mod sweep;
 #[cfg(test)]
 mod tests;

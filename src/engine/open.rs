@@ -215,7 +215,7 @@ impl Engine {
         generation.store(generation::mended(generation.load(Relaxed)), Relaxed);
         w(header::NEXT_FULL_SWEEP).store(0, Relaxed);
         self.forget_swept();
-        self.stamp_identity(if unclean { 2 } else { 1 });
+        w(header::UNCLEAN).store(if unclean { 2 } else { 1 }, Relaxed);
         for slot in 0..crate::shm::layout::STATS_SLOTS {
             w(self.layout.stats + slot * crate::shm::layout::STATS).store(0, Relaxed);
         }
@@ -240,6 +240,8 @@ impl Engine {
         for no in 0..self.geo.shards {
             self.region.word(self.shard_off(no) + shard::DIRTY).store(0, Release);
         }
+        // Last: until every entry has proved itself, whoever opens the file next must let them do so.
+        self.stamp_identity(if unclean { 2 } else { 1 });
         self.dropped = dropped;
         Ok(())
     }

@@ -37,6 +37,8 @@ pub(super) struct Pass {
     dropped: u64,
     /// Items found in the data alone.
     pub(super) adopted: u64,
+    /// The latest stamp that is a count.
+    newest: u64,
 }
 
 impl Engine {
@@ -66,8 +68,8 @@ impl Engine {
         guard.word(shard::DIRTY).store(0, Release);
     }
 
-    /// Rebuilds everything but the item numbers, counts and returns the items that it drops. With `verify` entries prove themselves by
-    /// their checksums, and those that no slot leads to are looked for.
+    /// Rebuilds everything but the item numbers, counts and returns the items that it drops. With `verify` entries prove
+    /// themselves by their checksums, and those that no slot leads to are looked for.
     ///
     /// # Errors
     /// There is no scratch memory; nothing but versions was changed.
@@ -92,6 +94,7 @@ impl Engine {
             small: 0,
             dropped: 0,
             adopted: 0,
+            newest: 0,
         };
         for head in first..first + self.heads_per_shard {
             self.recover_chain(guard, head, &mut pass);
@@ -99,6 +102,7 @@ impl Engine {
         self.recover_overflow(guard, &pass);
         if verify {
             self.adopt_orphans(guard, &mut pass);
+            self.go_on_after(guard, pass.newest);
         }
         block::rebuild(&self.region, guard.no, guard.off, Some(&pass.blocks));
         // A slot that was emptied, and whose item was found again, is no loss.
@@ -191,8 +195,9 @@ impl Engine {
         if h.expires != 0 {
             pass.earliest = pass.earliest.min(h.expires);
         }
-        if self.geo.stamps && self.stamp(at.0, at.1) == u64::MAX {
-            self.set_stamp(at.0, at.1, 0);
+        let stamp = self.stamp(at.0, at.1);
+        if self.geo.stamps && (pass.verify || stamp == u64::MAX) {
+            self.set_stamp(at.0, at.1, self.kept_stamp(stamp, &mut pass.newest));
         }
         pass.small += u64::from(self.in_small_queue(at.0, at.1));
         self.place(h.id, at.0, at.1);

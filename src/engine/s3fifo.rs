@@ -72,6 +72,16 @@ impl Engine {
         place
     }
 
+    /// The stamp of an item of a store from another boot: at the front of its queue if its place is beyond `last`.
+    pub(super) fn kept_place(&self, stamp: u64, last: u64, newest: &mut u64) -> u64 {
+        let place = stamp & PLACE;
+        if place > last {
+            return stamp & !PLACE;
+        }
+        *newest = place.max(*newest);
+        stamp
+    }
+
     /// Counts a use of a slot's item. Three times an item and round at most; then hits write nothing.
     #[inline]
     pub(super) fn count_use(&self, bucket: u64, slot: u64) {

@@ -10,11 +10,11 @@ use crate::{
     },
 };
 
-const ADD: SetOptions =
+pub(super) const ADD: SetOptions =
     SetOptions { mode: Mode::Add, expires: Expires::Never, keep_ttl: false, ungettable: false };
-const UPDATE: SetOptions = SetOptions { mode: Mode::Update, ..ADD };
+pub(super) const UPDATE: SetOptions = SetOptions { mode: Mode::Update, ..ADD };
 
-fn get(e: &Engine, key: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn get(e: &Engine, key: &[u8]) -> Option<Vec<u8>> {
     let mut b = Vec::new();
     e.get(key, Touch::Yes, &mut b).unwrap().map(|_| b)
 }
@@ -32,7 +32,7 @@ fn a_read_unseen_leaves_no_trace() {
     assert!(e.exists(b"oldest").is_none() && e.exists(b"newer").is_some(), "it was no use");
 }
 
-fn key(i: u64) -> Vec<u8> {
+pub(super) fn key(i: u64) -> Vec<u8> {
     format!("key:{i:012}").into_bytes()
 }
 
@@ -295,30 +295,6 @@ fn walking_meets_every_item_once() {
     }
     keys.sort();
     assert_eq!(keys, (0..3000).map(key).collect::<Vec<_>>());
-}
-
-#[test]
-fn a_store_is_found_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store { path: dir.path().join("c.store"), delete_unusable: false };
-    let config = Config { store: Some(store.clone()), ..Config::new("c", 500) };
-    let e = Engine::create(&config).unwrap();
-    for i in 0..500 {
-        e.set(&key(i), &vec![i as u8; 1 + i as usize * 100], &ADD).unwrap();
-    }
-    e.math(b"never", Math::Inc, 1, &UPDATE).unwrap_err();
-    drop(e);
-    for _ in 0..2 {
-        let e = Engine::attach(&store.path).unwrap();
-        for i in 0..500 {
-            assert_eq!(get(&e, &key(i)).unwrap(), vec![i as u8; 1 + i as usize * 100], "{i}");
-        }
-        assert!(!e.stats().last_unclean);
-        assert_eq!((e.stats().items, e.stats().dropped_corrupt), (500, 0));
-        assert!(matches!(e.set(b"more", b"x", &ADD), Err(Error::Full { .. })));
-    }
-    let other = Engine::create(&Config { capacity: 499, ..config });
-    assert!(other.unwrap_err().to_string().contains("made for 500 items, 499"));
 }
 
 #[test]
