@@ -68,7 +68,7 @@ fn each_stamp(e: &Engine, f: impl Fn(u64) -> u64) {
 #[test]
 fn what_was_used_before_a_restart_of_the_machine_is_older_than_what_comes_after() {
     // A machine that had been up for a year longer.
-    let year = 365 * 24 * 3600 * 1000 << 20;
+    let year = (365 * 24 * 3600 * 1000) << 20;
     let (old, new) = moved(Eviction::Lru, 20_000, 5_000, |e| each_stamp(e, |stamp| stamp + year));
     assert!(old >= 15_000 && new > 4_900, "{old} old, {new} new");
 }
