@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build plugin command run test bench mutants check install uninstall clean
+.PHONY: help deps build plugin command run test bench mutants check semver install uninstall clean
 
 ifeq (,$(shell command -v cargo))
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -73,6 +73,13 @@ endif
 ifneq (,$(filter instructions,$(PART)))
 	$(CARGO) bench --bench instructions | tee $(TARGET)/bench/instructions.txt
 endif
+
+# what the crate offered at BASELINE must still be there, or its version say so
+BASELINE ?= HEAD~1
+
+semver: ## the crate's interface against another revision (BASELINE=HEAD~1)
+	@command -v cargo-semver-checks > /dev/null || $(CARGO) install --locked cargo-semver-checks
+	$(CARGO) semver-checks --baseline-rev $(BASELINE) --all-features
 
 build: ## the library: target/release/libucache.so, .a, and ucache_plugin.so for uWSGI; the command
 	@.ci/deps
