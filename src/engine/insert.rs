@@ -21,17 +21,19 @@ impl Engine {
         place: &Place<'_>,
         new: &New<'_>,
     ) -> Result<(), Stop> {
-        if let Some(id) = self.claim_id(guard.no) {
-            return self.insert_as(guard, place, new, id, &mut None);
-        }
-        let Spare { id, off } = self.displace(guard).ok_or(Short::Items)?;
-        let mut block = Some(off);
+        let claimed = self.claim_id(guard.no);
+        let (id, mut block) = match claimed {
+            Some(id) => (id, None),
+            None => self.displace(guard).map(|Spare { id, off }| (id, Some(off))).ok_or(Short::Items)?,
+        };
         let done = self.insert_as(guard, place, new, id, &mut block);
+        if done.is_err() {
+            self.free_id(id, guard.no);
+        } else if claimed.is_none() {
+            self.count(Counter::Full, 1);
+        }
         if let Some(off) = block {
             block::free(&self.region, guard.no, guard.off, off);
-        }
-        if done.is_ok() {
-            self.count(Counter::Full, 1);
         }
         done
     }
@@ -47,18 +49,15 @@ impl Engine {
         let header = self.header_for(place, new, id);
         let blocks = self.blocks_of(&header);
         let Some(vacancy) = self.vacancy(place.head) else {
-            self.free_id(id, guard.no);
             return Err(Short::Space(0).into());
         };
         if !self.take_blocks(guard, blocks) {
             self.give_vacancy(guard, vacancy);
-            self.free_id(id, guard.no);
             return Err(Short::Blocks { need: blocks, held: 0 }.into());
         }
         let Some(off) = self.block_for(guard, header.total(self.entry_head), spare) else {
             self.give_blocks(guard, blocks);
             self.give_vacancy(guard, vacancy);
-            self.free_id(id, guard.no);
             return Err(Short::Space(header.total(self.entry_head)).into());
         };
         self.fill(off, &header, place.key, new.value);

@@ -67,7 +67,8 @@ impl Engine {
     }
 
     /// Checks every entry under its shard's lock: lengths, block, hash, checksum, number, duplicates. With `repair`,
-    /// its shard is rebuilt: what is damaged is dropped, what was only lost is found again. Others go on meanwhile; each waits for one shard at most.
+    /// its shard is rebuilt: what is damaged is dropped, what was only lost is found again. Others go on meanwhile; each
+    /// waits for one shard at most.
     ///
     /// # Errors
     /// [`Error::Timeout`](crate::Error::Timeout).

@@ -205,6 +205,7 @@ impl Engine {
     /// The first opener: nothing that the last users left in the locks is trusted, every shard is rebuilt.
     fn take_over(&mut self, unclean: bool, verify: bool) -> Result<()> {
         let w = |at: u64| self.region.word(at);
+        let mark = if unclean { 2 } else { 1 };
         // First, so that a user whose descriptor was closed under it stops writing.
         w(header::LOCK_GEN).fetch_add(1, AcqRel);
         self.init_locks()?;
@@ -215,7 +216,7 @@ impl Engine {
         generation.store(generation::mended(generation.load(Relaxed)), Relaxed);
         w(header::NEXT_FULL_SWEEP).store(0, Relaxed);
         self.forget_swept();
-        w(header::UNCLEAN).store(if unclean { 2 } else { 1 }, Relaxed);
+        w(header::UNCLEAN).store(mark, Relaxed);
         for slot in 0..crate::shm::layout::STATS_SLOTS {
             w(self.layout.stats + slot * crate::shm::layout::STATS).store(0, Relaxed);
         }
@@ -241,7 +242,7 @@ impl Engine {
             self.region.word(self.shard_off(no) + shard::DIRTY).store(0, Release);
         }
         // Last: until every entry has proved itself, whoever opens the file next must let them do so.
-        self.stamp_identity(if unclean { 2 } else { 1 });
+        self.stamp_identity(mark);
         self.dropped = dropped;
         Ok(())
     }

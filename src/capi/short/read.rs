@@ -17,6 +17,22 @@ use crate::{
     shm::Source,
 };
 
+/// Bytes of the caller; `None` = there are none, or no object is that long. `missing` says that they are NULL.
+///
+/// # Safety
+/// `data` is NULL or has `len` readable bytes for as long as the slice is in use.
+pub(super) unsafe fn bytes<'a>(
+    data: *const c_void,
+    len: usize,
+    missing: &'static str,
+) -> Result<Option<&'a [u8]>, Fault> {
+    if data.is_null() && len > 0 {
+        return Err(Fault::Argument(missing));
+    }
+    // SAFETY: the caller vouches for the bytes.
+    Ok(unsafe { arg::bytes(data.cast(), len as u64) })
+}
+
 /// A key as the cache takes it.
 ///
 /// # Safety
@@ -27,11 +43,8 @@ pub(super) unsafe fn key<'a>(engine: &Engine, key: *const c_void, len: usize) ->
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         return Err(crate::error::Error::KeyTooLong { len, limit }.into());
     }
-    if key.is_null() && len > 0 {
-        return Err(Fault::Argument("the key is NULL"));
-    }
-    // SAFETY: the caller vouches for the bytes.
-    unsafe { arg::bytes(key.cast(), len as u64) }.ok_or(Fault::Error(crate::error::Error::EmptyKey))
+    // SAFETY: passed on.
+    unsafe { bytes(key, len, "the key is NULL") }?.ok_or(Fault::Error(crate::error::Error::EmptyKey))
 }
 
 /// The caller's buffer, and how long the value is.

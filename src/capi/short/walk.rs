@@ -8,12 +8,13 @@ use std::{
 use super::{
     detail::{Fault, Outcome, answer, on},
     handle::ucache,
-    read::{Room, key},
+    read::{Room, bytes, key},
     status::Status,
+    write::expires,
 };
 use crate::{
     capi::arg,
-    engine::{Cursor, Expires, Fill},
+    engine::{Cursor, Fill},
     error::Error,
     os::process::fork_count,
 };
@@ -50,10 +51,7 @@ pub unsafe extern "C" fn ucache_keys(
     unsafe {
         on(cache, |engine| {
             let each = each.ok_or(Fault::Argument("there is no function to call"))?;
-            if prefix.is_null() && prefixlen > 0 {
-                return Err(Fault::Argument("the prefix is NULL"));
-            }
-            let prefix = arg::bytes(prefix.cast(), prefixlen as u64).unwrap_or_default();
+            let prefix = bytes(prefix, prefixlen, "the prefix is NULL")?.unwrap_or_default();
             let mut cursor = Cursor::default();
             while let Some(item) = engine.walk(&mut cursor) {
                 if item.ungettable || !item.key.starts_with(prefix) {
@@ -91,11 +89,7 @@ pub unsafe extern "C" fn ucache_get_or_set(
         on(cache, |engine| {
             let fill = fill.ok_or(Fault::Argument("there is no function to call"))?;
             let key = self::key(engine, key, keylen)?;
-            let expires = match ttl {
-                0 => Expires::Never,
-                u64::MAX => return Err(Fault::Argument("UCACHE_KEEP_TTL: a new value has none to keep")),
-                seconds => Expires::In(seconds),
-            };
+            let expires = expires(ttl)?;
             let mut room = Room::new(buffer, size)?;
             let token = match engine.begin_fill(key, PATIENCE, PATIENCE, &mut room) {
                 Ok(Fill::Hit(_)) => {

@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use super::{
     detail::{Fault, answer, on},
     handle::ucache,
-    read::key,
+    read::{bytes, key},
     status::Status,
 };
 use crate::{
@@ -24,18 +24,16 @@ const KEEP: u64 = u64::MAX;
 /// # Safety
 /// `value` is NULL or has `len` readable bytes for as long as the slice is in use.
 unsafe fn value<'a>(value: *const c_void, len: usize) -> Result<&'a [u8], Fault> {
-    if value.is_null() && len > 0 {
-        return Err(Fault::Argument("the value is NULL"));
+    // SAFETY: passed on.
+    match unsafe { bytes(value, len, "the value is NULL") }? {
+        Some(value) => Ok(value),
+        None if len == 0 => Err(Error::EmptyValue.into()),
+        None => Err(Fault::Argument("no value is that long")),
     }
-    if len == 0 {
-        return Err(Error::EmptyValue.into());
-    }
-    // SAFETY: the caller vouches for the bytes.
-    unsafe { arg::bytes(value.cast(), len as u64) }.ok_or(Fault::Argument("no value is that long"))
 }
 
 /// A time to live where there is none to keep.
-fn expires(ttl: u64) -> Result<Expires, Fault> {
+pub(super) fn expires(ttl: u64) -> Result<Expires, Fault> {
     match ttl {
         NEVER => Ok(Expires::Never),
         KEEP => Err(Fault::Argument("UCACHE_KEEP_TTL: there is no time to live to keep")),
