@@ -39,6 +39,7 @@ mod tests;
 mod types;
 mod users;
 mod verdict;
+mod walk;
 mod write;
 
 use std::sync::{Arc, atomic::AtomicU64};
