@@ -43,17 +43,26 @@ impl Buffer {
         }
     }
 
+    #[inline]
+    fn allocate(&mut self, need: usize) -> Option<()> {
+        if self.capacity > 0 {
+            *self = Self::new();
+        }
+        // SAFETY: malloc has no preconditions.
+        let data = unsafe { libc::malloc(need) }.cast::<u8>();
+        if data.is_null() {
+            return None;
+        }
+        (self.data, self.capacity) = (data, need);
+        Some(())
+    }
+
     /// Room for `len` bytes and the NUL, old content lost; `false` = no memory.
+    #[inline(always)]
     pub(crate) fn room(&mut self, len: usize) -> Option<&mut [MaybeUninit<u8>]> {
         let need = len.checked_add(1)?;
         if need > self.capacity {
-            *self = Self::new();
-            // SAFETY: malloc has no preconditions.
-            let data = unsafe { libc::malloc(need) }.cast::<u8>();
-            if data.is_null() {
-                return None;
-            }
-            (self.data, self.capacity) = (data, need);
+            self.allocate(need)?;
         }
         self.len = len;
         // SAFETY: `data` has `capacity` >= len + 1 bytes, owned by this buffer and borrowed mutably with it.
@@ -65,6 +74,7 @@ impl Buffer {
 }
 
 impl Sink for Buffer {
+    #[inline(always)]
     fn take(&mut self, src: &Source<'_>) -> bool {
         let Some(room) = self.room(src.len()) else { return false };
         src.copy_to_uninit(room);
@@ -73,8 +83,12 @@ impl Sink for Buffer {
 }
 
 impl Drop for Buffer {
+    #[inline]
     fn drop(&mut self) {
-        // SAFETY: `data` is NULL or came from malloc and was not given away (`into_raw` leaves NULL).
+        if self.data.is_null() {
+            return;
+        }
+        // SAFETY: `data` came from malloc and was not given away (`into_raw` leaves NULL).
         unsafe { libc::free(self.data.cast()) };
     }
 }

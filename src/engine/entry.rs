@@ -48,6 +48,30 @@ pub(crate) fn slot_off(word: u64) -> u64 {
     (word & 0xFFFF_FFFF_FFFF) << 3
 }
 
+/// Bytes of the value, by a header's first word.
+#[inline(always)]
+pub(crate) fn value_len(w0: u64) -> u32 {
+    w0 as u32
+}
+
+/// Bytes of the key, by a header's first word.
+#[inline(always)]
+pub(crate) fn key_len(w0: u64) -> u32 {
+    (w0 >> 32) as u32 & 0xFFFF
+}
+
+/// Whether a header's first word has no flags and is of this clear generation.
+#[inline(always)]
+pub(crate) fn is_plain(w0: u64, generation: u64) -> bool {
+    w0 >> 48 == (generation % GENERATIONS) << 4
+}
+
+/// When the item expires, by a header's second word.
+#[inline(always)]
+pub(crate) fn expires(w1: u64) -> u64 {
+    w1 >> 28
+}
+
 /// The decoded header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -64,12 +88,12 @@ impl Header {
     #[inline]
     pub(crate) fn unpack((w0, w1): (u64, u64)) -> Self {
         Self {
-            value_len: w0 & 0xFFFF_FFFF,
-            key_len: w0 >> 32 & 0xFFFF,
+            value_len: value_len(w0).into(),
+            key_len: key_len(w0).into(),
             flags: w0 >> 48 & 0xF,
             generation: w0 >> 52,
             id: (w1 & 0x0FFF_FFFF) as u32,
-            expires: w1 >> 28,
+            expires: expires(w1),
         }
     }
 
@@ -85,12 +109,6 @@ impl Header {
     pub(crate) fn total(&self, head: u64) -> u64 {
         size(head, self.key_len, self.value_len)
     }
-}
-
-/// A header's two words, each loaded once.
-#[inline]
-pub(crate) fn words(r: &Region, off: u64) -> (u64, u64) {
-    (r.word(off).load(Relaxed), r.word(off + 8).load(Relaxed))
 }
 
 /// Up to the next multiple of 8, for lengths that are far from the end of 64 bits.
@@ -115,12 +133,6 @@ pub(crate) fn header_len(checksums: bool) -> u64 {
 #[inline]
 pub(crate) fn value_off(off: u64, head: u64, key_len: u64) -> u64 {
     off + head + round8(key_len)
-}
-
-/// Whether the entry at `off` has this key. The caller has checked that the entry's length field equals the key's.
-#[inline]
-pub(crate) fn key_is(r: &Region, off: u64, head: u64, key: &[u8]) -> bool {
-    r.equals(off + head, key)
 }
 
 /// The value, to copy from.

@@ -195,8 +195,7 @@ impl Engine {
     }
 
     fn value_is(&self, f: &Found, expected: &[u8]) -> bool {
-        f.header.value_len == expected.len() as u64
-            && self.region.equals(entry::value_off(f.off, self.entry_head, f.header.key_len), expected)
+        entry::value(&self.region, f.off, self.entry_head, &f.header).is(expected)
     }
 }
 

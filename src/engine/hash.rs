@@ -30,13 +30,18 @@ impl Secret {
     pub(crate) fn hash(&self, bytes: &[u8]) -> u64 {
         let s = &self.0;
         let len = bytes.len();
-        let mut seed = s[0] ^ fold(len as u64 ^ s[1], s[2]);
-        if len <= 16 {
-            let (a, b) = Self::short(bytes);
-            return fold(s[3] ^ seed, fold(a ^ s[1], b ^ seed) ^ s[2]);
+        let seed = s[0] ^ fold(len as u64 ^ s[1], s[2]);
+        if len > 16 {
+            return self.long(bytes, seed);
         }
-        let mut rest = bytes;
-        let mut lane = seed ^ s[3];
+        let (a, b) = Self::short(bytes);
+        fold(s[3] ^ seed, fold(a ^ s[1], b ^ seed) ^ s[2])
+    }
+
+    /// More than 16 bytes.
+    fn long(&self, bytes: &[u8], mut seed: u64) -> u64 {
+        let s = &self.0;
+        let (mut rest, mut lane) = (bytes, seed ^ s[3]);
         while rest.len() > 32 {
             seed = fold(word(rest) ^ s[1], word(&rest[8..]) ^ seed);
             lane = fold(word(&rest[16..]) ^ s[2], word(&rest[24..]) ^ lane);
@@ -47,7 +52,7 @@ impl Secret {
             seed = fold(word(rest) ^ s[1], word(&rest[8..]) ^ seed);
         }
         // The last 16 bytes, overlapping what was read already.
-        let tail = &bytes[len - 16..];
+        let tail = &bytes[bytes.len() - 16..];
         fold(s[3] ^ seed, fold(word(tail) ^ s[1], word(&tail[8..]) ^ seed) ^ s[2])
     }
 

@@ -13,12 +13,11 @@ use super::{
     entry::{self, Header, LINK},
 };
 use crate::shm::{
-    layout::{SLOTS, header, shard},
+    Line, Piece, Source,
+    layout::{SLOTS, shard},
     sync::*,
+    tagged,
 };
-
-/// Words of a header that no entry has.
-const NO_ENTRY: (u64, u64) = (0, 0);
 
 /// An entry that a slot leads to.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +28,25 @@ pub(crate) struct Found {
     /// Where the entry is.
     pub(crate) off: u64,
     pub(crate) header: Header,
+}
+
+/// An entry with the key looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Match<'a> {
+    pub(super) bucket: u64,
+    pub(super) slot: u64,
+    pub(super) off: u64,
+    /// The header.
+    pub(super) words: (u64, u64),
+    pub(super) value: Source<'a>,
+}
+
+impl Match<'_> {
+    /// With its header decoded.
+    #[inline(always)]
+    pub(super) fn found(&self) -> Found {
+        Found { bucket: self.bucket, slot: self.slot, off: self.off, header: Header::unpack(self.words) }
+    }
 }
 
 /// The place of a slot as one number, for the item numbers' table.
@@ -64,13 +82,13 @@ impl Engine {
     /// The version word of a head.
     #[inline]
     pub(super) fn version(&self, head: u64) -> &AtomicU64 {
-        &self.region.line(self.layout.bucket(head))[0]
+        &self.region.bucket(head)[0]
     }
 
     /// The slot's word.
     #[inline]
     pub(super) fn slot(&self, bucket: u64, slot: u64) -> &AtomicU64 {
-        &self.region.line(self.layout.bucket(bucket))[slot as usize]
+        &self.region.bucket(bucket)[slot as usize & 7]
     }
 
     /// The overflow bucket that a slot links to.
@@ -92,79 +110,68 @@ impl Engine {
     /// The header at `off`, if an entry of plausible lengths can be there.
     #[inline]
     pub(super) fn header_at(&self, off: u64) -> Option<Header> {
-        self.words_at(off).map(Header::unpack)
+        let piece = self.region.piece(off)?;
+        let words = piece.words();
+        self.value_of(piece, words.0).map(|_| Header::unpack(words))
     }
 
-    #[inline]
-    fn words_at(&self, off: u64) -> Option<(u64, u64)> {
-        if off < self.layout.data || !self.is_backed(off + 32) {
-            return None;
-        }
-        let words = entry::words(&self.region, off);
-        self.is_backed(off + Header::unpack(words).total(self.entry_head)).then_some(words)
-    }
-
-    /// Whether the region reaches to `end`, and is backed to there: touching a store's memory behind the end of its file
-    /// would be a bus error. What this process knows of it is looked up again only when it is not enough.
-    #[inline]
-    fn is_backed(&self, end: u64) -> bool {
-        end <= self.backed.load(Relaxed) || self.learn_backed(end)
-    }
-
-    #[cold]
-    fn learn_backed(&self, end: u64) -> bool {
-        let now = self.region.word(header::COMMITTED).load(Acquire).min(self.layout.end);
-        self.backed.store(now, Relaxed);
-        end <= now
+    /// The value behind a header, as far as an entry of such lengths can be there.
+    #[inline(always)]
+    fn value_of<'a>(&self, piece: Piece<'a>, w0: u64) -> Option<Source<'a>> {
+        piece.source(self.entry_head as u32 + ((entry::key_len(w0) + 7) & !7), entry::value_len(w0))
     }
 
     /// Looks `key` up in the chain of `head`. Without the shard's lock the caller must check the version afterwards.
     #[inline]
     pub(super) fn probe(&self, head: u64, tag: u64, key: &[u8]) -> Option<Found> {
-        let (mut bucket, mut left) = (head, self.geo.overflow);
+        self.search(head, self.region.bucket(head), tag, key).map(|m| m.found())
+    }
+
+    /// [`Engine::probe`] for readers, who have the chain's `first` bucket: the header as it is, and the value.
+    #[inline(always)]
+    pub(super) fn search(&self, head: u64, first: &Line, tag: u64, key: &[u8]) -> Option<Match<'_>> {
+        let (mut bucket, mut line, mut left) = (head, first, self.geo.overflow);
         loop {
-            let at = self.layout.bucket(bucket);
             // Not the version; a link's tag is no key's.
-            let mut tagged = self.region.tagged(at, tag as u16) & !0xF;
-            let line = self.region.line(at);
+            let mut tagged = tagged(line, tag as u16) & !0xF;
             while tagged != 0 {
-                let slot = tagged.trailing_zeros() / 4;
+                let slot = (tagged.trailing_zeros() / 4) & 7;
                 tagged &= tagged - 1;
                 // Acquire: what the slot leads to was written before.
-                let word = line[slot as usize & 7].load(Acquire);
+                let word = line[slot as usize].load(Acquire);
                 let off = entry::slot_off(word);
-                // Most entries reach into a second line.
-                self.region.prefetch(off + 64);
-                let words = self.words_with_key(off, key);
-                if words.0 != 0 && entry::slot_tag(word) == tag {
-                    return Some(Found { bucket, slot: slot.into(), off, header: Header::unpack(words) });
+                if let Some((words, value)) = self.entry_with(off, key)
+                    && entry::slot_tag(word) == tag
+                {
+                    return Some(Match { bucket, slot: slot.into(), off, words, value });
                 }
             }
             bucket = self.link_of(line[SLOTS as usize].load(Acquire))?;
+            line = self.region.bucket(bucket);
             left = left.checked_sub(1)?;
         }
     }
 
-    /// The header's words if an entry with this key can be at `off`. A function of its own: what it computes of the key
-    /// is not needed for a miss.
-    #[inline(never)]
-    fn words_with_key(&self, off: u64, key: &[u8]) -> (u64, u64) {
-        match self.words_at(off) {
-            Some(words)
-                if Header::unpack(words).key_len == key.len() as u64
-                    && entry::key_is(&self.region, off, self.entry_head, key) =>
-            {
-                words
-            }
-            _ => NO_ENTRY,
+    /// Header and value of the entry at `off`, if one with this key can be there.
+    #[inline(always)]
+    fn entry_with(&self, off: u64, key: &[u8]) -> Option<((u64, u64), Source<'_>)> {
+        let piece = self.region.piece(off)?;
+        // Most entries reach into a second line.
+        piece.prefetch_second();
+        let words = piece.words();
+        let stored = piece.source(self.entry_head as u32, entry::key_len(words.0))?;
+        // A free block has 0 there.
+        if words.0 == 0 || !stored.is(key) {
+            return None;
         }
+        Some((words, self.value_of(piece, words.0)?))
     }
 
     /// Calls `f` for each occupied slot of a chain (bucket, slot, word), links excepted, until it returns `false`.
     pub(super) fn each_slot(&self, head: u64, mut f: impl FnMut(u64, u64, u64) -> bool) {
         let mut bucket = head;
         for _ in 0..=self.geo.overflow {
-            let line = self.region.line(self.layout.bucket(bucket));
+            let line = self.region.bucket(bucket);
             for (slot, word) in (1u64..).zip(&line[1..]) {
                 let word = word.load(Acquire);
                 if word != 0 && entry::slot_tag(word) != LINK && !f(bucket, slot, word) {
@@ -193,7 +200,7 @@ impl Engine {
     pub(super) fn vacancy(&self, head: u64) -> Option<Vacancy> {
         let mut bucket = head;
         for _ in 0..=self.geo.overflow {
-            let line = self.region.line(self.layout.bucket(bucket));
+            let line = self.region.bucket(bucket);
             let empty = (1u64..).zip(&line[1..]).find(|(_, w)| w.load(Relaxed) == 0);
             if let Some((slot, _)) = empty {
                 return Some(Vacancy::Slot { bucket, slot });

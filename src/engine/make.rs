@@ -67,7 +67,6 @@ impl Engine {
             may_punch: region.file().is_none() && config.huge_pages != HugePages::Reserved,
             region: Arc::new(region),
             config,
-            backed: AtomicU64::new(0),
             forks: process::fork_count(),
             dropped: 0,
             notes,

@@ -42,7 +42,7 @@ mod verdict;
 mod walk;
 mod write;
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::Arc;
 
 pub use config::{Blocks, Config, Eviction, HugePages, NativeShape, Store};
 pub use extra::Swap;
@@ -76,8 +76,6 @@ pub struct Engine {
     lock_gen: u64,
     /// Victims to come, in caches with exact LRU.
     oldest: oldest::Oldest,
-    /// How far the region is known to be backed by memory or disk.
-    backed: AtomicU64,
     /// Whether free pages may be given back (never in stores: on a full disk what was given back is gone).
     may_punch: bool,
     /// Forks seen when the region was opened: tells a child from who opened it.

@@ -29,75 +29,98 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::BufferTooSmall`] when the sink declines.
-    #[inline]
+    #[inline(always)]
     pub fn get<S: Sink>(&self, key: &[u8], touch: Touch, sink: &mut S) -> Result<Option<Meta>> {
         let hash = self.secret.hash(key);
         let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
-        let version = self.version(head);
-        let mut settled = None;
-        for _ in 0..TRIES {
-            // Acquire: the slots are read after the version.
-            let v = version.load(Acquire);
-            match self.look(head, tag, key, v, touch) {
-                None => std::hint::spin_loop(),
-                Some(Look::Hit(f)) => {
-                    let taken = self.take(&f, sink);
-                    // The copy's loads come before the version's second load.
-                    fence(Acquire);
-                    if version.load(Relaxed) != v {
-                        continue;
-                    }
-                    if !taken {
-                        return Err(too_small(&f.header));
-                    }
-                    settled = Some(Look::Hit(f));
-                    break;
-                }
-                nothing => {
-                    settled = nothing;
-                    break;
+        let bucket = self.region.bucket(head);
+        let version = &bucket[0];
+        // Acquire: the slots are read after the version.
+        let v = version.load(Acquire);
+        // The usual case, by itself so that it stays short: nothing changes meanwhile, and the item is a plain one.
+        let found = self.search(head, bucket, tag, key);
+        // Before any allocation or other effect: header and key belonged together, or this is not what was stored.
+        fence(Acquire);
+        if version.load(Relaxed) == v {
+            let Some(m) = found else { return Ok(self.count_miss(touch)) };
+            if entry::is_plain(m.words.0, self.clear_gen()) && self.is_unexpired(entry::expires(m.words.1)) {
+                let taken = sink.take(&m.value);
+                // The copy's loads come before the version's second load.
+                fence(Acquire);
+                if version.load(Relaxed) == v {
+                    let f = m.found();
+                    return if taken {
+                        Ok(Some(self.count_hit(&f, touch)))
+                    } else {
+                        Err(too_small(&f.header))
+                    };
                 }
             }
         }
-        let look = match settled {
-            Some(look) => look,
-            None => self.get_locked(head, tag, key, touch, sink)?,
-        };
-        self.settle(look, touch)
+        self.get_again((head, tag), key, touch, sink)
+    }
+
+    /// [`Engine::get`] from the start, for every case.
+    #[cold]
+    #[inline(never)]
+    fn get_again<S: Sink>(
+        &self,
+        (head, tag): (u64, u64),
+        key: &[u8],
+        touch: Touch,
+        sink: &mut S,
+    ) -> Result<Option<Meta>> {
+        let version = self.version(head);
+        for _ in 0..TRIES {
+            // Acquire: the slots are read after the version.
+            let v = version.load(Acquire);
+            let found = self.probe(head, tag, key);
+            // As in `get`, before and after the copy.
+            fence(Acquire);
+            if version.load(Relaxed) == v {
+                let look = self.classify(found, touch);
+                let taken = !matches!(&look, Look::Hit(f) if !self.take(f, sink));
+                fence(Acquire);
+                if version.load(Relaxed) == v {
+                    return self.settle(look, taken, touch);
+                }
+            }
+            std::hint::spin_loop();
+        }
+        // The way out of a storm of writers: under the shard's lock; when that cannot be had in time, a miss.
+        let Ok(_guard) = self.lock_raw(self.shard_of(head)) else { return Ok(self.count_miss(touch)) };
+        let look = self.classify(self.probe(head, tag, key), touch);
+        let taken = !matches!(&look, Look::Hit(f) if !self.take(f, sink));
+        self.settle(look, taken, touch)
     }
 
     /// Counts, and tells the caller.
+    fn settle(&self, look: Look, taken: bool, touch: Touch) -> Result<Option<Meta>> {
+        match look {
+            Look::Hit(f) if !taken => Err(too_small(&f.header)),
+            Look::Hit(f) => Ok(Some(self.count_hit(&f, touch))),
+            Look::Hidden => Ok(None),
+            Look::Miss => Ok(self.count_miss(touch)),
+        }
+    }
+
     #[inline(always)]
-    fn settle(&self, look: Look, touch: Touch) -> Result<Option<Meta>> {
-        let f = match look {
-            Look::Hit(f) => f,
-            Look::Hidden => return Ok(None),
-            Look::Miss => {
-                if touch != Touch::Unseen {
-                    self.count(Counter::Misses, 1);
-                }
-                return Ok(None);
-            }
-        };
+    fn count_hit(&self, f: &Found, touch: Touch) -> Meta {
         if touch != Touch::Unseen {
             self.count(Counter::Hits, 1);
         }
         if touch == Touch::Yes && self.config.eviction != Eviction::None {
             self.touch(f.bucket, f.slot);
         }
-        Ok(Some(meta(&f.header, 0)))
+        meta(&f.header)
     }
 
-    /// One look at the chain: `None` = a writer came in between.
     #[inline(always)]
-    fn look(&self, head: u64, tag: u64, key: &[u8], v: u64, touch: Touch) -> Option<Look> {
-        let found = self.probe(head, tag, key);
-        // Before any allocation or other effect: header and key belonged together, or this is not what was stored.
-        fence(Acquire);
-        if self.version(head).load(Relaxed) != v {
-            return None;
+    fn count_miss(&self, touch: Touch) -> Option<Meta> {
+        if touch != Touch::Unseen {
+            self.count(Counter::Misses, 1);
         }
-        Some(self.classify(found, touch))
+        None
     }
 
     /// What an entry, or none, is to a reader.
@@ -117,29 +140,16 @@ impl Engine {
         sink.take(&entry::value(&self.region, f.off, self.entry_head, &f.header))
     }
 
-    /// The way out of a storm of writers: under the shard's lock; when that cannot be had in time, a miss.
-    #[cold]
-    fn get_locked<S: Sink>(
-        &self,
-        head: u64,
-        tag: u64,
-        key: &[u8],
-        touch: Touch,
-        sink: &mut S,
-    ) -> Result<Look> {
-        let Ok(_guard) = self.lock_raw(self.shard_of(head)) else { return Ok(Look::Miss) };
-        let look = self.classify(self.probe(head, tag, key), touch);
-        match &look {
-            Look::Hit(f) if !self.take(f, sink) => Err(too_small(&f.header)),
-            _ => Ok(look),
-        }
-    }
-
     /// Whether the entry is of this clear generation and has not expired.
     #[inline]
     pub(super) fn is_live(&self, h: &Header) -> bool {
-        h.generation == self.clear_gen() % entry::GENERATIONS
-            && (h.expires == 0 || self.config.no_expire || clock::unix_secs() < h.expires)
+        h.generation == self.clear_gen() % entry::GENERATIONS && self.is_unexpired(h.expires)
+    }
+
+    /// Whether an item that expires at this second (0 = never) is still there.
+    #[inline(always)]
+    fn is_unexpired(&self, expires: u64) -> bool {
+        expires == 0 || self.config.no_expire || clock::unix_secs() < expires
     }
 
     /// Like [`Engine::get`] without a touch, but counts the item's own hits exactly, under its shard's lock (`get4`).
@@ -150,16 +160,13 @@ impl Engine {
         let hash = self.secret.hash(key);
         let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
         let guard = self.lock(self.shard_of(head))?;
-        let f = match self.classify(self.probe(head, tag, key), Touch::No) {
-            Look::Hit(f) => f,
-            nothing => return self.settle(nothing, Touch::No),
+        let look = self.classify(self.probe(head, tag, key), Touch::No);
+        let (taken, hits) = match &look {
+            Look::Hit(f) if self.take(f, sink) => (true, self.item_hits(&guard, f.header.id)),
+            _ => (false, 0),
         };
-        if !self.take(&f, sink) {
-            return Err(too_small(&f.header));
-        }
-        let hits = self.item_hits(&guard, f.header.id);
-        self.settle(Look::Hit(f), Touch::No)?;
-        Ok(Some(meta(&f.header, hits)))
+        let meta = self.settle(look, taken, Touch::No)?;
+        Ok(meta.map(|meta| Meta { hits, ..meta }))
     }
 
     /// An item's hits before this one; counts it.
@@ -184,21 +191,27 @@ impl Engine {
 
     /// Whether `key` is stored; counts neither hit nor miss nor use.
     #[must_use]
+    #[inline]
     pub fn exists(&self, key: &[u8]) -> Option<ItemId> {
         let hash = self.secret.hash(key);
         let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
+        let known = |found: Option<Found>| {
+            found.filter(|f| self.exists_for_users(&f.header)).and_then(|f| item_id(f.header.id))
+        };
+        let bucket = self.region.bucket(head);
+        let version = &bucket[0];
         for _ in 0..TRIES {
-            let v = self.version(head).load(Acquire);
-            let found = self.probe(head, tag, key);
+            // As in `get`.
+            let v = version.load(Acquire);
+            let found = self.search(head, bucket, tag, key);
             fence(Acquire);
-            if self.version(head).load(Relaxed) == v {
-                return found.filter(|f| self.exists_for_users(&f.header)).and_then(|f| item_id(f.header.id));
+            if version.load(Relaxed) == v {
+                return known(found.map(|m| m.found()));
             }
             std::hint::spin_loop();
         }
         let _guard = self.lock_raw(self.shard_of(head)).ok()?;
-        let found = self.probe(head, tag, key).filter(|f| self.exists_for_users(&f.header));
-        found.and_then(|f| item_id(f.header.id))
+        known(self.probe(head, tag, key))
     }
 
     #[inline]
@@ -213,9 +226,9 @@ pub(super) fn item_id(id: u32) -> Option<ItemId> {
 }
 
 #[inline]
-pub(super) fn meta(h: &Header, hits: u64) -> Meta {
+fn meta(h: &Header) -> Meta {
     let id = item_id(h.id).unwrap_or(ItemId(std::num::NonZeroU32::MIN));
-    Meta { len: h.value_len, expires: h.expires, hits, id }
+    Meta { len: h.value_len, expires: h.expires, hits: 0, id }
 }
 
 fn too_small(h: &Header) -> Error {

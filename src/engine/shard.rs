@@ -222,7 +222,7 @@ impl Engine {
     /// The current clear generation.
     #[inline]
     pub(super) fn clear_gen(&self) -> u64 {
-        self.region.word(header::CLEAR_GEN).load(Acquire)
+        self.region.header_word::<{ header::CLEAR_GEN }>().load(Acquire)
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use super::{Engine, Stats};
 use crate::{
-    os::process::{Owner, fork_count},
+    os::process::{Owner, fork_count, fork_mark},
     shm::{
         Region,
         layout::{STATS, STATS_SLOTS, header, shard},
@@ -65,7 +65,7 @@ impl Drop for Mine {
 
 thread_local! {
     static MINE: RefCell<Mine> = const { RefCell::new(Mine { forks: 0, slots: Vec::new() }) };
-    /// The slot used last: forks seen (never 0), serial of the engine, slot.
+    /// The own slot used last: forks seen (never 0), serial of the engine, where the slot is.
     static LAST: Cell<(u32, u64, u64)> = const { Cell::new((0, 0, 0)) };
 }
 
@@ -73,44 +73,49 @@ impl Engine {
     /// Adds to a counter of this thread.
     #[inline]
     pub(super) fn count(&self, counter: Counter, by: u64) {
-        let slot = self.stats_slot();
-        let word = self.region.word(self.layout.stats + slot * STATS + counter as u64 * 8);
+        let (forks, serial, slot) = LAST.get();
+        if serial == self.serial && forks == fork_mark() {
+            // Nobody else writes here: no locked instruction.
+            let word = self.region.word(slot + counter as u64 * 8);
+            word.store(word.load(Relaxed).wrapping_add(by), Relaxed);
+        } else {
+            self.count_elsewhere(counter, by);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_elsewhere(&self, counter: Counter, by: u64) {
+        let slot = self.find_slot();
+        let at = self.layout.stats + slot * STATS;
+        let word = self.region.word(at + counter as u64 * 8);
         if slot == 0 {
             word.fetch_add(by, Relaxed);
         } else {
-            // Nobody else writes here: no locked instruction.
+            LAST.set((fork_count(), self.serial, at));
             word.store(word.load(Relaxed).wrapping_add(by), Relaxed);
         }
     }
 
-    #[inline]
-    pub(super) fn stats_slot(&self) -> u64 {
-        let (forks, serial, slot) = LAST.get();
-        if serial == self.serial && forks == fork_count() { slot } else { self.find_slot() }
-    }
-
-    #[cold]
+    /// This thread's slot; 0 = none of its own.
     fn find_slot(&self) -> u64 {
         let forks = fork_count();
         // In a destructor of the thread, after MINE is gone, the shared slot serves.
-        let slot = MINE
-            .try_with(|mine| {
-                let Ok(mut mine) = mine.try_borrow_mut() else { return 0 };
-                if mine.forks != forks {
-                    mine.slots.clear();
-                    mine.forks = forks;
-                }
-                if let Some(&(_, slot, _)) = mine.slots.iter().find(|(serial, ..)| *serial == self.serial) {
-                    return slot;
-                }
-                mine.slots.retain(|(.., region)| region.strong_count() > 0);
-                let slot = self.claim_slot();
-                mine.slots.push((self.serial, slot, Arc::downgrade(&self.region)));
-                slot
-            })
-            .unwrap_or(0);
-        LAST.set((forks, self.serial, slot));
-        slot
+        MINE.try_with(|mine| {
+            let Ok(mut mine) = mine.try_borrow_mut() else { return 0 };
+            if mine.forks != forks {
+                mine.slots.clear();
+                mine.forks = forks;
+            }
+            if let Some(&(_, slot, _)) = mine.slots.iter().find(|(serial, ..)| *serial == self.serial) {
+                return slot;
+            }
+            mine.slots.retain(|(.., region)| region.strong_count() > 0);
+            let slot = self.claim_slot();
+            mine.slots.push((self.serial, slot, Arc::downgrade(&self.region)));
+            slot
+        })
+        .unwrap_or(0)
     }
 
     /// A free slot, else a dead thread's, else 0.

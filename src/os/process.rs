@@ -62,39 +62,40 @@ fn start_time(tid: u32) -> Option<u32> {
 
 /// Forks that led to this process, seen by asking; starts at 1.
 static FORKS: AtomicU32 = AtomicU32::new(1);
-/// The word that holds [`FORKS`] here and 0 in a child that has not asked yet; null = not made yet.
-static WITNESS: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
+/// The word that holds [`FORKS`] here and 0 in a child that has not asked yet; [`NOBODY`] = not made yet.
+static WITNESS: AtomicPtr<AtomicU32> = AtomicPtr::new((&raw const NOBODY).cast_mut());
+/// Nobody has asked.
+static NOBODY: AtomicU32 = AtomicU32::new(0);
 
 /// Changes in the child of every `fork` (also one by a bare system call, where the kernel wipes a page for us). Never 0.
 #[inline]
 pub(crate) fn fork_count() -> u32 {
-    let witness = WITNESS.load(Ordering::Acquire);
-    if !witness.is_null() {
-        // SAFETY: what WITNESS points to is never unmapped, and only accessed as an atomic.
-        let forks = unsafe { &*witness }.load(Ordering::Relaxed);
-        if forks != 0 {
-            return forks;
-        }
+    match fork_mark() {
+        0 => count_fork(),
+        forks => forks,
     }
-    count_fork(witness)
+}
+
+/// [`fork_count`] of who has asked for it in this process, else 0.
+#[inline]
+pub(crate) fn fork_mark() -> u32 {
+    // SAFETY: what WITNESS points to is never unmapped, and only accessed as an atomic.
+    unsafe { &*WITNESS.load(Ordering::Acquire) }.load(Ordering::Relaxed)
 }
 
 #[cold]
-fn count_fork(mut witness: *mut AtomicU32) -> u32 {
-    if witness.is_null() {
-        let made = witness_page();
-        witness = match WITNESS.compare_exchange(
-            ptr::null_mut(),
-            made.cast_mut(),
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        ) {
-            Ok(_) => made.cast_mut(),
+fn count_fork() -> u32 {
+    let nobody = (&raw const NOBODY).cast_mut();
+    let mut witness = WITNESS.load(Ordering::Acquire);
+    if witness == nobody {
+        let made = witness_page().cast_mut();
+        witness = match WITNESS.compare_exchange(nobody, made, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => made,
             // Another thread's; a page more or less does not matter.
             Err(theirs) => theirs,
         };
     }
-    // SAFETY: as in `fork_count`.
+    // SAFETY: as in `fork_mark`.
     let word = unsafe { &*witness };
     if word.load(Ordering::Relaxed) == 0 {
         let forks = FORKS.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);

@@ -27,7 +27,7 @@ pub(super) unsafe fn load(src: *const u8, dst: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     if len >= 16 {
         // SAFETY: the caller's contract covers exactly `len` bytes on both sides.
-        unsafe { copy_wide(src, dst, len) };
+        unsafe { if len <= 128 { copy_ends(src, dst, len) } else { copy_wide(src, dst, len) } };
         return;
     }
     let words = src.cast_mut().cast::<u64>();
@@ -57,7 +57,7 @@ pub(super) unsafe fn store(src: *const u8, dst: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     if len >= 16 {
         // SAFETY: the caller's contract covers exactly `len` bytes on both sides.
-        unsafe { copy_wide(src, dst, len) };
+        unsafe { if len <= 128 { copy_ends(src, dst, len) } else { copy_wide(src, dst, len) } };
         return;
     }
     let words = dst.cast::<u64>();
@@ -122,7 +122,7 @@ unsafe fn tagged_wide(line: *const u8, tag: u16) -> u32 {
 /// # Safety
 /// Both sides must be mapped for `len` bytes, `len >= 16`; they must not overlap.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-#[inline]
+#[inline(never)]
 unsafe fn copy_wide(src: *const u8, dst: *mut u8, len: usize) {
     use std::arch::asm;
     if len >= AVX_FROM && std::arch::is_x86_feature_detected!("avx2") {
@@ -223,6 +223,44 @@ unsafe fn copy_avx(src: *const u8, dst: *mut u8, len: usize) {
             out("xmm3") _,
             options(nostack)
         );
+    }
+}
+
+/// Both ends, overlapping in the middle: no loop.
+///
+/// # Safety
+/// Both sides must be mapped for `len` bytes, 16 to 128; they must not overlap.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+unsafe fn copy_ends(src: *const u8, dst: *mut u8, len: usize) {
+    // SAFETY: each piece lies within `len` bytes: 16 or more, and 32 or 64 or more where so many are copied at an end.
+    unsafe {
+        if len > 64 {
+            move64(src, dst);
+            move64(src.add(len - 64), dst.add(len - 64));
+        } else if len > 32 {
+            move16(src, dst);
+            move16(src.add(16), dst.add(16));
+            move16(src.add(len - 32), dst.add(len - 32));
+            move16(src.add(len - 16), dst.add(len - 16));
+        } else {
+            move16(src, dst);
+            move16(src.add(len - 16), dst.add(len - 16));
+        }
+    }
+}
+
+/// # Safety
+/// Both sides must be mapped for 64 bytes.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+unsafe fn move64(src: *const u8, dst: *mut u8) {
+    // SAFETY: 64 bytes are mapped on both sides (contract).
+    unsafe {
+        std::arch::asm!("movdqu {a}, [{s}]", "movdqu {b}, [{s} + 16]", "movdqu {c}, [{s} + 32]", "movdqu {e}, [{s} + 48]",
+            "movdqu [{d}], {a}", "movdqu [{d} + 16], {b}", "movdqu [{d} + 32], {c}", "movdqu [{d} + 48], {e}",
+            s = in(reg) src, d = in(reg) dst, a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _,
+            e = out(xmm_reg) _, options(nostack, preserves_flags));
     }
 }
 

@@ -5,9 +5,11 @@ mod copy;
 mod few;
 pub(crate) mod layout;
 pub(crate) mod marks;
+mod piece;
 mod region;
 pub(crate) mod span;
 
 pub(crate) use few::few;
+pub(crate) use piece::{Line, Piece, tagged};
 pub use region::Source;
 pub(crate) use region::{Region, sync};

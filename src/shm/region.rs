@@ -6,7 +6,10 @@ use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use super::{copy, few::few, layout::Layout};
+use super::{
+    copy,
+    layout::{BUCKET, Layout},
+};
 use crate::{
     error::{Error, Result},
     os::{
@@ -39,6 +42,10 @@ fn round8(len: usize) -> u64 {
 pub(crate) struct Region {
     map: Mapping,
     layout: Layout,
+    /// Buckets of the index.
+    pub(super) buckets: u64,
+    /// How far the region is known to be backed by memory or disk.
+    pub(super) backed: AtomicU64,
     file: Option<StoreFile>,
 }
 
@@ -48,7 +55,17 @@ impl Region {
         if (map.len() as u64) < layout.end.max(LEAST) {
             return Err(Error::Damaged("the mapping is shorter than the layout"));
         }
-        Ok(Self { map, layout, file })
+        let buckets = layout.buckets();
+        if !layout.index.is_multiple_of(BUCKET) || (layout.end - layout.index) / BUCKET < buckets {
+            return Err(Error::Damaged("the index does not lie in the region"));
+        }
+        Ok(Self { map, layout, buckets, backed: AtomicU64::new(0), file })
+    }
+
+    /// First byte of the mapping.
+    #[inline]
+    pub(super) fn start(&self) -> *mut u8 {
+        self.map.start().as_ptr()
     }
 
     /// Where everything lies.
@@ -73,7 +90,7 @@ impl Region {
             outside(off, len);
         }
         // SAFETY: in bounds of the mapping, as just checked.
-        unsafe { self.map.start().as_ptr().add(off as usize) }
+        unsafe { self.start().add(off as usize) }
     }
 
     /// Pointer to the `LEN` bytes (a power of two, at most a line) at `off`, a multiple of `LEN`.
@@ -88,7 +105,7 @@ impl Region {
             outside(off, LEN);
         }
         // SAFETY: in bounds of the mapping, as just checked.
-        unsafe { self.map.start().as_ptr().add(off as usize) }
+        unsafe { self.start().add(off as usize) }
     }
 
     /// The word at `off`, a multiple of 8.
@@ -96,6 +113,14 @@ impl Region {
     pub(crate) fn word(&self, off: u64) -> &AtomicU64 {
         // SAFETY: in bounds and aligned (`cell`); the mapping lives as long as `self`; all access to it is atomic.
         unsafe { AtomicU64::from_ptr(self.cell::<8>(off).cast()) }
+    }
+
+    /// The word at `AT`, a multiple of 8, of the region's first page.
+    #[inline(always)]
+    pub(crate) fn header_word<const AT: u64>(&self) -> &AtomicU64 {
+        const { assert!(AT.is_multiple_of(8) && AT < LEAST) };
+        // SAFETY: as in `word`; a region has this page (`new`).
+        unsafe { AtomicU64::from_ptr(self.start().add(AT as usize).cast()) }
     }
 
     /// The eight words of the cache line at `off`, a multiple of 64.
@@ -112,14 +137,6 @@ impl Region {
         unsafe { &*self.at(off, 8 * N as u64).cast::<[AtomicU64; N]>() }
     }
 
-    /// Which words of the line at `off` (a multiple of 64) have `tag` as their high 16 bits: bit `4 n + 3` for word `n`.
-    /// A hint: a word may change right after.
-    #[inline]
-    pub(crate) fn tagged(&self, off: u64, tag: u16) -> u32 {
-        // SAFETY: in bounds and aligned (`cell`); the mapping lives as long as `self`.
-        unsafe { copy::tagged(self.cell::<64>(off), tag) }
-    }
-
     /// Asks for the cache line at `off` ahead of its use; any offset will do.
     #[inline]
     pub(crate) fn prefetch(&self, off: u64) {
@@ -127,7 +144,7 @@ impl Region {
         // SAFETY: a prefetch accesses no memory architecturally and never faults, whatever the address.
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.map.start().as_ptr().wrapping_add(off as usize).cast());
+            _mm_prefetch::<_MM_HINT_T0>(self.start().wrapping_add(off as usize).cast());
         }
         #[cfg(not(all(target_arch = "x86_64", not(miri))))]
         let _ = off;
@@ -161,32 +178,6 @@ impl Region {
         let p = self.at(off, round8(bytes.len()));
         // SAFETY: in bounds and aligned (`at`); the engine owns the block under its shard's lock.
         unsafe { copy::store(bytes.as_ptr(), p, bytes.len()) };
-    }
-
-    /// Whether the bytes at `off` (a multiple of 8) equal `bytes`.
-    #[inline]
-    pub(crate) fn equals(&self, off: u64, bytes: &[u8]) -> bool {
-        let p = self.at(off, round8(bytes.len())).cast::<u64>();
-        let (chunks, tail) = bytes.as_chunks::<8>();
-        for (i, c) in chunks.iter().enumerate() {
-            // SAFETY: word `i` lies in the range checked by `at`.
-            let w = unsafe { AtomicU64::from_ptr(p.add(i)) }.load(Ordering::Relaxed);
-            if w != u64::from_ne_bytes(*c) {
-                return false;
-            }
-        }
-        if tail.is_empty() {
-            return true;
-        }
-        // SAFETY: the last, partial word lies in the range checked by `at` (rounded up to 8).
-        let w = unsafe { AtomicU64::from_ptr(p.add(chunks.len())) }.load(Ordering::Relaxed).to_le();
-        let unused = 64 - 8 * tail.len() as u32;
-        let last = match bytes.last_chunk::<8>() {
-            // The key's last 8 bytes, those that were compared already shifted out.
-            Some(c) => u64::from_le_bytes(*c) >> unused,
-            None => few(tail),
-        };
-        w << unused == last << unused
     }
 
     /// Whether the `len` bytes at two offsets (multiples of 8) are the same.
@@ -231,9 +222,9 @@ fn outside(off: u64, len: u64) -> ! {
 /// A value inside the region that a writer may be replacing: it can be copied, never borrowed.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    at: *const u8,
-    len: usize,
-    region: PhantomData<&'a Region>,
+    pub(super) at: *const u8,
+    pub(super) len: usize,
+    pub(super) region: PhantomData<&'a Region>,
 }
 
 impl Source<'_> {

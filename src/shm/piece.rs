@@ -1,0 +1,150 @@
+//! The lines of the index and the pieces of the data area, for readers: what may be touched is decided once for each,
+//! not word by word.
+
+use std::{
+    marker::PhantomData,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use super::{
+    copy,
+    few::few,
+    layout::{BUCKET, header},
+    region::{Region, Source},
+};
+
+/// A bucket of the index: a version and seven slots.
+pub(crate) type Line = [AtomicU64; 8];
+
+/// Bytes that every piece has at least: a header and a key, or the links of a free block.
+const LEAST: u64 = 32;
+
+/// What lies from some offset on, up to where the region is backed: touching a store's memory behind the end of its file
+/// would be a bus error. Its content may be another entry's at any moment; a reader checks the bucket's version.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece<'a> {
+    at: *const u8,
+    len: u64,
+    region: PhantomData<&'a Region>,
+}
+
+impl Region {
+    /// The bucket with this number.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline(always)]
+    pub(crate) fn bucket(&self, number: u64) -> &Line {
+        assert!(number < self.buckets, "there is no bucket with this number");
+        // SAFETY: `Region::new` checked that the index, 64-aligned, has `buckets` lines in the mapping, which lives as
+        // long as `self`; all access to it is atomic, and an array of atomics has the layout of the words.
+        unsafe { &*self.start().add((self.layout().index + number * BUCKET) as usize).cast::<Line>() }
+    }
+
+    /// What lies at `off`, a multiple of 8, of the data area; `None` = outside of it or of what is backed. What this
+    /// process knows of that is looked up again only when it is not enough.
+    #[inline(always)]
+    pub(crate) fn piece(&self, off: u64) -> Option<Piece<'_>> {
+        if off < self.layout().data || off & 7 != 0 {
+            return None;
+        }
+        let mut len = self.backed.load(Ordering::Relaxed).saturating_sub(off);
+        if len < LEAST {
+            len = self.backed_anew().saturating_sub(off);
+            if len < LEAST {
+                return None;
+            }
+        }
+        // SAFETY: `len` bytes from `off` on end where the region is backed, which the mapping reaches to (`backed_anew`).
+        let at = unsafe { self.start().add(off as usize) };
+        Some(Piece { at, len, region: PhantomData })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn backed_anew(&self) -> u64 {
+        // `Region::new` checked that the mapping is as long as the layout.
+        let now = self.word(header::COMMITTED).load(Ordering::Acquire).min(self.layout().end);
+        self.backed.store(now, Ordering::Relaxed);
+        now
+    }
+}
+
+/// Which words of the line have `tag` as their high 16 bits: bit `4 n + 3` for word `n`. A hint: a word may change right
+/// after.
+#[inline(always)]
+pub(crate) fn tagged(line: &Line, tag: u16) -> u32 {
+    // SAFETY: a line has 64 bytes, and lines are 64-aligned (`Region::bucket`).
+    unsafe { copy::tagged(line.as_ptr().cast(), tag) }
+}
+
+impl<'a> Piece<'a> {
+    /// The first two words, each loaded once.
+    #[inline(always)]
+    pub(crate) fn words(self) -> (u64, u64) {
+        let word = |i| {
+            // SAFETY: a piece is 8-aligned and has `LEAST` bytes.
+            unsafe { AtomicU64::from_ptr(self.at.cast_mut().cast::<u64>().add(i)) }.load(Ordering::Relaxed)
+        };
+        (word(0), word(1))
+    }
+
+    /// `len` bytes from `at` (a multiple of 8) on; `None` = the piece is shorter.
+    #[inline(always)]
+    pub(crate) fn source(self, at: u32, len: u32) -> Option<Source<'a>> {
+        let rounded = (u64::from(len) + 7) & !7;
+        if u64::from(at) + rounded > self.len || at & 7 != 0 {
+            return None;
+        }
+        // SAFETY: `at` lies in the piece, or at its end.
+        let at = unsafe { self.at.add(at as usize) };
+        Some(Source { at, len: len as usize, region: PhantomData })
+    }
+
+    /// Asks for the piece's second line ahead of its use.
+    #[inline(always)]
+    pub(crate) fn prefetch_second(self) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: a prefetch accesses no memory architecturally and never faults, whatever the address.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(self.at.wrapping_add(64).cast());
+        }
+    }
+}
+
+impl Source<'_> {
+    /// Whether the bytes are these.
+    #[inline(always)]
+    pub(crate) fn is(&self, bytes: &[u8]) -> bool {
+        if self.len != bytes.len() {
+            return false;
+        }
+        let (chunks, tail) = bytes.as_chunks::<8>();
+        let word = |i| {
+            // SAFETY: the source's bytes, rounded up to 8, are mapped and 8-aligned (`Region::source`, `Piece::source`).
+            let word = unsafe { AtomicU64::from_ptr(self.at.cast_mut().cast::<u64>().add(i)) };
+            word.load(Ordering::Relaxed)
+        };
+        for (i, c) in chunks.iter().enumerate() {
+            if word(i) != u64::from_ne_bytes(*c) {
+                return false;
+            }
+        }
+        tail.is_empty() || ends_with(word(chunks.len()), bytes)
+    }
+}
+
+/// Whether the first bytes of `word` are the last of `bytes`, those behind the last whole word. A function of its own: what
+/// it computes is not needed for every look at a bucket.
+#[inline(never)]
+fn ends_with(word: u64, bytes: &[u8]) -> bool {
+    let tail = bytes.len() % 8;
+    let unused = 64 - 8 * tail as u32;
+    let last = match bytes.last_chunk::<8>() {
+        // The last 8 bytes, those that were compared already shifted out.
+        Some(c) => u64::from_le_bytes(*c) >> unused,
+        None => few(bytes),
+    };
+    word.to_le() << unused == last << unused
+}
