@@ -124,12 +124,19 @@ impl Engine {
     /// Looks `key` up in the chain of `head`. Without the shard's lock the caller must check the version afterwards.
     #[inline]
     pub(super) fn probe(&self, head: u64, tag: u64, key: &[u8]) -> Option<Found> {
-        self.search(head, self.region.bucket(head), tag, key).map(|m| m.found())
+        self.search::<true>(head, self.region.bucket(head), tag, key).map(|m| m.found())
     }
 
-    /// [`Engine::probe`] for readers, who have the chain's `first` bucket: the header as it is, and the value.
+    /// [`Engine::probe`] for readers, who have the chain's `first` bucket: the header as it is, and the value. `VALUE` =
+    /// its bytes are wanted, too.
     #[inline(always)]
-    pub(super) fn search(&self, head: u64, first: &Line, tag: u64, key: &[u8]) -> Option<Match<'_>> {
+    pub(super) fn search<const VALUE: bool>(
+        &self,
+        head: u64,
+        first: &Line,
+        tag: u64,
+        key: &[u8],
+    ) -> Option<Match<'_>> {
         let (mut bucket, mut line, mut left) = (head, first, self.geo.overflow);
         loop {
             // Not the version; a link's tag is no key's.
@@ -140,7 +147,7 @@ impl Engine {
                 // Acquire: what the slot leads to was written before.
                 let word = line[slot as usize].load(Acquire);
                 let off = entry::slot_off(word);
-                if let Some((words, value)) = self.entry_with(off, key)
+                if let Some((words, value)) = self.entry_with::<VALUE>(off, key)
                     && entry::slot_tag(word) == tag
                 {
                     return Some(Match { bucket, slot: slot.into(), off, words, value });
@@ -154,10 +161,12 @@ impl Engine {
 
     /// Header and value of the entry at `off`, if one with this key can be there.
     #[inline(always)]
-    fn entry_with(&self, off: u64, key: &[u8]) -> Option<((u64, u64), Source<'_>)> {
+    fn entry_with<const VALUE: bool>(&self, off: u64, key: &[u8]) -> Option<((u64, u64), Source<'_>)> {
         let piece = self.region.piece(off)?;
-        // Most entries reach into a second line.
-        piece.prefetch_second();
+        if VALUE {
+            // Most entries reach into a second line. A writer wants it, too: the next entry takes the place of this one.
+            piece.prefetch_second();
+        }
         let words = piece.words();
         let stored = piece.source(self.entry_head as u32, entry::key_len(words.0))?;
         // A free block has 0 there.

@@ -38,7 +38,7 @@ impl Engine {
         // Acquire: the slots are read after the version.
         let v = version.load(Acquire);
         // The usual case, by itself so that it stays short: nothing changes meanwhile, and the item is a plain one.
-        let found = self.search(head, bucket, tag, key);
+        let found = self.search::<true>(head, bucket, tag, key);
         // Before any allocation or other effect: header and key belonged together, or this is not what was stored.
         fence(Acquire);
         if version.load(Relaxed) == v {
@@ -203,7 +203,7 @@ impl Engine {
         for _ in 0..TRIES {
             // As in `get`.
             let v = version.load(Acquire);
-            let found = self.search(head, bucket, tag, key);
+            let found = self.search::<false>(head, bucket, tag, key);
             fence(Acquire);
             if version.load(Relaxed) == v {
                 return known(found.map(|m| m.found()));
