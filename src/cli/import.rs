@@ -7,6 +7,7 @@ use super::{
     args::Import,
     create,
     failure::{Failure, Outcome, UNREACHABLE},
+    target::unopened,
     text::count,
 };
 use crate::engine::{Blocks, Engine, NativeShape, config::MAX_VALUE};
@@ -21,8 +22,12 @@ pub(super) fn run(context: &mut Context, args: &Import) -> Outcome {
         return Err(Failure::new(UNREACHABLE, format!("{}: the file is empty", path.display()))
             .hint("there is nothing to import; `create` makes a new store"));
     }
-    if Engine::attach(path).is_ok() {
-        return Err(Failure::new(UNREACHABLE, format!("{}: is a ucache store already", path.display())));
+    match Engine::attach(path) {
+        Ok(_) => {
+            return Err(Failure::new(UNREACHABLE, format!("{}: is a ucache store already", path.display())));
+        }
+        Err(error) if Engine::is_store(path) => return Err(unopened(path, error)),
+        Err(_) => {}
     }
     let (items, blocksize) = (args.items, args.shape.blocksize);
     let blocks = args.blocks.unwrap_or(items);

@@ -54,6 +54,14 @@ impl Engine {
         Self::open_store(path, None)
     }
 
+    /// Whether a file is a store, whatever format and state it has.
+    #[must_use]
+    pub fn is_store(path: &Path) -> bool {
+        StoreFile::open(path, false)
+            .and_then(|file| Disk::read(path, &file))
+            .is_ok_and(|disk| disk.word(header::MAGIC) == MAGIC)
+    }
+
     /// Opens a store; `config` = makes it if missing, and its limits are wanted.
     fn open_store(path: &Path, config: Option<&Config>) -> Result<Arc<Self>> {
         let deadline = Instant::now() + OPEN_PATIENCE;

@@ -113,6 +113,13 @@ fn a_native_store_is_imported() {
     assert!(ucache([&["import", path][..], &shape].concat()).failed(3).contains("already"));
     let old = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).find(|p| *p != file);
     assert!(std::fs::read(old.expect("the old file is kept")).unwrap() == before);
+    // A store of a later version: nothing native is asked about.
+    let mut later = std::fs::read(&file).unwrap();
+    later[8..16].copy_from_slice(&99_u64.to_ne_bytes());
+    std::fs::write(&file, &later).unwrap();
+    let said = ucache([&["import", path][..], &shape].concat()).failed(3);
+    assert!(said.contains("has format 99") && !said.contains("blocksize"), "{said}");
+    assert!(std::fs::read(&file).unwrap() == later);
     let said = ucache(["import", "/no/such/file", "--items", "5"]).failed(3);
     assert!(said.contains("no such file"), "{said}");
 }
