@@ -148,3 +148,80 @@ fn ends_with(word: u64, bytes: &[u8]) -> bool {
     };
     word.to_le() << unused == last << unused
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        os::map::Mapping,
+        shm::layout::{Geometry, Layout, SPAN},
+    };
+
+    fn region() -> Region {
+        let geo = Geometry {
+            capacity: 10,
+            shards: 1,
+            heads: 4,
+            overflow: 2,
+            spans: 1,
+            stamps: false,
+            ghosts: false,
+            checksums: false,
+        };
+        let layout = Layout::new(geo).unwrap();
+        let map = Mapping::anonymous(layout.end as usize).unwrap();
+        Region::new(map, layout, None).unwrap()
+    }
+
+    #[test]
+    fn pieces_end_where_the_region_is_backed() {
+        let r = region();
+        let (data, end) = (r.layout().data, r.layout().end);
+        assert!(r.piece(data).is_none(), "nothing is backed yet");
+        r.word(header::COMMITTED).store(data + 128, Ordering::Release);
+        let piece = r.piece(data).expect("is backed now");
+        assert!(piece.source(24, 104).is_some() && piece.source(24, 97).is_some());
+        assert!(
+            piece.source(24, 105).is_none() && piece.source(128, 1).is_none() && piece.source(4, 1).is_none()
+        );
+        assert!(piece.source(u32::MAX - 7, u32::MAX).is_none());
+        assert!(r.piece(data + 96).is_some() && r.piece(data + 104).is_none());
+        // A word that says more than there is.
+        r.word(header::COMMITTED).store(u64::MAX, Ordering::Release);
+        assert!(r.piece(end - 32).is_some() && r.piece(end - 24).is_none() && r.piece(end).is_none());
+        assert!(
+            r.piece(data - 8).is_none() && r.piece(data + 4).is_none() && r.piece(u64::MAX - 7).is_none()
+        );
+        assert_eq!(end - data, SPAN);
+    }
+
+    #[test]
+    #[should_panic(expected = "no bucket")]
+    fn a_bucket_that_there_is_not() {
+        let r = region();
+        r.bucket(5);
+        r.bucket(6);
+    }
+
+    #[test]
+    fn every_byte_of_every_length_is_compared() {
+        let r = region();
+        let at = r.layout().data;
+        let bytes: Vec<u8> = (1..60).collect();
+        for len in 0..bytes.len() {
+            r.write(at, &[0xEE; 64]);
+            r.write(at, &bytes[..len]);
+            let source = r.source(at, len);
+            assert!(source.is(&bytes[..len]), "length {len}");
+            assert!(
+                !source.is(&bytes[..len + 1]) && (len == 0 || !source.is(&bytes[..len - 1])),
+                "length {len}"
+            );
+            for i in 0..len {
+                let mut other = bytes[..len].to_vec();
+                other[i] ^= 0x80;
+                assert!(!source.is(&other), "length {len} byte {i}");
+            }
+        }
+    }
+}
