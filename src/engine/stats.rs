@@ -43,6 +43,9 @@ pub(crate) enum Counter {
     LockWaits,
 }
 
+/// Slots that a thread finds at once: those of so many caches, made one after the other.
+const KEPT: usize = 8;
+
 /// Slots of this thread, one a cache; freed when the thread ends.
 #[derive(Debug, Default)]
 struct Mine {
@@ -65,15 +68,15 @@ impl Drop for Mine {
 
 thread_local! {
     static MINE: RefCell<Mine> = const { RefCell::new(Mine { forks: 0, slots: Vec::new() }) };
-    /// The own slot used last: forks seen (never 0), serial of the engine, where the slot is.
-    static LAST: Cell<(u32, u64, u64)> = const { Cell::new((0, 0, 0)) };
+    /// Own slots used last, by the engine's serial: forks seen (never 0), serial, where the slot is.
+    static LAST: [Cell<(u32, u64, u64)>; KEPT] = const { [const { Cell::new((0, 0, 0)) }; KEPT] };
 }
 
 impl Engine {
     /// Adds to a counter of this thread.
     #[inline]
     pub(super) fn count(&self, counter: Counter, by: u64) {
-        let (forks, serial, slot) = LAST.get();
+        let (forks, serial, slot) = LAST.with(|last| last[self.serial as usize % KEPT].get());
         if serial == self.serial && forks == fork_mark() {
             // Nobody else writes here: no locked instruction.
             let word = self.region.word(slot + counter as u64 * 8);
@@ -92,7 +95,7 @@ impl Engine {
         if slot == 0 {
             word.fetch_add(by, Relaxed);
         } else {
-            LAST.set((fork_count(), self.serial, at));
+            LAST.with(|last| last[self.serial as usize % KEPT].set((fork_count(), self.serial, at)));
             word.store(word.load(Relaxed).wrapping_add(by), Relaxed);
         }
     }
@@ -190,6 +193,30 @@ impl Engine {
             shards: self.geo.shards,
             buckets: self.buckets,
             reserved: self.layout.end,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Config, Touch};
+
+    #[test]
+    fn a_thread_counts_in_each_of_many_caches() {
+        let caches: Vec<_> = (0..3 * KEPT)
+            .map(|n| Engine::create(&Config::new(&format!("many-{n}"), 10)).expect("a cache"))
+            .collect();
+        for _ in 0..3 {
+            for cache in &caches {
+                assert!(cache.get(b"none", Touch::Yes, &mut Vec::new()).expect("get").is_none());
+            }
+        }
+        for cache in &caches {
+            assert_eq!((cache.stats().misses, cache.total(Counter::Misses)), (3, 3));
+            // One slot of this thread's own, whatever was in use in between.
+            let owned = |slot: u64| cache.region.word(cache.layout.stats + slot * STATS).load(Relaxed) != 0;
+            assert_eq!((1..STATS_SLOTS).filter(|&slot| owned(slot)).count(), 1);
         }
     }
 }
