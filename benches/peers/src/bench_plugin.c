@@ -14,6 +14,8 @@ extern struct uwsgi_server uwsgi;
 #define VALUE 100
 #define UPDATE UWSGI_CACHE_FLAG_UPDATE
 
+#include "floor.h"
+
 struct shared {
 	atomic_int arrived[64];
 	atomic_long bad;
@@ -81,12 +83,17 @@ static void draw(struct work *w) {
 
 static char *drawn(struct work *w) { return w->draws[w->n & (DRAWS - 1)]; }
 
-static int get(char *cache, char *key, uint64_t length) {
-	uint64_t got = 0;
-	char *value = uwsgi_cache_magic_get(key, 16, &got, NULL, cache);
+/* What a caller does with a value. */
+static int took(char *value, uint64_t got, char *key, uint64_t length) {
 	int bad = !value || got != length || memcmp(value, key, 16);
 	free(value);
 	return bad;
+}
+
+static int get(char *cache, char *key, uint64_t length) {
+	uint64_t got = 0;
+	char *value = uwsgi_cache_magic_get(key, 16, &got, NULL, cache);
+	return took(value, got, key, length);
 }
 
 static int put(struct work *w, char *cache, char *key, uint64_t length, uint64_t flags) {
@@ -102,12 +109,29 @@ static int mixed_95(struct work *w) { return w->n % 20 ? get_hit(w) : update(w);
 static int mixed_50(struct work *w) { return w->n % 2 ? get_hit(w) : update(w); }
 static int hot_key(struct work *w) { return get("bench", "kkkkkkkkkkkkkkk1", VALUE); }
 
-static int get_miss(struct work *w) {
-	uint64_t got = 0;
+static char *absent(struct work *w) {
 	memcpy(w->key, drawn(w), 16);
 	w->key[0] = 'z';
-	return uwsgi_cache_magic_get(w->key, 16, &got, NULL, "bench") != NULL;
+	return w->key;
 }
+
+static int get_miss(struct work *w) {
+	uint64_t got = 0;
+	return uwsgi_cache_magic_get(absent(w), 16, &got, NULL, "bench") != NULL;
+}
+
+static int bare_hit(struct work *w) {
+	uint64_t got = 0;
+	char *value = floor_get(drawn(w), &got);
+	return took(value, got, drawn(w), VALUE);
+}
+
+static int bare_miss(struct work *w) {
+	uint64_t got = 0;
+	return floor_get(absent(w), &got) != NULL;
+}
+
+static int bare_exists(struct work *w) { return !floor_exists(drawn(w)); }
 
 /* Two workers may have the same key between del and set: then one of them is refused, which is no error. */
 static int del_set(struct work *w) {
@@ -149,7 +173,8 @@ static int walk_keys(struct work *w) {
 	struct uwsgi_cache_item *item = NULL;
 	uint64_t at = 0, count = 0;
 	uwsgi_rlock(uc->lock);
-	while ((item = uwsgi_cache_keys(uc, &at, &item))) count++;
+	/* a caller looks at the keys: that is what they are asked for */
+	while ((item = uwsgi_cache_keys(uc, &at, &item))) count += uwsgi_cache_item_key(item)[15] != 0;
 	uwsgi_rwunlock(uc->lock);
 	return count < KEYS - 64;
 }
@@ -164,8 +189,11 @@ static const struct phase {
 } phases[] = {
 	{ "loop alone", nothing, 256, 0 },
 	{ "get hit", get_hit, 64, 0 },
+	{ "floor: get hit", bare_hit, 64, 0 },
 	{ "get miss", get_miss, 64, 0 },
+	{ "floor: get miss", bare_miss, 64, 0 },
 	{ "exists", exists, 64, 0 },
+	{ "floor: exists", bare_exists, 64, 0 },
 	{ "update", update, 64, 0 },
 	{ "mixed 95/5", mixed_95, 60, 0 },
 	{ "mixed 50/50", mixed_50, 64, 0 },
@@ -197,11 +225,20 @@ static void fill(struct work *w, char *cache, char kind, uint64_t count, uint64_
 	}
 }
 
+static void fill_floor(struct work *w) {
+	for (uint64_t n = 0; n < KEYS; n++) {
+		make_key(w->key, 'k', n);
+		memcpy(w->value, w->key, 16);
+		floor_add(n, w->key, w->value);
+	}
+}
+
 static void speed(struct work *w) {
 	uint64_t limit = setting("BENCH_MS", 200) * 1000000ull;
 	draw(w);
 	if (w->w == 0) {
 		fill(w, "bench", 'k', KEYS, VALUE);
+		fill_floor(w);
 		fill(w, "lru", 'f', 20000, VALUE);
 		fill(w, "v4k", 'v', 1000, 4096);
 		fill(w, "v64k", 'v', 150, 65536);
@@ -301,7 +338,8 @@ static void memory(struct work *w) {
 
 static int bench_init(void) {
 	sh = mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANON, -1, 0);
-	return sh == MAP_FAILED ? -1 : 0;
+	floor_shared = mmap(NULL, sizeof(*floor_shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANON, -1, 0);
+	return sh == MAP_FAILED || (void *) floor_shared == MAP_FAILED ? -1 : 0;
 }
 
 static void bench_worker(void) {

@@ -6,6 +6,8 @@
 
 #[path = "../../../tests/support/engine_proc.rs"]
 mod engine_proc;
+#[path = "../../support/floor.rs"]
+mod floor;
 mod host;
 mod load;
 mod memory;

@@ -66,13 +66,8 @@ fn shape(rig: &Rig, shape: &Shape, effort: Effort, report: &mut Report) {
     let [native, ours] = BOTH.map(|flavor| measure(rig, flavor, shape, items));
     let each = |kib: [f64; 3]| kib[1] * 1024.0 / f64::from(items);
     let payload = f64::from(shape.key + shape.value);
-    let row = |name: String, peer, unit, goal, ours: f64, theirs: f64| Row {
-        name,
-        peer,
-        unit,
-        goal,
-        ours: vec![ours],
-        theirs: vec![theirs],
+    let row = |name: String, peer, unit, goal, ours: f64, theirs: f64| {
+        Row::new(name, peer, unit, vec![ours], vec![theirs]).with(goal)
     };
     let name = format!("an item of {} ({}k of them)", shape.name, items / 1000);
     let most = if items == 1_000_000 && shape.value == 100 { Goal::Most(payload * 1.4) } else { Goal::None };

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     Effort,
     host::{BOTH, Figures, Flavor, Rig},
-    report::{Goal, Report, Row, Unit},
+    report::{FLOOR, Goal, Report, Row, Unit},
     server::{PATIENCE, free_port},
 };
 
@@ -59,10 +59,13 @@ impl Both {
     fn rows(&self, report: &mut Report, unit: Unit, goal: impl Fn(&str) -> Goal) {
         for name in &self.names {
             let [ours, theirs] = self.samples[name].clone();
-            report.add(Row { name: name.clone(), peer: "native", unit, goal: goal(name), ours, theirs });
+            report.add(Row::new(name.clone(), "native", unit, ours, theirs).with(goal(name)));
         }
     }
 }
+
+/// What the names of the bare loop's phases begin with.
+const BARE: &str = "floor: ";
 
 /// Names of the phases as the plugin ran them.
 fn phases(source: &str) -> Vec<&str> {
@@ -88,10 +91,18 @@ fn speed(rig: &Rig, workers: usize, effort: Effort, report: &mut Report) {
         }
     }
     let plural = if workers == 1 { "worker" } else { "workers" };
-    for phase in &both.names {
-        let [ours, theirs] = both.samples[phase].clone();
-        let name = format!("{workers} {plural}: {phase}");
-        report.add(Row { name, peer: "native", unit: Unit::Rate, goal: goal(phase, workers), ours, theirs });
+    let row = |phase, peer, [ours, theirs]: [Vec<f64>; 2]| {
+        Row::new(format!("{workers} {plural}: {phase}"), peer, Unit::Rate, ours, theirs)
+    };
+    for phase in both.names.iter().filter(|phase| !phase.starts_with(BARE)) {
+        let [ours, native] = both.samples[phase].clone();
+        let goal = goal(phase, workers);
+        report.add(row(phase, "native", [ours.clone(), native.clone()]).with(goal));
+        // The bare loop ran in both servers: each side is compared with the one that its own server timed.
+        if let Some([beside_ours, beside_native]) = both.samples.get(&format!("{BARE}{phase}")).cloned() {
+            report.add(row(phase, "floor", [ours, beside_ours]));
+            report.add(row(phase, "native", [beside_native, native]).with(goal).of_the_floor());
+        }
     }
 }
 
@@ -195,6 +206,7 @@ pub(crate) fn run(effort: Effort) -> Report {
          clock: on a machine with other work, which keeps workers from running at the same time, the rows of several \
          workers say little about contention.",
     );
+    report.note(format!("{FLOOR} Here it is in C, behind a call, with the `malloc` and `free` of a get."));
     report.note(
         "Beside readers of large values: five workers, the writer pauses for 200 us after each write. The measurement \
          ends after a few seconds; a worst time of about that length means that the writer was kept out until then.",
