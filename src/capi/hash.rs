@@ -43,10 +43,59 @@ impl Algorithm {
         }
     }
 
+    /// [`Algorithm::hash`] of some keys at once: each step of a hash waits for the one before, but not for those of other
+    /// keys.
+    pub(super) fn hashes(self, keys: [&[u8]; LANES]) -> [u32; LANES] {
+        match self {
+            Self::Murmur2 => keys.map(murmur2),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: every x86-64 has SSE2.
+            _ => unsafe { djb33x_lanes(keys) }.unwrap_or_else(|| keys.map(djb33x)),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => keys.map(djb33x),
+        }
+    }
+
     /// The struct that C reads the name from; it lives for ever.
     pub(super) fn as_c(self) -> *mut uwsgi_hash_algo {
         (&raw const TABLE[self as usize].0).cast_mut()
     }
+}
+
+/// Keys that [`Algorithm::hashes`] takes at once: 32-bit lanes of a vector register.
+pub(super) const LANES: usize = 4;
+
+/// [`djb33x`] of keys of the same length; `None` = of different lengths.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse2")]
+fn djb33x_lanes(keys: [&[u8]; LANES]) -> Option<[u32; LANES]> {
+    use std::arch::x86_64::*;
+    let len = keys[0].len();
+    if keys.iter().any(|key| key.len() != len) {
+        return None;
+    }
+    // 33 times the hash, exclusive or with the byte as `char`: the highest one of a lane.
+    let step = |hash, word| {
+        let times_33 = _mm_add_epi32(_mm_slli_epi32::<5>(hash), hash);
+        _mm_xor_si128(times_33, _mm_srai_epi32::<24>(word))
+    };
+    let mut hash = _mm_set1_epi32(djb33x(&[]).cast_signed());
+    let [a, b, c, d] = keys.map(|key| key.as_chunks::<4>().0);
+    for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
+        let [a, b, c, d] = [a, b, c, d].map(|bytes| i32::from_le_bytes(*bytes));
+        let word = _mm_set_epi32(d, c, b, a);
+        hash = step(hash, _mm_slli_epi32::<24>(word));
+        hash = step(hash, _mm_slli_epi32::<16>(word));
+        hash = step(hash, _mm_slli_epi32::<8>(word));
+        hash = step(hash, word);
+    }
+    for at in len / 4 * 4..len {
+        let [a, b, c, d] = keys.map(|key| i32::from(key[at]) << 24);
+        hash = step(hash, _mm_set_epi32(d, c, b, a));
+    }
+    let lanes =
+        [hash, _mm_shuffle_epi32::<1>(hash), _mm_shuffle_epi32::<2>(hash), _mm_shuffle_epi32::<3>(hash)];
+    Some(lanes.map(|lane| _mm_cvtsi128_si32(lane).cast_unsigned()))
 }
 
 struct Algo(uwsgi_hash_algo);
@@ -105,6 +154,17 @@ mod tests {
         assert_eq!(djb33x(b""), 5381);
         assert_eq!(djb33x(b"a"), (5381 * 33) ^ 97);
         assert_eq!(djb33x(&[0xff, 0x80, 1]), djb33x_by_steps(&[-1, -128, 1]));
+    }
+
+    #[test]
+    fn keys_hash_together_as_each_alone() {
+        let bytes: Vec<u8> = (0..200_u8).map(|n| n.wrapping_mul(37)).collect();
+        for (a, b) in (0..40).flat_map(|a| [(a, a), (a, a / 2), (0, a)]) {
+            let keys = [&bytes[..a], &bytes[50..50 + a], &bytes[100..100 + b], &bytes[150..150 + a]];
+            for algorithm in [Algorithm::Djb33x, Algorithm::Murmur2] {
+                assert_eq!(algorithm.hashes(keys), keys.map(|key| algorithm.hash(key)), "{a} {b}");
+            }
+        }
     }
 
     #[test]

@@ -1,60 +1,150 @@
 //! The key walk: `uwsgi_cache_keys` hands out copies, one at a time, and takes them back as the place to go on.
 
-use std::{cell::RefCell, ffi::c_char, ptr};
+use std::{
+    cell::{Cell, RefCell},
+    ffi::c_char,
+    mem::MaybeUninit,
+    ops::Range,
+    ptr, slice,
+};
 
 use super::{
     arg,
-    buffer::Buffer,
     cache::Cache,
     guard::guard,
+    hash::{Algorithm, LANES},
     types::{FLAG_UNGETTABLE, uwsgi_cache, uwsgi_cache_item},
 };
-use crate::engine::{Cursor, ItemRef};
+use crate::{
+    engine::{About, Picture},
+    shm::Source,
+};
 
 /// Walks that a thread may have open at the same time; the one not used for longest is dropped.
 const WALKS: usize = 4;
 /// The position after the last item.
 const END: u64 = u64::MAX;
 
-/// One walk of a thread.
-struct Walk {
-    cache: *const Cache,
+/// How far a walk is within the items that it has read.
+#[derive(Clone)]
+struct Place {
+    /// What is walked.
+    uc: Cell<*mut uwsgi_cache>,
     /// Items handed out: the caller's position.
-    position: u64,
-    cursor: Cursor,
+    position: Cell<u64>,
     /// The item handed out last.
-    item: Buffer,
+    given: Cell<*mut uwsgi_cache_item>,
+    /// What is handed out next, up to `end`.
+    next: Cell<*mut uwsgi_cache_item>,
+    end: Cell<*mut uwsgi_cache_item>,
 }
 
-thread_local! {
-    /// Least recently used first.
-    static OPEN: RefCell<Vec<Walk>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Ends the thread's walks: it unlocked, its pointers are dead.
-pub(super) fn release() {
-    // A thread's end or a signal handler in the middle of a walk: nothing to free now.
-    let _ = OPEN.try_with(|open| open.try_borrow_mut().map(|mut open| open.clear()));
-}
-
-impl Walk {
-    fn new(cache: &'static Cache, position: u64) -> Self {
-        let mut walk = Self { cache, position: 0, cursor: Cursor::default(), item: Buffer::new() };
-        // Not a walk of this thread, or a forgotten one: go on where it was, as far as that can be told.
-        while walk.position < position && cache.engine.walk_ref(&mut walk.cursor).is_some() {
-            walk.position += 1;
+impl Place {
+    const fn new() -> Self {
+        Self {
+            uc: Cell::new(ptr::null_mut()),
+            position: Cell::new(0),
+            given: Cell::new(ptr::null_mut()),
+            next: Cell::new(ptr::null_mut()),
+            end: Cell::new(ptr::null_mut()),
         }
-        walk
     }
 
-    /// The next item in C's shape, the key behind it, in memory of this walk.
-    fn next(&mut self, cache: &Cache) -> Option<*mut uwsgi_cache_item> {
-        let ItemRef { key, about } = cache.engine.walk_ref(&mut self.cursor)?;
-        self.position += 1;
+    /// Takes over from another one.
+    fn set(&self, from: &Self) {
+        self.uc.set(from.uc.get());
+        self.position.set(from.position.get());
+        self.given.set(from.given.get());
+        self.next.set(from.next.get());
+        self.end.set(from.end.get());
+    }
+
+    /// Whether this is the walk that gave `last` as its item number `position`.
+    #[inline]
+    fn is(&self, uc: *mut uwsgi_cache, position: u64, last: *mut uwsgi_cache_item) -> bool {
+        self.position.get() == position
+            && ptr::eq(self.given.get(), last)
+            && ptr::eq(self.uc.get(), uc)
+            && !last.is_null()
+    }
+
+    /// The next item, if one is left of those that were read.
+    #[inline]
+    fn step(&self) -> Option<*mut uwsgi_cache_item> {
+        let item = self.next.get();
+        if item >= self.end.get() {
+            return None;
+        }
+        // SAFETY: `item` is before `end`, so `Items::add` wrote it.
+        self.next.set(unsafe { after(item) });
+        self.given.set(item);
+        self.position.set(self.position.get() + 1);
+        Some(item)
+    }
+}
+
+/// One walk of a thread.
+struct Walk {
+    place: Place,
+    /// The chain that is read next.
+    chain: u64,
+    items: Items,
+}
+
+/// Items of some chains in C's shape, one behind the other, each with its key and a NUL.
+struct Items {
+    words: Vec<u64>,
+    algorithm: Algorithm,
+}
+
+/// Words of an item with a key of `len` bytes.
+const fn words_of(len: usize) -> usize {
+    size_of::<uwsgi_cache_item>() / 8 + len / 8 + 1
+}
+
+/// Where the item after this one, or the end, is.
+///
+/// # Safety
+/// An item that [`Items::add`] wrote.
+#[inline]
+unsafe fn after(item: *mut uwsgi_cache_item) -> *mut uwsgi_cache_item {
+    // SAFETY: the item's words are followed by the next one's, or end where the vector does; the struct is packed, so any
+    // address is aligned for it.
+    unsafe { item.cast::<u64>().add(words_of((*item).keysize as usize)).cast() }
+}
+
+/// # Safety
+/// An item that [`Items::add`] wrote, which nobody writes as long as the slice lives.
+#[inline]
+unsafe fn key_of<'a>(item: *const uwsgi_cache_item) -> &'a [u8] {
+    // SAFETY: the key lies behind the head.
+    unsafe { slice::from_raw_parts(item.add(1).cast::<u8>(), (*item).keysize as usize) }
+}
+
+impl Picture for Items {
+    fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.words.truncate(len);
+    }
+
+    #[inline]
+    fn add(&mut self, about: About, key: &Source<'_>) {
+        let (start, words) = (self.words.len(), words_of(key.len()));
+        self.words.reserve(words);
+        let room = &mut self.words.spare_capacity_mut()[..words];
+        // The NUL and what is behind it, where the key leaves that.
+        room[words - 1].write(0);
+        let at = room.as_mut_ptr().cast::<uwsgi_cache_item>();
+        // SAFETY: `room` holds the head and, from its end on, at least the key and a NUL (`words_of`); nobody else has it.
+        let copy = unsafe { slice::from_raw_parts_mut(at.add(1).cast::<MaybeUninit<u8>>(), key.len()) };
+        key.copy_to_uninit(copy);
         let head = uwsgi_cache_item {
             flags: if about.ungettable { FLAG_UNGETTABLE } else { 0 },
-            keysize: key.len() as u64,
-            hash: cache.settings.hash.hash(key).into(),
+            keysize: copy.len() as u64,
+            hash: 0, // `Items::hash`
             valsize: about.value_len,
             first_block: about.id.0.get().into(),
             expires: about.expires,
@@ -65,16 +155,83 @@ impl Walk {
             lru_next: 0,
             key: [],
         };
-        let size = size_of::<uwsgi_cache_item>();
-        self.item.room(size + key.len())?;
-        let at = self.item.as_mut_ptr().cast::<uwsgi_cache_item>();
-        // SAFETY: `room` made space for the head and the key at `at`, which nobody else uses; the struct is
-        // packed, so any address is aligned for it.
+        // SAFETY: head, key and the word behind were written: all of the words that become part of the vector; `reserve`
+        // made room for them.
         unsafe {
             at.write(head);
-            ptr::copy_nonoverlapping(key.as_ptr(), at.add(1).cast(), key.len());
+            self.words.set_len(start + words);
         }
-        Some(at)
+    }
+}
+
+impl Items {
+    /// Hashes the keys, [`LANES`] at a time.
+    fn hash(&mut self) {
+        let Range { start: mut item, end } = self.words.as_mut_ptr_range();
+        while item < end {
+            let mut last = item.cast::<uwsgi_cache_item>();
+            // What is missing of the last few is hashed more than once.
+            let items = [(); LANES].map(|()| {
+                if item < end {
+                    last = item.cast();
+                    // SAFETY: before the end, so `add` wrote it.
+                    item = unsafe { after(last) }.cast();
+                }
+                last
+            });
+            // SAFETY: as above; nobody else has them.
+            let hashes = self.algorithm.hashes(items.map(|item| unsafe { key_of(item) }));
+            for (item, hash) in items.into_iter().zip(hashes) {
+                // SAFETY: as above; the keys' slices are not used any more.
+                unsafe { (*item).hash = hash.into() };
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// Least recently used first.
+    static OPEN: RefCell<Vec<Walk>> = const { RefCell::new(Vec::new()) };
+    /// Where the last of `OPEN` is, for the next step, which mostly finds all that it needs here.
+    static LAST: Place = const { Place::new() };
+}
+
+/// Ends the thread's walks: it unlocked, its pointers are dead.
+pub(super) fn release() {
+    // A thread's end or a signal handler in the middle of a walk: nothing to free now.
+    let _ = OPEN.try_with(|open| {
+        open.try_borrow_mut().map(|mut open| {
+            LAST.with(|place| place.set(&Place::new()));
+            open.clear();
+        })
+    });
+}
+
+impl Walk {
+    fn new(cache: &'static Cache, uc: *mut uwsgi_cache, position: u64) -> Self {
+        let items = Items { words: Vec::new(), algorithm: cache.settings.hash };
+        let mut walk = Self { place: Place::new(), chain: 0, items };
+        walk.place.uc.set(uc);
+        // Not a walk of this thread, or a forgotten one: go on where it was, as far as that can be told.
+        while walk.place.position.get() < position && walk.next(cache).is_some() {}
+        walk
+    }
+
+    /// The next item in C's shape, the key behind it, in memory of this walk.
+    fn next(&mut self, cache: &Cache) -> Option<*mut uwsgi_cache_item> {
+        loop {
+            if let Some(item) = self.place.step() {
+                return Some(item);
+            }
+            self.items.words.clear();
+            if !cache.engine.walk_on(&mut self.chain, &mut self.items) {
+                return None;
+            }
+            self.items.hash();
+            let items = self.items.words.as_mut_ptr_range();
+            self.place.next.set(items.start.cast());
+            self.place.end.set(items.end.cast());
+        }
     }
 }
 
@@ -91,24 +248,30 @@ pub unsafe extern "C" fn uwsgi_cache_keys(
     pos: *mut u64,
     uci: *mut *mut uwsgi_cache_item,
 ) -> *mut uwsgi_cache_item {
-    guard(ptr::null_mut(), || {
-        // SAFETY: the caller vouches for the cache.
-        let Some(cache) = (unsafe { Cache::of(uc) }) else { return ptr::null_mut() };
-        if pos.is_null() || uci.is_null() {
-            return ptr::null_mut();
+    if pos.is_null() || uci.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: the caller vouches for both variables.
+    let (position, last) = unsafe { (pos.read_unaligned(), uci.read_unaligned()) };
+    let quick = LAST.with(|place| {
+        let item = place.is(uc, position, last).then(|| place.step())??;
+        Some((place.position.get(), item))
+    });
+    let (position, item) = quick.unwrap_or_else(|| {
+        guard((position, ptr::null_mut()), || {
+            // SAFETY: the caller vouches for the cache.
+            let Some(cache) = (unsafe { Cache::of(uc) }) else { return (position, ptr::null_mut()) };
+            step(cache, uc, position, last).unwrap_or((END, ptr::null_mut()))
+        })
+    });
+    // SAFETY: as above. At the end `*uci` stays as it was, as in native.
+    unsafe {
+        arg::store(pos, position);
+        if !item.is_null() {
+            arg::store(uci, item);
         }
-        // SAFETY: the caller vouches for both variables.
-        let (position, last) = unsafe { (pos.read_unaligned(), uci.read_unaligned()) };
-        let (position, item) = step(cache, position, last).unwrap_or((END, None));
-        // SAFETY: as above. At the end `*uci` stays as it was, as in native.
-        unsafe {
-            arg::store(pos, position);
-            if let Some(item) = item {
-                arg::store(uci, item);
-            }
-        }
-        item.unwrap_or(ptr::null_mut())
-    })
+    }
+    item
 }
 
 /// The key of an item of the walk: `keysize` bytes, valid as long as the item.
@@ -124,40 +287,110 @@ pub unsafe extern "C" fn uwsgi_cache_item_key(uci: *mut uwsgi_cache_item) -> *mu
     unsafe { (&raw mut (*uci).key).cast() }
 }
 
+/// A step that needs another chain, or another walk than the last one.
+#[inline(never)]
 fn step(
     cache: &'static Cache,
+    uc: *mut uwsgi_cache,
     position: u64,
     last: *mut uwsgi_cache_item,
-) -> Option<(u64, Option<*mut uwsgi_cache_item>)> {
+) -> Option<(u64, *mut uwsgi_cache_item)> {
     if position == END {
         return None;
     }
     let step = OPEN.try_with(|open| {
         let mut open = open.try_borrow_mut().ok()?;
-        let is_known = |walk: &mut Walk| {
-            ptr::eq(walk.cache, cache)
-                && walk.position == position
-                && !last.is_null()
-                && ptr::eq(walk.item.as_mut_ptr().cast(), last)
-        };
-        // Mostly the one that went on last.
-        if !open.last_mut().is_some_and(is_known) {
-            let walk = match open.iter_mut().position(is_known) {
-                Some(i) => open.remove(i),
-                None => Walk::new(cache, position),
-            };
-            if open.len() == WALKS {
-                open.remove(0);
+        LAST.with(|place| {
+            if let Some(walk) = open.last_mut()
+                && !place.uc.get().is_null()
+            {
+                walk.place.set(place);
             }
-            open.push(walk);
+            place.set(&Place::new());
+        });
+        let walk = match open.iter().rposition(|walk| walk.place.is(uc, position, last)) {
+            Some(i) => open.remove(i),
+            None => Walk::new(cache, uc, position),
+        };
+        if open.len() == WALKS {
+            open.remove(0);
         }
+        open.push(walk);
         let walk = open.last_mut()?;
-        let item = walk.next(cache);
-        let position = walk.position;
-        if item.is_none() {
+        let Some(item) = walk.next(cache) else {
             open.pop();
-        }
-        item.map(|item| (position, Some(item)))
+            return None;
+        };
+        LAST.with(|place| place.set(&walk.place));
+        Some((walk.place.position.get(), item))
     });
     step.ok()?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use super::*;
+    use crate::capi::{env::Definition, lifecycle};
+
+    /// All keys with how often each was met; every item is checked.
+    fn walk(cache: &'static Cache) -> BTreeMap<Vec<u8>, u32> {
+        let mut met = BTreeMap::new();
+        let (mut position, mut item) = (0, ptr::null_mut());
+        loop {
+            // SAFETY: a cache of ours, and two variables.
+            let next = unsafe { uwsgi_cache_keys(cache.view.as_ptr(), &raw mut position, &raw mut item) };
+            if next.is_null() {
+                assert_eq!(position, END);
+                return met;
+            }
+            assert!(ptr::eq(next, item) && next.addr().is_multiple_of(8));
+            // SAFETY: what the walk gave last, with its key and a NUL.
+            let (key, hash, nul) =
+                unsafe { (key_of(next), (*next).hash, *next.add(1).cast::<u8>().add(key_of(next).len())) };
+            assert_eq!((hash, nul), (cache.settings.hash.hash(key).into(), 0), "{key:?}");
+            *met.entry(key.to_vec()).or_default() += 1;
+        }
+    }
+
+    #[test]
+    fn what_stays_is_met_once_while_chains_are_read_anew() {
+        let definition = b"name=walked,items=3000,keysize=300,blocksize=100".to_vec();
+        let cache = lifecycle::create(&Definition::Cache2(definition)).expect("a small cache");
+        // Of many lengths, some of them next to each other.
+        let stay = |n: usize| format!("{n}-{}", "s".repeat(n * n % 250)).into_bytes();
+        for n in 0..300 {
+            cache.store(&stay(n), b"v", 0, 0).expect("stored");
+        }
+        assert_eq!(walk(cache), (0..300).map(|n| (stay(n), 1)).collect());
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in (0..2000).cycle() {
+                    let key = format!("churn {n}");
+                    cache.store(key.as_bytes(), b"v", 0, 0).expect("stored");
+                    cache.store(&stay(n % 300), &vec![b'y'; 1 + n % 90], 0, 2).expect("stored");
+                    cache.engine.delete(key.as_bytes()).expect("deleted");
+                    if done.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+            for _ in 0..200 {
+                let met = walk(cache);
+                let strange = met.keys().find(|key| !key.starts_with(b"churn ") && !key.contains(&b'-'));
+                let missed = (0..300).map(stay).find(|key| met.get(key) != Some(&1));
+                if strange.is_some() || missed.is_some() {
+                    done.store(true, Ordering::Relaxed);
+                    panic!("never stored: {strange:?}; not met once: {missed:?}");
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
 }

@@ -51,6 +51,7 @@ pub(crate) use figures::Figure;
 pub use inspect::Inspection;
 pub(crate) use native::{djb33x, murmur2};
 pub use types::*;
+pub(crate) use walk::Picture;
 
 use crate::shm::{
     Region,

@@ -176,11 +176,8 @@ impl ItemRef<'_> {
 pub struct Cursor {
     /// The chain that is read next.
     pub(super) bucket: u64,
-    /// Items of the last one that were not given out yet, and where in `keys` their keys start.
-    pub(super) pending: Vec<(About, usize)>,
-    pub(super) keys: Vec<u8>,
-    /// Where the key of the last of `pending` ends.
-    pub(super) end: usize,
+    /// What is left of the last ones.
+    pub(super) chains: super::walk::Chains,
 }
 
 /// One moment's figures of a cache.
