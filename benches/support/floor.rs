@@ -67,11 +67,11 @@ impl Floor {
     /// Bucket and tag; no tag is that of an empty slot.
     fn place(&self, key: &[u8; 16]) -> (usize, u64) {
         let hash = hash(key);
-        (((hash >> 32) * self.buckets as u64 >> 32) as usize, (hash & 0xFFFF).max(1))
+        ((((hash >> 32) * self.buckets as u64) >> 32) as usize, (hash & 0xFFFF).max(1))
     }
 
     fn line(&self, bucket: usize) -> &[AtomicU64; 8] {
-        self.words[bucket * 8..][..8].as_array().expect("8 words")
+        self.words[bucket * 8..].first_chunk().expect("8 words")
     }
 
     fn find(&self, key: &[u8; 16], (mut bucket, tag): (usize, u64)) -> Option<&[AtomicU64; ENTRY]> {
@@ -83,7 +83,7 @@ impl Floor {
                 .fold(0_u32, |same, slot| same | u32::from(line[slot].load(Acquire) >> 48 == tag) << slot);
             while same != 0 {
                 let at = (line[same.trailing_zeros() as usize].load(Acquire) & ((1 << 48) - 1)) as usize;
-                let entry = self.words[at..][..ENTRY].as_array::<ENTRY>().expect("an entry");
+                let entry = self.words[at..].first_chunk::<ENTRY>().expect("an entry");
                 if entry[2].load(Relaxed) == low && entry[3].load(Relaxed) == high {
                     return Some(entry);
                 }

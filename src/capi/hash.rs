@@ -66,6 +66,9 @@ impl Algorithm {
 pub(super) const LANES: usize = 4;
 
 /// [`djb33x`] of keys of the same length; `None` = of different lengths.
+///
+/// # Safety
+/// The processor has SSE2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse2")]
 fn djb33x_lanes(keys: [&[u8]; LANES]) -> Option<[u32; LANES]> {
