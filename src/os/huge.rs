@@ -35,26 +35,25 @@ pub(crate) fn anonymous(len: usize, pages: HugePages) -> Result<(Mapping, HugePa
     if pages == HugePages::Off {
         return Ok((Mapping::anonymous(len)?, pages, None));
     }
-    let why = match shmem_policy() {
-        Some(policy) if matches!(policy.as_str(), "never" | "deny") => {
-            Some(format!("shmem_enabled is {policy}"))
-        }
-        None => Some("the kernel has none".to_owned()),
-        Some(_) => None,
-    };
+    let why = refusal(shmem_policy().as_deref());
     // Advised even so: the administrator may allow them while the cache is in use.
     let map = aligned(len).or_else(|_| Mapping::anonymous(len))?;
     let advised = map.advise_huge();
     let why = why.or_else(|| (!advised).then(|| "the kernel declines".to_owned()));
-    if let Some(why) = why {
-        let before = note.map_or_else(String::new, |note| note + "; ");
-        note = Some(format!(
-            "hugepages: {before}no transparent huge pages for shared memory ({why}); small pages are used"
-        ));
-    } else if let Some(before) = note {
-        note = Some(format!("hugepages: {before}; transparent ones are used"));
-    }
-    Ok((map, HugePages::Advised, note))
+    Ok((map, HugePages::Advised, told(note, why)))
+}
+
+/// What is said where not all is as asked: why there are no reserved pages, and why no transparent ones.
+fn told(reserved: Option<String>, transparent: Option<String>) -> Option<String> {
+    let (before, after) = match (reserved, transparent) {
+        (None, None) => return None,
+        (Some(before), None) => (before + "; ", "transparent ones are used".to_owned()),
+        (before, Some(why)) => (
+            before.map_or_else(String::new, |before| before + "; "),
+            format!("no transparent huge pages for shared memory ({why}); small pages are used"),
+        ),
+    };
+    Some(format!("hugepages: {before}{after}"))
 }
 
 /// Pages of the pool. Without MAP_NORESERVE: what is not there is an error now instead of a signal later.
@@ -104,12 +103,30 @@ fn aligned(len: usize) -> Result<Mapping> {
 /// What the kernel does for shared memory that asks for huge pages; `None` = it knows none.
 fn shmem_policy() -> Option<String> {
     let folder = "/sys/kernel/mm/transparent_hugepage";
-    let chosen = |path: String| {
-        let text = fs::read_to_string(path).ok()?;
-        Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())
-    };
-    let of_size = chosen(format!("{folder}/hugepages-{}kB/shmem_enabled", HUGE >> 10));
-    of_size.filter(|policy| policy != "inherit").or_else(|| chosen(format!("{folder}/shmem_enabled")))
+    let text = |path: String| fs::read_to_string(path).unwrap_or_default();
+    let of_size = text(format!("{folder}/hugepages-{}kB/shmem_enabled", HUGE >> 10));
+    let of_all = text(format!("{folder}/shmem_enabled"));
+    policy(&of_size, &of_all).map(str::to_owned)
+}
+
+/// What is in force, of the settings of pages of this size and of all sizes: each a list of words, the chosen one in
+/// brackets; empty = this kernel has no such setting.
+fn policy<'a>(of_size: &'a str, of_all: &'a str) -> Option<&'a str> {
+    let chosen = |text: &'a str| Some(text.split_once('[')?.1.split_once(']')?.0);
+    match chosen(of_all) {
+        // For tests of the kernel; they hold whatever a size has.
+        Some(all @ ("deny" | "force")) => Some(all),
+        all => chosen(of_size).filter(|&policy| policy != "inherit").or(all),
+    }
+}
+
+/// Why this policy gives no huge pages to memory that asks for them, as text.
+fn refusal(policy: Option<&str>) -> Option<String> {
+    match policy {
+        Some(policy @ ("never" | "deny")) => Some(format!("shmem_enabled is {policy}")),
+        Some(_) => None,
+        None => Some("the kernel has none".to_owned()),
+    }
 }
 
 impl Mapping {
@@ -124,8 +141,52 @@ impl Mapping {
 mod tests {
     use super::*;
 
+    #[test]
+    fn what_is_in_force_is_read_from_both_settings() {
+        let of_size =
+            |word| "always inherit within_size advise never".replace(word, &format!("[{word}]")) + "\n";
+        let of_all =
+            |word| "always within_size advise never deny force".replace(word, &format!("[{word}]")) + "\n";
+        for all in ["always", "within_size", "advise", "never", "deny", "force"] {
+            // Kernels before 6.12 have the one for all sizes only.
+            assert_eq!(policy("", &of_all(all)), Some(all));
+            assert_eq!(policy(&of_size("inherit"), &of_all(all)), Some(all));
+        }
+        for size in ["always", "within_size", "advise", "never"] {
+            assert_eq!(policy(&of_size(size), ""), Some(size));
+            for all in ["always", "within_size", "advise", "never"] {
+                assert_eq!(policy(&of_size(size), &of_all(all)), Some(size));
+            }
+            for all in ["deny", "force"] {
+                assert_eq!(policy(&of_size(size), &of_all(all)), Some(all));
+            }
+        }
+        for nothing in ["", "\n", "always advise never", "[", "]["] {
+            assert_eq!(policy(nothing, nothing), None);
+        }
+        assert_eq!(policy(&of_size("inherit"), ""), None);
+    }
+
+    #[test]
+    fn what_is_not_as_asked_is_told() {
+        for policy in ["always", "within_size", "advise", "force"] {
+            assert_eq!(refusal(Some(policy)), None);
+        }
+        assert_eq!(refusal(Some("never")).as_deref(), Some("shmem_enabled is never"));
+        assert_eq!(refusal(Some("deny")).as_deref(), Some("shmem_enabled is deny"));
+        assert_eq!(refusal(None).as_deref(), Some("the kernel has none"));
+        let said = |reserved: Option<&str>, transparent: Option<&str>| {
+            super::told(reserved.map(str::to_owned), transparent.map(str::to_owned)).unwrap_or_default()
+        };
+        let none = "no transparent huge pages for shared memory (why); small pages are used";
+        assert_eq!(said(None, None), "");
+        assert_eq!(said(None, Some("why")), format!("hugepages: {none}"));
+        assert_eq!(said(Some("no pool"), None), "hugepages: no pool; transparent ones are used");
+        assert_eq!(said(Some("no pool"), Some("why")), format!("hugepages: no pool; {none}"));
+    }
+
     /// Kilobytes of a field of the mapping at `start`, as the kernel tells them.
-    fn told(start: *const u8, field: &str) -> Option<u64> {
+    fn kib(start: *const u8, field: &str) -> Option<u64> {
         let maps = fs::read_to_string("/proc/self/smaps").ok()?;
         let from = maps.find(&format!("{:x}-", start.addr()))?;
         let line = maps[from..].lines().find(|line| line.starts_with(field))?;
@@ -145,9 +206,9 @@ mod tests {
             let (map, _, note) = anonymous(len, HugePages::Advised).expect("memory");
             assert!(map.start().as_ptr().addr().is_multiple_of(HUGE) && map.len() == len);
             touch(&map, 4096);
-            let allowed = shmem_policy().is_some_and(|policy| !matches!(policy.as_str(), "never" | "deny"));
+            let allowed = refusal(shmem_policy().as_deref()).is_none();
             assert_eq!(note.is_none(), allowed, "{note:?}");
-            let huge = told(map.start().as_ptr(), "ShmemPmdMapped:").expect("smaps has the mapping");
+            let huge = kib(map.start().as_ptr(), "ShmemPmdMapped:").expect("smaps has the mapping");
             // Where the kernel gives none there are none; where it gives some it may still have run out of them.
             assert!(allowed || huge == 0, "{huge} kB");
         }
@@ -170,7 +231,7 @@ mod tests {
             && let Ok(map) = reserved(1)
         {
             touch(&map, 4096);
-            assert_eq!(told(map.start().as_ptr(), "KernelPageSize:"), Some(2048));
+            assert_eq!(kib(map.start().as_ptr(), "KernelPageSize:"), Some(2048));
         }
     }
 
@@ -178,7 +239,7 @@ mod tests {
     fn off_means_nothing_is_asked() {
         let (map, _, note) = anonymous(HUGE, HugePages::Off).expect("memory");
         touch(&map, 4096);
-        assert_eq!((note, told(map.start().as_ptr(), "KernelPageSize:")), (None, Some(4)));
-        assert_eq!(told(map.start().as_ptr(), "ShmemPmdMapped:"), Some(0));
+        assert_eq!((note, kib(map.start().as_ptr(), "KernelPageSize:")), (None, Some(4)));
+        assert_eq!(kib(map.start().as_ptr(), "ShmemPmdMapped:"), Some(0));
     }
 }
