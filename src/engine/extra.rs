@@ -77,8 +77,7 @@ impl Engine {
             match copy.of(&f) {
                 None => return Ok(None),
                 Some(false) => {
-                    let needed = f.header.value_len as usize;
-                    return Err(Error::BufferTooSmall { needed, len: 0 }.into());
+                    return Err(Stop::TooSmall(f.header.value_len));
                 }
                 Some(true) => self.remove(guard, place.head, &f),
             }
@@ -105,7 +104,7 @@ impl Engine {
             if f.header.expires != until {
                 match copy.of(&f) {
                     None => return Ok(None),
-                    Some(false) => return Err(Error::NoSpace { len: f.header.value_len }.into()),
+                    Some(false) => return Err(Stop::NoSpace(f.header.value_len)),
                     Some(true) => {}
                 }
                 // Written anew: an entry that readers may be copying never changes.

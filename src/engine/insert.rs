@@ -53,7 +53,7 @@ impl Engine {
         };
         if !self.take_blocks(guard, blocks) {
             self.give_vacancy(guard, vacancy);
-            return Err(Short::Blocks { need: blocks, held: 0 }.into());
+            return Err(Short::Blocks { need: blocks as u32, held: 0 }.into());
         }
         let Some(off) = self.block_for(guard, header.total(self.entry_head), spare) else {
             self.give_blocks(guard, blocks);

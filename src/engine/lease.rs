@@ -140,7 +140,7 @@ impl Engine {
         let new = New { value: &value, expires, flags: LEASE };
         self.write(&place, |guard, found| match found {
             Some(f) if f.header.flags & LEASE == 0 && f.header.flags & entry::UNGETTABLE != 0 => {
-                Err(Stop::Failed(Error::Exists))
+                Err(Stop::Exists)
             }
             Some(f) if f.header.flags & LEASE == 0 => Ok(Attempt::Value),
             Some(f) if self.is_pending(&f) => Ok(Attempt::Theirs),

@@ -20,7 +20,7 @@ pub(super) enum Short {
     /// Items.
     Items,
     /// Blocks: so many are needed beside the `held` ones of the value that is replaced.
-    Blocks { need: u64, held: u64 },
+    Blocks { need: u32, held: u32 },
     /// Memory or disk: so many bytes in one piece (0 = a bucket of the index).
     Space(u64),
 }
@@ -102,7 +102,7 @@ fn refuse(e: &Engine, short: Short) -> Error {
         Short::Items => Error::Full { limit: e.geo.capacity },
         Short::Blocks { need, .. } => {
             e.count(Counter::RejectedBlocks, 1);
-            Error::OutOfBlocks { need, limit: e.config.blocks.map_or(0, |b| b.count) }
+            Error::OutOfBlocks { need: need.into(), limit: e.config.blocks.map_or(0, |b| b.count) }
         }
         Short::Space(len) => {
             e.count(Counter::NoSpace, 1);
@@ -158,12 +158,13 @@ impl Engine {
     /// Whether evicting others can help: the value that stays does not take too much already.
     fn can_fit(&self, short: Short) -> bool {
         match (short, self.config.blocks) {
-            (Short::Blocks { need, held }, Some(b)) => need + held <= b.count,
+            (Short::Blocks { need, held }, Some(b)) => u64::from(need) + u64::from(held) <= b.count,
             _ => true,
         }
     }
 
     /// Gives memory back once much of it lies free.
+    #[inline(always)]
     pub(super) fn trim_if_much(&self) {
         let dirty = span::dirty(&self.region);
         if dirty > KEEP_DIRTY && dirty > span::frontier(&self.region) / 8 {
@@ -184,7 +185,7 @@ impl Engine {
     fn release_idle(&self) -> Result<()> {
         for no in 0..self.geo.shards {
             let guard = self.lock(no)?;
-            block::release_idle(&self.region, guard.off);
+            block::release_idle(&self.region, guard.no, guard.off);
         }
         Ok(())
     }

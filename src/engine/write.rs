@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    Engine, Expires, ItemId, Math, Mode, SetOptions, Stored,
+    Engine, Eviction, Expires, ItemId, Math, Mode, SetOptions, Stored,
     entry::{self, Header, LEASE, UNGETTABLE},
     index::Found,
     room::{Room, Short},
@@ -30,24 +30,25 @@ pub(super) struct Place<'k> {
     pub(super) shard: u64,
 }
 
-/// Why one attempt of a write ended.
-#[derive(Debug)]
+/// Why one attempt of a write ended. As small as it can be: what is copied on the way to the caller right after it was
+/// written in pieces keeps the processor waiting.
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Stop {
     /// Something ran out; after room was made the write is tried again.
     Short(Short),
-    /// For good.
-    Failed(Error),
+    /// For good: [`Error::Exists`].
+    Exists,
+    /// For good: [`Error::NotANumber`], of so many bytes.
+    NotANumber(u64),
+    /// For good: [`Error::BufferTooSmall`] for so many bytes.
+    TooSmall(u64),
+    /// For good: [`Error::NoSpace`] for so many bytes.
+    NoSpace(u64),
 }
 
 impl From<Short> for Stop {
     fn from(s: Short) -> Self {
         Self::Short(s)
-    }
-}
-
-impl From<Error> for Stop {
-    fn from(e: Error) -> Self {
-        Self::Failed(e)
     }
 }
 
@@ -68,27 +69,63 @@ impl Engine {
         self.check_limits(key, value.len())?;
         let new = self.new_value(value, options);
         let place = self.place_for(key);
-        let stored = self.write(&place, |guard, found| match found {
-            Some(f) if f.header.flags & LEASE != 0 => {
-                self.replace(guard, &place, &f, &new)?;
-                self.wake_fillers();
-                Ok(Stored::Inserted)
-            }
-            Some(_) if options.mode == Mode::Add => Ok(Stored::Kept),
-            Some(f) => {
-                self.update(guard, &place, &f, new, options.keep_ttl)?;
-                Ok(Stored::Updated)
-            }
-            None => {
-                self.insert(guard, &place, &new)?;
-                Ok(Stored::Inserted)
-            }
-        })?;
+        let (guard, found) = self.find_locked(&place)?;
+        let done = self.set_found(&guard, found.as_ref(), &place, new, options);
+        drop(guard);
+        let stored = match done {
+            Ok(stored) => stored,
+            Err(stop) => self.set_again(&place, new, options, stop, found.map(|f| f.header.id))?,
+        };
+        self.trim_if_much();
         if stored != Stored::Kept {
             self.count(Counter::Stored, 1);
             self.note_change();
         }
         Ok(stored)
+    }
+
+    /// [`Engine::set`] of a key whose entry, or none, was found under the lock.
+    #[inline(always)]
+    fn set_found(
+        &self,
+        guard: &ShardGuard<'_>,
+        found: Option<&Found>,
+        place: &Place<'_>,
+        new: New<'_>,
+        options: &SetOptions,
+    ) -> Result<Stored, Stop> {
+        match found {
+            Some(f) if f.header.flags & LEASE != 0 => {
+                self.replace(guard, place, f, &new)?;
+                self.wake_fillers();
+                Ok(Stored::Inserted)
+            }
+            Some(_) if options.mode == Mode::Add => Ok(Stored::Kept),
+            Some(f) => {
+                self.update(guard, place, f, new, options.keep_ttl)?;
+                Ok(Stored::Updated)
+            }
+            None => {
+                self.insert(guard, place, &new)?;
+                Ok(Stored::Inserted)
+            }
+        }
+    }
+
+    /// [`Engine::set`] after its first attempt ended without success.
+    #[cold]
+    #[inline(never)]
+    fn set_again(
+        &self,
+        place: &Place<'_>,
+        new: New<'_>,
+        options: &SetOptions,
+        stop: Stop,
+        keep: Option<u32>,
+    ) -> Result<Stored> {
+        let mut room = Room::default();
+        self.make_room(&mut room, place, stop, keep)?;
+        self.write_on(room, place, |guard, found| self.set_found(guard, found.as_ref(), place, new, options))
     }
 
     /// Changes a number in one atomic step and returns it. [`Mode::Add`] refuses an existing key ([`Error::Exists`]).
@@ -99,30 +136,62 @@ impl Engine {
     pub fn math(&self, key: &[u8], op: Math, operand: i64, options: &SetOptions) -> Result<i64> {
         self.check_limits(key, 8)?;
         let place = self.place_for(key);
-        if options.keep_ttl
+        let guard = self.lock(place.shard)?;
+        let found = self.probe(place.head, place.tag, place.key);
+        let n = match &found {
+            Some(f) if self.changes_in_place(f, options) => self.change_in_place(f, op, operand, options),
+            _ => {
+                drop(guard);
+                return self.math_anew(&place, op, operand, options);
+            }
+        };
+        drop(guard);
+        self.count(Counter::Stored, 1);
+        self.note_change();
+        Ok(n)
+    }
+
+    /// Whether a number is there of which nothing but the value changes.
+    #[inline(always)]
+    fn changes_in_place(&self, f: &Found, options: &SetOptions) -> bool {
+        !self.geo.checksums
+            && f.header.value_len == 8
             && options.mode == Mode::Update
-            && let Some(n) = self.change_in_place(&place, op, operand)?
-        {
-            self.count(Counter::Stored, 1);
-            self.note_change();
-            return Ok(n);
+            && (options.keep_ttl || (f.header.expires == 0 && options.expires == Expires::Never))
+            && self.exists_for_users(&f.header)
+    }
+
+    #[inline(always)]
+    fn change_in_place(&self, f: &Found, op: Math, operand: i64, options: &SetOptions) -> i64 {
+        let word = self.region.word(entry::value_off(f.off, self.entry_head, f.header.key_len));
+        let n = op.apply(word.load(Relaxed).cast_signed(), operand);
+        // One aligned store: a reader sees the old number or the new one.
+        word.store(n.cast_unsigned(), Release);
+        if !options.keep_ttl && self.config.eviction != Eviction::None {
+            self.touch(f.bucket, f.slot);
         }
-        let result = self.write(&place, |guard, found| match found {
+        n
+    }
+
+    /// [`Engine::math`] where something else changes, or everything.
+    #[inline(never)]
+    fn math_anew(&self, place: &Place<'_>, op: Math, operand: i64, options: &SetOptions) -> Result<i64> {
+        let result = self.write(place, |guard, found| match found {
             Some(f) if f.header.flags & LEASE == 0 => {
                 if options.mode == Mode::Add {
-                    return Err(Error::Exists.into());
+                    return Err(Stop::Exists);
                 }
-                self.change_number(guard, &place, &f, op, operand, options)
+                self.change_number(guard, place, &f, op, operand, options)
             }
             found => {
                 let n = op.apply(self.config.math_initial, operand);
                 let bytes = n.to_ne_bytes();
                 let new = self.new_value(&bytes, options);
                 if let Some(f) = found {
-                    self.replace(guard, &place, &f, &new)?;
+                    self.replace(guard, place, &f, &new)?;
                     self.wake_fillers();
                 } else {
-                    self.insert(guard, &place, &new)?;
+                    self.insert(guard, place, &new)?;
                 }
                 Ok(n)
             }
@@ -130,29 +199,6 @@ impl Engine {
         self.count(Counter::Stored, 1);
         self.note_change();
         Ok(result)
-    }
-
-    /// The usual case of [`Engine::math`], without what making room needs: the number is there and nothing else changes.
-    #[inline(always)]
-    fn change_in_place(&self, place: &Place<'_>, op: Math, operand: i64) -> Result<Option<i64>> {
-        if self.geo.checksums {
-            return Ok(None);
-        }
-        let guard = match self.lock_at_once(place.shard) {
-            Ok(guard) => guard,
-            Err(tried) => self.lock_slowly(place.shard, tried)?,
-        };
-        let found = self.probe(place.head, place.tag, place.key);
-        let number = found.filter(|f| f.header.value_len == 8 && self.exists_for_users(&f.header));
-        let n = number.map(|f| {
-            let word = self.region.word(entry::value_off(f.off, self.entry_head, f.header.key_len));
-            let n = op.apply(word.load(Relaxed).cast_signed(), operand);
-            // One aligned store: a reader sees the old number or the new one.
-            word.store(n.cast_unsigned(), Release);
-            n
-        });
-        drop(guard);
-        Ok(n)
     }
 
     /// Arithmetic on an entry that exists.
@@ -168,22 +214,17 @@ impl Engine {
         let h = &f.header;
         if h.value_len != 8 {
             self.count(Counter::RejectedLimit, 1);
-            return Err(Error::NotANumber { len: h.value_len }.into());
+            return Err(Stop::NotANumber(h.value_len));
+        }
+        let expires = if options.keep_ttl { h.expires } else { self.expiry(options.expires) };
+        if !self.geo.checksums && expires == h.expires {
+            return Ok(self.change_in_place(f, op, operand, options));
         }
         let word = self.region.word(entry::value_off(f.off, self.entry_head, h.key_len));
         let n = op.apply(word.load(Relaxed).cast_signed(), operand);
-        let expires = if options.keep_ttl { h.expires } else { self.expiry(options.expires) };
-        if self.geo.checksums || expires != h.expires {
-            let bytes = n.to_ne_bytes();
-            let new = New { value: &bytes, expires, flags: h.flags };
-            self.update(guard, place, f, new, options.keep_ttl)?;
-        } else {
-            // One aligned store: a reader sees the old number or the new one.
-            word.store(n.cast_unsigned(), Release);
-            if !options.keep_ttl {
-                self.touch(f.bucket, f.slot);
-            }
-        }
+        let bytes = n.to_ne_bytes();
+        let new = New { value: &bytes, expires, flags: h.flags };
+        self.update(guard, place, f, new, options.keep_ttl)?;
         Ok(n)
     }
 
@@ -239,31 +280,60 @@ impl Engine {
     pub(super) fn write<T>(
         &self,
         place: &Place<'_>,
+        f: impl FnMut(&ShardGuard<'_>, Option<Found>) -> Result<T, Stop>,
+    ) -> Result<T> {
+        let done = self.write_on(Room::default(), place, f)?;
+        self.trim_if_much();
+        Ok(done)
+    }
+
+    /// [`Engine::write`], with what was done for room already.
+    fn write_on<T>(
+        &self,
+        mut room: Room,
+        place: &Place<'_>,
         mut f: impl FnMut(&ShardGuard<'_>, Option<Found>) -> Result<T, Stop>,
     ) -> Result<T> {
-        let mut room = Room::default();
         loop {
-            let guard = match self.lock_at_once(place.shard) {
-                Ok(guard) => guard,
-                Err(tried) => self.lock_slowly(place.shard, tried)?,
-            };
-            let mut found = self.probe(place.head, place.tag, place.key);
-            if let Some(dead) = found.filter(|f| !self.is_live(&f.header)) {
-                self.remove(&guard, place.head, &dead);
-                self.count(Counter::Expired, 1);
-                found = None;
-            }
+            let (guard, found) = self.find_locked(place)?;
             let end = f(&guard, found);
             drop(guard);
             match end {
-                Ok(v) => {
-                    self.trim_if_much();
-                    return Ok(v);
-                }
-                Err(Stop::Failed(e)) => return Err(e),
-                Err(Stop::Short(short)) => room.make(self, place.shard, short, found.map(|f| f.header.id))?,
+                Ok(v) => return Ok(v),
+                Err(stop) => self.make_room(&mut room, place, stop, found.map(|f| f.header.id))?,
             }
         }
+    }
+
+    /// After an attempt that ended without success: makes room for the next one, or says why there is none.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&self, room: &mut Room, place: &Place<'_>, stop: Stop, keep: Option<u32>) -> Result<()> {
+        match stop {
+            Stop::Short(short) => room.make(self, place.shard, short, keep),
+            Stop::Exists => Err(Error::Exists),
+            Stop::NotANumber(len) => Err(Error::NotANumber { len }),
+            Stop::TooSmall(len) => Err(Error::BufferTooSmall { needed: len as usize, len: 0 }),
+            Stop::NoSpace(len) => Err(Error::NoSpace { len }),
+        }
+    }
+
+    /// Locks the shard of a key and looks for its live entry (placeholders included).
+    #[inline(always)]
+    fn find_locked(&self, place: &Place<'_>) -> Result<(ShardGuard<'_>, Option<Found>)> {
+        let guard = match self.lock_at_once(place.shard) {
+            Ok(guard) => guard,
+            Err(tried) => self.lock_slowly(place.shard, tried)?,
+        };
+        let found = self.probe(place.head, place.tag, place.key);
+        if let Some(dead) = &found
+            && !self.is_live(&dead.header)
+        {
+            self.remove(&guard, place.head, dead);
+            self.count(Counter::Expired, 1);
+            return Ok((guard, None));
+        }
+        Ok((guard, found))
     }
 
     /// An existing key gets a new value; its item number, flags and (if wished) expiry and LRU place stay.
@@ -280,7 +350,7 @@ impl Engine {
             new.expires = f.header.expires;
         }
         self.replace(guard, place, f, &new)?;
-        if !keep_ttl {
+        if !keep_ttl && self.config.eviction != Eviction::None {
             self.touch(f.bucket, f.slot);
         }
         Ok(())
@@ -294,23 +364,52 @@ impl Engine {
         f: &Found,
         new: &New<'_>,
     ) -> Result<(), Stop> {
+        if self.config.blocks.is_some() {
+            return self.replace_counted(guard, place, f, new);
+        }
+        self.replace_block(guard, place, f, new, &self.header_for(place, new, f.header.id))
+    }
+
+    /// [`Engine::replace`] where blocks are counted.
+    #[cold]
+    fn replace_counted(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        f: &Found,
+        new: &New<'_>,
+    ) -> Result<(), Stop> {
         let header = self.header_for(place, new, f.header.id);
         let (old, now) = (self.blocks_of(&f.header), self.blocks_of(&header));
         // As native's bitmap: more blocks than before must all be found beside the old ones.
         let extra = if now > old { now } else { 0 };
         if !self.take_blocks(guard, extra) {
-            return Err(Short::Blocks { need: extra, held: old }.into());
+            return Err(Short::Blocks { need: extra as u32, held: old as u32 }.into());
         }
-        let Ok(off) = block::alloc(&self.region, guard.no, guard.off, header.total(self.entry_head)) else {
-            self.give_blocks(guard, extra);
-            return Err(Short::Space(header.total(self.entry_head)).into());
+        let done = self.replace_block(guard, place, f, new, &header);
+        self.give_blocks(guard, if done.is_ok() { old + extra - now } else { extra });
+        done
+    }
+
+    /// The memory's part of [`Engine::replace`].
+    #[inline(always)]
+    fn replace_block(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        f: &Found,
+        new: &New<'_>,
+        header: &Header,
+    ) -> Result<(), Stop> {
+        let bytes = header.total(self.entry_head);
+        let Ok(off) = block::alloc(&self.region, guard.no, guard.off, bytes) else {
+            return Err(Short::Space(bytes).into());
         };
-        self.fill(off, &header, place.key, new.value);
+        self.fill(off, header, place.key, new.value);
         self.note_expiry(guard, new.expires);
         self.slot(f.bucket, f.slot).store(entry::slot(place.tag, off), Release);
         self.bump(place.head);
-        block::free(&self.region, guard.no, guard.off, f.off);
-        self.give_blocks(guard, old + extra - now);
+        block::keep(&self.region, guard.no, guard.off, f.off);
         Ok(())
     }
 

@@ -19,6 +19,8 @@ use super::{
 pub(crate) const CLASSES: u64 = 99;
 /// Most bytes of a block that shares its span with others.
 const MAX_SMALL: u64 = 32 << 10;
+/// Where the class lies in the word of a block that a shard keeps.
+const CLASS_AT: u32 = 56;
 /// Most blocks of a span.
 pub(super) const MAX_BLOCKS: u64 = SPAN / 32;
 
@@ -71,19 +73,39 @@ pub(crate) struct Block {
     pub(crate) span: u64,
     /// Block number in the span; 0 for a large block.
     pub(crate) index: u64,
+    /// Size class; [`LARGE`] for a large block.
+    class: u64,
     /// Bytes.
     pub(crate) len: u64,
 }
 
 /// A block of at least `bytes`, for the shard whose lock the caller holds.
-#[inline]
+#[inline(always)]
 pub(crate) fn alloc(r: &Region, shard_no: u64, shard_off: u64, bytes: u64) -> Result<u64, NoRoom> {
     if bytes > MAX_SMALL {
-        let n = bytes.div_ceil(SPAN);
-        let at = span::claim_last(r, n, shard_no).or_else(|| span::claim(r, n, shard_no, LARGE));
-        return at.map(|at| start(r, at)).ok_or(NoRoom);
+        return alloc_large(r, shard_no, bytes);
     }
     let class = class_of(bytes);
+    let word = r.word(shard_off + shard::SPARE);
+    let spare = word.load(Relaxed);
+    let off = spare & !(0xFF << CLASS_AT);
+    // Whatever somebody scribbled there, no entry is written over the header or a lock.
+    if spare >> CLASS_AT == class + 1 && off >= r.layout().data {
+        word.store(0, Relaxed);
+        return Ok(off);
+    }
+    alloc_small(r, shard_no, shard_off, class)
+}
+
+#[inline(never)]
+fn alloc_large(r: &Region, shard_no: u64, bytes: u64) -> Result<u64, NoRoom> {
+    let n = bytes.div_ceil(SPAN);
+    let at = span::claim_last(r, n, shard_no).or_else(|| span::claim(r, n, shard_no, LARGE));
+    at.map(|at| start(r, at)).ok_or(NoRoom)
+}
+
+#[inline(never)]
+fn alloc_small(r: &Region, shard_no: u64, shard_off: u64, class: u64) -> Result<u64, NoRoom> {
     let first = r.half(shard_off + shard::CLASSES + class * 4);
     if first.load(Relaxed) == 0 {
         let span = span::claim(r, 1, shard_no, class).ok_or(NoRoom)?;
@@ -130,12 +152,44 @@ fn poison(r: &Region, off: u64) {
 pub(crate) fn free(r: &Region, shard_no: u64, shard_off: u64, off: u64) {
     let Some(b) = locate(r, shard_no, off) else { return };
     poison(r, off);
-    let word = meta(r, b.span, 0).load(Relaxed);
-    if state(word) == HEAD {
-        span::free_run(r, shard_no, b.span, run(word));
+    if r.word(shard_off + shard::SPARE).load(Relaxed) != 0 {
+        // Where items go, a block that is on no list would keep its span.
+        list_spare(r, shard_no, shard_off);
+    }
+    free_block(r, shard_no, shard_off, off, &b);
+}
+
+/// As [`free`], but keeps the block for the next entry of its class, if none is kept: where one value replaces another no
+/// span's counts and no list change.
+#[inline(always)]
+pub(crate) fn keep(r: &Region, shard_no: u64, shard_off: u64, off: u64) {
+    let Some(b) = locate(r, shard_no, off) else { return };
+    poison(r, off);
+    let spare = r.word(shard_off + shard::SPARE);
+    if b.class < CLASSES && spare.load(Relaxed) == 0 {
+        spare.store((b.class + 1) << CLASS_AT | off, Relaxed);
+    } else {
+        free_block(r, shard_no, shard_off, off, &b);
+    }
+}
+
+/// Puts the block that a shard keeps back on its list.
+#[cold]
+fn list_spare(r: &Region, shard_no: u64, shard_off: u64) {
+    let word = r.word(shard_off + shard::SPARE);
+    let off = word.load(Relaxed) & !(0xFF << CLASS_AT);
+    word.store(0, Relaxed);
+    if let Some(b) = locate(r, shard_no, off) {
+        free_block(r, shard_no, shard_off, off, &b);
+    }
+}
+
+#[inline(never)]
+fn free_block(r: &Region, shard_no: u64, shard_off: u64, off: u64, b: &Block) {
+    if b.class == LARGE {
+        span::free_run(r, shard_no, b.span, b.len / SPAN);
         return;
     }
-    let class = class(word);
     let m = meta(r, b.span, 1);
     let mut w = Small::unpack(m.load(Relaxed));
     r.word(off + 8).store(w.free, Relaxed);
@@ -143,14 +197,15 @@ pub(crate) fn free(r: &Region, shard_no: u64, shard_off: u64, off: u64) {
     w.used = w.used.saturating_sub(1);
     m.store(w.pack(), Relaxed);
     if !w.listed {
-        list(r, shard_off, b.span, class);
+        list(r, shard_off, b.span, b.class);
     } else if w.used == 0 && (links(r, b.span) != (0, 0)) {
-        release_small(r, shard_off, b.span, class);
+        release_small(r, shard_off, b.span, b.class);
     }
 }
 
 /// Gives back the spans of a shard that have no block in use (one a class is kept for the next store).
-pub(crate) fn release_idle(r: &Region, shard_off: u64) {
+pub(crate) fn release_idle(r: &Region, shard_no: u64, shard_off: u64) {
+    list_spare(r, shard_no, shard_off);
     for class in 0..CLASSES {
         let first = r.half(shard_off + shard::CLASSES + class * 4).load(Relaxed);
         if first != 0 && Small::unpack(meta(r, u64::from(first) - 1, 1).load(Relaxed)).used == 0 {
@@ -180,17 +235,15 @@ pub(crate) fn locate(r: &Region, shard_no: u64, off: u64) -> Option<Block> {
     }
     match state(word) {
         SMALL if class(word) < CLASSES => {
-            let size = class_size(class(word));
+            let class = class(word);
+            let size = class_size(class);
             // Half-width division is twice as fast.
             let index = u64::from((rel % SPAN) as u32 / size as u32);
-            (rel % SPAN == index * size && (index + 1) * size <= SPAN).then_some(Block {
-                span,
-                index,
-                len: size,
-            })
+            let whole = rel % SPAN == index * size && (index + 1) * size <= SPAN;
+            whole.then_some(Block { span, index, class, len: size })
         }
         HEAD if rel.is_multiple_of(SPAN) && span + run(word) <= l.geo.spans => {
-            Some(Block { span, index: 0, len: run(word) * SPAN })
+            Some(Block { span, index: 0, class: LARGE, len: run(word) * SPAN })
         }
         _ => None,
     }
@@ -224,6 +277,7 @@ pub(crate) fn each_handed_out(r: &Region, shard_no: u64, mut f: impl FnMut(u64, 
 /// Rebuilds a shard's lists from the marks of the blocks that its index reaches; `None` = it reaches none.
 pub(crate) fn rebuild(r: &Region, shard_no: u64, shard_off: u64, marks: Option<&Marks>) {
     let marked = |span, index| marks.is_some_and(|m| m.get(span, index));
+    r.word(shard_off + shard::SPARE).store(0, Relaxed);
     for class in 0..CLASSES {
         r.half(shard_off + shard::CLASSES + class * 4).store(0, Relaxed);
     }

@@ -106,6 +106,8 @@ pub(crate) mod shard {
     pub(crate) const DIRTY: u64 = 88;
     /// The last stamp of a new item (sampled LRU).
     pub(crate) const STAMP: u64 = 96;
+    /// A free block that is on no list, for the next entry of its class: class + 1 (high byte) and offset, or 0.
+    pub(crate) const SPARE: u64 = 104;
     /// Block credit: granted (high half) and used (low half). Changed by CAS: others may take unused credit.
     pub(crate) const CREDIT: u64 = 112;
     /// An item number freed lately, or 0.
