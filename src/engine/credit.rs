@@ -43,10 +43,13 @@ impl Engine {
     }
 
     /// Takes `n` blocks for a value of this shard; `false` = there are not so many left.
+    #[inline(always)]
     pub(super) fn take_blocks(&self, guard: &ShardGuard<'_>, n: u64) -> bool {
-        if n == 0 {
-            return true;
-        }
+        n == 0 || self.take_some(guard, n)
+    }
+
+    #[inline(never)]
+    fn take_some(&self, guard: &ShardGuard<'_>, n: u64) -> bool {
         let take = |w| {
             let (granted, used) = unpack(w);
             (granted.saturating_sub(used) >= n).then(|| pack(granted, used + n))
@@ -57,14 +60,20 @@ impl Engine {
     }
 
     /// Gives `n` blocks back, after the value became unreachable.
+    #[inline(always)]
     pub(super) fn give_blocks(&self, guard: &ShardGuard<'_>, n: u64) {
         if n != 0 {
-            let give = |w| {
-                let (granted, used) = unpack(w);
-                Some(pack(granted, used.saturating_sub(n)))
-            };
-            let _ = self.credit(guard.no).fetch_update(AcqRel, Relaxed, give);
+            self.give_some(guard, n);
         }
+    }
+
+    #[inline(never)]
+    fn give_some(&self, guard: &ShardGuard<'_>, n: u64) {
+        let give = |w| {
+            let (granted, used) = unpack(w);
+            Some(pack(granted, used.saturating_sub(n)))
+        };
+        let _ = self.credit(guard.no).fetch_update(AcqRel, Relaxed, give);
     }
 
     /// Grants a shard enough for `n` more blocks: from the pool, else from what other shards do not use.

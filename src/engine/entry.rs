@@ -97,6 +97,7 @@ impl Header {
         }
     }
 
+    #[inline(always)]
     fn words(&self) -> [u64; 2] {
         [
             self.value_len | self.key_len << 32 | self.flags << 48 | self.generation << 52,
@@ -149,17 +150,18 @@ pub(crate) fn key(r: &Region, off: u64, head: u64, h: &Header) -> Vec<u8> {
 }
 
 /// Writes a whole entry into a block that no reader can reach.
-#[inline]
+#[inline(always)]
 pub(crate) fn write(r: &Region, off: u64, checksums: Option<&Secret>, h: &Header, key: &[u8], value: &[u8]) {
     let head = header_len(checksums.is_some());
+    let block = r.blank(off, h.total(head));
     let [w0, w1] = h.words();
-    r.word(off).store(w0, Relaxed);
-    r.word(off + 8).store(w1, Relaxed);
+    block.set(0, w0);
+    block.set(1, w1);
     if let Some(secret) = checksums {
-        r.word(off + 16).store(sum(secret, w0, w1, key, value), Relaxed);
+        block.set(2, sum(secret, w0, w1, key, value));
     }
-    r.write(off + head, key);
-    r.write(value_off(off, head, h.key_len), value);
+    block.write(head, key);
+    block.write(value_off(0, head, h.key_len), value);
 }
 
 fn sum(secret: &Secret, w0: u64, w1: u64, key: &[u8], value: &[u8]) -> u64 {

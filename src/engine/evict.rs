@@ -353,7 +353,7 @@ impl Engine {
     }
 
     /// Marks a slot's item as used now. The only store of readers: to the stamps, which are never anything else.
-    #[inline]
+    #[inline(never)]
     pub(super) fn touch(&self, bucket: u64, slot: u64) {
         match self.config.eviction {
             Eviction::None => return,

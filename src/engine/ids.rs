@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use super::Engine;
-use crate::shm::{layout::shard, sync::*};
+use crate::shm::{Home, layout::shard, sync::*};
 
 const CLAIMED: u32 = 1 << 31;
 
@@ -41,23 +41,24 @@ impl Engine {
         }
     }
 
-    /// Claims a free number for a writer of `shard_no`; `None` = all are in use.
-    pub(super) fn claim_id(&self, shard_no: u64) -> Option<u32> {
-        let hint = self.region.word(self.shard_off(shard_no) + shard::ID_HINT);
+    /// Claims a free number for a writer of `shard`; `None` = all are in use.
+    #[inline(always)]
+    pub(super) fn claim_id(&self, shard: Home<'_>) -> Option<u32> {
+        let hint = shard.word(shard::ID_HINT);
         let id = hint.load(Relaxed) as u32;
-        if id != 0 && u64::from(id) <= self.geo.capacity && self.try_claim(id, shard_no) {
+        if id != 0 {
             hint.store(0, Relaxed);
-            return Some(id);
+            if u64::from(id) <= self.geo.capacity && self.try_claim(id, shard.no) {
+                return Some(id);
+            }
         }
         // Shards start at different places, so that they touch different lines.
-        let home = self.layout.id_words[0] * shard_no / self.geo.shards;
-        self.claim_from(home, shard_no)
+        let home = (self.layout.id_words[0] * shard.no) >> self.geo.shards.trailing_zeros();
+        self.claim_in_word(home, shard.no).or_else(|| self.claim_from(home, shard.no))
     }
 
+    #[inline(never)]
     fn claim_from(&self, home: u64, shard_no: u64) -> Option<u32> {
-        if let Some(id) = self.claim_in_word(home, shard_no) {
-            return Some(id);
-        }
         let [_, ones, twos] = self.layout.id_words;
         for i in 0..twos {
             let two = (home / 4096 + i) % twos;
@@ -78,6 +79,7 @@ impl Engine {
         None
     }
 
+    #[inline]
     fn claim_in_word(&self, word: u64, shard_no: u64) -> Option<u32> {
         while let Some(bit) = lowest(self.bits(0, word)) {
             let id = (word * 64 + bit) as u32;
@@ -90,6 +92,7 @@ impl Engine {
         None
     }
 
+    #[inline]
     fn try_claim(&self, id: u32, shard_no: u64) -> bool {
         let ok = self.id_word(id).compare_exchange(0, CLAIMED | shard_no as u32, SeqCst, Relaxed).is_ok();
         if ok {
@@ -136,19 +139,26 @@ impl Engine {
     }
 
     /// Frees a number.
-    pub(super) fn free_id(&self, id: u32, shard_no: u64) {
+    pub(super) fn free_id(&self, id: u32, shard: Home<'_>) {
         if id == 0 || u64::from(id) > self.geo.capacity {
             return;
         }
-        self.id_word(id).store(0, SeqCst);
+        self.id_word(id).store(0, Release);
         self.hint_free(id);
-        self.region.word(self.shard_off(shard_no) + shard::ID_HINT).store(u64::from(id), Relaxed);
+        shard.word(shard::ID_HINT).store(id.into(), Relaxed);
     }
 
-    /// Sets the bits of a free number, where they are not set.
+    /// Sets the bits of a free number.
     fn hint_free(&self, id: u32) {
-        let mut at = u64::from(id);
-        for level in 0..3 {
+        // Set even where it is: who clears the bit after this sees by it that the number is free, who did before is undone.
+        self.bits(0, u64::from(id) / 64).fetch_or(1 << (id % 64), SeqCst);
+        self.hint_above(id);
+    }
+
+    /// Sets the bits above that of a free number, where they are not set.
+    fn hint_above(&self, id: u32) {
+        let mut at = u64::from(id) / 64;
+        for level in 1..3 {
             let (word, bit) = (at / 64, at % 64);
             let bits = self.bits(level, word);
             if bits.load(SeqCst) >> bit & 1 == 0 {
@@ -190,7 +200,11 @@ impl Engine {
                 bucket >= self.buckets
                     || ours(self.shard_of(bucket)) && (slot == 0 || !self.holds(bucket, slot, id))
             };
-            if lost && (word == 0 || self.id_word(id).compare_exchange(word, 0, SeqCst, Relaxed).is_ok()) {
+            if word == 0 && self.bits(0, u64::from(id) / 64).load(SeqCst) >> (id % 64) & 1 != 0 {
+                self.hint_above(id);
+            } else if lost
+                && (word == 0 || self.id_word(id).compare_exchange(word, 0, SeqCst, Relaxed).is_ok())
+            {
                 self.hint_free(id);
             }
         }

@@ -21,23 +21,37 @@ impl Engine {
         place: &Place<'_>,
         new: &New<'_>,
     ) -> Result<(), Stop> {
-        let claimed = self.claim_id(guard.no);
-        let (id, mut block) = match claimed {
-            Some(id) => (id, None),
-            None => self.displace(guard).map(|Spare { id, off }| (id, Some(off))).ok_or(Short::Items)?,
-        };
-        let done = self.insert_as(guard, place, new, id, &mut block);
+        let Some(id) = self.claim_id(guard.home) else { return self.insert_displacing(guard, place, new) };
+        let done = self.insert_as(guard, place, new, id, &mut None);
         if done.is_err() {
-            self.free_id(id, guard.no);
-        } else if claimed.is_none() {
-            self.count(Counter::Full, 1);
-        }
-        if let Some(off) = block {
-            block::free(&self.region, guard.no, guard.off, off);
+            self.free_id(id, guard.home);
         }
         done
     }
 
+    /// [`Engine::insert`] where no number is free: that of a victim is taken, and its block if it is of the right size.
+    #[inline(never)]
+    fn insert_displacing(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        new: &New<'_>,
+    ) -> Result<(), Stop> {
+        let Some(Spare { id, off }) = self.displace(guard) else { return Err(Short::Items.into()) };
+        let mut block = Some(off);
+        let done = self.insert_as(guard, place, new, id, &mut block);
+        if done.is_err() {
+            self.free_id(id, guard.home);
+        } else {
+            self.count(Counter::Full, 1);
+        }
+        if let Some(off) = block {
+            block::free(&self.region, guard.home, off);
+        }
+        done
+    }
+
+    #[inline(always)]
     fn insert_as(
         &self,
         guard: &ShardGuard<'_>,
@@ -55,10 +69,11 @@ impl Engine {
             self.give_vacancy(guard, vacancy);
             return Err(Short::Blocks { need: blocks as u32, held: 0 }.into());
         }
-        let Some(off) = self.block_for(guard, header.total(self.entry_head), spare) else {
+        let bytes = header.total(self.entry_head);
+        let Some(off) = self.block_for(guard, bytes, spare) else {
             self.give_blocks(guard, blocks);
             self.give_vacancy(guard, vacancy);
-            return Err(Short::Space(header.total(self.entry_head)).into());
+            return Err(Short::Space(bytes).into());
         };
         self.fill(off, &header, place.key, new.value);
         self.reset_hits(id);
@@ -69,12 +84,14 @@ impl Engine {
         Ok(())
     }
 
+    #[cold]
     fn give_vacancy(&self, guard: &ShardGuard<'_>, vacancy: Vacancy) {
         if let Vacancy::Overflow { new, .. } = vacancy {
             self.give_overflow(guard.no, new);
         }
     }
 
+    #[inline(always)]
     /// A block for `bytes`: the spare one if it is as large as a new one would be.
     fn block_for(&self, guard: &ShardGuard<'_>, bytes: u64, spare: &mut Option<u64>) -> Option<u64> {
         if let Some(off) = *spare
@@ -82,6 +99,6 @@ impl Engine {
         {
             return spare.take();
         }
-        block::alloc(&self.region, guard.no, guard.off, bytes).ok()
+        block::alloc(&self.region, guard.home, bytes).ok()
     }
 }

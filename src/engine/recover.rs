@@ -104,7 +104,7 @@ impl Engine {
             self.adopt_orphans(guard, &mut pass);
             self.go_on_after(guard, pass.newest);
         }
-        block::rebuild(&self.region, guard.no, guard.off, Some(&pass.blocks));
+        block::rebuild(&self.region, guard.home, Some(&pass.blocks));
         // A slot that was emptied, and whose item was found again, is no loss.
         let dropped = pass.dropped.saturating_sub(pass.adopted);
         self.count(Counter::DroppedCorrupt, dropped);
@@ -143,7 +143,7 @@ impl Engine {
         }
         guard.word(shard::OVERFLOW_FREE).store(0, Relaxed);
         guard.word(shard::OVERFLOW_BUMP).store(0, Relaxed);
-        block::rebuild(&self.region, guard.no, guard.off, None);
+        block::rebuild(&self.region, guard.home, None);
         self.count(Counter::DroppedCorrupt, dropped);
         self.recount(guard, 0, u64::MAX, 0);
         guard.word(shard::SMALL).store(0, Relaxed);

@@ -185,7 +185,7 @@ impl Engine {
     fn release_idle(&self) -> Result<()> {
         for no in 0..self.geo.shards {
             let guard = self.lock(no)?;
-            block::release_idle(&self.region, guard.no, guard.off);
+            block::release_idle(&self.region, guard.home);
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::{
         process::Owner,
     },
     shm::{
+        Home,
         layout::{SHARD, header, shard},
         sync::*,
     },
@@ -23,11 +24,16 @@ pub(super) type Tried = std::result::Result<Locked, NotTaken>;
 /// A held shard lock.
 #[derive(Debug)]
 pub(crate) struct ShardGuard<'a> {
-    pub(super) no: u64,
-    pub(super) off: u64,
-    /// The shard's words behind the lock's line.
-    words: &'a [AtomicU64; 16],
-    mutex: RobustMutex,
+    pub(super) home: Home<'a>,
+}
+
+impl<'a> std::ops::Deref for ShardGuard<'a> {
+    type Target = Home<'a>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Home<'a> {
+        &self.home
+    }
 }
 
 impl Drop for ShardGuard<'_> {
@@ -37,16 +43,11 @@ impl Drop for ShardGuard<'_> {
             // Half a change may stand: the next owner rebuilds, as after a death.
             self.word(shard::DIRTY).store(1, Release);
         }
-        self.mutex.unlock();
+        self.lock().unlock();
     }
 }
 
 impl ShardGuard<'_> {
-    #[inline]
-    pub(super) fn word(&self, at: u64) -> &AtomicU64 {
-        &self.words[(at - 64) as usize / 8]
-    }
-
     /// Adds to the count of items.
     #[inline]
     pub(super) fn add_used(&self, by: i64) {
@@ -85,21 +86,21 @@ impl Engine {
     /// [`Engine::lock`] where nothing else is to be done; else what [`Engine::lock_slowly`] goes on from.
     #[inline(always)]
     pub(super) fn lock_at_once(&self, no: u64) -> std::result::Result<ShardGuard<'_>, Tried> {
-        let tried = self.guard_mutex(no).try_lock();
-        if tried.is_ok() && self.is_usual(self.region.words(self.shard_off(no) + 64)) {
-            return Ok(self.guard_of(no));
+        let home = self.region.shard(no);
+        let tried = home.lock().try_lock();
+        if tried.is_ok() && self.is_usual(home) {
+            return Ok(ShardGuard { home });
         }
         Err(tried)
     }
 
-    /// Whether a writer that took the lock may go on as it is; `words` are those of the shard behind the lock's line.
+    /// Whether a writer that took the lock may go on as it is.
     #[inline(always)]
-    fn is_usual(&self, words: &[AtomicU64; 16]) -> bool {
-        let word = |at: u64| &words[(at - 64) as usize / 8];
-        self.region.word(header::LOCK_GEN).load(Relaxed) == self.lock_gen
-            && word(shard::DIRTY).load(Acquire) == 0
-            && self.region.word(header::FOREIGN).load(SeqCst) == 0
-            && word(shard::REAPED).load(Relaxed) == self.clear_gen()
+    fn is_usual(&self, home: Home<'_>) -> bool {
+        self.region.header_word::<{ header::LOCK_GEN }>().load(Relaxed) == self.lock_gen
+            && home.word(shard::DIRTY).load(Acquire) == 0
+            && self.region.header_word::<{ header::FOREIGN }>().load(SeqCst) == 0
+            && home.word(shard::REAPED).load(Relaxed) == self.clear_gen()
     }
 
     #[cold]
@@ -118,7 +119,7 @@ impl Engine {
             // Never wait with a shard held: the other thread may need it.
             drop(guard);
             self.wait_exclusive()?;
-            tried = self.guard_mutex(no).try_lock();
+            tried = self.region.shard(no).lock().try_lock();
         }
     }
 
@@ -131,7 +132,7 @@ impl Engine {
 
     /// The lock alone; the shard may have to be rebuilt.
     pub(super) fn lock_as_is(&self, no: u64) -> Result<ShardGuard<'_>> {
-        let tried = self.guard_mutex(no).try_lock();
+        let tried = self.region.shard(no).lock().try_lock();
         self.enter(no, tried)
     }
 
@@ -145,13 +146,14 @@ impl Engine {
     /// Goes on from what trying the lock gave. A dead owner's shard is marked; who was left behind by a new opener of
     /// the store goes no further.
     fn enter(&self, no: u64, tried: Tried) -> Result<ShardGuard<'_>> {
-        let locked = self.acquire_after(self.guard_mutex(no), tried)?;
-        let guard = self.guard_of(no);
+        let home = self.region.shard(no);
+        let locked = self.acquire_after(home.lock(), tried)?;
+        let guard = ShardGuard { home };
         if locked == Locked::OwnerDied {
             guard.word(shard::DIRTY).store(1, Release);
             self.count(Counter::OwnerDead, 1);
             // The mark says it from here on, also if the rebuild is cut off.
-            guard.mutex.consistent();
+            guard.lock().consistent();
         }
         if self.region.word(header::LOCK_GEN).load(Relaxed) != self.lock_gen {
             return Err(opened_anew());
@@ -162,23 +164,6 @@ impl Engine {
     fn make_whole(&self, guard: &ShardGuard<'_>) {
         if guard.word(shard::DIRTY).load(Acquire) != 0 {
             self.recover(guard);
-        }
-    }
-
-    #[inline(always)]
-    fn guard_mutex(&self, no: u64) -> RobustMutex {
-        self.region.mutex(self.shard_off(no) + shard::LOCK)
-    }
-
-    /// The guard of a shard whose lock the caller has.
-    #[inline(always)]
-    fn guard_of(&self, no: u64) -> ShardGuard<'_> {
-        let off = self.shard_off(no);
-        ShardGuard {
-            no,
-            off,
-            words: self.region.words(off + 64),
-            mutex: self.region.mutex(off + shard::LOCK),
         }
     }
 

@@ -52,7 +52,7 @@ impl Engine {
             if self.is_due(no, now) {
                 expired += self.reap(&guard, self.clear_gen(), now);
             }
-            block::release_idle(&self.region, guard.no, guard.off);
+            block::release_idle(&self.region, guard.home);
         }
         self.note_swept();
         self.trim();

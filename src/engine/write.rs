@@ -337,6 +337,7 @@ impl Engine {
     }
 
     /// An existing key gets a new value; its item number, flags and (if wished) expiry and LRU place stay.
+    #[inline(always)]
     fn update(
         &self,
         guard: &ShardGuard<'_>,
@@ -349,7 +350,7 @@ impl Engine {
         if keep_ttl {
             new.expires = f.header.expires;
         }
-        self.replace(guard, place, f, &new)?;
+        self.replace_here(guard, place, f, &new)?;
         if !keep_ttl && self.config.eviction != Eviction::None {
             self.touch(f.bucket, f.slot);
         }
@@ -358,6 +359,17 @@ impl Engine {
 
     /// Copy-on-write: the slot changes from the old entry to the new one in one store.
     pub(super) fn replace(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        f: &Found,
+        new: &New<'_>,
+    ) -> Result<(), Stop> {
+        self.replace_here(guard, place, f, new)
+    }
+
+    #[inline(always)]
+    fn replace_here(
         &self,
         guard: &ShardGuard<'_>,
         place: &Place<'_>,
@@ -402,23 +414,23 @@ impl Engine {
         header: &Header,
     ) -> Result<(), Stop> {
         let bytes = header.total(self.entry_head);
-        let Ok(off) = block::alloc(&self.region, guard.no, guard.off, bytes) else {
+        let Ok(off) = block::alloc(&self.region, guard.home, bytes) else {
             return Err(Short::Space(bytes).into());
         };
         self.fill(off, header, place.key, new.value);
         self.note_expiry(guard, new.expires);
         self.slot(f.bucket, f.slot).store(entry::slot(place.tag, off), Release);
         self.bump(place.head);
-        block::keep(&self.region, guard.no, guard.off, f.off);
+        block::keep(&self.region, guard.home, f.off);
         Ok(())
     }
 
     /// Takes an entry out of the index, then its memory, number and blocks become free.
     pub(super) fn remove(&self, guard: &ShardGuard<'_>, head: u64, f: &Found) {
         self.detach(guard, head, f);
-        block::free(&self.region, guard.no, guard.off, f.off);
+        block::free(&self.region, guard.home, f.off);
         self.give_blocks(guard, self.blocks_of(&f.header));
-        self.free_id(f.header.id, guard.no);
+        self.free_id(f.header.id, guard.home);
     }
 
     /// Takes an entry out of the index; its memory, number and blocks are in the caller's hands.
@@ -430,12 +442,14 @@ impl Engine {
     }
 
     /// Writes an entry into a block that the index does not reach.
+    #[inline(always)]
     pub(super) fn fill(&self, off: u64, header: &Header, key: &[u8], value: &[u8]) {
         // The version that retired this block's last entry is visible before any byte of the new one.
         fence(Release);
         entry::write(&self.region, off, self.geo.checksums.then_some(&self.secret), header, key, value);
     }
 
+    #[inline(always)]
     pub(super) fn header_for(&self, place: &Place<'_>, new: &New<'_>, id: u32) -> Header {
         Header {
             value_len: new.value.len() as u64,

@@ -9,7 +9,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    layout::{SPAN, shard},
+    cells::Home,
+    layout::{SPAN, shard as at},
     marks::Marks,
     region::{Region, sync::*},
     span::{self, BODY, DIRTY, HEAD, LARGE, SMALL, class, frontier, meta, owner, run, start, state},
@@ -41,15 +42,31 @@ fn class_of(bytes: u64) -> u64 {
 
 /// Bytes of a block of `class`: multiples of 8 that waste little of a span.
 #[inline]
-pub(crate) fn class_size(class: u64) -> u64 {
+pub(crate) const fn class_size(class: u64) -> u64 {
     match class {
         0..=60 => 32 + class * 8,
         61..=92 => {
             let (doubling, step) = ((class - 61) / 8, (class - 61) % 8 + 1);
             (512 << doubling) + step * (64 << doubling)
         }
-        _ => SPAN / (7 - (class - 93).min(5)) / 8 * 8,
+        93..=97 => SPAN / (7 - (class - 93)) / 8 * 8,
+        _ => SPAN / 2 / 8 * 8,
     }
+}
+
+/// [`class_size`] of a class below [`CLASSES`].
+#[inline(always)]
+fn size_of(class: u64) -> u64 {
+    const SIZES: [u16; CLASSES as usize] = {
+        let mut sizes = [0; CLASSES as usize];
+        let mut class = 0;
+        while class < CLASSES {
+            sizes[class as usize] = class_size(class) as u16;
+            class += 1;
+        }
+        sizes
+    };
+    SIZES[class as usize].into()
 }
 
 /// Classes that entries of up to `bytes` have.
@@ -81,20 +98,18 @@ pub(crate) struct Block {
 
 /// A block of at least `bytes`, for the shard whose lock the caller holds.
 #[inline(always)]
-pub(crate) fn alloc(r: &Region, shard_no: u64, shard_off: u64, bytes: u64) -> Result<u64, NoRoom> {
+pub(crate) fn alloc(r: &Region, shard: Home<'_>, bytes: u64) -> Result<u64, NoRoom> {
     if bytes > MAX_SMALL {
-        return alloc_large(r, shard_no, bytes);
+        return alloc_large(r, shard.no, bytes);
     }
     let class = class_of(bytes);
-    let word = r.word(shard_off + shard::SPARE);
+    let word = shard.word(at::SPARE);
     let spare = word.load(Relaxed);
-    let off = spare & !(0xFF << CLASS_AT);
-    // Whatever somebody scribbled there, no entry is written over the header or a lock.
-    if spare >> CLASS_AT == class + 1 && off >= r.layout().data {
+    if spare >> CLASS_AT == class + 1 {
         word.store(0, Relaxed);
-        return Ok(off);
+        return Ok(spare & !(0xFF << CLASS_AT));
     }
-    alloc_small(r, shard_no, shard_off, class)
+    alloc_small(r, shard, class)
 }
 
 #[inline(never)]
@@ -105,20 +120,20 @@ fn alloc_large(r: &Region, shard_no: u64, bytes: u64) -> Result<u64, NoRoom> {
 }
 
 #[inline(never)]
-fn alloc_small(r: &Region, shard_no: u64, shard_off: u64, class: u64) -> Result<u64, NoRoom> {
-    let first = r.half(shard_off + shard::CLASSES + class * 4);
+fn alloc_small(r: &Region, shard: Home<'_>, class: u64) -> Result<u64, NoRoom> {
+    let first = shard.list(class);
     if first.load(Relaxed) == 0 {
-        let span = span::claim(r, 1, shard_no, class).ok_or(NoRoom)?;
+        let span = span::claim(r, 1, shard.no, class).ok_or(NoRoom)?;
         meta(r, span, 1).store(0, Relaxed);
-        list(r, shard_off, span, class);
+        list(r, shard, span, class);
     }
     let span = u64::from(first.load(Relaxed)) - 1;
-    Ok(take(r, shard_off, span, class))
+    Ok(take(r, shard, span, class))
 }
 
 /// Takes a block of a listed span.
-fn take(r: &Region, shard_off: u64, span: u64, class: u64) -> u64 {
-    let size = class_size(class);
+fn take(r: &Region, shard: Home<'_>, span: u64, class: u64) -> u64 {
+    let size = size_of(class);
     let m = meta(r, span, 1);
     let mut w = Small::unpack(m.load(Relaxed));
     let index = if w.free != 0 {
@@ -134,7 +149,7 @@ fn take(r: &Region, shard_off: u64, span: u64, class: u64) -> u64 {
     w.used += 1;
     m.store(w.pack(), Relaxed);
     if w.free == 0 && (w.bump + 1) * size > SPAN {
-        unlist(r, shard_off, span, class);
+        unlist(r, shard, span, class);
     }
     start(r, span) + index * size
 }
@@ -149,45 +164,46 @@ fn poison(r: &Region, off: u64) {
 }
 
 /// Frees a block of the shard whose lock the caller holds, after it became unreachable. Its first word becomes 0.
-pub(crate) fn free(r: &Region, shard_no: u64, shard_off: u64, off: u64) {
-    let Some(b) = locate(r, shard_no, off) else { return };
-    poison(r, off);
-    if r.word(shard_off + shard::SPARE).load(Relaxed) != 0 {
+pub(crate) fn free(r: &Region, shard: Home<'_>, off: u64) {
+    if shard.word(at::SPARE).load(Relaxed) != 0 {
         // Where items go, a block that is on no list would keep its span.
-        list_spare(r, shard_no, shard_off);
+        list_spare(r, shard);
     }
-    free_block(r, shard_no, shard_off, off, &b);
+    if let Some(b) = locate(r, shard.no, off) {
+        poison(r, off);
+        free_block(r, shard, off, &b);
+    }
 }
 
 /// As [`free`], but keeps the block for the next entry of its class, if none is kept: where one value replaces another no
 /// span's counts and no list change.
 #[inline(always)]
-pub(crate) fn keep(r: &Region, shard_no: u64, shard_off: u64, off: u64) {
-    let Some(b) = locate(r, shard_no, off) else { return };
+pub(crate) fn keep(r: &Region, shard: Home<'_>, off: u64) {
+    let Some(b) = locate(r, shard.no, off) else { return };
     poison(r, off);
-    let spare = r.word(shard_off + shard::SPARE);
+    let spare = shard.word(at::SPARE);
     if b.class < CLASSES && spare.load(Relaxed) == 0 {
         spare.store((b.class + 1) << CLASS_AT | off, Relaxed);
     } else {
-        free_block(r, shard_no, shard_off, off, &b);
+        free_block(r, shard, off, &b);
     }
 }
 
 /// Puts the block that a shard keeps back on its list.
 #[cold]
-fn list_spare(r: &Region, shard_no: u64, shard_off: u64) {
-    let word = r.word(shard_off + shard::SPARE);
+fn list_spare(r: &Region, shard: Home<'_>) {
+    let word = shard.word(at::SPARE);
     let off = word.load(Relaxed) & !(0xFF << CLASS_AT);
     word.store(0, Relaxed);
-    if let Some(b) = locate(r, shard_no, off) {
-        free_block(r, shard_no, shard_off, off, &b);
+    if let Some(b) = locate(r, shard.no, off) {
+        free_block(r, shard, off, &b);
     }
 }
 
 #[inline(never)]
-fn free_block(r: &Region, shard_no: u64, shard_off: u64, off: u64, b: &Block) {
+fn free_block(r: &Region, shard: Home<'_>, off: u64, b: &Block) {
     if b.class == LARGE {
-        span::free_run(r, shard_no, b.span, b.len / SPAN);
+        span::free_run(r, shard.no, b.span, b.len / SPAN);
         return;
     }
     let m = meta(r, b.span, 1);
@@ -197,46 +213,43 @@ fn free_block(r: &Region, shard_no: u64, shard_off: u64, off: u64, b: &Block) {
     w.used = w.used.saturating_sub(1);
     m.store(w.pack(), Relaxed);
     if !w.listed {
-        list(r, shard_off, b.span, b.class);
+        list(r, shard, b.span, b.class);
     } else if w.used == 0 && (links(r, b.span) != (0, 0)) {
-        release_small(r, shard_off, b.span, b.class);
+        release_small(r, shard, b.span, b.class);
     }
 }
 
 /// Gives back the spans of a shard that have no block in use (one a class is kept for the next store).
-pub(crate) fn release_idle(r: &Region, shard_no: u64, shard_off: u64) {
-    list_spare(r, shard_no, shard_off);
+pub(crate) fn release_idle(r: &Region, shard: Home<'_>) {
+    list_spare(r, shard);
     for class in 0..CLASSES {
-        let first = r.half(shard_off + shard::CLASSES + class * 4).load(Relaxed);
+        let first = shard.list(class).load(Relaxed);
         if first != 0 && Small::unpack(meta(r, u64::from(first) - 1, 1).load(Relaxed)).used == 0 {
-            release_small(r, shard_off, u64::from(first) - 1, class);
+            release_small(r, shard, u64::from(first) - 1, class);
         }
     }
 }
 
-fn release_small(r: &Region, shard_off: u64, span: u64, class: u64) {
-    unlist(r, shard_off, span, class);
+fn release_small(r: &Region, shard: Home<'_>, span: u64, class: u64) {
+    unlist(r, shard, span, class);
     meta(r, span, 0).store(DIRTY, Release);
     span::dirty_plus(r, 1);
 }
 
 /// The block that starts at `off`, if a span of `shard_no` has one there. Sizes come from the span, never from the entry.
-#[inline]
+#[inline(always)]
 pub(crate) fn locate(r: &Region, shard_no: u64, off: u64) -> Option<Block> {
     let l = r.layout();
     let rel = off.checked_sub(l.data)?;
     let span = rel / SPAN;
-    if span >= l.geo.spans {
-        return None;
-    }
-    let word = meta(r, span, 0).load(Acquire);
+    let word = r.span(span)?[0].load(Acquire);
     if owner(word) != shard_no {
         return None;
     }
     match state(word) {
         SMALL if class(word) < CLASSES => {
             let class = class(word);
-            let size = class_size(class);
+            let size = size_of(class);
             // Half-width division is twice as fast.
             let index = u64::from((rel % SPAN) as u32 / size as u32);
             let whole = rel % SPAN == index * size && (index + 1) * size <= SPAN;
@@ -275,29 +288,29 @@ pub(crate) fn each_handed_out(r: &Region, shard_no: u64, mut f: impl FnMut(u64, 
 }
 
 /// Rebuilds a shard's lists from the marks of the blocks that its index reaches; `None` = it reaches none.
-pub(crate) fn rebuild(r: &Region, shard_no: u64, shard_off: u64, marks: Option<&Marks>) {
+pub(crate) fn rebuild(r: &Region, shard: Home<'_>, marks: Option<&Marks>) {
     let marked = |span, index| marks.is_some_and(|m| m.get(span, index));
-    r.word(shard_off + shard::SPARE).store(0, Relaxed);
+    shard.word(at::SPARE).store(0, Relaxed);
     for class in 0..CLASSES {
-        r.half(shard_off + shard::CLASSES + class * 4).store(0, Relaxed);
+        shard.list(class).store(0, Relaxed);
     }
     for span in 0..frontier(r) {
         let word = meta(r, span, 0).load(Acquire);
-        if owner(word) != shard_no {
+        if owner(word) != shard.no {
             continue;
         }
         match state(word) {
-            SMALL if class(word) < CLASSES => rebuild_small(r, shard_off, span, class(word), &marked),
+            SMALL if class(word) < CLASSES => rebuild_small(r, shard, span, class(word), &marked),
             SMALL => meta(r, span, 0).store(DIRTY, Release),
             HEAD if !marked(span, 0) => {
                 poison(r, start(r, span));
-                span::free_run(r, shard_no, span, run(word));
+                span::free_run(r, shard.no, span, run(word));
             }
             BODY => {
                 let head = run(word);
                 let good = head < span && marked(head, 0) && {
                     let h = meta(r, head, 0).load(Acquire);
-                    state(h) == HEAD && owner(h) == shard_no && span < head + run(h)
+                    state(h) == HEAD && owner(h) == shard.no && span < head + run(h)
                 };
                 if !good {
                     meta(r, span, 0).store(DIRTY, Release);
@@ -308,7 +321,7 @@ pub(crate) fn rebuild(r: &Region, shard_no: u64, shard_off: u64, marks: Option<&
     }
 }
 
-fn rebuild_small(r: &Region, shard_off: u64, span: u64, class: u64, marked: &impl Fn(u64, u64) -> bool) {
+fn rebuild_small(r: &Region, shard: Home<'_>, span: u64, class: u64, marked: &impl Fn(u64, u64) -> bool) {
     let size = class_size(class);
     let cap = SPAN / size;
     let bump = (0..cap).rev().find(|&i| marked(span, i)).map_or(0, |last| last + 1);
@@ -335,7 +348,7 @@ fn rebuild_small(r: &Region, shard_off: u64, span: u64, class: u64, marked: &imp
     }
     meta(r, span, 1).store(w.pack(), Relaxed);
     if w.free != 0 || bump < cap {
-        list(r, shard_off, span, class);
+        list(r, shard, span, class);
     }
 }
 
@@ -374,8 +387,8 @@ fn set_listed(r: &Region, span: u64, listed: bool) {
 }
 
 /// Puts a span at the front of its class's list.
-fn list(r: &Region, shard_off: u64, span: u64, class: u64) {
-    let first = r.half(shard_off + shard::CLASSES + class * 4);
+fn list(r: &Region, shard: Home<'_>, span: u64, class: u64) {
+    let first = shard.list(class);
     let next = u64::from(first.load(Relaxed));
     set_links(r, span, 0, next);
     if next != 0 {
@@ -386,10 +399,10 @@ fn list(r: &Region, shard_off: u64, span: u64, class: u64) {
     first.store((span + 1) as u32, Relaxed);
 }
 
-fn unlist(r: &Region, shard_off: u64, span: u64, class: u64) {
+fn unlist(r: &Region, shard: Home<'_>, span: u64, class: u64) {
     let (prev, next) = links(r, span);
     if prev == 0 {
-        r.half(shard_off + shard::CLASSES + class * 4).store(next as u32, Relaxed);
+        shard.list(class).store(next as u32, Relaxed);
     } else {
         let (before, _) = links(r, prev - 1);
         set_links(r, prev - 1, before, next);

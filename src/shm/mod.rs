@@ -1,6 +1,7 @@
 //! The region: the only raw memory of the crate. Other layers see offsets, atomics and copies, never pointers.
 
 pub(crate) mod block;
+mod cells;
 mod copy;
 mod few;
 pub(crate) mod layout;
@@ -9,6 +10,7 @@ mod piece;
 mod region;
 pub(crate) mod span;
 
+pub(crate) use cells::Home;
 pub(crate) use few::few;
 pub(crate) use piece::{Line, Piece, tagged};
 pub use region::Source;

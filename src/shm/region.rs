@@ -33,7 +33,7 @@ const LEAST: u64 = 4096;
 
 /// Up to the next multiple of 8. A length over `isize::MAX`, which no slice has, stays outside of every region.
 #[inline]
-fn round8(len: usize) -> u64 {
+pub(super) fn round8(len: usize) -> u64 {
     (len as u64).saturating_add(7) & !7
 }
 
@@ -128,13 +128,6 @@ impl Region {
     pub(crate) fn line(&self, off: u64) -> &[AtomicU64; 8] {
         // SAFETY: as in `word`, for 64 bytes; an array of atomics has the layout of the words.
         unsafe { &*self.cell::<64>(off).cast::<[AtomicU64; 8]>() }
-    }
-
-    /// `N` words at `off`, a multiple of 8.
-    #[inline]
-    pub(crate) fn words<const N: usize>(&self, off: u64) -> &[AtomicU64; N] {
-        // SAFETY: as in `line`, for the bytes that `at` checked.
-        unsafe { &*self.at(off, 8 * N as u64).cast::<[AtomicU64; N]>() }
     }
 
     /// Asks for the cache line at `off` ahead of its use; any offset will do.
