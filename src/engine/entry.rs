@@ -152,18 +152,19 @@ pub(crate) fn key(r: &Region, off: u64, head: u64, h: &Header) -> Vec<u8> {
 /// Writes a whole entry into a block that no reader can reach.
 #[inline(always)]
 pub(crate) fn write(r: &Region, off: u64, checksums: Option<&Secret>, h: &Header, key: &[u8], value: &[u8]) {
-    let head = header_len(checksums.is_some());
-    let block = r.blank(off, h.total(head));
     let [w0, w1] = h.words();
-    block.set(0, w0);
-    block.set(1, w1);
-    if let Some(secret) = checksums {
-        block.set(2, sum(secret, w0, w1, key, value));
+    match checksums {
+        None => r.put(off, [w0, w1], key, value),
+        Some(secret) => write_summed(r, off, [w0, w1, sum(secret, w0, w1, key, value)], key, value),
     }
-    block.write(head, key);
-    block.write(value_off(0, head, h.key_len), value);
 }
 
+#[inline(never)]
+fn write_summed(r: &Region, off: u64, head: [u64; 3], key: &[u8], value: &[u8]) {
+    r.put(off, head, key, value);
+}
+
+#[inline(never)]
 fn sum(secret: &Secret, w0: u64, w1: u64, key: &[u8], value: &[u8]) -> u64 {
     let parts = [w0, w1, secret.hash(key), secret.hash(value)];
     let mut bytes = [0u8; 32];

@@ -5,7 +5,7 @@
 use super::{
     Engine, Eviction, Expires, ItemId, Math, Mode, SetOptions, Stored,
     entry::{self, Header, LEASE, UNGETTABLE},
-    index::Found,
+    index::{Found, Match},
     room::{Room, Short},
     shard::ShardGuard,
     stats::Counter,
@@ -70,11 +70,19 @@ impl Engine {
         let new = self.new_value(value, options);
         let place = self.place_for(key);
         let (guard, found) = self.find_locked(&place)?;
-        let done = self.set_found(&guard, found.as_ref(), &place, new, options);
+        let keep = found.map(|m| Header::unpack(m.words).id);
+        let done = match found {
+            // The usual cases, without what is stored and loaded on the way to a function.
+            Some(m) if options.mode == Mode::Update && self.is_plain(&m) => {
+                self.update(&guard, &place, &m.found(), new, options.keep_ttl).map(|()| Stored::Updated)
+            }
+            None => self.insert(&guard, &place, &new).map(|()| Stored::Inserted),
+            Some(m) => self.set_found(&guard, Some(m.found()), &place, new, options),
+        };
         drop(guard);
         let stored = match done {
             Ok(stored) => stored,
-            Err(stop) => self.set_again(&place, new, options, stop, found.map(|f| f.header.id))?,
+            Err(stop) => self.set_again(&place, new, options, stop, keep)?,
         };
         self.trim_if_much();
         if stored != Stored::Kept {
@@ -85,24 +93,24 @@ impl Engine {
     }
 
     /// [`Engine::set`] of a key whose entry, or none, was found under the lock.
-    #[inline(always)]
+    #[inline(never)]
     fn set_found(
         &self,
         guard: &ShardGuard<'_>,
-        found: Option<&Found>,
+        found: Option<Found>,
         place: &Place<'_>,
         new: New<'_>,
         options: &SetOptions,
     ) -> Result<Stored, Stop> {
         match found {
             Some(f) if f.header.flags & LEASE != 0 => {
-                self.replace(guard, place, f, &new)?;
+                self.replace(guard, place, &f, &new)?;
                 self.wake_fillers();
                 Ok(Stored::Inserted)
             }
             Some(_) if options.mode == Mode::Add => Ok(Stored::Kept),
             Some(f) => {
-                self.update(guard, place, f, new, options.keep_ttl)?;
+                self.update(guard, place, &f, new, options.keep_ttl)?;
                 Ok(Stored::Updated)
             }
             None => {
@@ -125,7 +133,7 @@ impl Engine {
     ) -> Result<Stored> {
         let mut room = Room::default();
         self.make_room(&mut room, place, stop, keep)?;
-        self.write_on(room, place, |guard, found| self.set_found(guard, found.as_ref(), place, new, options))
+        self.write_on(room, place, |guard, found| self.set_found(guard, found, place, new, options))
     }
 
     /// Changes a number in one atomic step and returns it. [`Mode::Add`] refuses an existing key ([`Error::Exists`]).
@@ -137,9 +145,10 @@ impl Engine {
         self.check_limits(key, 8)?;
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
-        let found = self.probe(place.head, place.tag, place.key);
-        let n = match &found {
-            Some(f) if self.changes_in_place(f, options) => self.change_in_place(f, op, operand, options),
+        let n = match self.search(place.head, self.region.bucket(place.head), place.tag, place.key) {
+            Some(m) if self.changes_in_place(&m.found(), options) => {
+                self.change_in_place(&m.found(), op, operand, options)
+            }
             _ => {
                 drop(guard);
                 return self.math_anew(&place, op, operand, options);
@@ -235,7 +244,10 @@ impl Engine {
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
-        let Some(f) = self.probe(place.head, place.tag, key) else { return Ok(false) };
+        let Some(m) = self.search(place.head, self.region.bucket(place.head), place.tag, key) else {
+            return Ok(false);
+        };
+        let f = m.found();
         Ok(self.delete_found(&guard, place.head, &f))
     }
 
@@ -296,6 +308,7 @@ impl Engine {
     ) -> Result<T> {
         loop {
             let (guard, found) = self.find_locked(place)?;
+            let found = found.map(|m| m.found());
             let end = f(&guard, found);
             drop(guard);
             match end {
@@ -320,20 +333,33 @@ impl Engine {
 
     /// Locks the shard of a key and looks for its live entry (placeholders included).
     #[inline(always)]
-    fn find_locked(&self, place: &Place<'_>) -> Result<(ShardGuard<'_>, Option<Found>)> {
+    fn find_locked(&self, place: &Place<'_>) -> Result<(ShardGuard<'_>, Option<Match<'_>>)> {
         let guard = match self.lock_at_once(place.shard) {
             Ok(guard) => guard,
             Err(tried) => self.lock_slowly(place.shard, tried)?,
         };
-        let found = self.probe(place.head, place.tag, place.key);
-        if let Some(dead) = &found
-            && !self.is_live(&dead.header)
+        let found = self.search(place.head, self.region.bucket(place.head), place.tag, place.key);
+        if let Some(m) = &found
+            && !self.is_plain(m)
+            && !self.is_live(&Header::unpack(m.words))
         {
-            self.remove(&guard, place.head, dead);
-            self.count(Counter::Expired, 1);
+            self.remove_expired(&guard, place, &m.found());
             return Ok((guard, None));
         }
         Ok((guard, found))
+    }
+
+    /// Whether an entry is as most are: no flags, no expiry, of this clear generation.
+    #[inline(always)]
+    fn is_plain(&self, m: &Match<'_>) -> bool {
+        entry::is_plain(m.words.0, self.clear_gen()) && entry::expires(m.words.1) == 0
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn remove_expired(&self, guard: &ShardGuard<'_>, place: &Place<'_>, dead: &Found) {
+        self.remove(guard, place.head, dead);
+        self.count(Counter::Expired, 1);
     }
 
     /// An existing key gets a new value; its item number, flags and (if wished) expiry and LRU place stay.

@@ -26,7 +26,7 @@ const CLASS_AT: u32 = 56;
 pub(super) const MAX_BLOCKS: u64 = SPAN / 32;
 
 /// The class for `bytes`, `1..=`[`MAX_SMALL`].
-#[inline]
+#[inline(always)]
 fn class_of(bytes: u64) -> u64 {
     if bytes <= 512 {
         return bytes.div_ceil(8).max(4) - 4;
@@ -156,6 +156,7 @@ fn take(r: &Region, shard: Home<'_>, span: u64, class: u64) -> u64 {
 
 /// What is left of a freed block proves nothing. Its first word alone would not do: after a crash of the machine the
 /// next entry's, which may be the same, can stand before the rest of the old one when they lie in two sectors.
+#[inline(always)]
 fn poison(r: &Region, off: u64) {
     r.word(off).store(0, Relaxed);
     if r.layout().geo.checksums {

@@ -1,4 +1,4 @@
-//! The cells that every write uses, and new blocks: where they lie is checked once, not word by word.
+//! The cells that every write uses, and new entries: where they lie is checked once, not word by word.
 
 use std::marker::PhantomData;
 
@@ -6,7 +6,7 @@ use super::{
     block::CLASSES,
     copy,
     layout::{SHARD, SPAN_META, shard},
-    region::{Region, round8, sync::*},
+    region::{Region, outside, sync::*},
 };
 use crate::os::mutex::{MUTEX_SIZE, RobustMutex};
 
@@ -53,33 +53,6 @@ impl<'a> Home<'a> {
     }
 }
 
-/// A block that no slot leads to: whoever holds its shard's lock may write there, and a late reader drops what it copied.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Blank<'a> {
-    at: *mut u8,
-    len: u64,
-    region: PhantomData<&'a Region>,
-}
-
-impl Blank<'_> {
-    /// Sets a word.
-    #[inline(always)]
-    pub(crate) fn set(self, word: u64, value: u64) {
-        assert!(word * 8 + 8 <= self.len, "a word behind the block's end");
-        // SAFETY: the word lies in the block, 8-aligned (`Region::blank`); all access to it is atomic.
-        unsafe { AtomicU64::from_ptr(self.at.cast::<u64>().add(word as usize)) }.store(value, Relaxed);
-    }
-
-    /// Copies `bytes` to `at`, a multiple of 8. The last word is zero-padded or keeps its rest.
-    #[inline(always)]
-    pub(crate) fn write(self, at: u64, bytes: &[u8]) {
-        let end = at.saturating_add(round8(bytes.len()));
-        assert!(end <= self.len && at & 7 == 0, "bytes behind the block's end");
-        // SAFETY: `at` to `end` lies in the block, 8-aligned; the engine owns it under its shard's lock.
-        unsafe { copy::store(bytes.as_ptr(), self.at.add(at as usize), bytes.len()) };
-    }
-}
-
 impl Region {
     /// The shard with this number.
     ///
@@ -105,18 +78,29 @@ impl Region {
         Some(unsafe { &*self.start().add((self.layout().span_table + number * SPAN_META) as usize).cast() })
     }
 
-    /// `len` bytes of the data area at `off`, a multiple of 8, as a block to be written.
+    /// Writes `head`, `key` and `value`, each from a multiple of 8 on, into a block of the data area that no slot leads to: a
+    /// late reader drops what it copied there.
     ///
     /// # Panics
-    /// If they do not lie there: damage.
+    /// If the block does not lie in the data area: damage.
     #[inline(always)]
-    pub(crate) fn blank(&self, off: u64, len: u64) -> Blank<'_> {
-        let (first, end) = (self.layout().data, self.layout().end);
-        assert!(
-            off >= first && off <= end && len <= end - off && off & 7 == 0,
-            "a block outside of the data"
-        );
-        // SAFETY: `off` lies before the layout's end, which the mapping reaches to (`Region::new`).
-        Blank { at: unsafe { self.start().add(off as usize) }, len, region: PhantomData }
+    pub(crate) fn put<const N: usize>(&self, off: u64, head: [u64; N], key: &[u8], value: &[u8]) {
+        // Slices are shorter than half of 64 bits can count.
+        let value_at = 8 * N + key.len().next_multiple_of(8);
+        let len = (value_at + value.len().next_multiple_of(8)) as u64;
+        let layout = self.layout();
+        if off < layout.data || off > layout.end || len > layout.end - off || off & 7 != 0 {
+            outside(off, len);
+        }
+        // SAFETY: `len` bytes from `off` on lie before the layout's end, which the mapping reaches to (`Region::new`); the
+        // places are multiples of 8, and the engine owns the block under its shard's lock.
+        unsafe {
+            let at = self.start().add(off as usize);
+            for (i, word) in head.into_iter().enumerate() {
+                AtomicU64::from_ptr(at.cast::<u64>().add(i)).store(word, Relaxed);
+            }
+            copy::store(key.as_ptr(), at.add(8 * N), key.len());
+            copy::store(value.as_ptr(), at.add(value_at), value.len());
+        }
     }
 }

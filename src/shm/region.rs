@@ -33,7 +33,7 @@ const LEAST: u64 = 4096;
 
 /// Up to the next multiple of 8. A length over `isize::MAX`, which no slice has, stays outside of every region.
 #[inline]
-pub(super) fn round8(len: usize) -> u64 {
+fn round8(len: usize) -> u64 {
     (len as u64).saturating_add(7) & !7
 }
 
@@ -208,7 +208,7 @@ impl Region {
 
 #[cold]
 #[inline(never)]
-fn outside(off: u64, len: u64) -> ! {
+pub(super) fn outside(off: u64, len: u64) -> ! {
     panic!("offset {off} + {len} outside of the region");
 }
 
