@@ -183,11 +183,39 @@ impl Engine {
         victim.or_else(|| self.oldest_of_some(guard, None, false))
     }
 
-    /// Where an item of the queue is, if it was not used since.
-    fn still_queued(&self, guard: &ShardGuard<'_>, queued: u64) -> Option<(u64, u64)> {
+    /// Asks for the lines that the shard's next eviction will need, if there was one before: while the key's own bucket,
+    /// which nobody could ask for earlier, is waited for.
+    #[inline(always)]
+    pub(super) fn foresee(&self, guard: &ShardGuard<'_>) {
+        let queued = guard.word(shard::NEXT).load(Relaxed);
+        if queued != 0 {
+            self.foresee_victim(guard, queued);
+        }
+    }
+
+    #[inline(never)]
+    fn foresee_victim(&self, guard: &ShardGuard<'_>, queued: u64) {
+        if let Some((bucket, slot)) = self.place_queued(guard, queued)
+            && let Some(h) = self.header_at(entry::slot_off(self.slot(bucket, slot).load(Relaxed)))
+        {
+            self.region.prefetch(self.layout.ids + u64::from(h.id) * 4);
+            self.region.prefetch(self.layout.stamp(bucket, 0));
+        }
+        if let Some((bucket, _)) = self.place_queued(guard, guard.word(shard::NEXT + 8).load(Relaxed)) {
+            self.region.prefetch(self.layout.bucket(bucket));
+        }
+        self.ask_for_drawn::<SAMPLES>(guard, guard.word(shard::DRAWN).load(Relaxed));
+    }
+
+    fn place_queued(&self, guard: &ShardGuard<'_>, queued: u64) -> Option<(u64, u64)> {
         let place = queued & 0xFFFF_FFFF;
         let known = place & 7 != 0 && place / 8 < self.buckets_of(guard);
-        let (bucket, slot) = known.then(|| self.place_in(guard, place))?;
+        known.then(|| self.place_in(guard, place))
+    }
+
+    /// Where an item of the queue is, if it was not used since.
+    fn still_queued(&self, guard: &ShardGuard<'_>, queued: u64) -> Option<(u64, u64)> {
+        let (bucket, slot) = self.place_queued(guard, queued)?;
         (self.stamp(bucket, slot) << 32 == queued & !0xFFFF_FFFF).then_some((bucket, slot))
     }
 
@@ -227,14 +255,17 @@ impl Engine {
         if whole {
             return (0..all).for_each(look);
         }
-        let drawn =
-            |random: u64| std::array::from_fn::<u64, N, _>(|i| ((random >> (i * 16) & 0xFFFF) * all) >> 16);
         let (word, next) = (guard.word(shard::DRAWN), self.random());
         let now = word.load(Relaxed);
         word.store(next, Relaxed);
-        drawn(if now == 0 { next } else { now }).into_iter().for_each(&mut look);
+        drawn::<N>(if now == 0 { next } else { now }, all).into_iter().for_each(&mut look);
         // Until the shard's next turn these lines have come.
-        drawn(next).into_iter().for_each(|n| {
+        self.ask_for_drawn::<N>(guard, next);
+    }
+
+    #[inline]
+    fn ask_for_drawn<const N: usize>(&self, guard: &ShardGuard<'_>, random: u64) {
+        drawn::<N>(random, self.buckets_of(guard)).into_iter().for_each(|n| {
             self.region.prefetch(self.layout.stamp(self.nth_bucket(guard, n), 0));
         });
     }
@@ -371,4 +402,10 @@ impl Engine {
             self.set_stamp(bucket, slot, self.count_up());
         }
     }
+}
+
+/// Numbers below `all` that random bits choose.
+#[inline]
+fn drawn<const N: usize>(random: u64, all: u64) -> [u64; N] {
+    std::array::from_fn(|i| ((random >> (i * 16) & 0xFFFF) * all) >> 16)
 }

@@ -69,7 +69,11 @@ impl Engine {
         self.check_limits(key, value.len())?;
         let new = self.new_value(value, options);
         let place = self.place_for(key);
-        let (guard, found) = self.find_locked(&place)?;
+        let guard = self.lock(place.shard)?;
+        if self.geo.stamps {
+            self.foresee(&guard);
+        }
+        let found = self.find(&guard, &place);
         let keep = found.map(|m| Header::unpack(m.words).id);
         let done = match found {
             // The usual cases, without what is stored and loaded on the way to a function.
@@ -307,8 +311,8 @@ impl Engine {
         mut f: impl FnMut(&ShardGuard<'_>, Option<Found>) -> Result<T, Stop>,
     ) -> Result<T> {
         loop {
-            let (guard, found) = self.find_locked(place)?;
-            let found = found.map(|m| m.found());
+            let guard = self.lock(place.shard)?;
+            let found = self.find(&guard, place).map(|m| m.found());
             let end = f(&guard, found);
             drop(guard);
             match end {
@@ -331,22 +335,18 @@ impl Engine {
         }
     }
 
-    /// Locks the shard of a key and looks for its live entry (placeholders included).
+    /// A key's live entry (placeholders included), under the lock; one that has expired goes.
     #[inline(always)]
-    fn find_locked(&self, place: &Place<'_>) -> Result<(ShardGuard<'_>, Option<Match<'_>>)> {
-        let guard = match self.lock_at_once(place.shard) {
-            Ok(guard) => guard,
-            Err(tried) => self.lock_slowly(place.shard, tried)?,
-        };
+    fn find(&self, guard: &ShardGuard<'_>, place: &Place<'_>) -> Option<Match<'_>> {
         let found = self.search(place.head, self.region.bucket(place.head), place.tag, place.key);
         if let Some(m) = &found
             && !self.is_plain(m)
             && !self.is_live(&Header::unpack(m.words))
         {
-            self.remove_expired(&guard, place, &m.found());
-            return Ok((guard, None));
+            self.remove_expired(guard, place, &m.found());
+            return None;
         }
-        Ok((guard, found))
+        found
     }
 
     /// Whether an entry is as most are: no flags, no expiry, of this clear generation.
