@@ -86,14 +86,29 @@ impl Engine {
         if self.config.eviction == Eviction::None || !self.has_share(guard) || !self.nothing_due() {
             return None;
         }
-        let queued = self.config.eviction == Eviction::Lru && !self.exact_lru();
-        let f = if queued { self.queued_victim(guard)? } else { self.victim(guard, None, false)? };
+        if self.config.eviction == Eviction::Lru && !self.exact_lru() {
+            // One that was used since, or the queue's start: another one, so that what is queued stays.
+            if let Some(f) = self.next_queued(guard)?.and_then(|at| self.found_at(at)) {
+                return self.displace_item(guard, &f);
+            }
+        }
+        self.displace_any(guard)
+    }
+
+    #[inline(never)]
+    fn displace_any(&self, guard: &ShardGuard<'_>) -> Option<Spare> {
+        self.displace_item(guard, &self.victim(guard, None, false)?)
+    }
+
+    /// Takes an item out of the index, but keeps its number and block.
+    #[inline(always)]
+    fn displace_item(&self, guard: &ShardGuard<'_>, f: &Found) -> Option<Spare> {
         // The number is this item's also by the table, or it is left to `remove`.
         if self.place_of(f.header.id) != Some((f.bucket, f.slot)) {
             return None;
         }
-        let head = self.leave(guard, &f);
-        self.detach(guard, head, &f);
+        let head = self.leave(guard, f);
+        self.detach(guard, head, f);
         self.give_blocks(guard, self.blocks_of(&f.header));
         self.keep_id(f.header.id, guard.no);
         Some(Spare { id: f.header.id, off: f.off })
@@ -164,9 +179,11 @@ impl Engine {
         None
     }
 
-    /// The item that makes room in a large cache with LRU. Its lines were asked for while the shard's last two victims
-    /// went: what is chosen now goes after the next one, if it has not been used by then.
-    fn queued_victim(&self, guard: &ShardGuard<'_>) -> Option<Found> {
+    /// Where the item is that makes room in a large cache with LRU, if it was not used since it was chosen; `None` = the
+    /// shard has none. Its lines were asked for while the shard's last two victims went: what is chosen now goes after the
+    /// next one.
+    #[inline(always)]
+    fn next_queued(&self, guard: &ShardGuard<'_>) -> Option<Option<(u64, u64)>> {
         let fresh = self.oldest_sampled(guard, None, false)?;
         let [next, last] = [shard::NEXT, shard::NEXT + 8].map(|at| guard.word(at));
         let queued = [next.load(Relaxed), last.load(Relaxed)];
@@ -178,9 +195,7 @@ impl Engine {
             let off = entry::slot_off(self.slot(bucket, slot).load(Relaxed));
             [0, 64, 128].iter().for_each(|line| self.region.prefetch(off + line));
         }
-        // One that was used since, or the queue's start: another one, so that what is queued stays.
-        let victim = self.still_queued(guard, queued[0]).and_then(|at| self.found_at(at));
-        victim.or_else(|| self.oldest_of_some(guard, None, false))
+        Some(self.still_queued(guard, queued[0]))
     }
 
     /// Asks for the lines that the shard's next eviction will need, if there was one before: while the key's own bucket,
@@ -195,18 +210,19 @@ impl Engine {
 
     #[inline(never)]
     fn foresee_victim(&self, guard: &ShardGuard<'_>, queued: u64) {
-        if let Some((bucket, slot)) = self.place_queued(guard, queued)
-            && let Some(h) = self.header_at(entry::slot_off(self.slot(bucket, slot).load(Relaxed)))
-        {
-            self.region.prefetch(self.layout.ids + u64::from(h.id) * 4);
-            self.region.prefetch(self.layout.stamp(bucket, 0));
-        }
         if let Some((bucket, _)) = self.place_queued(guard, guard.word(shard::NEXT + 8).load(Relaxed)) {
             self.region.prefetch(self.layout.bucket(bucket));
         }
         self.ask_for_drawn::<SAMPLES>(guard, guard.word(shard::DRAWN).load(Relaxed));
+        if let Some((bucket, slot)) = self.place_queued(guard, queued) {
+            self.region.prefetch(self.layout.stamp(bucket, 0));
+            if let Some(h) = self.header_at(entry::slot_off(self.slot(bucket, slot).load(Relaxed))) {
+                self.region.prefetch(self.layout.ids + u64::from(h.id) * 4);
+            }
+        }
     }
 
+    #[inline(always)]
     fn place_queued(&self, guard: &ShardGuard<'_>, queued: u64) -> Option<(u64, u64)> {
         let place = queued & 0xFFFF_FFFF;
         let known = place & 7 != 0 && place / 8 < self.buckets_of(guard);
@@ -214,6 +230,7 @@ impl Engine {
     }
 
     /// Where an item of the queue is, if it was not used since.
+    #[inline(always)]
     fn still_queued(&self, guard: &ShardGuard<'_>, queued: u64) -> Option<(u64, u64)> {
         let (bucket, slot) = self.place_queued(guard, queued)?;
         (self.stamp(bucket, slot) << 32 == queued & !0xFFFF_FFFF).then_some((bucket, slot))
@@ -303,6 +320,7 @@ impl Engine {
     }
 
     /// The item of a slot, under its shard's lock. A late reader's stamp on a slot that became empty is taken away.
+    #[inline(always)]
     pub(super) fn found_at(&self, (bucket, slot): (u64, u64)) -> Option<Found> {
         let word = self.slot(bucket, slot).load(Acquire);
         if word == 0 || entry::slot_tag(word) == entry::LINK {
