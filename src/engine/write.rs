@@ -149,7 +149,7 @@ impl Engine {
         self.check_limits(key, 8)?;
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
-        let n = match self.search(place.head, self.region.bucket(place.head), place.tag, place.key) {
+        let n = match self.search::<false>(place.head, self.region.bucket(place.head), place.tag, place.key) {
             Some(m) if self.changes_in_place(&m.found(), options) => {
                 self.change_in_place(&m.found(), op, operand, options)
             }
@@ -248,7 +248,7 @@ impl Engine {
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
-        let Some(m) = self.search(place.head, self.region.bucket(place.head), place.tag, key) else {
+        let Some(m) = self.search::<false>(place.head, self.region.bucket(place.head), place.tag, key) else {
             return Ok(false);
         };
         let f = m.found();
@@ -338,7 +338,7 @@ impl Engine {
     /// A key's live entry (placeholders included), under the lock; one that has expired goes.
     #[inline(always)]
     fn find(&self, guard: &ShardGuard<'_>, place: &Place<'_>) -> Option<Match<'_>> {
-        let found = self.search(place.head, self.region.bucket(place.head), place.tag, place.key);
+        let found = self.search::<true>(place.head, self.region.bucket(place.head), place.tag, place.key);
         if let Some(m) = &found
             && !self.is_plain(m)
             && !self.is_live(&Header::unpack(m.words))
