@@ -73,7 +73,7 @@ impl Engine {
         if self.geo.stamps {
             self.foresee(&guard);
         }
-        let found = self.find(&guard, &place);
+        let found = self.search::<true>(place.head, self.region.bucket(place.head), place.tag, place.key);
         let keep = found.map(|m| Header::unpack(m.words).id);
         let done = match found {
             // The usual cases, without what is stored and loaded on the way to a function.
@@ -81,7 +81,7 @@ impl Engine {
                 self.update(&guard, &place, &m.found(), new, options.keep_ttl).map(|()| Stored::Updated)
             }
             None => self.insert(&guard, &place, &new).map(|()| Stored::Inserted),
-            Some(m) => self.set_found(&guard, Some(m.found()), &place, new, options),
+            Some(m) => self.set_unusual(&guard, &m.found(), &place, new, options),
         };
         drop(guard);
         let stored = match done {
@@ -96,7 +96,20 @@ impl Engine {
         Ok(stored)
     }
 
-    /// [`Engine::set`] of a key whose entry, or none, was found under the lock.
+    #[inline(never)]
+    fn set_unusual(
+        &self,
+        guard: &ShardGuard<'_>,
+        f: &Found,
+        place: &Place<'_>,
+        new: New<'_>,
+        options: &SetOptions,
+    ) -> Result<Stored, Stop> {
+        let live = self.live_or_gone(guard, place, f);
+        self.set_found(guard, live, place, new, options)
+    }
+
+    /// [`Engine::set`] of a key whose live entry, or none, was found under the lock.
     #[inline(never)]
     fn set_found(
         &self,
@@ -312,7 +325,8 @@ impl Engine {
     ) -> Result<T> {
         loop {
             let guard = self.lock(place.shard)?;
-            let found = self.find(&guard, place).map(|m| m.found());
+            let found = self.probe(place.head, place.tag, place.key);
+            let found = found.and_then(|f| self.live_or_gone(&guard, place, &f));
             let end = f(&guard, found);
             drop(guard);
             match end {
@@ -335,31 +349,20 @@ impl Engine {
         }
     }
 
-    /// A key's live entry (placeholders included), under the lock; one that has expired goes.
-    #[inline(always)]
-    fn find(&self, guard: &ShardGuard<'_>, place: &Place<'_>) -> Option<Match<'_>> {
-        let found = self.search::<true>(place.head, self.region.bucket(place.head), place.tag, place.key);
-        if let Some(m) = &found
-            && !self.is_plain(m)
-            && !self.is_live(&Header::unpack(m.words))
-        {
-            self.remove_expired(guard, place, &m.found());
-            return None;
-        }
-        found
-    }
-
     /// Whether an entry is as most are: no flags, no expiry, of this clear generation.
     #[inline(always)]
     fn is_plain(&self, m: &Match<'_>) -> bool {
         entry::is_plain(m.words.0, self.clear_gen()) && entry::expires(m.words.1) == 0
     }
 
-    #[cold]
-    #[inline(never)]
-    fn remove_expired(&self, guard: &ShardGuard<'_>, place: &Place<'_>, dead: &Found) {
-        self.remove(guard, place.head, dead);
+    /// An entry that was found under the lock (a placeholder, too), if it is live; one that is not goes.
+    fn live_or_gone(&self, guard: &ShardGuard<'_>, place: &Place<'_>, f: &Found) -> Option<Found> {
+        if self.is_live(&f.header) {
+            return Some(*f);
+        }
+        self.remove(guard, place.head, f);
         self.count(Counter::Expired, 1);
+        None
     }
 
     /// An existing key gets a new value; its item number, flags and (if wished) expiry and LRU place stay.
@@ -501,7 +504,7 @@ impl Engine {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn place_for<'k>(&self, key: &'k [u8]) -> Place<'k> {
         let hash = self.secret.hash(key);
         let head = self.head_of(hash);
