@@ -27,12 +27,18 @@ impl Cache {
                 return self.refuse(key, &Error::NotANumber { len: value.len() as u64 });
             };
             return match self.engine.math(key, operation(flags), operand, &options) {
-                Ok(result) => self.tell_set(key, &result.to_ne_bytes(), &options, flags),
+                Ok(result) => {
+                    self.tell_set(key, &result.to_ne_bytes(), &options, flags);
+                    Ok(())
+                }
                 Err(e) => self.refuse(key, &e),
             };
         }
         match self.engine.set(key, value, &options) {
-            Ok(Stored::Inserted | Stored::Updated) => self.tell_set(key, value, &options, flags),
+            Ok(Stored::Inserted | Stored::Updated) => {
+                self.tell_set(key, value, &options, flags);
+                Ok(())
+            }
             Ok(Stored::Kept) => Err(Refused),
             Err(e) => self.refuse(key, &e),
         }
@@ -106,16 +112,20 @@ impl Cache {
         flags & FLAG_LOCAL == 0 && !self.settings.nodes.is_empty()
     }
 
-    #[inline]
-    fn tell_set(&self, key: &[u8], value: &[u8], options: &SetOptions, flags: u64) -> Result<(), Refused> {
+    #[inline(always)]
+    fn tell_set(&self, key: &[u8], value: &[u8], options: &SetOptions, flags: u64) {
         if self.tells(flags) {
-            if options.keep_ttl {
-                peer::tell_kept(self, key);
-            } else {
-                peer::tell_set(self, key, value, options.expires);
-            }
+            self.tell_peers(key, value, options);
         }
-        Ok(())
+    }
+
+    #[inline(never)]
+    fn tell_peers(&self, key: &[u8], value: &[u8], options: &SetOptions) {
+        if options.keep_ttl {
+            peer::tell_kept(self, key);
+        } else {
+            peer::tell_set(self, key, value, options.expires);
+        }
     }
 
     #[cold]
