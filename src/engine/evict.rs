@@ -88,7 +88,7 @@ impl Engine {
         }
         if self.config.eviction == Eviction::Lru && !self.exact_lru() {
             // One that was used since, or the queue's start: another one, so that what is queued stays.
-            if let Some(f) = self.next_queued(guard)?.and_then(|at| self.found_at(at)) {
+            if let Some(f) = self.next_queued(guard).and_then(|at| self.found_at(at)) {
                 return self.displace_item(guard, &f);
             }
         }
@@ -179,12 +179,11 @@ impl Engine {
         None
     }
 
-    /// Where the item is that makes room in a large cache with LRU, if it was not used since it was chosen; `None` = the
-    /// shard has none. Its lines were asked for while the shard's last two victims went: what is chosen now goes after the
+    /// Where the item is that makes room in a large cache with LRU, if it was not used since it was chosen. Its lines were asked for while the shard's last two victims went: what is chosen now goes after the
     /// next one.
     #[inline(always)]
-    fn next_queued(&self, guard: &ShardGuard<'_>) -> Option<Option<(u64, u64)>> {
-        let fresh = self.oldest_sampled(guard, None, false)?;
+    fn next_queued(&self, guard: &ShardGuard<'_>) -> Option<(u64, u64)> {
+        let fresh = self.oldest_of_any(guard)?;
         let [next, last] = [shard::NEXT, shard::NEXT + 8].map(|at| guard.word(at));
         let queued = [next.load(Relaxed), last.load(Relaxed)];
         last.store(fresh.1 << 32 | fresh.0, Relaxed);
@@ -195,7 +194,7 @@ impl Engine {
             let off = entry::slot_off(self.slot(bucket, slot).load(Relaxed));
             [0, 64, 128].iter().for_each(|line| self.region.prefetch(off + line));
         }
-        Some(self.still_queued(guard, queued[0]))
+        self.still_queued(guard, queued[0])
     }
 
     /// Asks for the lines that the shard's next eviction will need, if there was one before: while the key's own bucket,
@@ -256,6 +255,21 @@ impl Engine {
             }
         });
         (greatest != 0).then_some((oldest, !greatest))
+    }
+
+    /// [`Engine::oldest_sampled`] of a few buckets, none of whose items is kept: the slot is looked for where the oldest is.
+    #[inline(always)]
+    fn oldest_of_any(&self, guard: &ShardGuard<'_>) -> Option<(u64, u64)> {
+        let (mut oldest, mut greatest) = (0, 0);
+        self.each_sampled::<SAMPLES>(guard, false, |n, line| {
+            let most = line[1..].iter().fold(0, |most, word| word.load(Relaxed).max(most));
+            oldest = if most > greatest { n } else { oldest };
+            greatest = greatest.max(most);
+        });
+        let line = self.region.line(self.layout.stamps + self.nth_bucket(guard, oldest) * BUCKET);
+        // A reader may have used it meanwhile: it is not the oldest any more.
+        let slot = (1..=SLOTS).find(|&slot| line[slot as usize].load(Relaxed) == greatest)?;
+        (greatest != 0).then_some((oldest * 8 + slot, !greatest))
     }
 
     /// Calls `f` with number and stamps of `N` random buckets of the shard (of all, for the `whole` one).

@@ -52,6 +52,10 @@ impl Engine {
                 return Some(id);
             }
         }
+        // A full cache that evicts asks this for every new key.
+        if self.geo.stamps && (0..self.layout.id_words[2]).all(|word| self.bits(2, word).load(SeqCst) == 0) {
+            return None;
+        }
         // Shards start at different places, so that they touch different lines.
         let home = (self.layout.id_words[0] * shard.no) >> self.geo.shards.trailing_zeros();
         self.claim_in_word(home, shard.no).or_else(|| self.claim_from(home, shard.no))
