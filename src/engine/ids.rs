@@ -45,24 +45,26 @@ impl Engine {
     #[inline(always)]
     pub(super) fn claim_id(&self, shard: Home<'_>) -> Option<u32> {
         let hint = shard.word(shard::ID_HINT);
-        let id = hint.load(Relaxed) as u32;
-        if id != 0 {
-            hint.store(0, Relaxed);
-            if u64::from(id) <= self.geo.capacity && self.try_claim(id, shard.no) {
-                return Some(id);
+        let next = hint.load(Relaxed);
+        if next != 0 {
+            if self.try_claim(next as u32, shard) {
+                return Some(next as u32);
             }
+            hint.store(0, Relaxed);
         }
         // A full cache that evicts asks this for every new key.
         if self.geo.stamps && (0..self.layout.id_words[2]).all(|word| self.bits(2, word).load(SeqCst) == 0) {
             return None;
         }
-        // Shards start at different places, so that they touch different lines.
-        let home = (self.layout.id_words[0] * shard.no) >> self.geo.shards.trailing_zeros();
-        self.claim_in_word(home, shard.no).or_else(|| self.claim_from(home, shard.no))
+        // Behind the shard's last one. Shards start at different places, so that they touch different lines.
+        let words = self.layout.id_words[0];
+        let home = (words * shard.no) >> self.geo.shards.trailing_zeros();
+        let word = if next != 0 && next / 64 < words { next / 64 } else { home };
+        self.claim_in_word(word, shard).or_else(|| self.claim_from(word, shard))
     }
 
     #[inline(never)]
-    fn claim_from(&self, home: u64, shard_no: u64) -> Option<u32> {
+    fn claim_from(&self, home: u64, shard: Home<'_>) -> Option<u32> {
         let [_, ones, twos] = self.layout.id_words;
         for i in 0..twos {
             let two = (home / 4096 + i) % twos;
@@ -71,7 +73,7 @@ impl Engine {
                 while let Some(b) = (one < ones).then(|| lowest(self.bits(1, one))).flatten() {
                     let word = one * 64 + b;
                     if let Some(id) =
-                        (word < self.layout.id_words[0]).then(|| self.claim_in_word(word, shard_no)).flatten()
+                        (word < self.layout.id_words[0]).then(|| self.claim_in_word(word, shard)).flatten()
                     {
                         return Some(id);
                     }
@@ -84,24 +86,31 @@ impl Engine {
     }
 
     #[inline]
-    fn claim_in_word(&self, word: u64, shard_no: u64) -> Option<u32> {
+    fn claim_in_word(&self, word: u64, shard: Home<'_>) -> Option<u32> {
         while let Some(bit) = lowest(self.bits(0, word)) {
             let id = (word * 64 + bit) as u32;
-            let ok = id != 0 && u64::from(id) <= self.geo.capacity;
-            if ok && self.try_claim(id, shard_no) {
+            if self.try_claim(id, shard) {
                 return Some(id);
             }
+            let ok = id != 0 && u64::from(id) <= self.geo.capacity;
             self.clear_hint(0, word, bit, || ok && self.id_word(id).load(SeqCst) == 0);
         }
         None
     }
 
     #[inline]
-    fn try_claim(&self, id: u32, shard_no: u64) -> bool {
-        let ok = self.id_word(id).compare_exchange(0, CLAIMED | shard_no as u32, SeqCst, Relaxed).is_ok();
+    fn try_claim(&self, id: u32, shard: Home<'_>) -> bool {
+        if id == 0 || u64::from(id) > self.geo.capacity {
+            return false;
+        }
+        let claimed = CLAIMED | shard.no as u32;
+        let ok = self.id_word(id).compare_exchange(0, claimed, SeqCst, Relaxed).is_ok();
         if ok {
-            let (word, bit) = (u64::from(id) / 64, u64::from(id) % 64);
-            self.clear_hint(0, word, bit, || self.id_word(id).load(SeqCst) == 0);
+            let (word, bit) = (u64::from(id) / 64, 1 << (id % 64));
+            let left = self.bits(0, word).fetch_and(!bit, SeqCst) & !bit;
+            // The shard goes on beside it, as far as others have not come there.
+            let next = if left != 0 { word * 64 + u64::from(left.trailing_zeros()) } else { (word + 1) * 64 };
+            shard.word(shard::ID_HINT).store(next, Relaxed);
         }
         ok
     }

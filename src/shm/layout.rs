@@ -110,7 +110,7 @@ pub(crate) mod shard {
     pub(crate) const SPARE: u64 = 104;
     /// Block credit: granted (high half) and used (low half). Changed by CAS: others may take unused credit.
     pub(crate) const CREDIT: u64 = 112;
-    /// An item number freed lately, or 0.
+    /// An item number that is probably free, or 0.
     pub(crate) const ID_HINT: u64 = 120;
     // S3-FIFO: items in the small queue, places given in both queues, items that the ghost list has seen.
     pub(crate) const SMALL: u64 = 128;
