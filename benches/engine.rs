@@ -5,9 +5,9 @@ mod support;
 
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use support::{Into100, IntoVec, UPDATE, VALUE, filled, key, zipf};
-use ucache::engine::{Config, Engine, Math, Touch};
+use ucache::engine::{Config, Cursor, Engine, Math, Touch};
 
 fn hits(c: &mut Criterion) {
     let mut group = c.benchmark_group("get hit");
@@ -19,7 +19,8 @@ fn hits(c: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
             b.iter(|| {
                 let found = engine.get(next.next().expect("endless"), Touch::Yes, &mut sink);
-                assert!(black_box(found).expect("get").is_some());
+                assert!(found.expect("get").is_some());
+                black_box(&sink.0);
             });
         });
     }
@@ -108,5 +109,31 @@ fn steps(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, hits, reads, writes, steps);
+/// Of all keys: lent, and as copies.
+fn walks(c: &mut Criterion) {
+    let mut group = c.benchmark_group("walk");
+    for count in [100_000, 1_000_000] {
+        let engine = filled(count);
+        group.throughput(Throughput::Elements(count.into()));
+        group.bench_function(BenchmarkId::new("lent", count), |b| {
+            b.iter(|| {
+                let (mut cursor, mut met) = (Cursor::default(), 0);
+                while let Some(item) = engine.walk_ref(&mut cursor) {
+                    met += u32::from(!black_box(item.key).is_empty());
+                }
+                assert_eq!(met, count);
+            });
+        });
+        group.bench_function(BenchmarkId::new("copied", count), |b| {
+            b.iter(|| {
+                let mut cursor = Cursor::default();
+                let met = std::iter::from_fn(|| engine.walk(&mut cursor)).map(black_box).count();
+                assert_eq!(met, count as usize);
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, hits, reads, writes, steps, walks);
 criterion_main!(benches);

@@ -13,8 +13,8 @@ use std::{hint::black_box, time::Instant};
 
 use engine_proc::in_children;
 use floor::Floor;
-use support::{Into100, UPDATE, VALUE, filled, key, median, time, zipf};
-use ucache::engine::{Engine, Touch};
+use support::{Into100, UPDATE, VALUE, config, fill, filled, key, median, time, zipf};
+use ucache::engine::{Engine, HugePages, Touch};
 
 const ROUNDS: usize = 7;
 
@@ -66,9 +66,44 @@ fn total_rate(engine: &Engine, order: &[u32], processes: usize) -> f64 {
     gets / start.elapsed().as_secs_f64() / 1e6
 }
 
+/// Gets with huge pages against those with small ones, or what the kernel would have to allow for that.
+fn huge(count: u32, asked: HugePages) {
+    let make = |pages| {
+        let mut config = config(count);
+        config.huge_pages = pages;
+        let engine = Engine::create(&config).expect("a cache");
+        fill(&engine, count);
+        engine
+    };
+    let (small, huge, order) = (make(HugePages::Off), make(asked), zipf(count, 8));
+    if huge.config().huge_pages != asked || !huge.notes().is_empty() {
+        println!(
+            "get, {count} keys, {asked:?} huge pages: not measured: {}; \
+             /sys/kernel/mm/transparent_hugepage/shmem_enabled has to be advise, within_size or always, \
+             and for reserved ones vm.nr_hugepages {} or more",
+            huge.notes().join("; "),
+            huge.stats().reserved.div_ceil(2 << 20)
+        );
+        return;
+    }
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        times[0].push(engine_gets(&small, &order));
+        times[1].push(engine_gets(&huge, &order));
+    }
+    let [small, huge] = times.map(median);
+    println!(
+        "get, {count} keys, {asked:?} huge pages: {huge:6.1} ns  small ones {small:6.1} ns  ratio {:5.2}",
+        huge / small
+    );
+}
+
 fn main() {
     for count in [100_000, 1_000_000] {
         compare(count);
+    }
+    for asked in [HugePages::Advised, HugePages::Reserved] {
+        huge(1_000_000, asked);
     }
     let (engine, order) = (filled(100_000), zipf(100_000, 6));
     let rates: Vec<(f64, f64)> =

@@ -46,15 +46,25 @@ impl Sink for IntoVec<'_> {
     }
 }
 
-/// A cache with `count` keys, and room for half as many again.
-pub(crate) fn filled(count: u32) -> Arc<Engine> {
+/// Room for `count` keys, and half as many again.
+pub(crate) fn config(count: u32) -> Config {
     let mut config = Config::new("bench", u64::from(count) * 3 / 2);
     config.max_key = 64;
     config.max_value = 256;
-    let engine = Engine::create(&config).expect("a cache");
+    config
+}
+
+/// Stores keys 0 to `count`.
+pub(crate) fn fill(engine: &Engine, count: u32) {
     for n in 0..count {
         engine.set(&key(n), &[b'v'; VALUE], &UPDATE).expect("set");
     }
+}
+
+/// A cache with `count` keys, and room for half as many again.
+pub(crate) fn filled(count: u32) -> Arc<Engine> {
+    let engine = Engine::create(&config(count)).expect("a cache");
+    fill(&engine, count);
     engine
 }
 
