@@ -137,25 +137,29 @@ impl Engine {
         tag: u64,
         key: &[u8],
     ) -> Option<Match<'_>> {
-        let (mut bucket, mut line, mut left) = (head, first, self.geo.overflow);
+        let (mut bucket, mut line, mut hops) = (head, first, 0);
+        // No item has such a key, but a free block may look like one.
+        if key.is_empty() {
+            return None;
+        }
         loop {
             // Not the version; a link's tag is no key's.
             let mut tagged = tagged(line, tag as u16) & !0xF;
             while tagged != 0 {
                 let slot = (tagged.trailing_zeros() / 4) & 7;
                 tagged &= tagged - 1;
-                // Acquire: what the slot leads to was written before.
-                let word = line[slot as usize].load(Acquire);
-                let off = entry::slot_off(word);
-                if let Some((words, value)) = self.entry_with::<VALUE>(off, key)
-                    && entry::slot_tag(word) == tag
-                {
+                // Acquire: what the slot leads to was written before. The key decides, whatever the tag is by now.
+                let off = entry::slot_off(line[slot as usize].load(Acquire));
+                if let Some((words, value)) = self.entry_with::<VALUE>(off, key) {
                     return Some(Match { bucket, slot: slot.into(), off, words, value });
                 }
             }
             bucket = self.link_of(line[SLOTS as usize].load(Acquire))?;
+            hops += 1;
+            if hops > self.geo.overflow {
+                return None;
+            }
             line = self.region.bucket(bucket);
-            left = left.checked_sub(1)?;
         }
     }
 
@@ -169,8 +173,7 @@ impl Engine {
         }
         let words = piece.words();
         let stored = piece.source(self.entry_head as u32, entry::key_len(words.0))?;
-        // A free block has 0 there.
-        if words.0 == 0 || !stored.is(key) {
+        if !stored.is(key) {
             return None;
         }
         Some((words, self.value_of(piece, words.0)?))

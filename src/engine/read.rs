@@ -4,7 +4,7 @@
 use super::{
     Engine, Eviction, ItemId, Meta, Sink, Touch,
     entry::{self, Header, LEASE, UNGETTABLE},
-    index::Found,
+    index::{Found, Match},
     shard::ShardGuard,
     stats::Counter,
 };
@@ -43,7 +43,7 @@ impl Engine {
         fence(Acquire);
         if version.load(Relaxed) == v {
             let Some(m) = found else { return Ok(self.count_miss(touch)) };
-            if entry::is_plain(m.words.0, self.clear_gen()) && self.is_unexpired(entry::expires(m.words.1)) {
+            if self.is_readable(&m) {
                 let taken = sink.take(&m.value);
                 // The copy's loads come before the version's second load.
                 fence(Acquire);
@@ -146,6 +146,12 @@ impl Engine {
         h.generation == self.clear_gen() % entry::GENERATIONS && self.is_unexpired(h.expires)
     }
 
+    /// Whether an entry is a live item without flags, as most are.
+    #[inline(always)]
+    fn is_readable(&self, m: &Match<'_>) -> bool {
+        entry::is_plain(m.words.0, self.clear_gen()) && self.is_unexpired(entry::expires(m.words.1))
+    }
+
     /// Whether an item that expires at this second (0 = never) is still there.
     #[inline(always)]
     fn is_unexpired(&self, expires: u64) -> bool {
@@ -191,22 +197,38 @@ impl Engine {
 
     /// Whether `key` is stored; counts neither hit nor miss nor use.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn exists(&self, key: &[u8]) -> Option<ItemId> {
         let hash = self.secret.hash(key);
         let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
+        let bucket = self.region.bucket(head);
+        // As in `get`.
+        let v = bucket[0].load(Acquire);
+        let found = self.search::<false>(head, bucket, tag, key);
+        fence(Acquire);
+        if bucket[0].load(Relaxed) == v {
+            let m = found?;
+            if self.is_readable(&m) {
+                return item_id(m.found().header.id);
+            }
+        }
+        self.exists_again(head, tag, key)
+    }
+
+    /// [`Engine::exists`] from the start, for every case.
+    #[cold]
+    #[inline(never)]
+    fn exists_again(&self, head: u64, tag: u64, key: &[u8]) -> Option<ItemId> {
         let known = |found: Option<Found>| {
             found.filter(|f| self.exists_for_users(&f.header)).and_then(|f| item_id(f.header.id))
         };
-        let bucket = self.region.bucket(head);
-        let version = &bucket[0];
+        let version = self.version(head);
         for _ in 0..TRIES {
-            // As in `get`.
             let v = version.load(Acquire);
-            let found = self.search::<false>(head, bucket, tag, key);
+            let found = self.probe(head, tag, key);
             fence(Acquire);
             if version.load(Relaxed) == v {
-                return known(found.map(|m| m.found()));
+                return known(found);
             }
             std::hint::spin_loop();
         }

@@ -120,18 +120,28 @@ impl Source<'_> {
         if self.len != bytes.len() {
             return false;
         }
-        let (chunks, tail) = bytes.as_chunks::<8>();
-        let word = |i| {
-            // SAFETY: the source's bytes, rounded up to 8, are mapped and 8-aligned (`Region::source`, `Piece::source`).
-            let word = unsafe { AtomicU64::from_ptr(self.at.cast_mut().cast::<u64>().add(i)) };
-            word.load(Ordering::Relaxed)
-        };
-        for (i, c) in chunks.iter().enumerate() {
-            if word(i) != u64::from_ne_bytes(*c) {
+        let (mut at, whole) = (0, bytes.len() & !7);
+        while at < whole {
+            // SAFETY: the source's bytes, rounded up to 8, are mapped and 8-aligned (`Region::source`, `Piece::source`), and
+            // `bytes` has as many, 8 or more of them from `at` on.
+            let (stored, wanted) =
+                unsafe { (self.word(at), bytes.as_ptr().add(at).cast::<u64>().read_unaligned()) };
+            if stored != wanted {
                 return false;
             }
+            at += 8;
         }
-        tail.is_empty() || ends_with(word(chunks.len()), bytes)
+        // SAFETY: as above: what is left is part of a word.
+        bytes.len() == whole || ends_with(unsafe { self.word(whole) }, bytes)
+    }
+
+    /// # Safety
+    /// `at` is a multiple of 8, and less than the length.
+    #[inline(always)]
+    unsafe fn word(&self, at: usize) -> u64 {
+        // SAFETY: the source's bytes, rounded up to 8, are mapped and 8-aligned (`Region::source`, `Piece::source`).
+        let word = unsafe { AtomicU64::from_ptr(self.at.add(at).cast_mut().cast()) };
+        word.load(Ordering::Relaxed)
     }
 }
 
