@@ -1,6 +1,11 @@
 //! The least that can be called a cache: a hash, the line of one bucket, the lines of one entry, a copy. What it takes is what
-//! the memory takes; it has no allocator, limits, expiry, eviction, counters or safety against a death.
+//! the memory takes; it has no allocator, limits, expiry, eviction, counters or safety against a death. Slots are compared
+//! and values copied by the engine's own code: the fewer instructions a get has, the more of them wait at the same time.
 #![allow(dead_code, reason = "every bench uses its own part")]
+
+#[allow(unused_imports, reason = "its tests run with the library's")]
+#[path = "../../src/shm/copy.rs"]
+mod copy;
 
 use std::{
     hint::spin_loop,
@@ -78,11 +83,11 @@ impl Floor {
         let (low, high) = (word(&key[..8]), word(&key[8..]));
         loop {
             let line = self.line(bucket);
-            // Without a branch for each slot, as in an engine that compares them all at once.
-            let mut same = (1..8)
-                .fold(0_u32, |same, slot| same | u32::from(line[slot].load(Acquire) >> 48 == tag) << slot);
+            // SAFETY: a whole line; buckets begin where a page does. Without the version, whose bits are the lowest four.
+            let mut same = unsafe { copy::tagged(line.as_ptr().cast(), tag as u16) } & !0xF;
             while same != 0 {
-                let at = (line[same.trailing_zeros() as usize].load(Acquire) & ((1 << 48) - 1)) as usize;
+                let slot = line[same.trailing_zeros() as usize / 4].load(Acquire);
+                let at = (slot & ((1 << 48) - 1)) as usize;
                 let entry = self.words[at..].first_chunk::<ENTRY>().expect("an entry");
                 if entry[2].load(Relaxed) == low && entry[3].load(Relaxed) == high {
                     return Some(entry);
@@ -106,10 +111,8 @@ impl Floor {
             let before = version.load(Acquire);
             let found = self.find(key, place);
             if let Some(entry) = found {
-                for (word, chunk) in entry[4..].iter().zip(out.chunks_mut(8)) {
-                    let bytes = word.load(Relaxed).to_le_bytes();
-                    chunk.copy_from_slice(&bytes[..chunk.len()]);
-                }
+                // SAFETY: an entry has room for a value, in whole words, and so has `out`.
+                unsafe { copy::load(entry[4..].as_ptr().cast(), out.as_mut_ptr(), VALUE) };
             }
             fence(Acquire);
             if before & 1 == 0 && version.load(Relaxed) == before {
@@ -124,21 +127,20 @@ impl Floor {
     pub(crate) fn update(&self, key: &[u8; 16], value: &[u8; VALUE]) -> bool {
         let place = self.place(key);
         let version = &self.line(place.0)[0];
+        // Keys never move here; a look at the line right after the exchange would wait for it.
+        let Some(entry) = self.find(key, place) else { return false };
         let mut before = version.load(Relaxed) & !1;
         while let Err(now) = version.compare_exchange_weak(before, before + 1, Acquire, Relaxed) {
             before = now & !1;
             spin_loop();
         }
         fence(Release);
-        let found = self.find(key, place);
-        if let Some(entry) = found {
-            for (word, chunk) in entry[4..].iter().zip(value.chunks(8)) {
-                let mut bytes = [0; 8];
-                bytes[..chunk.len()].copy_from_slice(chunk);
-                word.store(u64::from_le_bytes(bytes), Relaxed);
-            }
+        for (word, chunk) in entry[4..].iter().zip(value.chunks(8)) {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            word.store(u64::from_le_bytes(bytes), Relaxed);
         }
         version.store(before + 2, Release);
-        found.is_some()
+        true
     }
 }
