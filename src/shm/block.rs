@@ -6,6 +6,8 @@
 //! ```
 //! A free block has 0 in its first word (a reader with an old slot finds no key there) and the next free block's
 //! number + 1 in its second. Lists are only a cache of the entries that the index reaches: recovery rebuilds them.
+//! Of the blocks whose entries were replaced a shard keeps one (`layout::shard::SPARE`): it is on no list, its span counts
+//! it as used, and the next entry of its class takes it. Who removes an entry puts it on its list.
 #![forbid(unsafe_code)]
 
 use super::{
