@@ -21,6 +21,7 @@ mod inspect;
 mod lease;
 mod limits;
 mod make;
+mod math;
 mod native;
 mod oldest;
 mod open;
