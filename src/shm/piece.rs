@@ -25,7 +25,7 @@ const LEAST: u64 = 32;
 pub(crate) struct Piece<'a> {
     at: *const u8,
     len: u64,
-    region: PhantomData<&'a Region>,
+    region: &'a Region,
 }
 
 impl Region {
@@ -57,7 +57,7 @@ impl Region {
         }
         // SAFETY: `len` bytes from `off` on end where the region is backed, which the mapping reaches to (`backed_anew`).
         let at = unsafe { self.start().add(off as usize) };
-        Some(Piece { at, len, region: PhantomData })
+        Some(Piece { at, len, region: self })
     }
 
     #[cold]
@@ -93,12 +93,21 @@ impl<'a> Piece<'a> {
     #[inline(always)]
     pub(crate) fn source(self, at: u32, len: u32) -> Option<Source<'a>> {
         let rounded = (u64::from(len) + 7) & !7;
-        if u64::from(at) + rounded > self.len || at & 7 != 0 {
+        let end = u64::from(at) + rounded;
+        if (end > self.len && !self.reaches(end)) || at & 7 != 0 {
             return None;
         }
         // SAFETY: `at` lies in the piece, or at its end.
         let at = unsafe { self.at.add(at as usize) };
         Some(Source { at, len: len as usize, region: PhantomData })
+    }
+
+    /// Whether the region is backed to `end` by now: a store grows, and a large entry begins before what was known.
+    #[cold]
+    #[inline(never)]
+    fn reaches(self, end: u64) -> bool {
+        let off = self.at.addr() - self.region.start().addr();
+        self.region.backed_anew() >= off as u64 + end
     }
 
     /// Asks for the piece's second line ahead of its use.
@@ -196,6 +205,9 @@ mod tests {
         );
         assert!(piece.source(u32::MAX - 7, u32::MAX).is_none());
         assert!(r.piece(data + 96).is_some() && r.piece(data + 104).is_none());
+        r.word(header::COMMITTED).store(data + 256, Ordering::Release);
+        assert!(r.piece(data).is_some_and(|piece| piece.source(24, 200).is_some()), "it grew meanwhile");
+        assert!(piece.source(24, 232).is_some() && piece.source(24, 233).is_none());
         // A word that says more than there is.
         r.word(header::COMMITTED).store(u64::MAX, Ordering::Release);
         assert!(r.piece(end - 32).is_some() && r.piece(end - 24).is_none() && r.piece(end).is_none());
