@@ -3,6 +3,7 @@
 
 pub mod config;
 mod credit;
+mod delete;
 mod disk;
 mod entry;
 mod evict;

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    Engine, Eviction, Expires, ItemId, Mode, SetOptions, Stored,
+    Engine, Eviction, Expires, Mode, SetOptions, Stored,
     entry::{self, Header, LEASE, UNGETTABLE},
     index::{Found, Match},
     room::{Room, Short},
@@ -151,56 +151,6 @@ impl Engine {
         let mut room = Room::default();
         self.make_room(&mut room, place, stop, keep)?;
         self.write_on(room, place, |guard, found| self.set_found(guard, found, place, new, options))
-    }
-
-    /// Removes `key`; `false` = it was not there.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`].
-    pub fn delete(&self, key: &[u8]) -> Result<bool> {
-        let place = self.place_for(key);
-        let guard = self.lock(place.shard)?;
-        let Some(m) = self.search::<false>(place.head, self.region.bucket(place.head), place.tag, key) else {
-            return Ok(false);
-        };
-        let f = m.found();
-        Ok(self.delete_found(&guard, place.head, &f))
-    }
-
-    /// Removes the item with this number; `false` = no such item.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`].
-    pub fn delete_id(&self, id: ItemId) -> Result<bool> {
-        let id = id.0.get();
-        // The item may move to an overflow bucket between the look and the lock: a few looks, then it is gone.
-        for _ in 0..8 {
-            let Some((bucket, slot)) = self.place_of(id) else { return Ok(false) };
-            let guard = self.lock(self.shard_of(bucket))?;
-            if self.place_of(id) != Some((bucket, slot)) {
-                continue;
-            }
-            let Some(f) = self.found_at((bucket, slot)).filter(|f| f.header.id == id) else {
-                return Ok(false);
-            };
-            return Ok(self.delete_found(&guard, self.head_of(self.hash_of(&f)), &f));
-        }
-        Ok(false)
-    }
-
-    fn delete_found(&self, guard: &ShardGuard<'_>, head: u64, f: &Found) -> bool {
-        let there = self.exists_for_users(&f.header);
-        self.remove(guard, head, f);
-        if f.header.flags & LEASE != 0 {
-            self.wake_fillers();
-        }
-        if there {
-            self.count(Counter::Deleted, 1);
-            self.note_change();
-        } else if f.header.flags & LEASE == 0 {
-            self.count(Counter::Expired, 1);
-        }
-        there
     }
 
     /// Runs one write under the shard's lock, again after room was made, until it ends. The closure gets the key's live
@@ -351,22 +301,6 @@ impl Engine {
         self.bump(place.head);
         block::keep(&self.region, guard.home, f.off);
         Ok(())
-    }
-
-    /// Takes an entry out of the index, then its memory, number and blocks become free.
-    pub(super) fn remove(&self, guard: &ShardGuard<'_>, head: u64, f: &Found) {
-        self.detach(guard, head, f);
-        block::free(&self.region, guard.home, f.off);
-        self.give_blocks(guard, self.blocks_of(&f.header));
-        self.free_id(f.header.id, guard.home);
-    }
-
-    /// Takes an entry out of the index; its memory, number and blocks are in the caller's hands.
-    #[inline]
-    pub(super) fn detach(&self, guard: &ShardGuard<'_>, head: u64, f: &Found) {
-        guard.add_used(-1);
-        self.dequeue(guard, f.bucket, f.slot);
-        self.unpublish(head, f.bucket, f.slot);
     }
 
     /// Writes an entry into a block that the index does not reach.
