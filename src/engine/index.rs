@@ -148,9 +148,13 @@ impl Engine {
             while tagged != 0 {
                 let slot = (tagged.trailing_zeros() / 4) & 7;
                 tagged &= tagged - 1;
-                // Acquire: what the slot leads to was written before. The key decides, whatever the tag is by now.
-                let off = entry::slot_off(line[slot as usize].load(Acquire));
-                if let Some((words, value)) = self.entry_with::<VALUE>(off, key) {
+                // Acquire: what the slot leads to was written before.
+                let word = line[slot as usize].load(Acquire);
+                let off = entry::slot_off(word);
+                // By now it may be a link, which leads to no entry.
+                if entry::slot_tag(word) == tag
+                    && let Some((words, value)) = self.entry_with::<VALUE>(off, key)
+                {
                     return Some(Match { bucket, slot: slot.into(), off, words, value });
                 }
             }
