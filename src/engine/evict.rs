@@ -20,16 +20,12 @@ use crate::{
     error::Result,
     os::clock,
     shm::{
-        layout::{BUCKET, SLOTS, header, shard},
+        layout::{header, shard},
         marks::Buffer,
         sync::*,
     },
 };
 
-/// Buckets whose items are compared for a sampled victim: about thirteen items.
-const SAMPLES: usize = 3;
-/// Looks for a victim before another shard's turn: what a late reader marked may be gone.
-const LOOKS: u64 = 8;
 /// Low bits of a sampled stamp.
 const ORDER: u32 = 20;
 const USED_IN_TICK: u64 = (1 << ORDER) - 1;
@@ -160,147 +156,6 @@ impl Engine {
         self.secret.hash(key)
     }
 
-    /// The least recently used of a few buckets of the shard, or of all.
-    pub(super) fn oldest_of_some(
-        &self,
-        guard: &ShardGuard<'_>,
-        keep: Option<(u64, u64)>,
-        whole: bool,
-    ) -> Option<Found> {
-        let looks = if self.exact_lru() { self.geo.capacity.clamp(8, 4096) } else { LOOKS };
-        for _ in 0..looks {
-            if let Some((place, _)) = self.oldest_sampled(guard, keep, whole)
-                && let Some(f) = self.found_at(self.place_in(guard, place))
-                && !self.is_spared(&f)
-            {
-                return Some(f);
-            }
-        }
-        None
-    }
-
-    /// Where the item is that makes room in a large cache with LRU, if it was not used since it was chosen. Its lines were asked for while the shard's last two victims went: what is chosen now goes after the
-    /// next one.
-    #[inline(always)]
-    fn next_queued(&self, guard: &ShardGuard<'_>) -> Option<(u64, u64)> {
-        let fresh = self.oldest_of_any(guard)?;
-        let [next, last] = [shard::NEXT, shard::NEXT + 8].map(|at| guard.word(at));
-        let queued = [next.load(Relaxed), last.load(Relaxed)];
-        last.store(fresh.1 << 32 | fresh.0, Relaxed);
-        next.store(queued[1], Relaxed);
-        let (bucket, _) = self.place_in(guard, fresh.0);
-        self.region.prefetch(self.layout.bucket(bucket));
-        if let Some((bucket, slot)) = self.still_queued(guard, queued[1]) {
-            let off = entry::slot_off(self.slot(bucket, slot).load(Relaxed));
-            [0, 64, 128].iter().for_each(|line| self.region.prefetch(off + line));
-        }
-        self.still_queued(guard, queued[0])
-    }
-
-    /// Asks for the lines that the shard's next eviction will need, if there was one before: while the key's own bucket,
-    /// which nobody could ask for earlier, is waited for.
-    #[inline(always)]
-    pub(super) fn foresee(&self, guard: &ShardGuard<'_>) {
-        let queued = guard.word(shard::NEXT).load(Relaxed);
-        if queued != 0 {
-            self.foresee_victim(guard, queued);
-        }
-    }
-
-    #[inline(never)]
-    fn foresee_victim(&self, guard: &ShardGuard<'_>, queued: u64) {
-        if let Some((bucket, _)) = self.place_queued(guard, guard.word(shard::NEXT + 8).load(Relaxed)) {
-            self.region.prefetch(self.layout.bucket(bucket));
-        }
-        self.ask_for_drawn::<SAMPLES>(guard, guard.word(shard::DRAWN).load(Relaxed));
-        if let Some((bucket, slot)) = self.place_queued(guard, queued) {
-            self.region.prefetch(self.layout.stamp(bucket, 0));
-            if let Some(h) = self.header_at(entry::slot_off(self.slot(bucket, slot).load(Relaxed))) {
-                self.region.prefetch(self.layout.ids + u64::from(h.id) * 4);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn place_queued(&self, guard: &ShardGuard<'_>, queued: u64) -> Option<(u64, u64)> {
-        let place = queued & 0xFFFF_FFFF;
-        let known = place & 7 != 0 && place / 8 < self.buckets_of(guard);
-        known.then(|| self.place_in(guard, place))
-    }
-
-    /// Where an item of the queue is, if it was not used since.
-    #[inline(always)]
-    fn still_queued(&self, guard: &ShardGuard<'_>, queued: u64) -> Option<(u64, u64)> {
-        let (bucket, slot) = self.place_queued(guard, queued)?;
-        (self.stamp(bucket, slot) << 32 == queued & !0xFFFF_FFFF).then_some((bucket, slot))
-    }
-
-    /// The least recently used of a few buckets of the shard, or of all: place within the shard, stamp.
-    fn oldest_sampled(
-        &self,
-        guard: &ShardGuard<'_>,
-        keep: Option<(u64, u64)>,
-        whole: bool,
-    ) -> Option<(u64, u64)> {
-        let kept = keep.map_or(0, |at| self.place_within(guard, at));
-        // Stamps are kept inverted: the oldest is the greatest word, and 0 is no item. Without branches: no guess of
-        // the processor would be better than chance.
-        let (mut oldest, mut greatest) = (0, 0);
-        self.each_sampled::<SAMPLES>(guard, whole, |n, line| {
-            for slot in 1..=SLOTS {
-                let (word, place) = (line[slot as usize].load(Relaxed), n * 8 + slot);
-                let word = if place == kept { 0 } else { word };
-                oldest = if word > greatest { place } else { oldest };
-                greatest = greatest.max(word);
-            }
-        });
-        (greatest != 0).then_some((oldest, !greatest))
-    }
-
-    /// [`Engine::oldest_sampled`] of a few buckets, none of whose items is kept: the slot is looked for where the oldest is.
-    #[inline(always)]
-    fn oldest_of_any(&self, guard: &ShardGuard<'_>) -> Option<(u64, u64)> {
-        let (mut oldest, mut greatest) = (0, 0);
-        self.each_sampled::<SAMPLES>(guard, false, |n, line| {
-            let most = line[1..].iter().fold(0, |most, word| word.load(Relaxed).max(most));
-            oldest = if most > greatest { n } else { oldest };
-            greatest = greatest.max(most);
-        });
-        let line = self.region.line(self.layout.stamps + self.nth_bucket(guard, oldest) * BUCKET);
-        // A reader may have used it meanwhile: it is not the oldest any more.
-        let slot = (1..=SLOTS).find(|&slot| line[slot as usize].load(Relaxed) == greatest)?;
-        (greatest != 0).then_some((oldest * 8 + slot, !greatest))
-    }
-
-    /// Calls `f` with number and stamps of `N` random buckets of the shard (of all, for the `whole` one).
-    #[inline]
-    pub(super) fn each_sampled<const N: usize>(
-        &self,
-        guard: &ShardGuard<'_>,
-        whole: bool,
-        mut f: impl FnMut(u64, &[AtomicU64; 8]),
-    ) {
-        let all = self.buckets_of(guard);
-        let mut look =
-            |n: u64| f(n, self.region.line(self.layout.stamps + self.nth_bucket(guard, n) * BUCKET));
-        if whole {
-            return (0..all).for_each(look);
-        }
-        let (word, next) = (guard.word(shard::DRAWN), self.random());
-        let now = word.load(Relaxed);
-        word.store(next, Relaxed);
-        drawn::<N>(if now == 0 { next } else { now }, all).into_iter().for_each(&mut look);
-        // Until the shard's next turn these lines have come.
-        self.ask_for_drawn::<N>(guard, next);
-    }
-
-    #[inline]
-    fn ask_for_drawn<const N: usize>(&self, guard: &ShardGuard<'_>, random: u64) {
-        drawn::<N>(random, self.buckets_of(guard)).into_iter().for_each(|n| {
-            self.region.prefetch(self.layout.stamp(self.nth_bucket(guard, n), 0));
-        });
-    }
-
     /// Buckets of the shard that can have items.
     pub(super) fn buckets_of(&self, guard: &ShardGuard<'_>) -> u64 {
         self.heads_per_shard + guard.word(shard::OVERFLOW_BUMP).load(Relaxed).min(self.geo.overflow)
@@ -357,7 +212,7 @@ impl Engine {
 
     /// Whether the LRU order is exact: one shard, stamps from a counter.
     #[inline]
-    fn exact_lru(&self) -> bool {
+    pub(super) fn exact_lru(&self) -> bool {
         self.geo.shards == 1
     }
 
@@ -434,10 +289,4 @@ impl Engine {
             self.set_stamp(bucket, slot, self.count_up());
         }
     }
-}
-
-/// Numbers below `all` that random bits choose.
-#[inline]
-fn drawn<const N: usize>(random: u64, all: u64) -> [u64; N] {
-    std::array::from_fn(|i| ((random >> (i * 16) & 0xFFFF) * all) >> 16)
 }

@@ -91,8 +91,8 @@ impl Engine {
         }
     }
 
-    #[inline(always)]
     /// A block for `bytes`: the spare one if it is as large as a new one would be.
+    #[inline(always)]
     fn block_for(&self, guard: &ShardGuard<'_>, bytes: u64, spare: &mut Option<u64>) -> Option<u64> {
         if let Some(off) = *spare
             && block::locate(&self.region, guard.no, off).is_some_and(|b| b.len == block::rounded(bytes))

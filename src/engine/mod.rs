@@ -31,6 +31,7 @@ mod read;
 mod recover;
 mod room;
 mod s3fifo;
+mod sample;
 mod shard;
 mod stats;
 #[cfg(test)]

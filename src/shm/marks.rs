@@ -1,7 +1,7 @@
 //! Bits for recovery, in scratch memory of the recovering process: a death during recovery leaves nothing behind, and
 //! malloc (whose locks a fork may have left locked) is not needed.
 
-use super::{Region, block, span};
+use super::{Region, size_class::MAX_BLOCKS, span};
 use crate::{error::Result, os::map::Mapping};
 
 /// Bits, all clear at first.
@@ -68,16 +68,16 @@ pub(crate) struct Marks(Bits);
 impl Marks {
     /// All clear.
     pub(crate) fn new(r: &Region) -> Result<Self> {
-        Ok(Self(Bits::new(span::frontier(r) * block::MAX_BLOCKS)?))
+        Ok(Self(Bits::new(span::frontier(r) * MAX_BLOCKS)?))
     }
 
     /// Whether a block is marked.
     pub(crate) fn get(&self, span: u64, index: u64) -> bool {
-        index < block::MAX_BLOCKS && self.0.get(span * block::MAX_BLOCKS + index)
+        index < MAX_BLOCKS && self.0.get(span * MAX_BLOCKS + index)
     }
 
     /// Marks a block; `false` = it was marked already.
     pub(crate) fn set(&mut self, span: u64, index: u64) -> bool {
-        index < block::MAX_BLOCKS && self.0.set(span * block::MAX_BLOCKS + index)
+        index < MAX_BLOCKS && self.0.set(span * MAX_BLOCKS + index)
     }
 }

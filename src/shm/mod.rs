@@ -8,6 +8,7 @@ pub(crate) mod layout;
 pub(crate) mod marks;
 mod piece;
 mod region;
+mod size_class;
 pub(crate) mod span;
 
 pub(crate) use cells::Home;
