@@ -148,7 +148,7 @@ impl Engine {
 
     /// Whether an entry is a live item without flags, as most are.
     #[inline(always)]
-    fn is_readable(&self, m: &Match<'_>) -> bool {
+    pub(super) fn is_readable(&self, m: &Match<'_>) -> bool {
         entry::is_plain(m.words.0, self.clear_gen()) && self.is_unexpired(entry::expires(m.words.1))
     }
 

@@ -5,7 +5,7 @@
 use super::{
     Engine, Eviction, Expires, Mode, SetOptions, Stored,
     entry::{self, Header, LEASE, UNGETTABLE},
-    index::{Found, Match},
+    index::Found,
     room::{Room, Short},
     shard::ShardGuard,
     stats::Counter,
@@ -77,7 +77,7 @@ impl Engine {
         let keep = found.map(|m| Header::unpack(m.words).id);
         let done = match found {
             // The usual cases, without what is stored and loaded on the way to a function.
-            Some(m) if options.mode == Mode::Update && self.is_plain(&m) => {
+            Some(m) if options.mode == Mode::Update && self.is_readable(&m) => {
                 self.update(&guard, &place, &m.found(), new, options.keep_ttl).map(|()| Stored::Updated)
             }
             None => self.insert(&guard, &place, &new).map(|()| Stored::Inserted),
@@ -196,12 +196,6 @@ impl Engine {
             Stop::TooSmall(len) => Err(Error::BufferTooSmall { needed: len as usize, len: 0 }),
             Stop::NoSpace(len) => Err(Error::NoSpace { len }),
         }
-    }
-
-    /// Whether an entry is as most are: no flags, no expiry, of this clear generation.
-    #[inline(always)]
-    fn is_plain(&self, m: &Match<'_>) -> bool {
-        entry::is_plain(m.words.0, self.clear_gen()) && entry::expires(m.words.1) == 0
     }
 
     /// An entry that was found under the lock (a placeholder, too), if it is live; one that is not goes.

@@ -246,7 +246,7 @@ pub(crate) fn run(effort: Effort) -> Report {
         rows(&mut report, &samples, count);
     }
     report.note(
-        "Keys of 16 bytes, values of 100, zipf 0.99; every get hands the caller a copy of the value, which is looked \
+        "Keys of 16 bytes, values of 100, nothing expires, zipf 0.99; every get hands the caller a copy of the value, which is looked \
          at. Workers are processes, for quick_cache and moka (which know one process only) threads; each has read every \
          key once before it is timed. x16: 16 requests at once. One worker is timed in processor time, two, and the \
          servers, by the clock. LMDB on /dev/shm without syncing, one transaction an operation; APCu without the time of \

@@ -3,7 +3,7 @@
 use std::{fs, hint::black_box, path::Path, process::Command, sync::Arc};
 
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, types::Bytes};
-use ucache::Cache;
+use ucache::{Cache, Expires};
 
 use crate::{floor::Floor, load::Store};
 
@@ -20,11 +20,11 @@ impl Store for Cache {
     }
 }
 
-/// A cache for `count` keys, and half as many again.
+/// A cache for `count` keys, and half as many again. As in the others, no item expires.
 pub(crate) fn ucache(count: u32) -> Cache {
     let items = u64::from(count) * 3 / 2;
     let builder = Cache::builder(format!("peers-{count}")).items(items);
-    builder.max_key_bytes(64).max_value_bytes(256).build().expect("a cache")
+    builder.max_key_bytes(64).max_value_bytes(256).timeout(Expires::Never).build().expect("a cache")
 }
 
 /// The bare loop: what the memory takes.
