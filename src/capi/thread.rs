@@ -33,15 +33,25 @@ impl Once {
     }
 }
 
-/// Starts a thread with all signals blocked from its first instruction on; a panic ends it quietly.
-pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let mut all = MaybeUninit::uninit();
-    let mut before = MaybeUninit::uninit();
-    // SAFETY: both sets are written by the calls before they are read; a thread inherits its maker's mask.
+/// All signals but those that an instruction raises: blocked, these would end the process, and nobody's handler (that of
+/// a guarded store) be asked.
+pub(in crate::capi) fn foreign_signals() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigfillset` writes the set before the others change it.
     unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        libc::sigfillset(set.as_mut_ptr());
+        for own in [libc::SIGBUS, libc::SIGSEGV, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP] {
+            libc::sigdelset(set.as_mut_ptr(), own);
+        }
+        set.assume_init()
     }
+}
+
+/// Starts a thread with all of others' signals blocked from its first instruction on; a panic ends it quietly.
+pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let (foreign, mut before) = (foreign_signals(), MaybeUninit::uninit());
+    // SAFETY: the call writes `before`; a thread inherits its maker's mask.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const foreign, before.as_mut_ptr()) };
     let started = thread::Builder::new().name(name.to_owned()).spawn(move || guard((), body));
     // SAFETY: `before` was filled above.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };

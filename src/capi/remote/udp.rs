@@ -124,14 +124,11 @@ pub(crate) fn receive_for_ever(sockets: Vec<UdpSocket>, engine: &'static Engine)
     receive_loop(&mine, engine);
 }
 
-/// Blocks all signals of the calling thread.
+/// Blocks the signals of others in the calling thread.
 fn block_signals() {
-    let mut all = std::mem::MaybeUninit::uninit();
-    // SAFETY: sigfillset writes the set before pthread_sigmask reads it; the old mask is not asked for.
-    unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), std::ptr::null_mut());
-    }
+    let foreign = thread::foreign_signals();
+    // SAFETY: the set is a valid one; the old mask is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const foreign, std::ptr::null_mut()) };
 }
 
 fn receive_loop(socket: &UdpSocket, engine: &Engine) -> ! {
