@@ -1,8 +1,74 @@
-//! A value's copy in `malloc` memory: what `uwsgi_cache_magic_get` gives away and the raw tier keeps per thread.
+//! A value's copy in `malloc` memory: what `uwsgi_cache_magic_get` gives away, and what the raw tier keeps per thread.
 
 use std::{ffi::c_char, mem::MaybeUninit, ptr, slice};
 
 use crate::{engine::Sink, shm::Source};
+
+/// A copy to give away, followed by a NUL for callers that forget the length.
+#[derive(Debug)]
+pub(crate) struct Gift {
+    data: *mut u8,
+    len: usize,
+}
+
+impl Gift {
+    /// Without memory.
+    pub(crate) const fn new() -> Self {
+        Self { data: ptr::null_mut(), len: 0 }
+    }
+
+    /// Bytes of the copy.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Gives the memory to a caller who will `free` it; NULL without memory.
+    pub(crate) fn into_raw(mut self) -> *mut c_char {
+        std::mem::replace(&mut self.data, ptr::null_mut()).cast()
+    }
+
+    /// New room for `len` bytes, with the NUL behind it; `None` = no memory.
+    #[inline(always)]
+    pub(crate) fn room(&mut self, len: usize) -> Option<&mut [MaybeUninit<u8>]> {
+        let need = len.checked_add(1)?;
+        self.release();
+        // SAFETY: malloc has no preconditions.
+        self.data = unsafe { libc::malloc(need) }.cast();
+        if self.data.is_null() {
+            return None;
+        }
+        self.len = len;
+        // SAFETY: len + 1 bytes, owned by this value and borrowed mutably with it.
+        unsafe {
+            self.data.add(len).write(0);
+            Some(slice::from_raw_parts_mut(self.data.cast(), len))
+        }
+    }
+
+    #[inline(always)]
+    fn release(&mut self) {
+        if !self.data.is_null() {
+            // SAFETY: the memory came from malloc and was not given away (`into_raw` leaves NULL).
+            unsafe { libc::free(self.data.cast()) };
+        }
+    }
+}
+
+impl Sink for Gift {
+    #[inline(always)]
+    fn take(&mut self, src: &Source<'_>) -> bool {
+        let Some(room) = self.room(src.len()) else { return false };
+        src.copy_to_uninit(room);
+        true
+    }
+}
+
+impl Drop for Gift {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.release();
+    }
+}
 
 /// Bytes in `malloc` memory, 16-aligned, followed by a NUL for callers that forget the length.
 #[derive(Debug)]
@@ -20,20 +86,14 @@ impl Buffer {
     }
 
     /// Bytes of the copy.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.len
     }
 
     /// Where the copy starts; NULL without memory.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut c_char {
         self.data.cast()
-    }
-
-    /// Gives the memory to a caller who will `free` it.
-    pub(crate) fn into_raw(mut self) -> *mut c_char {
-        let data = self.data.cast();
-        self.data = ptr::null_mut();
-        data
     }
 
     /// Returns the memory if it is more than `keep` bytes.
@@ -59,7 +119,7 @@ impl Buffer {
 
     /// Room for `len` bytes and the NUL, old content lost; `false` = no memory.
     #[inline(always)]
-    pub(crate) fn room(&mut self, len: usize) -> Option<&mut [MaybeUninit<u8>]> {
+    fn room(&mut self, len: usize) -> Option<&mut [MaybeUninit<u8>]> {
         let need = len.checked_add(1)?;
         if need > self.capacity {
             self.allocate(need)?;
@@ -88,7 +148,7 @@ impl Drop for Buffer {
         if self.data.is_null() {
             return;
         }
-        // SAFETY: `data` came from malloc and was not given away (`into_raw` leaves NULL).
+        // SAFETY: `data` came from malloc.
         unsafe { libc::free(self.data.cast()) };
     }
 }
@@ -96,6 +156,22 @@ impl Drop for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gift_is_new_memory_each_time() {
+        let mut gift = Gift::new();
+        assert!(gift.room(usize::MAX).is_none() && gift.data.is_null());
+        assert_eq!(gift.room(10).map(|r| r.len()), Some(10));
+        assert_eq!(gift.room(100).map(|r| r.len()), Some(100));
+        assert_eq!(gift.len(), 100);
+        let data = gift.into_raw();
+        // SAFETY: 101 bytes, the last one written by `room`; ours to free.
+        unsafe {
+            assert_eq!(*data.add(100), 0);
+            libc::free(data.cast());
+        }
+        assert!(Gift::new().into_raw().is_null());
+    }
 
     #[test]
     fn a_buffer_is_reused_grown_and_shrunk() {

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     arg,
-    buffer::Buffer,
+    buffer::Gift,
     cache::{Cache, Target},
     guard::guard,
     peer,
@@ -131,7 +131,7 @@ pub unsafe extern "C" fn uwsgi_cache_magic_clear(cache: *const c_char) -> c_int 
     })
 }
 
-fn read(target: Target<'_>, key: &[u8]) -> Option<(Buffer, u64)> {
+fn read(target: Target<'_>, key: &[u8]) -> Option<(Gift, u64)> {
     match target {
         Target::Local(cache) => read_local(cache, key),
         Target::Remote { cache, server } if !key.is_empty() => peer::get(server, cache, key),
@@ -140,8 +140,8 @@ fn read(target: Target<'_>, key: &[u8]) -> Option<(Buffer, u64)> {
 }
 
 /// One `malloc`, into which the engine copies.
-fn read_local(cache: &Cache, key: &[u8]) -> Option<(Buffer, u64)> {
-    let mut value = Buffer::new();
+fn read_local(cache: &Cache, key: &[u8]) -> Option<(Gift, u64)> {
+    let mut value = Gift::new();
     let meta = cache.engine.get(key, Touch::Yes, &mut value).ok()??;
     Some((value, meta.expires))
 }

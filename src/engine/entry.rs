@@ -48,6 +48,12 @@ pub(crate) fn slot_off(word: u64) -> u64 {
     (word & 0xFFFF_FFFF_FFFF) << 3
 }
 
+/// Whether a slot's word is a link.
+#[inline(always)]
+pub(crate) fn is_link(word: u64) -> bool {
+    word >= LINK << 48
+}
+
 /// Bytes of the value, by a header's first word.
 #[inline(always)]
 pub(crate) fn value_len(w0: u64) -> u32 {

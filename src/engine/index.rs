@@ -13,7 +13,7 @@ use super::{
     entry::{self, Header, LINK},
 };
 use crate::shm::{
-    Line, Piece, Source,
+    Line, Source,
     layout::{SLOTS, shard},
     sync::*,
     tagged,
@@ -49,6 +49,17 @@ impl Match<'_> {
     }
 }
 
+/// What the first look at a chain gives.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Glance<'a> {
+    /// The key's entry.
+    Entry(Match<'a>),
+    /// There is none.
+    Nothing,
+    /// What only [`Engine::search`] can tell.
+    Unclear,
+}
+
 /// The place of a slot as one number, for the item numbers' table.
 #[inline]
 pub(crate) fn position(bucket: u64, slot: u64) -> u32 {
@@ -57,10 +68,9 @@ pub(crate) fn position(bucket: u64, slot: u64) -> u32 {
 
 impl Engine {
     /// Head bucket of a hash.
-    #[inline]
+    #[inline(always)]
     pub(super) fn head_of(&self, hash: u64) -> u64 {
-        // Multiply-shift: the share of the 32-bit range that the high half lies in. Monotonic, so shards are ranges.
-        ((hash >> 32) * self.geo.heads) >> 32
+        self.region.head(hash).0
     }
 
     /// Shard of a hash's head: `head / heads_per_shard`, where the quotient's two roundings down make one.
@@ -110,15 +120,13 @@ impl Engine {
     /// The header at `off`, if an entry of plausible lengths can be there.
     #[inline]
     pub(super) fn header_at(&self, off: u64) -> Option<Header> {
-        let piece = self.region.piece(off)?;
-        let words = piece.words();
-        self.value_of(piece, words.0).map(|_| Header::unpack(words))
-    }
-
-    /// The value behind a header, as far as an entry of such lengths can be there.
-    #[inline(always)]
-    fn value_of<'a>(&self, piece: Piece<'a>, w0: u64) -> Option<Source<'a>> {
-        piece.source(self.entry_head as u32 + ((entry::key_len(w0) + 7) & !7), entry::value_len(w0))
+        let look = || {
+            let piece = self.region.piece(off)?;
+            let words = piece.words();
+            piece.pair(self.entry_words, entry::key_len(words.0), entry::value_len(words.0))?;
+            Some(Header::unpack(words))
+        };
+        look().or_else(|| if self.region.look_again() { look() } else { None })
     }
 
     /// Looks `key` up in the chain of `head`. Without the shard's lock the caller must check the version afterwards.
@@ -151,10 +159,12 @@ impl Engine {
                 // Acquire: what the slot leads to was written before.
                 let word = line[slot as usize].load(Acquire);
                 let off = entry::slot_off(word);
-                // By now it may be a link, which leads to no entry.
-                if entry::slot_tag(word) == tag
-                    && let Some((words, value)) = self.entry_with::<VALUE>(off, key)
-                {
+                // By now it may be a link: see `glance`. A store may have grown since this process looked.
+                let mut found = self.entry_with::<VALUE>(off, key);
+                if found.is_none() && self.region.look_again() {
+                    found = self.entry_with::<VALUE>(off, key);
+                }
+                if let Some((words, value)) = found {
                     return Some(Match { bucket, slot: slot.into(), off, words, value });
                 }
             }
@@ -167,6 +177,35 @@ impl Engine {
         }
     }
 
+    /// [`Engine::search`] without its loops: the first slot of the `first` bucket that has the tag, or none has and no other
+    /// bucket follows. So little is done, and so little must be remembered meanwhile, that several reads are under way in the
+    /// processor at once.
+    #[inline(always)]
+    pub(super) fn glance<const VALUE: bool>(
+        &self,
+        head: u64,
+        first: &Line,
+        tag: u64,
+        key: &[u8],
+    ) -> Glance<'_> {
+        // As in `search`.
+        let tagged = tagged(first, tag as u16) & !0xF;
+        if tagged == 0 {
+            let follows = entry::is_link(first[SLOTS as usize].load(Acquire));
+            return if follows { Glance::Unclear } else { Glance::Nothing };
+        }
+        let slot = (tagged.trailing_zeros() / 4) & 7;
+        // Acquire: what the slot leads to was written before. By now it may be a link: to a bucket's number times 8, which is
+        // less than the offset of any entry, so that `piece` finds nothing there.
+        let off = entry::slot_off(first[slot as usize].load(Acquire));
+        match self.entry_with::<VALUE>(off, key) {
+            Some((words, value)) if !key.is_empty() => {
+                Glance::Entry(Match { bucket: head, slot: slot.into(), off, words, value })
+            }
+            _ => Glance::Unclear,
+        }
+    }
+
     /// Header and value of the entry at `off`, if one with this key can be there.
     #[inline(always)]
     fn entry_with<const VALUE: bool>(&self, off: u64, key: &[u8]) -> Option<((u64, u64), Source<'_>)> {
@@ -176,11 +215,11 @@ impl Engine {
             piece.prefetch_second();
         }
         let words = piece.words();
-        let stored = piece.source(self.entry_head as u32, entry::key_len(words.0))?;
-        if !stored.is(key) {
+        if entry::key_len(words.0) as usize != key.len() {
             return None;
         }
-        Some((words, self.value_of(piece, words.0)?))
+        let (stored, value) = piece.pair(self.entry_words, key.len() as u32, entry::value_len(words.0))?;
+        stored.is(key).then_some((words, value))
     }
 
     /// Calls `f` for each occupied slot of a chain (bucket, slot, word), links excepted, until it returns `false`.

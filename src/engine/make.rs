@@ -58,6 +58,7 @@ impl Engine {
             layout,
             secret: Secret(read_secret(&region)),
             entry_head: entry::header_len(layout.geo.checksums),
+            entry_words: entry::header_len(layout.geo.checksums) as u32 / 8,
             heads_per_shard: layout.heads_per_shard(),
             buckets: layout.buckets(),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),

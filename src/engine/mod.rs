@@ -70,8 +70,9 @@ pub struct Engine {
     geo: Geometry,
     config: Config,
     secret: hash::Secret,
-    /// Bytes of an entry's header.
+    /// Bytes of an entry's header, and words.
     entry_head: u64,
+    entry_words: u32,
     heads_per_shard: u64,
     buckets: u64,
     /// Tells engines of this process apart.

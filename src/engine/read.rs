@@ -4,7 +4,7 @@
 use super::{
     Engine, Eviction, ItemId, Meta, Sink, Touch,
     entry::{self, Header, LEASE, UNGETTABLE},
-    index::{Found, Match},
+    index::{Found, Glance, Match},
     shard::ShardGuard,
     stats::Counter,
 };
@@ -32,36 +32,42 @@ impl Engine {
     #[inline(always)]
     pub fn get<S: Sink>(&self, key: &[u8], touch: Touch, sink: &mut S) -> Result<Option<Meta>> {
         let hash = self.secret.hash(key);
-        let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
-        let bucket = self.region.bucket(head);
+        let tag = entry::tag_of(hash);
+        let (head, bucket) = self.region.head(hash);
         let version = &bucket[0];
         // Acquire: the slots are read after the version.
         let v = version.load(Acquire);
         // The usual case, by itself so that it stays short: nothing changes meanwhile, and the item is a plain one.
-        let found = self.search::<true>(head, bucket, tag, key);
-        // Before any allocation or other effect: header and key belonged together, or this is not what was stored.
-        fence(Acquire);
-        if version.load(Relaxed) == v {
-            let Some(m) = found else { return Ok(self.count_miss(touch)) };
-            if self.is_readable(&m) {
-                let taken = sink.take(&m.value);
-                // The copy's loads come before the version's second load.
+        match self.glance::<true>(head, bucket, tag, key) {
+            Glance::Entry(m) => {
+                // Before any allocation or other effect: header and key belonged together, or this is not what was stored.
                 fence(Acquire);
-                if version.load(Relaxed) == v {
-                    let f = m.found();
-                    return if taken {
-                        Ok(Some(self.count_hit(&f, touch)))
-                    } else {
-                        Err(too_small(&f.header))
-                    };
+                if version.load(Relaxed) == v && self.is_readable(&m) {
+                    let taken = sink.take(&m.value);
+                    // The copy's loads come before the version's second load.
+                    fence(Acquire);
+                    if version.load(Relaxed) == v {
+                        let f = m.found();
+                        return if taken {
+                            Ok(Some(self.count_hit(&f, touch)))
+                        } else {
+                            Err(too_small(&f.header))
+                        };
+                    }
                 }
             }
+            Glance::Nothing => {
+                fence(Acquire);
+                if version.load(Relaxed) == v {
+                    return Ok(self.count_miss(touch));
+                }
+            }
+            Glance::Unclear => {}
         }
         self.get_again((head, tag), key, touch, sink)
     }
 
     /// [`Engine::get`] from the start, for every case.
-    #[cold]
     #[inline(never)]
     fn get_again<S: Sink>(
         &self,
@@ -200,23 +206,23 @@ impl Engine {
     #[inline(always)]
     pub fn exists(&self, key: &[u8]) -> Option<ItemId> {
         let hash = self.secret.hash(key);
-        let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
-        let bucket = self.region.bucket(head);
+        let tag = entry::tag_of(hash);
+        let (head, bucket) = self.region.head(hash);
         // As in `get`.
         let v = bucket[0].load(Acquire);
-        let found = self.search::<false>(head, bucket, tag, key);
+        let glance = self.glance::<false>(head, bucket, tag, key);
         fence(Acquire);
         if bucket[0].load(Relaxed) == v {
-            let m = found?;
-            if self.is_readable(&m) {
-                return item_id(m.found().header.id);
+            match glance {
+                Glance::Entry(m) if self.is_readable(&m) => return item_id(m.found().header.id),
+                Glance::Nothing => return None,
+                _ => {}
             }
         }
         self.exists_again(head, tag, key)
     }
 
     /// [`Engine::exists`] from the start, for every case.
-    #[cold]
     #[inline(never)]
     fn exists_again(&self, head: u64, tag: u64, key: &[u8]) -> Option<ItemId> {
         let known = |found: Option<Found>| {

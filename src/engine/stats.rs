@@ -5,13 +5,16 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     sync::{Arc, Weak},
 };
 
 use super::{Engine, Stats};
 use crate::{
-    os::process::{Owner, fork_count, fork_mark},
+    os::{
+        process::{Owner, fork_count, fork_mark},
+        thread,
+    },
     shm::{
         Region,
         layout::{STATS, STATS_SLOTS, header, shard},
@@ -43,9 +46,6 @@ pub(crate) enum Counter {
     LockWaits,
 }
 
-/// Slots that a thread finds at once: those of so many caches, made one after the other.
-const KEPT: usize = 8;
-
 /// Slots of this thread, one a cache; freed when the thread ends.
 #[derive(Debug, Default)]
 struct Mine {
@@ -58,7 +58,9 @@ impl Drop for Mine {
         if self.forks != fork_count() {
             return; // The slots are the parent's.
         }
-        for (_, slot, region) in &self.slots {
+        for (serial, slot, region) in &self.slots {
+            // What the thread counts after this, in other destructors, is not for a slot that somebody else may have by then.
+            thread::forget(note_name(*serial, self.forks));
             if let (Some(region), true) = (region.upgrade(), *slot != 0) {
                 region.word(region.layout().stats + slot * STATS).store(0, Release);
             }
@@ -68,18 +70,22 @@ impl Drop for Mine {
 
 thread_local! {
     static MINE: RefCell<Mine> = const { RefCell::new(Mine { forks: 0, slots: Vec::new() }) };
-    /// Own slots used last, by the engine's serial: forks seen (never 0), serial, where the slot is.
-    static LAST: [Cell<(u32, u64, u64)>; KEPT] = const { [const { Cell::new((0, 0, 0)) }; KEPT] };
+}
+
+/// Under what a thread notes where its slot of an engine is: also how many forks ago, as a child has other slots than its
+/// parent. Nothing is noted for 0 forks, which is who has not asked yet.
+#[inline(always)]
+fn note_name(serial: u64, forks: u32) -> u64 {
+    u64::from(forks) << 32 | serial & 0xFFFF_FFFF
 }
 
 impl Engine {
     /// Adds to a counter of this thread.
-    #[inline]
+    #[inline(always)]
     pub(super) fn count(&self, counter: Counter, by: u64) {
-        let (forks, serial, slot) = LAST.with(|last| last[self.serial as usize % KEPT].get());
-        if serial == self.serial && forks == fork_mark() {
+        if let Some(slot) = thread::noted(note_name(self.serial, fork_mark())) {
             // Nobody else writes here: no locked instruction.
-            let word = self.region.word(slot + counter as u64 * 8);
+            let word = self.region.word_no(slot + counter as u64);
             word.store(word.load(Relaxed).wrapping_add(by), Relaxed);
         } else {
             self.count_elsewhere(counter, by);
@@ -90,12 +96,12 @@ impl Engine {
     #[inline(never)]
     fn count_elsewhere(&self, counter: Counter, by: u64) {
         let slot = self.find_slot();
-        let at = self.layout.stats + slot * STATS;
-        let word = self.region.word(at + counter as u64 * 8);
+        let at = (self.layout.stats + slot * STATS) / 8;
+        let word = self.region.word_no(at + counter as u64);
         if slot == 0 {
             word.fetch_add(by, Relaxed);
         } else {
-            LAST.with(|last| last[self.serial as usize % KEPT].set((fork_count(), self.serial, at)));
+            thread::note(note_name(self.serial, fork_count()), at);
             word.store(word.load(Relaxed).wrapping_add(by), Relaxed);
         }
     }
@@ -204,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_thread_counts_in_each_of_many_caches() {
-        let caches: Vec<_> = (0..3 * KEPT)
+        let caches: Vec<_> = (0..24)
             .map(|n| Engine::create(&Config::new(&format!("many-{n}"), 10)).expect("a cache"))
             .collect();
         for _ in 0..3 {

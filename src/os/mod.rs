@@ -9,3 +9,4 @@ pub(crate) mod huge;
 pub(crate) mod map;
 pub(crate) mod mutex;
 pub(crate) mod process;
+pub(crate) mod thread;

@@ -19,13 +19,13 @@ pub(crate) type Line = [AtomicU64; 8];
 /// Bytes that every piece has at least: a header and a key, or the links of a free block.
 const LEAST: u64 = 32;
 
-/// What lies from some offset on, up to where the region is backed: touching a store's memory behind the end of its file
-/// would be a bus error. Its content may be another entry's at any moment; a reader checks the bucket's version.
+/// What lies from some offset on, up to where the region is known to be backed: touching a store's memory behind the end of
+/// its file would be a bus error. Its content may be another entry's at any moment; a reader checks the bucket's version.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Piece<'a> {
     at: *const u8,
     len: u64,
-    region: &'a Region,
+    region: PhantomData<&'a Region>,
 }
 
 impl Region {
@@ -41,32 +41,40 @@ impl Region {
         unsafe { &*self.start().add((self.layout().index + number * BUCKET) as usize).cast::<Line>() }
     }
 
-    /// What lies at `off`, a multiple of 8, of the data area; `None` = outside of it or of what is backed. What this
-    /// process knows of that is looked up again only when it is not enough.
+    /// The head bucket that a hash leads to, and its number: the share of the heads that the hash's high half says. Monotonic,
+    /// so that shards are ranges of heads.
     #[inline(always)]
-    pub(crate) fn piece(&self, off: u64) -> Option<Piece<'_>> {
-        if off < self.layout().data || off & 7 != 0 {
-            return None;
-        }
-        let mut len = self.backed.load(Ordering::Relaxed).saturating_sub(off);
-        if len < LEAST {
-            len = self.backed_anew().saturating_sub(off);
-            if len < LEAST {
-                return None;
-            }
-        }
-        // SAFETY: `len` bytes from `off` on end where the region is backed, which the mapping reaches to (`backed_anew`).
-        let at = unsafe { self.start().add(off as usize) };
-        Some(Piece { at, len, region: self })
+    pub(crate) fn head(&self, hash: u64) -> (u64, &Line) {
+        let number = ((hash >> 32) * self.heads) >> 32;
+        // SAFETY: a number below 2^32 times `heads`, divided by 2^32, is less than `heads`, which is at most `buckets`
+        // (`Region::new`); else as in `bucket`.
+        (number, unsafe {
+            &*self.start().add((self.layout().index + number * BUCKET) as usize).cast::<Line>()
+        })
     }
 
+    /// What lies at `off`, a multiple of 8, of the data area; `None` = outside of it, or of what is known to be backed.
+    #[inline(always)]
+    pub(crate) fn piece(&self, off: u64) -> Option<Piece<'_>> {
+        // What lies before the area wraps around, to more than there is of it.
+        let (at, backed) = (off.wrapping_sub(self.layout().data), self.backed.load(Ordering::Relaxed));
+        if at >= backed || off & 7 != 0 {
+            return None;
+        }
+        let len = backed - at + (LEAST - 1);
+        // SAFETY: `len` bytes from `off` on end where the region is backed, which the mapping reaches to (`look_again`).
+        let at = unsafe { self.start().add(off as usize) };
+        Some(Piece { at, len, region: PhantomData })
+    }
+
+    /// Looks how far the region is backed by now; tells whether that is further than was known.
     #[cold]
     #[inline(never)]
-    fn backed_anew(&self) -> u64 {
+    pub(crate) fn look_again(&self) -> bool {
         // `Region::new` checked that the mapping is as long as the layout.
-        let now = self.word(header::COMMITTED).load(Ordering::Acquire).min(self.layout().end);
-        self.backed.store(now, Ordering::Relaxed);
-        now
+        let end = self.word(header::COMMITTED).load(Ordering::Acquire).min(self.layout().end);
+        let now = end.saturating_sub(self.layout().data).saturating_sub(LEAST - 1);
+        self.backed.fetch_max(now, Ordering::Relaxed) < now
     }
 }
 
@@ -89,25 +97,22 @@ impl<'a> Piece<'a> {
         (word(0), word(1))
     }
 
-    /// `len` bytes from `at` (a multiple of 8) on; `None` = the piece is shorter.
+    /// Two byte strings, the first `words` words from the start, the second behind it from the next multiple of 8 on;
+    /// `None` = the piece is shorter.
     #[inline(always)]
-    pub(crate) fn source(self, at: u32, len: u32) -> Option<Source<'a>> {
-        let rounded = (u64::from(len) + 7) & !7;
-        let end = u64::from(at) + rounded;
-        if (end > self.len && !self.reaches(end)) || at & 7 != 0 {
+    pub(crate) fn pair(self, words: u32, first: u32, second: u32) -> Option<(Source<'a>, Source<'a>)> {
+        let round8 = |len: u32| (u64::from(len) + 7) & !7;
+        let from = u64::from(words) * 8;
+        let middle = from + round8(first);
+        let end = middle + round8(second);
+        if end > self.len {
             return None;
         }
-        // SAFETY: `at` lies in the piece, or at its end.
-        let at = unsafe { self.at.add(at as usize) };
-        Some(Source { at, len: len as usize, region: PhantomData })
-    }
-
-    /// Whether the region is backed to `end` by now: a store grows, and a large entry begins before what was known.
-    #[cold]
-    #[inline(never)]
-    fn reaches(self, end: u64) -> bool {
-        let off = self.at.addr() - self.region.start().addr();
-        self.region.backed_anew() >= off as u64 + end
+        // SAFETY: both lie in the piece, or at its end, and no sum of three numbers below 2^36 overflows.
+        let source = |at: u64, len: u32| unsafe {
+            Source { at: self.at.add(at as usize), len: len as usize, region: PhantomData }
+        };
+        Some((source(from, first), source(middle, second)))
     }
 
     /// Asks for the piece's second line ahead of its use.
@@ -129,19 +134,34 @@ impl Source<'_> {
         if self.len != bytes.len() {
             return false;
         }
-        let (mut at, whole) = (0, bytes.len() & !7);
-        while at < whole {
-            // SAFETY: the source's bytes, rounded up to 8, are mapped and 8-aligned (`Region::source`, `Piece::source`), and
-            // `bytes` has as many, 8 or more of them from `at` on.
-            let (stored, wanted) =
-                unsafe { (self.word(at), bytes.as_ptr().add(at).cast::<u64>().read_unaligned()) };
-            if stored != wanted {
+        let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) else {
+            // SAFETY: a first byte is part of a word.
+            return bytes.is_empty() || starts_with(unsafe { self.word(0) }, bytes);
+        };
+        if bytes.len() > 16 {
+            return self.is_long(bytes);
+        }
+        // SAFETY: 8 bytes or more are there, and a second word where there are more than 8.
+        let word = |at| unsafe { self.word(at) }.to_le();
+        // Of the last 8 bytes those that the second word has, in its low end.
+        let shared = 8 * (16 - bytes.len()) as u32;
+        word(0) == u64::from_le_bytes(*first)
+            && (bytes.len() == 8 || word(8) << shared == u64::from_le_bytes(*last) >> shared << shared)
+    }
+
+    /// [`Source::is`] of more than 16 bytes.
+    #[inline(never)]
+    fn is_long(&self, bytes: &[u8]) -> bool {
+        let (mut at, mut rest) = (0, bytes);
+        while let Some((next, behind)) = rest.split_first_chunk::<8>() {
+            // SAFETY: 8 bytes or more are left at `at`, a multiple of 8.
+            if unsafe { self.word(at) }.to_le() != u64::from_le_bytes(*next) {
                 return false;
             }
-            at += 8;
+            (at, rest) = (at + 8, behind);
         }
-        // SAFETY: as above: what is left is part of a word.
-        bytes.len() == whole || ends_with(unsafe { self.word(whole) }, bytes)
+        // SAFETY: where something is left, so is a word.
+        rest.is_empty() || starts_with(unsafe { self.word(at) }, rest)
     }
 
     /// # Safety
@@ -154,18 +174,11 @@ impl Source<'_> {
     }
 }
 
-/// Whether the first bytes of `word` are the last of `bytes`, those behind the last whole word. A function of its own: what
-/// it computes is not needed for every look at a bucket.
+/// Whether the first bytes of `word` are these, 1 to 7. A function of its own: such keys are rare.
 #[inline(never)]
-fn ends_with(word: u64, bytes: &[u8]) -> bool {
-    let tail = bytes.len() % 8;
-    let unused = 64 - 8 * tail as u32;
-    let last = match bytes.last_chunk::<8>() {
-        // The last 8 bytes, those that were compared already shifted out.
-        Some(c) => u64::from_le_bytes(*c) >> unused,
-        None => few(bytes),
-    };
-    word.to_le() << unused == last << unused
+fn starts_with(word: u64, bytes: &[u8]) -> bool {
+    let unused = 64 - 8 * bytes.len() as u32;
+    word.to_le() << unused == few(bytes) << unused
 }
 
 #[cfg(test)]
@@ -196,24 +209,27 @@ mod tests {
     fn pieces_end_where_the_region_is_backed() {
         let r = region();
         let (data, end) = (r.layout().data, r.layout().end);
-        assert!(r.piece(data).is_none(), "nothing is backed yet");
+        assert!(r.piece(data).is_none() && !r.look_again(), "nothing is backed yet");
         r.word(header::COMMITTED).store(data + 128, Ordering::Release);
-        let piece = r.piece(data).expect("is backed now");
-        assert!(piece.source(24, 104).is_some() && piece.source(24, 97).is_some());
-        assert!(
-            piece.source(24, 105).is_none() && piece.source(128, 1).is_none() && piece.source(4, 1).is_none()
+        assert!(r.piece(data).is_none() && r.look_again() && !r.look_again());
+        let piece = r.piece(data).expect("is known to be backed now");
+        let lens = |first, second| piece.pair(3, first, second).map(|(a, b)| (a.len(), b.len()));
+        assert_eq!((lens(96, 8), lens(89, 1), lens(0, 104)), (Some((96, 8)), Some((89, 1)), Some((0, 104))));
+        assert_eq!(
+            (lens(97, 1), lens(96, 9), lens(0, 105), lens(u32::MAX, u32::MAX)),
+            (None, None, None, None)
         );
-        assert!(piece.source(u32::MAX - 7, u32::MAX).is_none());
+        assert!(piece.pair(u32::MAX, u32::MAX, u32::MAX).is_none());
         assert!(r.piece(data + 96).is_some() && r.piece(data + 104).is_none());
         r.word(header::COMMITTED).store(data + 256, Ordering::Release);
-        assert!(r.piece(data).is_some_and(|piece| piece.source(24, 200).is_some()), "it grew meanwhile");
-        assert!(piece.source(24, 232).is_some() && piece.source(24, 233).is_none());
+        assert!(r.piece(data + 128).is_none() && r.look_again() && r.piece(data + 128).is_some(), "it grew");
+        r.word(header::COMMITTED).store(data + 64, Ordering::Release);
+        assert!(!r.look_again() && r.piece(data + 128).is_some(), "what is backed stays so");
         // A word that says more than there is.
         r.word(header::COMMITTED).store(u64::MAX, Ordering::Release);
-        assert!(r.piece(end - 32).is_some() && r.piece(end - 24).is_none() && r.piece(end).is_none());
-        assert!(
-            r.piece(data - 8).is_none() && r.piece(data + 4).is_none() && r.piece(u64::MAX - 7).is_none()
-        );
+        assert!(r.look_again() && r.piece(end - 32).is_some() && r.piece(end - 24).is_none());
+        assert!(r.piece(end).is_none() && r.piece(data - 8).is_none() && r.piece(data + 4).is_none());
+        assert!(r.piece(u64::MAX - 7).is_none());
         assert_eq!(end - data, SPAN);
     }
 

@@ -42,9 +42,13 @@ fn round8(len: usize) -> u64 {
 pub(crate) struct Region {
     map: Mapping,
     layout: Layout,
+    /// Whole words of the mapping.
+    words: u64,
     /// Buckets of the index.
     pub(super) buckets: u64,
-    /// How far the region is known to be backed by memory or disk.
+    /// Those of them that a hash leads to; at most all.
+    pub(super) heads: u64,
+    /// How far the data area is known to be backed by memory or disk: bytes from its start on at which a piece may begin.
     pub(super) backed: AtomicU64,
     file: Option<StoreFile>,
 }
@@ -59,7 +63,8 @@ impl Region {
         if !layout.index.is_multiple_of(BUCKET) || (layout.end - layout.index) / BUCKET < buckets {
             return Err(Error::Damaged("the index does not lie in the region"));
         }
-        Ok(Self { map, layout, buckets, backed: AtomicU64::new(0), file })
+        let (words, heads) = (map.len() as u64 / 8, layout.geo.heads.min(buckets));
+        Ok(Self { map, layout, words, buckets, heads, backed: AtomicU64::new(0), file })
     }
 
     /// First byte of the mapping.
@@ -113,6 +118,19 @@ impl Region {
     pub(crate) fn word(&self, off: u64) -> &AtomicU64 {
         // SAFETY: in bounds and aligned (`cell`); the mapping lives as long as `self`; all access to it is atomic.
         unsafe { AtomicU64::from_ptr(self.cell::<8>(off).cast()) }
+    }
+
+    /// The word with this number, counted from the region's start.
+    ///
+    /// # Panics
+    /// As [`Region::at`].
+    #[inline(always)]
+    pub(crate) fn word_no(&self, no: u64) -> &AtomicU64 {
+        if no >= self.words {
+            outside(no.saturating_mul(8), 8);
+        }
+        // SAFETY: in bounds, as just checked, and aligned; the mapping lives as long as `self`; all access to it is atomic.
+        unsafe { AtomicU64::from_ptr(self.start().cast::<u64>().add(no as usize)) }
     }
 
     /// The word at `AT`, a multiple of 8, of the region's first page.

@@ -23,7 +23,7 @@ use super::{
     throttle::Throttle,
 };
 use crate::{
-    capi::{buffer::Buffer, env, types::*},
+    capi::{buffer::Gift, env, types::*},
     engine::config::MAX_VALUE,
     os::clock::unix_secs,
 };
@@ -50,13 +50,13 @@ pub(crate) enum Fault {
 }
 
 /// The value and the Unix time of its expiry (0 = never); `None` = a miss or a fault.
-pub(crate) fn get(server: &[u8], cache: &[u8], key: &[u8]) -> Option<(Buffer, u64)> {
+pub(crate) fn get(server: &[u8], cache: &[u8], key: &[u8]) -> Option<(Gift, u64)> {
     let (answer, value) = ask(server, &Request::new(Command::Get, cache, key), b"")?;
     // An item of no bytes cannot exist; native too takes it for a miss.
     if answer.status != Status::Ok || value.is_empty() {
         return None;
     }
-    let mut copy = Buffer::new();
+    let mut copy = Gift::new();
     copy.room(value.len())?.iter_mut().zip(&value).for_each(|(to, from)| {
         to.write(*from);
     });
