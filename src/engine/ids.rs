@@ -7,13 +7,23 @@
 //!                           else bucket * 8 + slot: where its slot is
 //! bits, three levels        set = probably free; only a hint, put right by whoever finds it wrong
 //! ```
+//! Of the numbers that its items left a shard keeps one, claimed, for its next item: both go without a locked instruction.
+//! Who finds all numbers in use collects what the shards keep before the cache is full. None is kept where free ones are
+//! few, as then each new key would have to ask, nor where a full cache evicts, which asks nobody.
 //! The claim is one CAS on the half word and names its shard: if the writer dies, that shard's recovery finds it.
 #![forbid(unsafe_code)]
 
 use super::Engine;
-use crate::shm::{Home, layout::shard, sync::*};
+use crate::{
+    error::Result,
+    shm::{Home, layout::shard, sync::*},
+};
 
 const CLAIMED: u32 = 1 << 31;
+/// In the shard's hint: the number is not only probably free, but kept.
+const KEPT: u64 = 1 << 32;
+/// So many shards are asked in no time.
+const FEW_SHARDS: u64 = 8;
 
 impl Engine {
     #[inline]
@@ -46,6 +56,10 @@ impl Engine {
     pub(super) fn claim_id(&self, shard: Home<'_>) -> Option<u32> {
         let hint = shard.word(shard::ID_HINT);
         let next = hint.load(Relaxed);
+        if next & KEPT != 0 {
+            hint.store(next & !KEPT, Relaxed);
+            return Some(next as u32);
+        }
         if next != 0 {
             if self.try_claim(next as u32, shard) {
                 return Some(next as u32);
@@ -151,14 +165,62 @@ impl Engine {
         self.id_word(id).store(CLAIMED | shard_no as u32, Release);
     }
 
-    /// Frees a number.
+    /// Frees a number, or keeps it for the shard's next item.
+    #[inline]
     pub(super) fn free_id(&self, id: u32, shard: Home<'_>) {
         if id == 0 || u64::from(id) > self.geo.capacity {
             return;
         }
+        let hint = shard.word(shard::ID_HINT);
+        if hint.load(Relaxed) & KEPT == 0 && self.may_keep_ids() {
+            // Claimed before the shard says so: a recovery in between finds a claim and frees it.
+            self.keep_id(id, shard.no);
+            hint.store(KEPT | u64::from(id), Release);
+        } else {
+            self.give_id(id);
+            if hint.load(Relaxed) & KEPT == 0 {
+                hint.store(id.into(), Relaxed);
+            }
+        }
+    }
+
+    /// Whether free numbers abound, or few shards would have to be asked.
+    #[inline]
+    fn may_keep_ids(&self) -> bool {
+        let groups = self.layout.id_words[1].min(64) as u32;
+        !self.geo.stamps
+            && (self.geo.shards <= FEW_SHARDS || self.bits(2, 0).load(Relaxed).count_ones() * 2 > groups)
+    }
+
+    /// Frees the numbers that shards keep; tells whether there was one.
+    #[cold]
+    pub(super) fn collect_kept_ids(&self) -> Result<bool> {
+        let mut any = false;
+        for no in 0..self.geo.shards {
+            if self.region.shard(no).word(shard::ID_HINT).load(Relaxed) & KEPT != 0 {
+                let guard = self.lock(no)?;
+                any |= self.release_kept_id(guard.home);
+            }
+        }
+        Ok(any)
+    }
+
+    /// Frees the number that a shard keeps; tells whether there was one.
+    pub(super) fn release_kept_id(&self, shard: Home<'_>) -> bool {
+        let hint = shard.word(shard::ID_HINT);
+        let kept = hint.load(Relaxed);
+        if kept & KEPT != 0 {
+            // The shard forgets it first: a number is never free and kept.
+            hint.store(kept & !KEPT, Relaxed);
+            fence(Release);
+            self.give_id(kept as u32);
+        }
+        kept & KEPT != 0
+    }
+
+    fn give_id(&self, id: u32) {
         self.id_word(id).store(0, Release);
         self.hint_free(id);
-        shard.word(shard::ID_HINT).store(id.into(), Relaxed);
     }
 
     /// Sets the bits of a free number.

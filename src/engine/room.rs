@@ -36,6 +36,7 @@ const GROW: u64 = 16;
 #[derive(Debug, Default)]
 pub(super) struct Room {
     evicted: u64,
+    asked: bool,
     counted: bool,
     swept: bool,
     visited: bool,
@@ -51,6 +52,12 @@ impl Room {
         {
             return Ok(());
         }
+        if short == Short::Items && !self.asked {
+            self.asked = true;
+            if e.collect_kept_ids()? {
+                return Ok(());
+            }
+        }
         if !self.counted {
             self.counted = true;
             e.count(Counter::Full, 1);
@@ -62,7 +69,7 @@ impl Room {
                 return Ok(());
             }
         }
-        // Idle spans, or what a dead writer's shard holds until somebody locks it.
+        // Idle spans, numbers that shards keep, or what a dead writer's shard holds until somebody locks it.
         if !self.visited && (matches!(short, Short::Space(_)) || e.counted_items() < e.geo.capacity) {
             self.visited = true;
             if matches!(short, Short::Space(_)) {
@@ -181,11 +188,12 @@ impl Engine {
         }
     }
 
-    /// Frees the spans that shards keep for their next store.
+    /// Frees the spans and item numbers that shards keep for their next store.
     fn release_idle(&self) -> Result<()> {
         for no in 0..self.geo.shards {
             let guard = self.lock(no)?;
             block::release_idle(&self.region, guard.home);
+            self.release_kept_id(guard.home);
         }
         Ok(())
     }

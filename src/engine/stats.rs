@@ -72,12 +72,14 @@ thread_local! {
     static MINE: RefCell<Mine> = const { RefCell::new(Mine { forks: 0, slots: Vec::new() }) };
 }
 
-/// Under what a thread notes where its slot of an engine is: also how many forks ago, as a child has other slots than its
-/// parent. Nothing is noted for 0 forks, which is who has not asked yet.
+/// Under what a thread notes its slot of an engine: also how many forks ago, as a child has other slots than its parent. Nothing
+/// is noted for 0 forks, which is who has not asked yet.
 #[inline(always)]
 fn note_name(serial: u64, forks: u32) -> u64 {
-    u64::from(forks) << 32 | serial & 0xFFFF_FFFF
+    u64::from(forks & 0xFF_FFFF) << 32 | serial & 0xFFFF_FFFF
 }
+
+const _: () = assert!(STATS_SLOTS == 1 << u8::BITS, "a note holds any slot's number");
 
 impl Engine {
     /// Adds to a counter of this thread.
@@ -85,7 +87,7 @@ impl Engine {
     pub(super) fn count(&self, counter: Counter, by: u64) {
         if let Some(slot) = thread::noted(note_name(self.serial, fork_mark())) {
             // Nobody else writes here: no locked instruction.
-            let word = self.region.word_no(slot + counter as u64);
+            let word = self.region.stats(slot, counter as usize);
             word.store(word.load(Relaxed).wrapping_add(by), Relaxed);
         } else {
             self.count_elsewhere(counter, by);
@@ -95,13 +97,12 @@ impl Engine {
     #[cold]
     #[inline(never)]
     fn count_elsewhere(&self, counter: Counter, by: u64) {
-        let slot = self.find_slot();
-        let at = (self.layout.stats + slot * STATS) / 8;
-        let word = self.region.word_no(at + counter as u64);
+        let slot = self.find_slot() as u8;
+        let word = self.region.stats(slot, counter as usize);
         if slot == 0 {
             word.fetch_add(by, Relaxed);
         } else {
-            thread::note(note_name(self.serial, fork_count()), at);
+            thread::note(note_name(self.serial, fork_count()), slot);
             word.store(word.load(Relaxed).wrapping_add(by), Relaxed);
         }
     }

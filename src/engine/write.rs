@@ -70,6 +70,11 @@ impl Engine {
         let new = self.new_value(value, options);
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
+        block::expect(
+            &self.region,
+            guard.home,
+            entry::size(self.entry_head, key.len() as u64, value.len() as u64),
+        );
         if self.geo.stamps {
             self.foresee(&guard);
         }

@@ -1,107 +1,88 @@
-//! A few words of the calling thread's own that every operation looks at.
+//! Short notes of a thread's that every operation looks at.
 //!
-//! A `thread_local!` of a shared library is found by a call (`__tls_get_addr`, some 35 instructions, a sixth of a read).
-//! With glibc these words lie in the static block instead, at a fixed distance from the thread pointer (the model
-//! "initial-exec" of Ulrich Drepper's "ELF Handling For Thread-Local Storage"): glibc keeps room there for libraries that
-//! are loaded later, 1,664 bytes at least, of which this takes 128.
+//! A `thread_local!` of a shared library is found by a call (`__tls_get_addr`, some 35 instructions, a sixth of a read), or
+//! takes room in the static block, of which glibc has little for libraries that are loaded later. These notes lie in a table
+//! of the process instead, where a thread finds its own by its thread pointer, which no other thread has at the same time.
+//! Who has no place there, as others have it, does without.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Words of a thread.
-const WORDS: usize = 16;
-/// Notes of a thread, of two words each.
-const NOTES: usize = WORDS / 2;
+/// Notes of the process, a power of two.
+const NOTES: usize = 256;
+/// Notes of a thread that do not displace each other when they are made one after the other.
+const OWN: usize = 8;
 
-/// The words, 0 in a new thread. A child of fork has its parent's.
-struct Words([Cell<u64>; WORDS]);
+/// A note: the thread that it belongs to, and `name << 8 | value`. Only that thread changes it, and takes it by a
+/// compare-and-swap; 0 = nobody's. A signal handler of the thread sees it before or after a change, never in between.
+struct Note {
+    thread: AtomicU64,
+    word: AtomicU64,
+}
 
-/// What the calling thread noted under `name`, which is not 0; `None` = nothing, or a note since took the place.
+static TABLE: [Note; NOTES] = [const { Note { thread: AtomicU64::new(0), word: AtomicU64::new(0) } }; NOTES];
+
+/// The thread pointer. It is page-aligned or nearly so, as it lies at the end of a stack's mapping.
 #[inline(always)]
-pub(crate) fn noted(name: u64) -> Option<u64> {
-    with(|words| {
-        let at = name as usize % NOTES * 2;
-        (words.0[at].get() == name).then(|| words.0[at + 1].get())
-    })
-}
-
-/// Notes `value` under `name`, which is not 0, for the calling thread.
-pub(crate) fn note(name: u64, value: u64) {
-    with(|words| {
-        let at = name as usize % NOTES * 2;
-        words.0[at].set(name);
-        words.0[at + 1].set(value);
-    });
-}
-
-/// Forgets what the calling thread noted under `name`.
-pub(crate) fn forget(name: u64) {
-    if noted(name).is_some() {
-        note(name, 0);
-        with(|words| words.0[name as usize % NOTES * 2].set(0));
-    }
-}
-
-#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64", not(miri)))]
-mod place {
-    use super::Words;
-
-    /// The symbol of these words: one for each version of the crate that is linked into a program.
-    macro_rules! symbol {
-        () => {
-            concat!(
-                "ucache_thread_words_",
-                env!("CARGO_PKG_VERSION_MAJOR"),
-                "_",
-                env!("CARGO_PKG_VERSION_MINOR"),
-                "_",
-                env!("CARGO_PKG_VERSION_PATCH")
-            )
-        };
-    }
-
-    std::arch::global_asm!(
-        ".pushsection .tbss.ucache, \"awT\", @nobits",
-        concat!(".globl ", symbol!()),
-        concat!(".hidden ", symbol!()),
-        concat!(".type ", symbol!(), ", @object"),
-        concat!(".size ", symbol!(), ", 128"),
-        ".p2align 3",
-        concat!(symbol!(), ":"),
-        ".zero 128",
-        ".popsection",
-    );
-    const _: () = assert!(size_of::<Words>() == 128 && align_of::<Words>() == 8);
-
-    #[inline(always)]
-    pub(super) fn with<T>(f: impl FnOnce(&Words) -> T) -> T {
-        let at: *const Words;
-        // SAFETY: the instructions form the address of this thread's copy of the symbol above: its distance, which the loader
-        // wrote into the GOT, and the thread pointer, which x86-64's ABI keeps in the first word of the segment FS.
+fn pointer() -> u64 {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        let tp: u64;
+        // SAFETY: the first word behind the base of FS is the thread pointer itself (the ABI for thread-local storage).
         unsafe {
-            std::arch::asm!(
-                concat!("mov {at}, qword ptr [rip + ", symbol!(), "@GOTTPOFF]"),
-                "add {at}, qword ptr fs:[0]",
-                at = out(reg) at, options(pure, nomem, nostack)
-            );
+            std::arch::asm!("mov {}, qword ptr fs:[0]", out(reg) tp, options(pure, nomem, nostack, preserves_flags));
         }
-        // SAFETY: 128 bytes of zeros at first, 8-aligned, as `Words` wants them, there as long as the thread; `Cell` keeps the
-        // reference in it.
-        f(unsafe { &*at })
+        tp
+    }
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    {
+        let tp: u64;
+        // SAFETY: reads the register that holds the thread pointer.
+        unsafe {
+            std::arch::asm!("mrs {}, tpidr_el0", out(reg) tp, options(pure, nomem, nostack, preserves_flags))
+        };
+        tp
+    }
+    #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
+    {
+        thread_local! { static HERE: u8 = const { 0 } }
+        HERE.with(|here| std::ptr::from_ref(here).addr() as u64)
     }
 }
 
-#[cfg(not(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64", not(miri))))]
-mod place {
-    use super::{Cell, WORDS, Words};
+#[inline(always)]
+fn place(thread: u64, name: u64) -> &'static Note {
+    &TABLE[((thread >> 12) as usize * OWN + name as usize) % NOTES]
+}
 
-    #[inline]
-    pub(super) fn with<T>(f: impl FnOnce(&Words) -> T) -> T {
-        thread_local! { static HERE: Words = const { Words([const { Cell::new(0) }; WORDS]) } }
-        HERE.with(f)
+/// What the calling thread noted under `name`, of at most 56 bits and not 0; `None` = nothing, or a later note took the place.
+#[inline(always)]
+pub(crate) fn noted(name: u64) -> Option<u8> {
+    let thread = pointer();
+    let note = place(thread, name);
+    let word = note.word.load(Relaxed);
+    (note.thread.load(Relaxed) == thread && word >> 8 == name).then_some(word as u8)
+}
+
+/// Notes `value` under `name`, as in [`noted`], for the calling thread, if there is a place.
+pub(crate) fn note(name: u64, value: u8) {
+    let thread = pointer();
+    let note = place(thread, name);
+    if note.thread.load(Relaxed) == thread
+        || note.thread.compare_exchange(0, thread, Relaxed, Relaxed).is_ok()
+    {
+        note.word.store(name << 8 | u64::from(value), Relaxed);
     }
 }
 
-use place::with;
+/// Gives up the place where the calling thread noted something under `name`: before it ends, and its pointer is another's.
+pub(crate) fn forget(name: u64) {
+    let thread = pointer();
+    let note = place(thread, name);
+    if note.thread.load(Relaxed) == thread {
+        note.word.store(0, Relaxed);
+        note.thread.store(0, Relaxed);
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -109,24 +90,47 @@ mod tests {
 
     #[test]
     fn notes_are_a_thread_s_own() {
+        const NEXT: u64 = NOTES as u64;
         assert_eq!(noted(11), None);
         note(11, 5);
-        assert_eq!((noted(11), noted(11 + NOTES as u64), noted(12)), (Some(5), None, None));
+        assert_eq!((noted(11), noted(11 + NEXT), noted(12)), (Some(5), None, None));
         note(12, 6);
         assert_eq!((noted(11), noted(12)), (Some(5), Some(6)));
         std::thread::spawn(|| {
             assert_eq!(noted(11), None);
             note(11, 7);
-            assert_eq!(noted(11), Some(7));
+            assert_ne!(noted(11), Some(5));
+            forget(11);
+            assert_eq!(noted(11), None);
         })
         .join()
         .expect("a thread of its own");
         assert_eq!(noted(11), Some(5));
-        forget(11 + NOTES as u64);
-        assert_eq!(noted(11), Some(5), "of another name");
+        note(12 + NEXT, 8);
+        assert_eq!((noted(12), noted(12 + NEXT)), (None, Some(8)), "the last note of a place counts");
         forget(11);
-        assert_eq!(noted(11), None);
-        note(12 + NOTES as u64, 8);
-        assert_eq!((noted(12), noted(12 + NOTES as u64)), (None, Some(8)), "the last note of a place counts");
+        assert_eq!((noted(11), noted(12 + NEXT)), (None, Some(8)));
+        forget(12 + NEXT);
+    }
+
+    #[test]
+    fn no_thread_takes_another_one_s_place() {
+        // More notes than places: some threads have none, and nobody reads what is not its own.
+        let barrier = std::sync::Barrier::new(64);
+        std::thread::scope(|scope| {
+            for value in 0..64 {
+                let barrier = &barrier;
+                scope.spawn(move || {
+                    let names = 100..100 + OWN as u64;
+                    names.clone().for_each(|name| note(name, value));
+                    barrier.wait();
+                    let found: Vec<_> = names.clone().filter_map(noted).collect();
+                    assert!(found.iter().all(|&v| v == value), "{value}: {found:?}");
+                    barrier.wait();
+                    names.clone().for_each(forget);
+                    assert!(names.clone().all(|name| noted(name).is_none()));
+                });
+            }
+        });
     }
 }

@@ -55,6 +55,29 @@ pub(crate) fn alloc(r: &Region, shard: Home<'_>, bytes: u64) -> Result<u64, NoRo
     alloc_small(r, shard, class)
 }
 
+/// Asks for the first lines of the block that [`alloc`] will give for `bytes`, as far as that can be told: whoever unlocks
+/// waits until all that was written has reached the cache, and these lines have long left it.
+#[inline(always)]
+pub(crate) fn expect(r: &Region, shard: Home<'_>, bytes: u64) {
+    if bytes > MAX_SMALL {
+        return;
+    }
+    let class = class_of(bytes);
+    let spare = shard.word(at::SPARE).load(Relaxed);
+    let off = if spare >> CLASS_AT == class + 1 {
+        spare & !(0xFF << CLASS_AT)
+    } else {
+        let first = u64::from(shard.list(class).load(Relaxed));
+        let Some(words) = r.span(first.wrapping_sub(1)) else { return };
+        let w = Small::unpack(words[1].load(Relaxed));
+        let index = if w.free != 0 { w.free - 1 } else { w.bump };
+        start(r, first - 1) + index * size_of(class)
+    };
+    for line in 0..3 {
+        r.prefetch_to_write(off + line * 64);
+    }
+}
+
 #[inline(never)]
 fn alloc_large(r: &Region, shard_no: u64, bytes: u64) -> Result<u64, NoRoom> {
     let n = bytes.div_ceil(SPAN);

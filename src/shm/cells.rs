@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use super::{
     block::CLASSES,
     copy,
-    layout::{SHARD, SPAN_META, shard},
+    layout::{SHARD, SPAN_META, STATS, STATS_SLOTS, shard},
     region::{Region, outside, sync::*},
 };
 use crate::os::mutex::{MUTEX_SIZE, RobustMutex};
@@ -65,6 +65,19 @@ impl Region {
         // reaches to (`Region::new`).
         let at = unsafe { self.start().add((self.layout().shards + no * SHARD) as usize) };
         Home { no, at, region: PhantomData }
+    }
+
+    /// A word of a statistics slot, 0 to 23.
+    #[inline(always)]
+    pub(crate) fn stats(&self, slot: u8, word: usize) -> &AtomicU64 {
+        const { assert!(STATS_SLOTS > u8::MAX as u64) };
+        // SAFETY: `Layout::new` gave the slots, 64-aligned, `STATS` bytes each before the layout's end, which the mapping
+        // reaches to (`Region::new`); all access to them is atomic.
+        let slot = unsafe {
+            let at = self.start().add((self.layout().stats + u64::from(slot) * STATS) as usize);
+            &*at.cast::<[AtomicU64; STATS as usize / 8]>()
+        };
+        &slot[word]
     }
 
     /// A span's words; `None` = there is no such span.

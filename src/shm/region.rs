@@ -42,8 +42,6 @@ fn round8(len: usize) -> u64 {
 pub(crate) struct Region {
     map: Mapping,
     layout: Layout,
-    /// Whole words of the mapping.
-    words: u64,
     /// Buckets of the index.
     pub(super) buckets: u64,
     /// Those of them that a hash leads to; at most all.
@@ -63,8 +61,8 @@ impl Region {
         if !layout.index.is_multiple_of(BUCKET) || (layout.end - layout.index) / BUCKET < buckets {
             return Err(Error::Damaged("the index does not lie in the region"));
         }
-        let (words, heads) = (map.len() as u64 / 8, layout.geo.heads.min(buckets));
-        Ok(Self { map, layout, words, buckets, heads, backed: AtomicU64::new(0), file })
+        let heads = layout.geo.heads.min(buckets);
+        Ok(Self { map, layout, buckets, heads, backed: AtomicU64::new(0), file })
     }
 
     /// First byte of the mapping.
@@ -120,19 +118,6 @@ impl Region {
         unsafe { AtomicU64::from_ptr(self.cell::<8>(off).cast()) }
     }
 
-    /// The word with this number, counted from the region's start.
-    ///
-    /// # Panics
-    /// As [`Region::at`].
-    #[inline(always)]
-    pub(crate) fn word_no(&self, no: u64) -> &AtomicU64 {
-        if no >= self.words {
-            outside(no.saturating_mul(8), 8);
-        }
-        // SAFETY: in bounds, as just checked, and aligned; the mapping lives as long as `self`; all access to it is atomic.
-        unsafe { AtomicU64::from_ptr(self.start().cast::<u64>().add(no as usize)) }
-    }
-
     /// The word at `AT`, a multiple of 8, of the region's first page.
     #[inline(always)]
     pub(crate) fn header_word<const AT: u64>(&self) -> &AtomicU64 {
@@ -156,6 +141,19 @@ impl Region {
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             _mm_prefetch::<_MM_HINT_T0>(self.start().wrapping_add(off as usize).cast());
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = off;
+    }
+
+    /// As [`Region::prefetch`], to be written.
+    #[inline(always)]
+    pub(crate) fn prefetch_to_write(&self, off: u64) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: as in `prefetch`.
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) self.start().wrapping_add(off as usize),
+                options(nostack, preserves_flags, readonly));
         }
         #[cfg(not(all(target_arch = "x86_64", not(miri))))]
         let _ = off;
