@@ -1,7 +1,13 @@
 //! Deletes: an entry is taken out of the index, and only then its memory is used again.
 #![forbid(unsafe_code)]
 
-use super::{Engine, ItemId, entry::LEASE, index::Found, shard::ShardGuard, stats::Counter};
+use super::{
+    Engine, ItemId,
+    entry::LEASE,
+    index::{Found, Glance},
+    shard::ShardGuard,
+    stats::Counter,
+};
 use crate::{error::Result, shm::block};
 
 impl Engine {
@@ -12,10 +18,15 @@ impl Engine {
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
-        let Some(m) = self.search::<false>(place.head, self.region.bucket(place.head), place.tag, key) else {
-            return Ok(false);
+        let first = self.region.bucket(place.head);
+        let f = match self.glance::<false>(place.head, first, place.tag, key) {
+            Glance::Entry(m) => m.found(),
+            Glance::Nothing => return Ok(false),
+            Glance::Unclear => match self.probe(place.head, place.tag, key) {
+                Some(f) => f,
+                None => return Ok(false),
+            },
         };
-        let f = m.found();
         Ok(self.delete_found(&guard, place.head, &f))
     }
 

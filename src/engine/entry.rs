@@ -78,6 +78,12 @@ pub(crate) fn expires(w1: u64) -> u64 {
     w1 >> 28
 }
 
+/// A header's words with another value's length and expiry; key length, flags, generation and item number stay.
+#[inline(always)]
+pub(crate) fn renewed((w0, w1): (u64, u64), value_len: u32, expires: u64) -> (u64, u64) {
+    (w0 >> 32 << 32 | u64::from(value_len), w1 & 0x0FFF_FFFF | expires << 28)
+}
+
 /// The decoded header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -104,11 +110,11 @@ impl Header {
     }
 
     #[inline(always)]
-    fn words(&self) -> [u64; 2] {
-        [
+    pub(super) fn words(&self) -> (u64, u64) {
+        (
             self.value_len | self.key_len << 32 | self.flags << 48 | self.generation << 52,
             u64::from(self.id) | self.expires << 28,
-        ]
+        )
     }
 
     /// Bytes of the whole entry.
@@ -157,8 +163,14 @@ pub(crate) fn key(r: &Region, off: u64, head: u64, h: &Header) -> Vec<u8> {
 
 /// Writes a whole entry into a block that no reader can reach.
 #[inline(always)]
-pub(crate) fn write(r: &Region, off: u64, checksums: Option<&Secret>, h: &Header, key: &[u8], value: &[u8]) {
-    let [w0, w1] = h.words();
+pub(crate) fn write(
+    r: &Region,
+    off: u64,
+    checksums: Option<&Secret>,
+    (w0, w1): (u64, u64),
+    key: &[u8],
+    value: &[u8],
+) {
     match checksums {
         None => r.put(off, [w0, w1], key, value),
         Some(secret) => write_summed(r, off, [w0, w1, sum(secret, w0, w1, key, value)], key, value),
@@ -182,7 +194,7 @@ fn sum(secret: &Secret, w0: u64, w1: u64, key: &[u8], value: &[u8]) -> u64 {
 
 /// Whether the checksum holds, on a private copy of key and value.
 pub(crate) fn checksum_holds(r: &Region, off: u64, secret: &Secret, h: &Header) -> bool {
-    let [w0, w1] = h.words();
+    let (w0, w1) = h.words();
     let key = key(r, off, header_len(true), h);
     let mut bytes = Vec::new();
     value(r, off, header_len(true), h).copy_to_vec(&mut bytes);
@@ -203,7 +215,9 @@ mod tests {
             id: (1 << 28) - 1,
             expires: MAX_EXPIRES,
         };
-        let [w0, w1] = h.words();
+        let (w0, w1) = h.words();
+        let renewed = Header { value_len: 7, expires: 5, ..h };
+        assert_eq!(super::renewed((w0, w1), 7, 5), renewed.words());
         assert_eq!((w0, w1), (u64::from(u32::MAX) | 0xFFFF << 32 | 3 << 48 | 0xFFF << 52, u64::MAX));
         assert_eq!(slot_off(slot(0xABCD, 0x1234_5678)), 0x1234_5678);
         assert_eq!(slot_tag(slot(0xABCD, 0x1234_5678)), 0xABCD);

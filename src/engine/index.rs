@@ -244,11 +244,7 @@ impl Engine {
     /// used again.
     #[inline]
     pub(super) fn bump(&self, head: u64) {
-        let v = self.version(head);
-        // Only the holder of the shard's lock writes versions: no read-modify-write is needed. Release orders the
-        // change of the slot before it; the fence orders it before the writes that reuse the memory.
-        v.store(v.load(Relaxed).wrapping_add(1), Release);
-        fence(Release);
+        bump(self.region.bucket(head));
     }
 
     /// An empty slot in the chain of `head`; makes one by adding an overflow bucket when there is none.
@@ -385,6 +381,16 @@ impl Engine {
             self.region.word(self.layout.stamp(bucket, slot - 1)).store(!stamp, Relaxed);
         }
     }
+}
+
+/// [`Engine::bump`] for who has the head at hand.
+#[inline(always)]
+pub(super) fn bump(head: &Line) {
+    let v = &head[0];
+    // Only the holder of the shard's lock writes versions: no read-modify-write is needed. Release orders the
+    // change of the slot before it; the fence orders it before the writes that reuse the memory.
+    v.store(v.load(Relaxed).wrapping_add(1), Release);
+    fence(Release);
 }
 
 /// Where a new slot word goes.

@@ -4,7 +4,7 @@
 use super::{
     Engine, Eviction, Expires, Math, Mode, SetOptions,
     entry::{self, LEASE},
-    index::Found,
+    index::{Found, Glance, Match},
     shard::ShardGuard,
     stats::Counter,
     write::{New, Place, Stop},
@@ -21,8 +21,9 @@ impl Engine {
         self.check_limits(key, 8)?;
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
-        let n = match self.search::<false>(place.head, self.region.bucket(place.head), place.tag, place.key) {
-            Some(m) if self.changes_in_place(&m.found(), options) => {
+        let first = self.region.bucket(place.head);
+        let n = match self.glance::<false>(place.head, first, place.tag, key) {
+            Glance::Entry(m) if self.changes_in_place(&m, options) => {
                 self.change_in_place(&m.found(), op, operand, options)
             }
             _ => {
@@ -38,12 +39,12 @@ impl Engine {
 
     /// Whether a number is there of which nothing but the value changes.
     #[inline(always)]
-    fn changes_in_place(&self, f: &Found, options: &SetOptions) -> bool {
+    fn changes_in_place(&self, m: &Match<'_>, options: &SetOptions) -> bool {
         !self.geo.checksums
-            && f.header.value_len == 8
+            && entry::value_len(m.words.0) == 8
             && options.mode == Mode::Update
-            && (options.keep_ttl || (f.header.expires == 0 && options.expires == Expires::Never))
-            && self.exists_for_users(&f.header)
+            && (options.keep_ttl || (entry::expires(m.words.1) == 0 && options.expires == Expires::Never))
+            && self.is_readable(m)
     }
 
     #[inline(always)]

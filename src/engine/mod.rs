@@ -29,6 +29,7 @@ mod open;
 mod orphans;
 mod read;
 mod recover;
+mod replace;
 mod room;
 mod s3fifo;
 mod sample;

@@ -3,9 +3,9 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    Engine, Eviction, Expires, Mode, SetOptions, Stored,
+    Engine, Expires, Mode, SetOptions, Stored,
     entry::{self, Header, LEASE, UNGETTABLE},
-    index::Found,
+    index::{Found, Glance},
     room::{Room, Short},
     shard::ShardGuard,
     stats::Counter,
@@ -67,7 +67,6 @@ impl Engine {
     /// A limit of the cache, [`Error::Full`] and its kin, [`Error::Timeout`].
     pub fn set(&self, key: &[u8], value: &[u8], options: &SetOptions) -> Result<Stored> {
         self.check_limits(key, value.len())?;
-        let new = self.new_value(value, options);
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
         block::expect(
@@ -78,20 +77,26 @@ impl Engine {
         if self.geo.stamps {
             self.foresee(&guard);
         }
-        let found = self.search::<true>(place.head, self.region.bucket(place.head), place.tag, place.key);
-        let keep = found.map(|m| Header::unpack(m.words).id);
-        let done = match found {
+        let first = self.region.bucket(place.head);
+        let (done, keep) = match self.glance::<true>(place.head, first, place.tag, key) {
             // The usual cases, without what is stored and loaded on the way to a function.
-            Some(m) if options.mode == Mode::Update && self.is_readable(&m) => {
-                self.update(&guard, &place, &m.found(), new, options.keep_ttl).map(|()| Stored::Updated)
+            Glance::Entry(m)
+                if options.mode == Mode::Update
+                    && self.is_readable(&m)
+                    && self.update_plain(&guard, &place, (first, &m), value, options) =>
+            {
+                (Ok(Stored::Updated), None)
             }
-            None => self.insert(&guard, &place, &new).map(|()| Stored::Inserted),
-            Some(m) => self.set_unusual(&guard, &m.found(), &place, new, options),
+            Glance::Nothing => {
+                let new = self.new_value(value, options);
+                (self.insert(&guard, &place, &new).map(|()| Stored::Inserted), None)
+            }
+            _ => self.set_unusual(&guard, &place, value, options),
         };
         drop(guard);
         let stored = match done {
             Ok(stored) => stored,
-            Err(stop) => self.set_again(&place, new, options, stop, keep)?,
+            Err(stop) => self.set_again(&place, self.new_value(value, options), options, stop, keep)?,
         };
         self.trim_if_much();
         if stored != Stored::Kept {
@@ -101,17 +106,19 @@ impl Engine {
         Ok(stored)
     }
 
+    /// [`Engine::set`] where its first look did not tell enough; also the number of the item that has the key.
     #[inline(never)]
     fn set_unusual(
         &self,
         guard: &ShardGuard<'_>,
-        f: &Found,
         place: &Place<'_>,
-        new: New<'_>,
+        value: &[u8],
         options: &SetOptions,
-    ) -> Result<Stored, Stop> {
-        let live = self.live_or_gone(guard, place, f);
-        self.set_found(guard, live, place, new, options)
+    ) -> (Result<Stored, Stop>, Option<u32>) {
+        let new = self.new_value(value, options);
+        let found = self.probe(place.head, place.tag, place.key);
+        let live = found.and_then(|f| self.live_or_gone(guard, place, &f));
+        (self.set_found(guard, live, place, new, options), found.map(|f| f.header.id))
     }
 
     /// [`Engine::set`] of a key whose live entry, or none, was found under the lock.
@@ -213,101 +220,18 @@ impl Engine {
         None
     }
 
-    /// An existing key gets a new value; its item number, flags and (if wished) expiry and LRU place stay.
-    #[inline(always)]
-    pub(super) fn update(
-        &self,
-        guard: &ShardGuard<'_>,
-        place: &Place<'_>,
-        f: &Found,
-        mut new: New<'_>,
-        keep_ttl: bool,
-    ) -> Result<(), Stop> {
-        new.flags = f.header.flags & UNGETTABLE;
-        if keep_ttl {
-            new.expires = f.header.expires;
-        }
-        self.replace_here(guard, place, f, &new)?;
-        if !keep_ttl && self.config.eviction != Eviction::None {
-            self.touch(f.bucket, f.slot);
-        }
-        Ok(())
-    }
-
-    /// Copy-on-write: the slot changes from the old entry to the new one in one store.
-    pub(super) fn replace(
-        &self,
-        guard: &ShardGuard<'_>,
-        place: &Place<'_>,
-        f: &Found,
-        new: &New<'_>,
-    ) -> Result<(), Stop> {
-        self.replace_here(guard, place, f, new)
-    }
-
-    #[inline(always)]
-    fn replace_here(
-        &self,
-        guard: &ShardGuard<'_>,
-        place: &Place<'_>,
-        f: &Found,
-        new: &New<'_>,
-    ) -> Result<(), Stop> {
-        if self.config.blocks.is_some() {
-            return self.replace_counted(guard, place, f, new);
-        }
-        self.replace_block(guard, place, f, new, &self.header_for(place, new, f.header.id))
-    }
-
-    /// [`Engine::replace`] where blocks are counted.
-    #[cold]
-    fn replace_counted(
-        &self,
-        guard: &ShardGuard<'_>,
-        place: &Place<'_>,
-        f: &Found,
-        new: &New<'_>,
-    ) -> Result<(), Stop> {
-        let header = self.header_for(place, new, f.header.id);
-        let (old, now) = (self.blocks_of(&f.header), self.blocks_of(&header));
-        // As native's bitmap: more blocks than before must all be found beside the old ones.
-        let extra = if now > old { now } else { 0 };
-        if !self.take_blocks(guard, extra) {
-            return Err(Short::Blocks { need: extra as u32, held: old as u32 }.into());
-        }
-        let done = self.replace_block(guard, place, f, new, &header);
-        self.give_blocks(guard, if done.is_ok() { old + extra - now } else { extra });
-        done
-    }
-
-    /// The memory's part of [`Engine::replace`].
-    #[inline(always)]
-    fn replace_block(
-        &self,
-        guard: &ShardGuard<'_>,
-        place: &Place<'_>,
-        f: &Found,
-        new: &New<'_>,
-        header: &Header,
-    ) -> Result<(), Stop> {
-        let bytes = header.total(self.entry_head);
-        let Ok(off) = block::alloc(&self.region, guard.home, bytes) else {
-            return Err(Short::Space(bytes).into());
-        };
-        self.fill(off, header, place.key, new.value);
-        self.note_expiry(guard, new.expires);
-        self.slot(f.bucket, f.slot).store(entry::slot(place.tag, off), Release);
-        self.bump(place.head);
-        block::keep(&self.region, guard.home, f.off);
-        Ok(())
-    }
-
     /// Writes an entry into a block that the index does not reach.
     #[inline(always)]
     pub(super) fn fill(&self, off: u64, header: &Header, key: &[u8], value: &[u8]) {
+        self.fill_words(off, header.words(), key, value);
+    }
+
+    /// [`Engine::fill`] with a header that is packed already.
+    #[inline(always)]
+    pub(super) fn fill_words(&self, off: u64, words: (u64, u64), key: &[u8], value: &[u8]) {
         // The version that retired this block's last entry is visible before any byte of the new one.
         fence(Release);
-        entry::write(&self.region, off, self.geo.checksums.then_some(&self.secret), header, key, value);
+        entry::write(&self.region, off, self.geo.checksums.then_some(&self.secret), words, key, value);
     }
 
     #[inline(always)]

@@ -52,8 +52,24 @@ pub(super) unsafe fn load(src: *const u8, dst: *mut u8, len: usize) {
 /// # Safety
 /// `dst` must be 8-aligned with `len` rounded up to 8 bytes mapped, and owned by the caller for writing; `src` must be
 /// valid for reads of `len` bytes.
-#[inline]
+#[inline(always)]
 pub(super) unsafe fn store(src: *const u8, dst: *mut u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if (16..=128).contains(&len) {
+        // SAFETY: the caller's contract covers exactly `len` bytes on both sides.
+        unsafe { copy_ends(src, dst, len) };
+        return;
+    }
+    // SAFETY: passed on.
+    unsafe { store_other(src, dst, len) };
+}
+
+/// [`store`] of other lengths.
+///
+/// # Safety
+/// As [`store`].
+#[inline(never)]
+unsafe fn store_other(src: *const u8, dst: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     if len >= 16 {
         // SAFETY: the caller's contract covers exactly `len` bytes on both sides.

@@ -1,0 +1,133 @@
+//! Copy-on-write of an entry: the new one is written elsewhere, one store of the slot makes it the key's, and only then the
+//! old one's block is free.
+#![forbid(unsafe_code)]
+
+use super::{
+    Engine, Eviction, SetOptions,
+    entry::{self, Header, UNGETTABLE},
+    index::{Found, Match, bump},
+    room::Short,
+    shard::ShardGuard,
+    write::{New, Place, Stop},
+};
+use crate::shm::{Line, block, sync::*};
+
+impl Engine {
+    /// [`Engine::update`] of the usual kind of item (`is_readable`), found in the first bucket of its chain, in a cache that does
+    /// not count blocks; `false` = it is not so, or there is no memory, and nothing was done.
+    #[inline(always)]
+    pub(super) fn update_plain(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        (line, m): (&Line, &Match<'_>),
+        value: &[u8],
+        options: &SetOptions,
+    ) -> bool {
+        if self.config.blocks.is_some() {
+            return false;
+        }
+        let bytes = entry::size(self.entry_head, place.key.len() as u64, value.len() as u64);
+        let Ok(off) = block::alloc(&self.region, guard.home, bytes) else { return false };
+        let expires = if options.keep_ttl { entry::expires(m.words.1) } else { self.expiry(options.expires) };
+        let words = entry::renewed(m.words, value.len() as u32, expires);
+        self.fill_words(off, words, place.key, value);
+        self.note_expiry(guard, expires);
+        line[m.slot as usize & 7].store(entry::slot(place.tag, off), Release);
+        bump(line);
+        block::keep(&self.region, guard.home, m.off);
+        if !options.keep_ttl && self.config.eviction != Eviction::None {
+            self.touch(m.bucket, m.slot);
+        }
+        true
+    }
+
+    /// An existing key gets a new value; its item number, flags and (if wished) expiry and LRU place stay.
+    #[inline(always)]
+    pub(super) fn update(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        f: &Found,
+        mut new: New<'_>,
+        keep_ttl: bool,
+    ) -> Result<(), Stop> {
+        new.flags = f.header.flags & UNGETTABLE;
+        if keep_ttl {
+            new.expires = f.header.expires;
+        }
+        self.replace_here(guard, place, f, &new)?;
+        if !keep_ttl && self.config.eviction != Eviction::None {
+            self.touch(f.bucket, f.slot);
+        }
+        Ok(())
+    }
+
+    /// Copy-on-write: the slot changes from the old entry to the new one in one store.
+    pub(super) fn replace(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        f: &Found,
+        new: &New<'_>,
+    ) -> Result<(), Stop> {
+        self.replace_here(guard, place, f, new)
+    }
+
+    #[inline(always)]
+    fn replace_here(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        f: &Found,
+        new: &New<'_>,
+    ) -> Result<(), Stop> {
+        if self.config.blocks.is_some() {
+            return self.replace_counted(guard, place, f, new);
+        }
+        self.replace_block(guard, place, f, new, &self.header_for(place, new, f.header.id))
+    }
+
+    /// [`Engine::replace`] where blocks are counted.
+    #[cold]
+    fn replace_counted(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        f: &Found,
+        new: &New<'_>,
+    ) -> Result<(), Stop> {
+        let header = self.header_for(place, new, f.header.id);
+        let (old, now) = (self.blocks_of(&f.header), self.blocks_of(&header));
+        // As native's bitmap: more blocks than before must all be found beside the old ones.
+        let extra = if now > old { now } else { 0 };
+        if !self.take_blocks(guard, extra) {
+            return Err(Short::Blocks { need: extra as u32, held: old as u32 }.into());
+        }
+        let done = self.replace_block(guard, place, f, new, &header);
+        self.give_blocks(guard, if done.is_ok() { old + extra - now } else { extra });
+        done
+    }
+
+    /// The memory's part of [`Engine::replace`].
+    #[inline(always)]
+    fn replace_block(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        f: &Found,
+        new: &New<'_>,
+        header: &Header,
+    ) -> Result<(), Stop> {
+        let bytes = header.total(self.entry_head);
+        let Ok(off) = block::alloc(&self.region, guard.home, bytes) else {
+            return Err(Short::Space(bytes).into());
+        };
+        self.fill(off, header, place.key, new.value);
+        self.note_expiry(guard, new.expires);
+        self.slot(f.bucket, f.slot).store(entry::slot(place.tag, off), Release);
+        self.bump(place.head);
+        block::keep(&self.region, guard.home, f.off);
+        Ok(())
+    }
+}
