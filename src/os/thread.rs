@@ -19,7 +19,9 @@ struct Note {
     word: AtomicU64,
 }
 
-static TABLE: [Note; NOTES] = [const { Note { thread: AtomicU64::new(0), word: AtomicU64::new(0) } }; NOTES];
+struct Table([Note; NOTES]);
+
+static TABLE: Table = Table::new();
 
 /// The thread pointer. It is page-aligned or nearly so, as it lies at the end of a stack's mapping.
 #[inline(always)]
@@ -49,39 +51,57 @@ fn pointer() -> u64 {
     }
 }
 
-#[inline(always)]
-fn place(thread: u64, name: u64) -> &'static Note {
-    &TABLE[((thread >> 12) as usize * OWN + name as usize) % NOTES]
+impl Table {
+    const fn new() -> Self {
+        Self([const { Note { thread: AtomicU64::new(0), word: AtomicU64::new(0) } }; NOTES])
+    }
+
+    #[inline(always)]
+    fn place(&self, thread: u64, name: u64) -> &Note {
+        &self.0[((thread >> 12) as usize * OWN + name as usize) % NOTES]
+    }
+
+    #[inline(always)]
+    fn noted(&self, name: u64) -> Option<u8> {
+        let thread = pointer();
+        let note = self.place(thread, name);
+        let word = note.word.load(Relaxed);
+        (note.thread.load(Relaxed) == thread && word >> 8 == name).then_some(word as u8)
+    }
+
+    fn note(&self, name: u64, value: u8) {
+        let thread = pointer();
+        let note = self.place(thread, name);
+        let is_mine = note.thread.load(Relaxed) == thread;
+        if is_mine || note.thread.compare_exchange(0, thread, Relaxed, Relaxed).is_ok() {
+            note.word.store(name << 8 | u64::from(value), Relaxed);
+        }
+    }
+
+    fn forget(&self, name: u64) {
+        let thread = pointer();
+        let note = self.place(thread, name);
+        if note.thread.load(Relaxed) == thread {
+            note.word.store(0, Relaxed);
+            note.thread.store(0, Relaxed);
+        }
+    }
 }
 
 /// What the calling thread noted under `name`, of at most 56 bits and not 0; `None` = nothing, or a later note took the place.
 #[inline(always)]
 pub(crate) fn noted(name: u64) -> Option<u8> {
-    let thread = pointer();
-    let note = place(thread, name);
-    let word = note.word.load(Relaxed);
-    (note.thread.load(Relaxed) == thread && word >> 8 == name).then_some(word as u8)
+    TABLE.noted(name)
 }
 
 /// Notes `value` under `name`, as in [`noted`], for the calling thread, if there is a place.
 pub(crate) fn note(name: u64, value: u8) {
-    let thread = pointer();
-    let note = place(thread, name);
-    if note.thread.load(Relaxed) == thread
-        || note.thread.compare_exchange(0, thread, Relaxed, Relaxed).is_ok()
-    {
-        note.word.store(name << 8 | u64::from(value), Relaxed);
-    }
+    TABLE.note(name, value);
 }
 
 /// Gives up the place where the calling thread noted something under `name`: before it ends, and its pointer is another's.
 pub(crate) fn forget(name: u64) {
-    let thread = pointer();
-    let note = place(thread, name);
-    if note.thread.load(Relaxed) == thread {
-        note.word.store(0, Relaxed);
-        note.thread.store(0, Relaxed);
-    }
+    TABLE.forget(name);
 }
 
 #[cfg(test)]
@@ -91,46 +111,48 @@ mod tests {
     #[test]
     fn notes_are_a_thread_s_own() {
         const NEXT: u64 = NOTES as u64;
-        assert_eq!(noted(11), None);
-        note(11, 5);
-        assert_eq!((noted(11), noted(11 + NEXT), noted(12)), (Some(5), None, None));
-        note(12, 6);
-        assert_eq!((noted(11), noted(12)), (Some(5), Some(6)));
-        std::thread::spawn(|| {
-            assert_eq!(noted(11), None);
-            note(11, 7);
-            assert_ne!(noted(11), Some(5));
-            forget(11);
-            assert_eq!(noted(11), None);
-        })
-        .join()
-        .expect("a thread of its own");
-        assert_eq!(noted(11), Some(5));
-        note(12 + NEXT, 8);
-        assert_eq!((noted(12), noted(12 + NEXT)), (None, Some(8)), "the last note of a place counts");
-        forget(11);
-        assert_eq!((noted(11), noted(12 + NEXT)), (None, Some(8)));
-        forget(12 + NEXT);
+        let table = Table::new();
+        let t = &table;
+        assert_eq!(t.noted(11), None);
+        t.note(11, 5);
+        assert_eq!((t.noted(11), t.noted(11 + NEXT), t.noted(12)), (Some(5), None, None));
+        t.note(12, 6);
+        assert_eq!((t.noted(11), t.noted(12)), (Some(5), Some(6)));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert_eq!(t.noted(11), None);
+                t.note(11, 7);
+                assert_ne!(t.noted(11), Some(5));
+                t.forget(11);
+                assert_eq!(t.noted(11), None);
+            });
+        });
+        assert_eq!(t.noted(11), Some(5));
+        t.note(12 + NEXT, 8);
+        assert_eq!((t.noted(12), t.noted(12 + NEXT)), (None, Some(8)), "the last note of a place counts");
+        t.forget(11);
+        assert_eq!((t.noted(11), t.noted(12 + NEXT)), (None, Some(8)));
     }
 
     #[test]
     fn no_thread_takes_another_one_s_place() {
         // More notes than places: some threads have none, and nobody reads what is not its own.
-        let barrier = std::sync::Barrier::new(64);
+        let (table, barrier) = (Table::new(), std::sync::Barrier::new(64));
         std::thread::scope(|scope| {
             for value in 0..64 {
-                let barrier = &barrier;
+                let (table, barrier) = (&table, &barrier);
                 scope.spawn(move || {
                     let names = 100..100 + OWN as u64;
-                    names.clone().for_each(|name| note(name, value));
+                    names.clone().for_each(|name| table.note(name, value));
                     barrier.wait();
-                    let found: Vec<_> = names.clone().filter_map(noted).collect();
+                    let found: Vec<_> = names.clone().filter_map(|name| table.noted(name)).collect();
                     assert!(found.iter().all(|&v| v == value), "{value}: {found:?}");
                     barrier.wait();
-                    names.clone().for_each(forget);
-                    assert!(names.clone().all(|name| noted(name).is_none()));
+                    names.clone().for_each(|name| table.forget(name));
+                    assert!(names.clone().all(|name| table.noted(name).is_none()));
                 });
             }
         });
+        assert!(table.0.iter().all(|note| note.thread.load(Relaxed) == 0), "every place was given up");
     }
 }
