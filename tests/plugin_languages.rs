@@ -1,14 +1,15 @@
 //! The cache functions of uWSGI's language plugins, on uWSGI's own cache and on ucache: the same answers. All five
 //! interpreters run in one worker, so that what one stores the others read.
 
+#[path = "support/ports.rs"]
+mod ports;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/session.rs"]
 mod session;
 
-use std::net::TcpListener;
-
+use ports::free_address;
 use server::{Build, Flavor, Server, root};
 use session::Session;
 
@@ -77,9 +78,7 @@ fn together() {
 #[test]
 fn a_cache_of_another_server() {
     for (here, there) in BOTH.into_iter().flat_map(|here| BOTH.map(|there| (here, there))) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let address = listener.local_addr().expect("it has an address").to_string();
-        drop(listener);
+        let address = free_address();
         let caches = "cache2 = name=c,items=100\ncache2 = name=sessions,items=100";
         let options = format!("plugin = cache\nsocket = {address}\nmap-socket = 1:1\n{caches}");
         let _server = Server::start(there, 1, &options);

@@ -1,18 +1,17 @@
 //! Caches of several servers: replication by UDP and `cache@host:port`, two native servers and two with ucache.
 
+#[path = "support/ports.rs"]
+mod ports;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/server.rs"]
 mod server;
 
-use std::net::{TcpListener, UdpSocket};
-
+use ports::free_address;
 use server::{Flavor, Server, within};
 
 /// Runs `source` in a server that tells another one of its changes, and `question` there once they have arrived.
 fn replicated(flavor: Flavor, source: &str, question: &str) -> String {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-    let address = socket.local_addr().expect("it has an address").to_string();
-    drop(socket);
+    let address = free_address();
     let cache = "cache2 = name=c,items=100,blocksize=100000";
     let receiver = Server::start(flavor, 1, &format!("{cache},udp={address}"));
     let sender = Server::start(flavor, 1, &format!("{cache},nodes={address}"));
@@ -47,9 +46,7 @@ fn nodes_hear_of_every_change() {
 #[test]
 fn a_remote_counter_counts() {
     for (flavor, sum) in [(Flavor::Native, "5"), (Flavor::Ucache, "15")] {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let address = listener.local_addr().expect("it has an address").to_string();
-        drop(listener);
+        let address = free_address();
         let options =
             format!("plugin = cache\nsocket = {address}\nmap-socket = 1:1\ncache2 = name=c,items=100");
         let there = Server::start(flavor, 1, &options);

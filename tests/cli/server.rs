@@ -2,10 +2,7 @@
 
 use std::{io::ErrorKind, os::unix::fs::symlink};
 
-use crate::{
-    native::{Server, free_tcp},
-    ucache, ucache_with,
-};
+use crate::{native::Server, ports::free_address, ucache, ucache_with};
 
 /// libucache.so as cargo built it for these tests, under the name that uWSGI finds the plugin in it by.
 fn plugin() -> String {
@@ -54,7 +51,7 @@ const DEFINITIONS: [&str; 2] = ["name=first,items=100", "name=box,items=100,bloc
 
 #[test]
 fn a_server_with_the_plugin() {
-    let server = Server::start_with(&plugin(), &free_tcp(), &DEFINITIONS, &[]);
+    let server = Server::start_with(&plugin(), &free_address(), &DEFINITIONS, &[]);
     assert!(server.log().contains("cache functions of uWSGI"), "{}", server.log());
     basics(&server.cache("box"));
     let at = format!("box@{}", server.unix);

@@ -1,18 +1,16 @@
 //! uWSGI's own example configurations that use the cache, run as they are but for addresses and paths.
 
-use std::net::TcpListener;
-
 use super::{
-    Outcomes, same_everywhere, same_on,
+    Outcomes,
+    ports::free_port,
+    same_everywhere, same_on,
     server::{Answer, Build, Flavor, Server, http_with, root, venv},
     uwsgi_tests::configuration,
 };
 
 /// A server on a configuration of `t/` that listens on 127.0.0.1 too, whose peers have an address.
 fn serve(build: Build, flavor: Flavor, lines: &str) -> (Server, u16) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let port = listener.local_addr().expect("it has an address").port();
-    drop(listener);
+    let port = free_port();
     let routers = if build == Build::Installed { "plugin = router_cache,router_basicauth\n" } else { "" };
     let head = format!("{}{routers}virtualenv = {}\n", build.python(), venv().display());
     let options = format!("http-socket = 127.0.0.1:{port}\n{head}{lines}");

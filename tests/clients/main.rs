@@ -8,6 +8,8 @@ mod libraries;
 mod takeover;
 mod uwsgi_tests;
 
+#[path = "../support/ports.rs"]
+mod ports;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/server.rs"]
 mod server;

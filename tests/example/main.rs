@@ -1,21 +1,18 @@
 //! `examples/uwsgi.ini` and its application over HTTP, with the plugin and without.
 
+#[path = "../support/ports.rs"]
+mod ports;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/server.rs"]
 mod server;
 
-use std::{collections::BTreeSet, fs, net::TcpListener, path::Path, process::Command, thread};
+use std::{collections::BTreeSet, fs, path::Path, process::Command, thread};
 
+use ports::free_port;
 use serde_json::{Value, json};
 use server::{Flavor, Server, http, within};
 
 const BOTH: [Flavor; 2] = [Flavor::Native, Flavor::Ucache];
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it has an address").port()
-}
 
 /// `examples/uwsgi.ini` as `make run` uses it, but for its two ports; without the plugin's line for native.
 fn example(flavor: Flavor) -> (Server, u16) {

@@ -6,13 +6,14 @@ use std::process::{Command, Stdio};
 use crate::{
     c,
     commands::array,
-    native::{Server, eventually, free_tcp, free_udp, python},
+    native::{Server, eventually, python},
+    ports::free_address,
     server::{self, ask},
 };
 
 /// A native server with a UDP port, and what a native node sent to it by running `code` (cache "u").
 fn told_by_a_native_node(code: &str) -> Server {
-    let udp = free_udp();
+    let udp = free_address();
     let native = Server::start(&[&format!("name=u,items=100,blocksize=100000,udp={udp}")], &[]);
     eventually("its udp server runs", || native.log().contains("udp server for cache"));
     // The last change tells that those before it have arrived or never will.
@@ -27,7 +28,7 @@ fn told_by_a_native_node(code: &str) -> Server {
 
 /// The same for ucache: a cache with a UDP port, and one with the first as its node.
 fn pair(name: &str) -> (String, String) {
-    let udp = free_udp();
+    let udp = free_address();
     let (from, to) = (name.to_owned(), format!("{name} node"));
     c::serve_udp(c::create(&format!("name={to},items=100,blocksize=100000,udp={udp}")));
     c::create(&format!("name={from},items=100,blocksize=100000,nodes={udp}"));
@@ -136,7 +137,7 @@ fn d23_a_remote_clear_clears_the_cache_that_it_names() {
 
 #[test]
 fn d24_the_last_sync_server_may_be_down() {
-    let definition = format!("name=d24,items=100,sync={}", free_tcp());
+    let definition = format!("name=d24,items=100,sync={}", free_address());
     let uwsgi = std::env::var_os("UWSGI_BIN").unwrap_or_else(|| "uwsgi".into());
     let native = Command::new(uwsgi)
         .args(["--plugin", "cache", "--socket", "127.0.0.1:0", "--cache2", &definition])

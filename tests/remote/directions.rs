@@ -7,8 +7,10 @@ use ucache::capi::remote::dump::{self, Geometry};
 
 use crate::{
     c,
-    native::{Server, eventually, free_tcp, free_udp},
-    plugin, server,
+    native::{Server, eventually},
+    plugin,
+    ports::free_address,
+    server,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +31,7 @@ fn start_on(kind: Kind, at: &str, definition: &str, options: &[&str]) -> Server 
 }
 
 fn start(kind: Kind, definition: &str) -> Server {
-    start_on(kind, &free_tcp(), definition, &[])
+    start_on(kind, &free_address(), definition, &[])
 }
 
 const SHAPE: &str = "name=u,items=200,keysize=100,blocksize=65536";
@@ -122,7 +124,7 @@ fn four(test: impl Fn(Kind, Kind) + Sync) {
 fn changes_replicate_in_four_directions() {
     four(|source, target| {
         let way = format!("{source:?} -> {target:?}");
-        let udp = free_udp();
+        let udp = free_address();
         let to = start(target, &format!("{SHAPE},udp={udp}"));
         let from = start(source, &format!("{SHAPE},nodes={udp}"));
         settle(&from, &to, 0);
@@ -171,8 +173,8 @@ fn changes_replicate_in_four_directions() {
 fn copies_at_start_in_four_directions() {
     four(|source, target| {
         let way = format!("{source:?} -> {target:?}");
-        let stats = free_tcp();
-        let from = start_on(source, &free_tcp(), SHAPE, &["--stats", &stats]);
+        let stats = free_address();
+        let from = start_on(source, &free_address(), SHAPE, &["--stats", &stats]);
         change(&from, &|| ());
         eventually("what is short-lived has gone", || !content(&from).contains_key("short-lived"));
         let to = start(target, &format!("{SHAPE},sync={}", from.tcp));
@@ -191,7 +193,7 @@ fn copies_at_start_in_four_directions() {
 #[test]
 fn peers_that_are_away_are_waited_for() {
     for peer in [Native, Ucache] {
-        let (udp, later) = (free_udp(), free_tcp());
+        let (udp, later) = (free_address(), free_address());
         let here = start(Ucache, &format!("{SHAPE},nodes={udp},sync={later}"));
         let there = here.cache("u");
         for i in 0..50_u32 {

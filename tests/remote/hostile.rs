@@ -11,8 +11,9 @@ use std::{
 use crate::{
     c,
     commands::array,
-    native::{PATIENCE, Server, free_tcp},
+    native::{PATIENCE, Server},
     plugin::start,
+    ports::free_address,
     server::ask,
 };
 
@@ -239,7 +240,7 @@ fn hostile_peers() -> Vec<(&'static str, String)> {
                 }
             }),
         ),
-        ("is not there", free_tcp()),
+        ("is not there", free_address()),
     ]
 }
 
@@ -253,7 +254,7 @@ fn a_worker_survives_every_server() {
                 uwsgi.cache_set('k', b'v', 0, name), uwsgi.cache_inc('k', 1, 0, name), uwsgi.cache_clear(name)]\n    \
                 return [repr((os.getpid(), r)).encode()]\n";
     std::fs::write(&app, text).unwrap();
-    let http = free_tcp();
+    let http = free_address();
     let options = [
         "--plugin",
         "python3",

@@ -7,11 +7,7 @@ use std::{
     thread,
 };
 
-use crate::{
-    c,
-    native::{self, free_tcp},
-    server,
-};
+use crate::{c, native, ports::free_address, server};
 
 const ALONE: &str = "UCACHE_TEST_ALONE";
 
@@ -47,7 +43,7 @@ fn descriptors() {
     let start = open();
     c::create("name=fds,items=100,blocksize=100000");
     let good = format!("fds@{}", server::start());
-    let nobody = format!("fds@{}", free_tcp());
+    let nobody = format!("fds@{}", free_address());
     let rude = TcpListener::bind("127.0.0.1:0").unwrap();
     let rude_at = format!("fds@{}", rude.local_addr().unwrap());
     thread::spawn(move || rude.incoming().for_each(drop));

@@ -13,9 +13,10 @@ use crate::{
     c,
     commands::array,
     hygiene::alone,
-    native::{PATIENCE, Server, eventually, free_tcp},
+    native::{PATIENCE, Server, eventually},
     plugin::{self, start},
     pool::counted,
+    ports::free_address,
 };
 
 /// What the statistics say about worker `number`, from 0.
@@ -37,7 +38,7 @@ impl Drop for Stop<'_> {
 fn kept_connections_occupy_no_worker() {
     alone("kept::kept_connections_occupy_no_worker", String::new, |_| {
         for threads in ["1", "2"] {
-            let stats = free_tcp();
+            let stats = free_address();
             let host = start(&["name=c,items=1000"], &["--threads", threads, "--stats", &stats]);
             for server in [host.tcp.clone(), host.unix.clone()] {
                 let there = &format!("c@{server}");
@@ -69,7 +70,7 @@ fn kept_connections_occupy_no_worker() {
 #[test]
 fn async_loops_and_other_protocols_keep_none() {
     alone("kept::async_loops_and_other_protocols_keep_none", String::new, |_| {
-        let persistent = free_tcp();
+        let persistent = free_address();
         let gevent = ["--plugin", "python3,gevent_python3", "--gevent", "4"];
         let hosts = [&gevent[..], &["--puwsgi-socket", &persistent]]
             .map(|options| start(&["name=c,items=100"], options));
@@ -91,7 +92,7 @@ fn async_loops_and_other_protocols_keep_none() {
 #[test]
 fn restarts_of_workers_count_nothing_twice_and_lose_no_read() {
     alone("kept::restarts_of_workers_count_nothing_twice_and_lose_no_read", String::new, |_| {
-        let stats = free_tcp();
+        let stats = free_address();
         let host = start(&["name=c,items=100"], &["--workers", "2", "--stats", &stats]);
         let there = &host.cache("c");
         assert!(c::update(b"k", b"value", there) && c::inc(b"n", 0, there));
@@ -193,7 +194,7 @@ fn under_gevent_connections_are_kept_by_the_client() {
              return [str(all(uwsgi.cache_inc('n', 1, 0, 'c@{address}') for _ in range(20))).encode()]\n"
         );
         std::fs::write(&app, text).unwrap();
-        let http = free_tcp();
+        let http = free_address();
         let options =
             ["--plugin", "python3,gevent_python3", "--gevent", "10", "--http-socket", &http, "--wsgi-file"];
         let host = start(&["name=x,items=10"], &[&options[..], &[app.to_str().unwrap()]].concat());

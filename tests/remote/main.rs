@@ -18,6 +18,8 @@ mod native;
 #[cfg(feature = "uwsgi")]
 mod plugin;
 mod pool;
+#[path = "../support/ports.rs"]
+mod ports;
 mod replication;
 mod server;
 mod sync;

@@ -3,25 +3,17 @@
 use std::{
     fs,
     io::Read,
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use super::ports::free_address;
+
 /// Long enough for a loaded machine; nothing waits for it to pass.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// An address that nobody uses now.
-pub(crate) fn free_tcp() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
-/// An address that nobody uses now.
-pub(crate) fn free_udp() -> String {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
 
 /// Asks until the answer is yes.
 pub(crate) fn eventually(what: &str, mut ask: impl FnMut() -> bool) {
@@ -60,7 +52,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a native server with these `cache2` definitions and waits until it answers.
     pub(crate) fn start(definitions: &[&str], options: &[&str]) -> Self {
-        Self::start_on(&free_tcp(), definitions, options)
+        Self::start_on(&free_address(), definitions, options)
     }
 
     /// As `start`, on a TCP address of the caller's choice.

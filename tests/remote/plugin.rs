@@ -12,7 +12,8 @@ use crate::{
     c,
     client::{as_a_cache, native_python_uses},
     commands::array,
-    native::{PATIENCE, Server, eventually, free_tcp, free_udp},
+    native::{PATIENCE, Server, eventually},
+    ports::free_address,
     server::ask,
     sync,
 };
@@ -29,7 +30,7 @@ fn plugin() -> String {
 }
 
 pub(crate) fn start(definitions: &[&str], options: &[&str]) -> Server {
-    start_on(&free_tcp(), definitions, options)
+    start_on(&free_address(), definitions, options)
 }
 
 /// As `start`, on a TCP address of the caller's choice.
@@ -91,7 +92,7 @@ fn the_plugin_answers_every_command() {
 
 #[test]
 fn the_plugin_and_a_native_server_copy_from_and_replicate_to_each_other() {
-    let (to_native, to_ucache) = (free_udp(), free_udp());
+    let (to_native, to_ucache) = (free_address(), free_address());
     let shape = "items=500,keysize=100,blocksize=1000";
     let first = start(&[&format!("name=p,{shape}")], &[]);
     sync::fill(&first.cache("p"));
@@ -139,7 +140,7 @@ fn under_gevent_a_remote_call_lets_other_greenlets_run() {
          return [uwsgi.cache_get('k', 'c@{at}') or b'a miss']\n"
     );
     std::fs::write(&app, text).unwrap();
-    let http = free_tcp();
+    let http = free_address();
     let options =
         ["--plugin", "python3,gevent_python3", "--gevent", "10", "--http-socket", &http, "--wsgi-file"];
     let host = start(&["name=x,items=10"], &[&options[..], &[app.to_str().unwrap()]].concat());

@@ -4,12 +4,13 @@ use std::net::UdpSocket;
 
 use crate::{
     c,
-    native::{self, Server, eventually, free_udp},
+    native::{self, Server, eventually},
+    ports::free_address,
 };
 
 #[test]
 fn changes_of_ucache_arrive_at_a_native_node() {
-    let udp = free_udp();
+    let udp = free_address();
     let native = Server::start(&[&format!("name=u1,items=100,udp={udp}")], &[]);
     eventually("its udp server runs", || native.log().contains("udp server for cache"));
     c::create(&format!("name=u1,items=100,nodes={udp}"));
@@ -40,7 +41,7 @@ fn changes_of_ucache_arrive_at_a_native_node() {
 
 #[test]
 fn changes_of_a_native_server_arrive_here() {
-    let udp = free_udp();
+    let udp = free_address();
     c::serve_udp(c::create(&format!("name=u2,items=100,udp={udp}")));
     let code = "
 for i in range(1000):
@@ -62,7 +63,7 @@ show('done')
 /// A native node with `purge_lru` sends the TTL where the time belongs.
 #[test]
 fn a_relative_expiry_of_a_native_lru_node_is_understood() {
-    let udp = free_udp();
+    let udp = free_address();
     c::serve_udp(c::create(&format!("name=u3,items=100,udp={udp}")));
     let code = "
 for i in range(20):
@@ -79,7 +80,7 @@ show('done')
 
 #[test]
 fn ucaches_replicate_clears_too_and_do_not_echo() {
-    let (udp, echo) = (free_udp(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let (udp, echo) = (free_address(), UdpSocket::bind("127.0.0.1:0").unwrap());
     let sink = echo.local_addr().unwrap();
     c::create(&format!("name=u4,items=100,nodes={udp}"));
     // Its changes would be sent on, were those that came from a node not excepted.
@@ -98,7 +99,7 @@ fn ucaches_replicate_clears_too_and_do_not_echo() {
 
 #[test]
 fn garbage_on_the_udp_port_changes_nothing() {
-    let udp = free_udp();
+    let udp = free_address();
     c::serve_udp(c::create(&format!("name=u5,items=100,udp={udp}")));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let good = b"\x6f\x0c\0\x0a\x04\0good\x01\0v\x01\x000";

@@ -3,7 +3,8 @@
 use crate::{
     c,
     hygiene::alone,
-    native::{Server, eventually, free_tcp},
+    native::{Server, eventually},
+    ports::free_address,
     server,
 };
 
@@ -91,7 +92,7 @@ fn a_copy_between_ucaches_needs_no_equal_shape() {
 fn servers_that_are_down_or_at_odds_do_not_stop_the_start() {
     let native = Server::start(&["name=s8,items=500,blocksize=1000,keysize=100"], &[]);
     fill(&native.cache("s8"));
-    let down = free_tcp();
+    let down = free_address();
     c::create(&format!("name=s8,items=400,blocksize=1000,keysize=100,sync={};{down}", native.tcp));
     assert!(!c::exists(b"key 1 \xc3\xbc", "s8"), "items differ");
     assert!(c::update(b"k", b"v", "s8"), "and the cache works");
@@ -101,13 +102,17 @@ fn servers_that_are_down_or_at_odds_do_not_stop_the_start() {
 fn the_next_server_is_asked_when_the_first_cannot() {
     let native = Server::start(&["name=s9,items=500,blocksize=1000,keysize=100"], &[]);
     fill(&native.cache("s9"));
-    c::create(&format!("name=s9,items=500,blocksize=1000,keysize=100,sync={};{}", free_tcp(), native.tcp));
+    c::create(&format!(
+        "name=s9,items=500,blocksize=1000,keysize=100,sync={};{}",
+        free_address(),
+        native.tcp
+    ));
     check("s9");
 }
 
 #[test]
 fn a_server_that_comes_up_later_is_asked_again() {
-    alone("sync::a_server_that_comes_up_later_is_asked_again", free_tcp, |at| {
+    alone("sync::a_server_that_comes_up_later_is_asked_again", free_address, |at| {
         c::create(&format!("name=late,items=100,sync={at}"));
         assert!(c::update(b"stored meanwhile", b"newer", "late"));
         let native = Server::start_on(at, &["name=late,items=100"], &[]);

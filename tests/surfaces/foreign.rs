@@ -2,7 +2,6 @@
 //! keeps a cache's lock.
 
 use std::{
-    net::UdpSocket,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -10,7 +9,7 @@ use std::{
 
 use crate::{
     on_both,
-    options::free_ports,
+    ports::{free_address, free_port},
     server::{Flavor, Server, root, within},
 };
 
@@ -43,10 +42,9 @@ fn a_member_that_joins_is_asked_for_its_cache() {
     let source = Path::new("/usr/src/uwsgi/plugins/legion_cache_fetch/legion_cache_fetch.c");
     let plugin = plugin(dir.path(), source, "legion_cache_fetch_plugin.so");
     on_both(|flavor| {
-        let udp = [0; 2].map(|_| UdpSocket::bind("127.0.0.1:0").expect("a port"));
-        let [here, there] = udp.map(|socket| socket.local_addr().expect("it has an address"));
+        let (here, there) = (&free_address(), &free_address());
         let member = |own, other, more: &str| {
-            let (tcp, _) = free_ports();
+            let tcp = free_port();
             let lines = format!(
                 "plugin = cache\nplugin = {}\nsocket = 127.0.0.1:{tcp}\nlegion = l {own} 10 aes-128-cbc:secret\n\
                  legion-node = l {other}\nlegion-scroll = l dump-socket=127.0.0.1:{tcp}\n\

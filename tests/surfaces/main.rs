@@ -1,6 +1,8 @@
 //! Every way to reach a cache inside uWSGI, on uWSGI's own cache and on ucache: the table of surfaces in
 //! `src/docs/compat.md` names these tests.
 
+#[path = "../support/ports.rs"]
+mod ports;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/server.rs"]
 mod server;

@@ -1,12 +1,10 @@
 //! uWSGI's options for caches, beside `cache2`.
 
-use std::{
-    net::{TcpListener, UdpSocket},
-    path::Path,
-};
+use std::path::Path;
 
 use crate::{
     get, on_both,
+    ports::free_port,
     server::{Server, within},
     uwsgi_request,
 };
@@ -105,18 +103,10 @@ fn old_style_stores_survive_a_restart() {
     });
 }
 
-/// Two ports of 127.0.0.1 that nobody has, one for each protocol.
-pub(crate) fn free_ports() -> (u16, u16) {
-    let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    let port = |address: std::io::Result<std::net::SocketAddr>| address.expect("it has an address").port();
-    (port(tcp.local_addr()), port(udp.local_addr()))
-}
-
 #[test]
 fn old_style_nodes_and_sync_servers() {
     on_both(|flavor| {
-        let (tcp, udp) = free_ports();
+        let (tcp, udp) = (free_port(), free_port());
         let served = format!(
             "plugin = cache\nsocket = 127.0.0.1:{tcp}\ncache = 10\ncache-udp-server = 127.0.0.1:{udp}"
         );
@@ -160,7 +150,7 @@ fn tls_sessions_are_not_cached_with_todays_openssl() {
     on_both(|flavor| {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (cert, key) = certificate(dir.path());
-        let (port, _) = free_ports();
+        let port = free_port();
         let lines = format!(
             "plugin = http\nhttps = 127.0.0.1:{port},{cert},{key}\nhttp-to = {}/uwsgi\nsocket = {0}/uwsgi\n\
              map-socket = 1:1\nssl-sessions-use-cache = c\nssl-sessions-timeout = 60\n\

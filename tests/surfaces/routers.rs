@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::PathBuf,
     time::Duration,
 };
@@ -10,6 +10,7 @@ use std::{
 use crate::{
     exchange, on_both,
     options::{certificate, curl},
+    ports::free_port,
     server::{Flavor, Server, within},
     uwsgi_request,
 };
@@ -116,11 +117,6 @@ fn the_fastrouter() {
 fn requests(text: &str) -> u64 {
     let number = text.trim_end_matches(')').rsplit(' ').next().and_then(|n| n.parse().ok());
     number.unwrap_or_else(|| panic!("no numbers: {text}"))
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("it has an address").port()
 }
 
 fn tcp(port: u16, bytes: &[u8]) -> Vec<u8> {

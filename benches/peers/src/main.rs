@@ -13,6 +13,8 @@ mod load;
 mod memory;
 mod peers;
 mod plot;
+#[path = "../../../tests/support/ports.rs"]
+mod ports;
 mod report;
 mod server;
 mod stores;

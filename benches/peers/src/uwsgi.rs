@@ -11,8 +11,9 @@ use std::{
 use crate::{
     Effort,
     host::{BOTH, Figures, Flavor, Rig},
+    ports::free_port,
     report::{FLOOR, Goal, Report, Row, Unit},
-    server::{PATIENCE, free_port},
+    server::PATIENCE,
 };
 
 /// Caches of the phases: the limits are tight, so that native's memory is as small as it can be.

@@ -1,8 +1,10 @@
 use std::{
     io::Write,
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     thread,
 };
+
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::capi::remote::{magic::AT_ONCE, testing::Random};
@@ -145,8 +147,11 @@ fn arithmetic_goes_as_a_request_of_its_own_that_native_does_not_answer() {
 
 #[test]
 fn nobody_there_is_a_miss() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let server = free.as_bytes();
+    // a port that is kept and at which nobody listens
+    let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let server = held.local_addr().unwrap().as_socket().unwrap().to_string();
+    let server = server.as_bytes();
     assert!(get(server, b"", b"k").is_none());
     assert!(!exists(server, b"", b"k") && !del(server, b"", b"k") && !clear(server, b""));
     assert!(!set(server, b"", b"k", b"v", 0, 0));
