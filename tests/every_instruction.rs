@@ -31,6 +31,7 @@ mod steps {
 
 use std::sync::Arc;
 
+use engine_image::Window;
 use engine_proc::{alone, say};
 use fastrand::Rng;
 use steps::{
@@ -65,6 +66,7 @@ fn rounds(
 ) {
     let _alone = alone();
     engine_step::pin();
+    walk::begin_random();
     let mut rng = seeded(name);
     let mut total = Count::default();
     let mut round = 0;
@@ -158,6 +160,23 @@ fn freed_values_are_gone() {
     let _alone = alone();
     let files = opening::freed_values_are_gone();
     say(&format!("{files} mixtures of pages opened"));
+}
+
+/// The rig itself: a bucket that has items in the middle of an operation, and none before and after, is part of the
+/// states in between.
+#[test]
+fn what_is_used_for_a_while_is_watched() {
+    let _alone = alone();
+    let (_engine, window) = Window::around(|| Engine::create(&cases::base(8)).expect("a cache"));
+    let used = window.used();
+    let unused = (0..).find(|page| !used.contains(page)).expect("a page");
+    let touched = window.touched(|| {
+        window.scribble(unused, 0, 1);
+        window.scribble(unused, 0, 0);
+    });
+    assert!(touched.contains(&unused), "page {unused} is not among {touched:?}");
+    assert_eq!(touched.len(), used.len() + 1, "{used:?} were used, {touched:?} are watched");
+    assert!(!window.used().contains(&unused), "a trial changes nothing");
 }
 
 /// So many real kills of each operation, spread over all its instructions: the kernel's own marks, not the rig's.

@@ -75,7 +75,7 @@ fn copy(names: [Option<(u64, u64)>; 3], native: u64, image: Option<&Image>, byte
             }
             Some((_, len)) => {
                 let image = image.expect("the new store was seen");
-                write_copy(&image.pages, &image.bytes, len, path);
+                write_copy(image, &image.bytes, len, path);
             }
         }
     }

@@ -57,7 +57,7 @@ fn step_through(case: &Case, path: &Path, pages: &[usize]) -> Count {
             let now = fs::metadata(path).expect("metadata").len();
             if image.look() || now != len || !more {
                 len = now;
-                write_copy(&image.pages, &image.bytes, len, &copy);
+                write_copy(image, &image.bytes, len, &copy);
                 let opened = Engine::create(&on(case, &copy));
                 let opened = opened.unwrap_or_else(|e| panic!("instruction {}: {e}", child.steps));
                 audit(case, &opened, 0, &format!("instruction {}", child.steps));

@@ -9,11 +9,11 @@ use std::{
 };
 
 use fastrand::Rng;
-use ucache::engine::{Engine, Store, Touch};
+use ucache::engine::{Config, Engine, Eviction, Store, Touch};
 
 use super::{
     audit::audit,
-    cases::{Case, prepare},
+    cases::{ADD, Case, base, prepare},
 };
 use crate::{
     engine_image::{Image, Mortal, PAGE, Window},
@@ -73,6 +73,23 @@ fn warm_up(engine: &Engine, window: Option<&Window>) -> impl FnOnce() {
     }
 }
 
+/// The pages that the child will touch. It does what the trial did: both inherit the same random numbers.
+fn touched(engine: &Engine, window: &Window, operation: &dyn Fn(&Engine)) -> Vec<usize> {
+    window.touched(|| {
+        warm_up(engine, None)();
+        operation(engine);
+    })
+}
+
+/// Begins this thread's random numbers: each child that had to begin its own would choose other victims.
+pub(crate) fn begin_random() {
+    let engine = Engine::create(&Config { eviction: Eviction::S3Fifo, ..base(1) }).expect("a cache");
+    for key in [b"a", b"b"] {
+        engine.set(key, b"x", &ADD).expect("set");
+    }
+    assert_eq!(engine.stats().evicted, 1, "the second evicts the first");
+}
+
 /// What a survivor does first: a write, which repairs.
 pub(crate) fn repair() -> impl Fn(&Engine) {
     |engine: &Engine| drop(engine.delete(b"no such key"))
@@ -114,7 +131,7 @@ fn states(
     operation: &dyn Fn(&Engine),
     mut new: impl FnMut(&Dead, u32),
 ) -> (u64, u64, u64) {
-    let pages = window.touched(|| operation(engine));
+    let pages = touched(engine, window, operation);
     let places = Places { start: window.start(), pages, file: None };
     let of_child = |pid| window.of_child(pid, &places.pages);
     let mut child = Watched::new(&places, warm_up(engine, Some(window)), || operation(engine), of_child);
@@ -124,6 +141,9 @@ fn states(
     let mut more = true;
     let mut changed = true;
     while changed {
+        let mut there = window.touched_by(child.pid());
+        there.retain(|page| image.pages.binary_search(page).is_err());
+        assert!(there.is_empty(), "{}: instruction {}: pages {there:?} missed", case.name, child.steps());
         let (bytes, held) = image.after_death(mortal);
         window.put(&image.pages, &bytes);
         audit(case, engine, held, &format!("instruction {} of {:?}", child.steps(), child.pid()));
@@ -151,11 +171,13 @@ pub(crate) fn pages_of(path: &Path) -> Vec<usize> {
     bytes.chunks(PAGE).enumerate().filter(|(_, page)| page.iter().any(|&b| b != 0)).map(|(n, _)| n).collect()
 }
 
-/// Writes the state of a store as a file of its own.
-pub(crate) fn write_copy(pages: &[usize], bytes: &[u8], len: u64, copy: &Path) {
+/// Writes the state of a store as a file of its own; `bytes` are those of the image's pages.
+pub(crate) fn write_copy(image: &Image, bytes: &[u8], len: u64, copy: &Path) {
+    let missed = image.overlooked();
+    assert!(missed.is_empty(), "pages {missed:?} missed: without them it is no state that ever was");
     let file = File::create(copy).expect("create");
     file.set_len(len).expect("set_len");
-    for (&page, bytes) in pages.iter().zip(bytes.chunks_exact(PAGE)) {
+    for (&page, bytes) in image.pages.iter().zip(bytes.chunks_exact(PAGE)) {
         let at = (page * PAGE) as u64;
         if at < len {
             let part = &bytes[..PAGE.min((len - at) as usize)];
@@ -177,17 +199,11 @@ pub(crate) fn in_a_store(case: &Case, _rng: &mut Rng) -> Count {
     };
     let (engine, window) = Window::around(|| Engine::create(&on(&path)).expect("a store"));
     prepare(case, &engine);
-    let mut pages = pages_of(&path);
-    fs::copy(&path, &copy).expect("copy");
-    {
-        let trial = Engine::create(&on(&copy)).expect("a store");
-        (case.run)(&trial);
-        pages.extend(pages_of(&copy));
-        pages.sort_unstable();
-        pages.dedup();
-    }
-    fs::remove_file(&copy).expect("remove");
     let source = File::open(&path).expect("open");
+    let len = || source.metadata().expect("metadata").len();
+    let before = len();
+    let pages = touched(&engine, &window, &case.run);
+    assert_eq!(len(), before, "{}: the trial has changed the store", case.name);
     let places = Places { start: window.start(), pages, file: Some(source.as_raw_fd()) };
     let of_file = |_| Image::new(source.try_clone().expect("a second handle"), 0, &places.pages);
     let mut child = Watched::new(&places, warm_up(&engine, None), || (case.run)(&engine), of_file);
@@ -199,7 +215,7 @@ pub(crate) fn in_a_store(case: &Case, _rng: &mut Rng) -> Count {
         more = child.next_change();
         image.look();
         let (bytes, held) = image.after_death(mortal);
-        write_copy(&image.pages, &bytes, source.metadata().expect("metadata").len(), &copy);
+        write_copy(&image, &bytes, len(), &copy);
         let opened = Engine::create(&on(&copy));
         let opened = opened.unwrap_or_else(|e| panic!("{}: instruction {}: {e}", case.name, child.steps()));
         audit(case, &opened, 0, &format!("opened after instruction {}", child.steps()));

@@ -27,6 +27,8 @@ const MUTEX_KIND: u32 = 0x92;
 /// The kernel's mark on a robust lock whose owner died.
 const OWNER_DIED: u32 = 0x4000_0000;
 const TID: u32 = 0x3fff_ffff;
+/// What `/proc/*/pagemap` says of a page that there is.
+const PRESENT_OR_SWAPPED: u64 = 3 << 62;
 /// A thread id beyond all that Linux gives out.
 const NOBODY: u64 = 0x3fff_fff0;
 
@@ -144,7 +146,7 @@ impl Window {
         self.put(&pages, &bytes);
     }
 
-    /// The pages that hold something before or after `operation`, which a child does on a copy.
+    /// The pages that hold something before, in or after `operation`, which a child does on a copy.
     pub(crate) fn touched(&self, operation: impl FnOnce()) -> Vec<usize> {
         let marks = Scratch::new(self.pages);
         for page in self.used() {
@@ -153,12 +155,22 @@ impl Window {
         Child::fork(|| {
             self.part();
             operation();
-            for page in self.used() {
+            // Not only those in use: a bucket may have had items for a while. Nothing else is resident in fresh memory.
+            for page in self.resident() {
                 marks[page].store(1, Relaxed);
             }
         })
         .join();
         (0..self.pages).filter(|&page| marks[page].load(Relaxed) == 1).collect()
+    }
+
+    /// The pages that a child, which has memory of its own here, has touched so far.
+    pub(crate) fn touched_by(&self, child: Pid) -> Vec<usize> {
+        let mut words = vec![0; self.pages * 8];
+        let map = File::open(format!("/proc/{child}/pagemap")).expect("a child's pages");
+        map.read_exact_at(&mut words, (self.start / PAGE * 8) as u64).expect("a word a page");
+        let here = |word: &[u8; 8]| u64::from_ne_bytes(*word) & PRESENT_OR_SWAPPED != 0;
+        words.as_chunks().0.iter().enumerate().filter(|(_, word)| here(word)).map(|(page, _)| page).collect()
     }
 
     /// A stepped child's memory at these pages.
@@ -214,6 +226,16 @@ impl Image {
         let changed = self.next != self.bytes;
         std::mem::swap(&mut self.next, &mut self.bytes);
         changed
+    }
+
+    /// Pages of a file that hold something and are not looked at.
+    pub(crate) fn overlooked(&self) -> Vec<usize> {
+        let len = self.source.metadata().expect("metadata").len();
+        let mut bytes = vec![0; usize::try_from(len).expect("64 bits")];
+        self.source.read_exact_at(&mut bytes, 0).expect("a file can be read");
+        let holds = |page: &[u8]| page.iter().any(|&byte| byte != 0);
+        let pages = bytes.chunks(PAGE).enumerate().filter(|(_, bytes)| holds(bytes)).map(|(page, _)| page);
+        pages.filter(|page| self.pages.binary_search(page).is_err()).collect()
     }
 
     /// The bytes as the kernel leaves them when a thread ends: its robust locks are marked. Also what the engine
