@@ -30,6 +30,8 @@ const LOAD_TENTHS: usize = 35;
 pub(crate) struct Floor {
     words: Scratch,
     buckets: usize,
+    /// What the processor can do.
+    wide: bool,
 }
 
 fn word(bytes: &[u8]) -> u64 {
@@ -48,7 +50,8 @@ impl Floor {
     pub(crate) fn new(count: u32) -> Self {
         let count = count as usize;
         let buckets = (count * 10).div_ceil(LOAD_TENTHS);
-        let floor = Self { words: Scratch::new(buckets * 8 + count * ENTRY), buckets };
+        let floor =
+            Self { words: Scratch::new(buckets * 8 + count * ENTRY), buckets, wide: copy::compares_wide() };
         for n in 0..count {
             let key = key(n as u32);
             let at = floor.buckets * 8 + n * ENTRY;
@@ -84,7 +87,7 @@ impl Floor {
         loop {
             let line = self.line(bucket);
             // SAFETY: a whole line; buckets begin where a page does. Without the version, whose bits are the lowest four.
-            let mut same = unsafe { copy::tagged(line.as_ptr().cast(), tag as u16) } & !0xF;
+            let mut same = unsafe { copy::tagged(line.as_ptr().cast(), tag as u16, self.wide) } & !0xF;
             while same != 0 {
                 let slot = line[same.trailing_zeros() as usize / 4].load(Acquire);
                 let at = (slot & ((1 << 48) - 1)) as usize;

@@ -24,21 +24,54 @@ fn word(b: &[u8]) -> u64 {
     b.first_chunk().map_or(0, |c| u64::from_le_bytes(*c))
 }
 
+/// What the hashes of byte strings of 0 to 16 bytes start from.
+pub(crate) struct Seeds([u64; SHORT + 1]);
+
+impl std::fmt::Debug for Seeds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seeds(..)")
+    }
+}
+
+/// Most bytes that are hashed as two words.
+const SHORT: usize = 16;
+
 impl Secret {
     /// Hash of `bytes`.
     #[inline]
     pub(crate) fn hash(&self, bytes: &[u8]) -> u64 {
-        let s = &self.0;
-        let len = bytes.len();
-        let seed = s[0] ^ fold(len as u64 ^ s[1], s[2]);
-        if len > 16 {
-            return self.long(bytes, seed);
+        let seed = self.seed(bytes.len());
+        if bytes.len() > SHORT { self.long(bytes, seed) } else { self.of_short(bytes, seed) }
+    }
+
+    /// [`Secret::hash`] with the seeds at hand: a multiplication less.
+    #[inline(always)]
+    pub(crate) fn hash_with(&self, seeds: &Seeds, bytes: &[u8]) -> u64 {
+        match seeds.0.get(bytes.len()) {
+            Some(seed) => self.of_short(bytes, *seed),
+            None => self.long(bytes, self.seed(bytes.len())),
         }
+    }
+
+    pub(crate) fn seeds(&self) -> Seeds {
+        Seeds(std::array::from_fn(|len| self.seed(len)))
+    }
+
+    #[inline]
+    fn seed(&self, len: usize) -> u64 {
+        let s = &self.0;
+        s[0] ^ fold(len as u64 ^ s[1], s[2])
+    }
+
+    #[inline(always)]
+    fn of_short(&self, bytes: &[u8], seed: u64) -> u64 {
+        let s = &self.0;
         let (a, b) = Self::short(bytes);
         fold(s[3] ^ seed, fold(a ^ s[1], b ^ seed) ^ s[2])
     }
 
     /// More than 16 bytes.
+    #[inline(never)]
     fn long(&self, bytes: &[u8], mut seed: u64) -> u64 {
         let s = &self.0;
         let (mut rest, mut lane) = (bytes, seed ^ s[3]);
@@ -81,6 +114,7 @@ mod tests {
         for len in 1..200 {
             let h = S.hash(&base[..len]);
             assert_ne!(h, S.hash(&base[..len - 1]), "length {len}");
+            assert_eq!(h, S.hash_with(&S.seeds(), &base[..len]), "length {len}");
             for i in 0..len {
                 let mut other = base[..len].to_vec();
                 other[i] ^= 1;

@@ -16,7 +16,6 @@ use crate::shm::{
     Line, Source,
     layout::{SLOTS, shard},
     sync::*,
-    tagged,
 };
 
 /// An entry that a slot leads to.
@@ -67,6 +66,12 @@ pub(crate) fn position(bucket: u64, slot: u64) -> u32 {
 }
 
 impl Engine {
+    /// Hash of a key.
+    #[inline(always)]
+    pub(super) fn hash(&self, key: &[u8]) -> u64 {
+        self.secret.hash_with(&self.seeds, key)
+    }
+
     /// Head bucket of a hash.
     #[inline(always)]
     pub(super) fn head_of(&self, hash: u64) -> u64 {
@@ -152,7 +157,7 @@ impl Engine {
         }
         loop {
             // Not the version; a link's tag is no key's.
-            let mut tagged = tagged(line, tag as u16) & !0xF;
+            let mut tagged = self.region.tagged(line, tag as u16) & !0xF;
             while tagged != 0 {
                 let slot = (tagged.trailing_zeros() / 4) & 7;
                 tagged &= tagged - 1;
@@ -189,7 +194,7 @@ impl Engine {
         key: &[u8],
     ) -> Glance<'_> {
         // As in `search`.
-        let tagged = tagged(first, tag as u16) & !0xF;
+        let tagged = self.region.tagged(first, tag as u16) & !0xF;
         if tagged == 0 {
             let follows = entry::is_link(first[SLOTS as usize].load(Acquire));
             return if follows { Glance::Unclear } else { Glance::Nothing };

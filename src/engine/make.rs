@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    os::{huge, mutex::MUTEX_SIZE, process},
+    os::{huge, mutex::MUTEX_SIZE, process, thread::First},
     shm::{
         Region,
         layout::{Layout, SPAN, header, shard},
@@ -53,10 +53,13 @@ impl Engine {
     pub(super) fn assemble(region: Region, config: Config, notes: Vec<String>) -> Self {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let layout = *region.layout();
+        let secret = Secret(read_secret(&region));
         Self {
             geo: layout.geo,
             layout,
-            secret: Secret(read_secret(&region)),
+            seeds: secret.seeds(),
+            secret,
+            first: First::new(),
             entry_head: entry::header_len(layout.geo.checksums),
             entry_words: entry::header_len(layout.geo.checksums) as u32 / 8,
             heads_per_shard: layout.heads_per_shard(),
@@ -77,6 +80,7 @@ impl Engine {
     /// After the header was written: what this process keeps of it.
     pub(super) fn reload(mut self) -> Self {
         self.secret = Secret(read_secret(&self.region));
+        self.seeds = self.secret.seeds();
         self.lock_gen = self.region.word(header::LOCK_GEN).load(Relaxed);
         self
     }

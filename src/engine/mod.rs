@@ -78,6 +78,10 @@ pub struct Engine {
     buckets: u64,
     /// Tells engines of this process apart.
     serial: u64,
+    /// Where the process's first thread notes its statistics slot.
+    first: crate::os::thread::First,
+    /// What the hash of a short key starts from, by its length.
+    seeds: hash::Seeds,
     /// Generation of the locks that this engine may use.
     lock_gen: u64,
     /// Victims to come, in caches with exact LRU.

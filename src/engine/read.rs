@@ -31,7 +31,7 @@ impl Engine {
     /// [`Error::BufferTooSmall`] when the sink declines.
     #[inline(always)]
     pub fn get<S: Sink>(&self, key: &[u8], touch: Touch, sink: &mut S) -> Result<Option<Meta>> {
-        let hash = self.secret.hash(key);
+        let hash = self.hash(key);
         let tag = entry::tag_of(hash);
         let (head, bucket) = self.region.head(hash);
         let version = &bucket[0];
@@ -169,7 +169,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::get`], and [`Error::Timeout`].
     pub fn get_counted<S: Sink>(&self, key: &[u8], sink: &mut S) -> Result<Option<Meta>> {
-        let hash = self.secret.hash(key);
+        let hash = self.hash(key);
         let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
         let guard = self.lock(self.shard_of(head))?;
         let look = self.classify(self.probe(head, tag, key), Touch::No);
@@ -205,7 +205,7 @@ impl Engine {
     #[must_use]
     #[inline(always)]
     pub fn exists(&self, key: &[u8]) -> Option<ItemId> {
-        let hash = self.secret.hash(key);
+        let hash = self.hash(key);
         let tag = entry::tag_of(hash);
         let (head, bucket) = self.region.head(hash);
         // As in `get`.

@@ -13,7 +13,7 @@ use super::{Engine, Stats};
 use crate::{
     os::{
         process::{Owner, fork_count, fork_mark},
-        thread,
+        thread::{self, First},
     },
     shm::{
         Region,
@@ -46,11 +46,14 @@ pub(crate) enum Counter {
     LockWaits,
 }
 
+/// An engine's serial and place for a note, the slot there, the region.
+type Slot = (u64, First, u64, Weak<Region>);
+
 /// Slots of this thread, one a cache; freed when the thread ends.
 #[derive(Debug, Default)]
 struct Mine {
     forks: u32,
-    slots: Vec<(u64, u64, Weak<Region>)>,
+    slots: Vec<Slot>,
 }
 
 impl Drop for Mine {
@@ -58,9 +61,10 @@ impl Drop for Mine {
         if self.forks != fork_count() {
             return; // The slots are the parent's.
         }
-        for (serial, slot, region) in &self.slots {
+        for (serial, first, slot, region) in &self.slots {
             // What the thread counts after this, in other destructors, is not for a slot that somebody else may have by then.
             thread::forget(note_name(*serial, self.forks));
+            first.forget();
             if let (Some(region), true) = (region.upgrade(), *slot != 0) {
                 region.word(region.layout().stats + slot * STATS).store(0, Release);
             }
@@ -85,8 +89,16 @@ impl Engine {
     /// Adds to a counter of this thread.
     #[inline(always)]
     pub(super) fn count(&self, counter: Counter, by: u64) {
+        let Some(slot) = self.first.noted() else { return self.count_as_another(counter, by) };
+        // Nobody else writes here: no locked instruction.
+        let word = self.region.stats(slot, counter as usize);
+        word.store(word.load(Relaxed).wrapping_add(by), Relaxed);
+    }
+
+    /// [`Engine::count`] of other threads than the first.
+    #[inline(never)]
+    fn count_as_another(&self, counter: Counter, by: u64) {
         if let Some(slot) = thread::noted(note_name(self.serial, fork_mark())) {
-            // Nobody else writes here: no locked instruction.
             let word = self.region.stats(slot, counter as usize);
             word.store(word.load(Relaxed).wrapping_add(by), Relaxed);
         } else {
@@ -102,6 +114,7 @@ impl Engine {
         if slot == 0 {
             word.fetch_add(by, Relaxed);
         } else {
+            self.first.note(slot);
             thread::note(note_name(self.serial, fork_count()), slot);
             word.store(word.load(Relaxed).wrapping_add(by), Relaxed);
         }
@@ -117,12 +130,12 @@ impl Engine {
                 mine.slots.clear();
                 mine.forks = forks;
             }
-            if let Some(&(_, slot, _)) = mine.slots.iter().find(|(serial, ..)| *serial == self.serial) {
+            if let Some(&(_, _, slot, _)) = mine.slots.iter().find(|(serial, ..)| *serial == self.serial) {
                 return slot;
             }
             mine.slots.retain(|(.., region)| region.strong_count() > 0);
             let slot = self.claim_slot();
-            mine.slots.push((self.serial, slot, Arc::downgrade(&self.region)));
+            mine.slots.push((self.serial, self.first, slot, Arc::downgrade(&self.region)));
             slot
         })
         .unwrap_or(0)

@@ -262,7 +262,7 @@ impl Engine {
 
     #[inline(always)]
     pub(super) fn place_for<'k>(&self, key: &'k [u8]) -> Place<'k> {
-        let hash = self.secret.hash(key);
+        let hash = self.hash(key);
         let head = self.head_of(hash);
         // While the lock is taken, which is on another line.
         self.region.prefetch(self.layout.bucket(head));

@@ -109,19 +109,33 @@ fn witness_page() -> *const AtomicU32 {
     extern "C" fn count() {
         FORKS.fetch_add(1, Ordering::Relaxed);
     }
+    if let Some(page) = wiped_page() {
+        let word = page.cast::<AtomicU32>();
+        // SAFETY: a page of our own, never unmapped.
+        unsafe { (*word).store(FORKS.load(Ordering::Relaxed), Ordering::Relaxed) };
+        return word;
+    }
+    // SAFETY: the handler touches nothing but an atomic.
+    unsafe { libc::pthread_atfork(None, None, Some(count)) };
+    &raw const FORKS
+}
+
+/// A page of zeros that is never unmapped, and that the kernel empties in every child of fork; `None` = it cannot.
+pub(super) fn wiped_page() -> Option<*mut u8> {
     let len = page_size();
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a fresh private mapping; advice and the handler's registration touch nothing else.
+    // SAFETY: a fresh private mapping, which nobody else knows; advice touches nothing else.
     unsafe {
         let p = libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
-        if p != libc::MAP_FAILED && libc::madvise(p, len, libc::MADV_WIPEONFORK) == 0 {
-            let word = p.cast::<AtomicU32>();
-            (*word).store(FORKS.load(Ordering::Relaxed), Ordering::Relaxed);
-            return word;
+        if p == libc::MAP_FAILED {
+            return None;
         }
-        libc::pthread_atfork(None, None, Some(count));
+        if libc::madvise(p, len, libc::MADV_WIPEONFORK) != 0 {
+            libc::munmap(p, len);
+            return None;
+        }
+        Some(p.cast())
     }
-    &raw const FORKS
 }
 
 /// Fills `words` with random bits of the kernel's.

@@ -3,9 +3,18 @@
 //! A `thread_local!` of a shared library is found by a call (`__tls_get_addr`, some 35 instructions, a sixth of a read), or
 //! takes room in the static block, of which glibc has little for libraries that are loaded later. These notes lie in a table
 //! of the process instead, where a thread finds its own by its thread pointer, which no other thread has at the same time.
-//! Who has no place there, as others have it, does without.
+//! Who has no place there, as others have it, does without. And one thread of each process, the first that asks, finds its
+//! note of an engine in a place that only that engine has ([`First`]).
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    OnceLock,
+    atomic::{
+        AtomicU64, AtomicUsize,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
+
+use super::process::wiped_page;
 
 /// Notes of the process, a power of two.
 const NOTES: usize = 256;
@@ -104,6 +113,57 @@ pub(crate) fn forget(name: u64) {
     TABLE.forget(name);
 }
 
+/// A place for one note, of the first thread in the process that makes it. It lies in memory that the kernel empties in a
+/// child of fork, so that nobody has to look for forks.
+#[derive(Clone, Copy)]
+pub(crate) struct First(&'static Note);
+
+/// Nobody's place; stays empty.
+static NOWHERE: Note = Note { thread: AtomicU64::new(0), word: AtomicU64::new(0) };
+/// Says that a place is being taken: no thread's pointer.
+const TAKING: u64 = 1;
+
+impl First {
+    /// A new place; after some hundred of them, or where the kernel cannot empty it, one that takes no note.
+    pub(crate) fn new() -> Self {
+        static PAGE: OnceLock<Option<&'static [Note; NOTES]>> = OnceLock::new();
+        static TAKEN: AtomicUsize = AtomicUsize::new(0);
+        const { assert!(size_of::<[Note; NOTES]>() <= 4096) };
+        // SAFETY: zeros, which are notes, in a page that is never unmapped and that only this function hands out.
+        let page = PAGE.get_or_init(|| wiped_page().map(|page| unsafe { &*page.cast() }));
+        let free = page.and_then(|notes: &'static [Note; NOTES]| notes.get(TAKEN.fetch_add(1, Relaxed)));
+        Self(free.unwrap_or(&NOWHERE))
+    }
+
+    /// What the calling thread noted here.
+    #[inline(always)]
+    pub(crate) fn noted(self) -> Option<u8> {
+        (self.0.thread.load(Relaxed) == pointer()).then(|| self.0.word.load(Relaxed) as u8)
+    }
+
+    /// Notes `value` for the calling thread, if no thread has the place.
+    pub(crate) fn note(self, value: u8) {
+        let thread = &self.0.thread;
+        if !std::ptr::eq(self.0, &NOWHERE) && thread.compare_exchange(0, TAKING, Acquire, Relaxed).is_ok() {
+            self.0.word.store(value.into(), Relaxed);
+            thread.store(pointer(), Release);
+        }
+    }
+
+    /// Gives up the place, if it is the calling thread's: before the thread ends.
+    pub(crate) fn forget(self) {
+        if self.0.thread.load(Relaxed) == pointer() {
+            self.0.thread.store(0, Release);
+        }
+    }
+}
+
+impl std::fmt::Debug for First {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("First(..)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,5 +214,38 @@ mod tests {
             }
         });
         assert!(table.0.iter().all(|note| note.thread.load(Relaxed) == 0), "every place was given up");
+    }
+
+    #[test]
+    fn a_first_place_is_one_thread_s_and_no_child_s() {
+        let first = First::new();
+        assert_eq!(first.noted(), None);
+        first.note(7);
+        assert_eq!(first.noted(), Some(7));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                first.note(8);
+                assert_eq!(first.noted(), None);
+                first.forget();
+            });
+        });
+        assert_eq!(first.noted(), Some(7));
+        // SAFETY: the child only reads memory of its own and ends at once.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let empty = first.noted().is_none();
+            first.note(9);
+            // SAFETY: ends this process and nothing else.
+            unsafe { libc::_exit(i32::from(!empty || first.noted() != Some(9))) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child made above.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!((status, first.noted()), (0, Some(7)));
+        first.forget();
+        assert_eq!(first.noted(), None);
+        assert_eq!(First(&NOWHERE).noted(), None);
+        First(&NOWHERE).note(1);
+        assert_eq!(First(&NOWHERE).noted(), None);
     }
 }

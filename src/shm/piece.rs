@@ -53,6 +53,14 @@ impl Region {
         })
     }
 
+    /// Which words of the line have `tag` as their high 16 bits: bit `4 n + 3` for word `n`. A hint: a word may change right
+    /// after.
+    #[inline(always)]
+    pub(crate) fn tagged(&self, line: &Line, tag: u16) -> u32 {
+        // SAFETY: a line has 64 bytes, and lines are 64-aligned (`bucket`, `head`); `new` asked what the CPU can do.
+        unsafe { copy::tagged(line.as_ptr().cast(), tag, self.wide) }
+    }
+
     /// What lies at `off`, a multiple of 8, of the data area; `None` = outside of it, or of what is known to be backed.
     #[inline(always)]
     pub(crate) fn piece(&self, off: u64) -> Option<Piece<'_>> {
@@ -76,14 +84,6 @@ impl Region {
         let now = end.saturating_sub(self.layout().data).saturating_sub(LEAST - 1);
         self.backed.fetch_max(now, Ordering::Relaxed) < now
     }
-}
-
-/// Which words of the line have `tag` as their high 16 bits: bit `4 n + 3` for word `n`. A hint: a word may change right
-/// after.
-#[inline(always)]
-pub(crate) fn tagged(line: &Line, tag: u16) -> u32 {
-    // SAFETY: a line has 64 bytes, and lines are 64-aligned (`Region::bucket`).
-    unsafe { copy::tagged(line.as_ptr().cast(), tag) }
 }
 
 impl<'a> Piece<'a> {

@@ -48,6 +48,8 @@ pub(crate) struct Region {
     pub(super) heads: u64,
     /// How far the data area is known to be backed by memory or disk: bytes from its start on at which a piece may begin.
     pub(super) backed: AtomicU64,
+    /// See [`copy::compares_wide`].
+    pub(super) wide: bool,
     file: Option<StoreFile>,
 }
 
@@ -62,7 +64,7 @@ impl Region {
             return Err(Error::Damaged("the index does not lie in the region"));
         }
         let heads = layout.geo.heads.min(buckets);
-        Ok(Self { map, layout, buckets, heads, backed: AtomicU64::new(0), file })
+        Ok(Self { map, layout, buckets, heads, backed: AtomicU64::new(0), wide: copy::compares_wide(), file })
     }
 
     /// First byte of the mapping.
