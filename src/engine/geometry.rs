@@ -14,8 +14,9 @@ use crate::{
 pub(super) const EXACT_LRU: u64 = 4096;
 /// Most address space that a region reserves.
 const MAX_RESERVE: u64 = 1 << 45;
-/// Tenths of items a head bucket is made for: 5.5 of 7 slots, about 14 bytes of index an item with what overflows.
-const LOAD_TENTHS: u64 = 55;
+/// Tenths of items a head bucket is made for: 4.5 of 7 slots, about 15 bytes of index an item with what overflows. One
+/// item in twenty is then in an overflow bucket, a line further; with 5.5, and a byte and a half less, it is one in ten.
+const LOAD_TENTHS: u64 = 45;
 /// Values of so many bytes take as long to copy as everything else of a write, or longer.
 const LONG: u64 = 4096;
 /// Least shards of a cache that accepts such values and has items enough.
@@ -38,7 +39,7 @@ fn geometry(c: &Config, max_spans: u64) -> Geometry {
         capacity: c.capacity,
         shards,
         heads,
-        // One in five heads overflows on average; a shard's luck has room for many times its spread.
+        // One in eleven heads overflows on average; a shard's luck has room for many times its spread.
         overflow: heads / shards / 2 + 64,
         spans: spans(c, shards).min(max_spans),
         stamps: c.eviction != Eviction::None,
