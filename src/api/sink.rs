@@ -10,7 +10,7 @@ pub(super) struct SliceSink<'a> {
 }
 
 impl Sink for SliceSink<'_> {
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, src: &Source<'_>) -> bool {
         self.len = src.len();
         let Some(dst) = self.buffer.get_mut(..self.len) else { return false };
@@ -27,7 +27,7 @@ pub(super) struct IntSink {
 }
 
 impl Sink for IntSink {
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, src: &Source<'_>) -> bool {
         self.len = src.len();
         if self.len == self.bytes.len() {
@@ -41,7 +41,7 @@ impl Sink for IntSink {
 pub(super) struct NoSink;
 
 impl Sink for NoSink {
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, _src: &Source<'_>) -> bool {
         true
     }

@@ -30,6 +30,12 @@ pub(crate) fn tag_of(hash: u64) -> u64 {
     (hash & 0xFFFF).clamp(1, LINK - 1)
 }
 
+/// [`tag_of`] of most hashes; `None` = that of the few whose tag is another's.
+#[inline(always)]
+pub(crate) fn usual_tag_of(hash: u64) -> Option<u64> {
+    (hash as u16).wrapping_add(1).gt(&1).then_some(hash & 0xFFFF)
+}
+
 /// A slot's word.
 #[inline]
 pub(crate) fn slot(tag: u64, off: u64) -> u64 {
@@ -222,5 +228,10 @@ mod tests {
         assert_eq!(slot_off(slot(0xABCD, 0x1234_5678)), 0x1234_5678);
         assert_eq!(slot_tag(slot(0xABCD, 0x1234_5678)), 0xABCD);
         assert_eq!((tag_of(u64::MAX), tag_of(0)), (LINK - 1, 1));
+        for hash in 0..=0x1_FFFF {
+            let usual = usual_tag_of(hash);
+            assert_eq!(usual.is_none(), matches!(hash & 0xFFFF, 0 | LINK), "{hash:#x}");
+            assert!(usual.is_none_or(|tag| tag == tag_of(hash)), "{hash:#x}");
+        }
     }
 }

@@ -32,7 +32,7 @@ impl Engine {
     #[inline(always)]
     pub fn get<S: Sink>(&self, key: &[u8], touch: Touch, sink: &mut S) -> Result<Option<Meta>> {
         let hash = self.hash(key);
-        let tag = entry::tag_of(hash);
+        let Some(tag) = entry::usual_tag_of(hash) else { return self.get_again(hash, key, touch, sink) };
         let (head, bucket) = self.region.head(hash);
         let version = &bucket[0];
         // Acquire: the slots are read after the version.
@@ -64,18 +64,13 @@ impl Engine {
             }
             Glance::Unclear => {}
         }
-        self.get_again((head, tag), key, touch, sink)
+        self.get_again(hash, key, touch, sink)
     }
 
     /// [`Engine::get`] from the start, for every case.
     #[inline(never)]
-    fn get_again<S: Sink>(
-        &self,
-        (head, tag): (u64, u64),
-        key: &[u8],
-        touch: Touch,
-        sink: &mut S,
-    ) -> Result<Option<Meta>> {
+    fn get_again<S: Sink>(&self, hash: u64, key: &[u8], touch: Touch, sink: &mut S) -> Result<Option<Meta>> {
+        let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
         let version = self.version(head);
         for _ in 0..TRIES {
             // Acquire: the slots are read after the version.
@@ -206,7 +201,7 @@ impl Engine {
     #[inline(always)]
     pub fn exists(&self, key: &[u8]) -> Option<ItemId> {
         let hash = self.hash(key);
-        let tag = entry::tag_of(hash);
+        let Some(tag) = entry::usual_tag_of(hash) else { return self.exists_again(hash, key) };
         let (head, bucket) = self.region.head(hash);
         // As in `get`.
         let v = bucket[0].load(Acquire);
@@ -219,12 +214,13 @@ impl Engine {
                 _ => {}
             }
         }
-        self.exists_again(head, tag, key)
+        self.exists_again(hash, key)
     }
 
     /// [`Engine::exists`] from the start, for every case.
     #[inline(never)]
-    fn exists_again(&self, head: u64, tag: u64, key: &[u8]) -> Option<ItemId> {
+    fn exists_again(&self, hash: u64, key: &[u8]) -> Option<ItemId> {
+        let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
         let known = |found: Option<Found>| {
             found.filter(|f| self.exists_for_users(&f.header)).and_then(|f| item_id(f.header.id))
         };

@@ -116,7 +116,7 @@ pub trait Sink {
 
 /// A vector takes every value and holds nothing else afterwards. A lack of memory ends the read, not the process.
 impl Sink for Vec<u8> {
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, src: &Source<'_>) -> bool {
         self.clear();
         if self.try_reserve_exact(src.len()).is_err() {

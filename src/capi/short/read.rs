@@ -44,7 +44,7 @@ pub(super) unsafe fn key<'a>(engine: &Engine, key: *const c_void, len: usize) ->
         return Err(crate::error::Error::KeyTooLong { len, limit }.into());
     }
     // SAFETY: passed on.
-    unsafe { bytes(key, len, "the key is NULL") }?.ok_or(Fault::Error(crate::error::Error::EmptyKey))
+    unsafe { bytes(key, len, "the key is NULL") }?.ok_or_else(|| crate::error::Error::EmptyKey.into())
 }
 
 /// The caller's buffer, and how long the value is.
@@ -69,6 +69,7 @@ impl<'a> Room<'a> {
 }
 
 impl Sink for Room<'_> {
+    #[inline(always)]
     fn take(&mut self, src: &Source<'_>) -> bool {
         self.len = src.len();
         let Some(room) = self.buffer.get_mut(..self.len) else { return false };
