@@ -4,7 +4,7 @@
 use super::{
     Engine, ItemId,
     entry::LEASE,
-    index::{Found, Glance},
+    index::{Found, Glance, purpose::WRITE},
     shard::ShardGuard,
     stats::Counter,
 };
@@ -19,7 +19,7 @@ impl Engine {
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
         let first = self.region.bucket(place.head);
-        let f = match self.glance::<false>(place.head, first, place.tag, key) {
+        let f = match self.glance::<WRITE>(place.head, first, place.tag, key) {
             Glance::Entry(m) => m.found(),
             Glance::Nothing => return Ok(false),
             Glance::Unclear => match self.probe(place.head, place.tag, key) {

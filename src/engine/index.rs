@@ -12,6 +12,8 @@ use super::{
     Engine,
     entry::{self, Header, LINK},
 };
+use purpose::{READ, WRITE};
+
 use crate::shm::{
     Line, Source,
     layout::{SLOTS, shard},
@@ -46,6 +48,16 @@ impl Match<'_> {
     pub(super) fn found(&self) -> Found {
         Found { bucket: self.bucket, slot: self.slot, off: self.off, header: Header::unpack(self.words) }
     }
+}
+
+/// What who looks for a key does with its entry.
+pub(super) mod purpose {
+    /// Looks at key and header.
+    pub(crate) const LOOK: u8 = 0;
+    /// Reads the value.
+    pub(crate) const READ: u8 = 1;
+    /// Replaces or removes it.
+    pub(crate) const WRITE: u8 = 2;
 }
 
 /// What the first look at a chain gives.
@@ -137,13 +149,12 @@ impl Engine {
     /// Looks `key` up in the chain of `head`. Without the shard's lock the caller must check the version afterwards.
     #[inline]
     pub(super) fn probe(&self, head: u64, tag: u64, key: &[u8]) -> Option<Found> {
-        self.search::<true>(head, self.region.bucket(head), tag, key).map(|m| m.found())
+        self.search::<READ>(head, self.region.bucket(head), tag, key).map(|m| m.found())
     }
 
-    /// [`Engine::probe`] for readers, who have the chain's `first` bucket: the header as it is, and the value. `VALUE` =
-    /// its bytes are wanted, too.
+    /// [`Engine::probe`] for readers, who have the chain's `first` bucket: the header as it is, and the value.
     #[inline(always)]
-    pub(super) fn search<const VALUE: bool>(
+    pub(super) fn search<const PURPOSE: u8>(
         &self,
         head: u64,
         first: &Line,
@@ -165,9 +176,9 @@ impl Engine {
                 let word = line[slot as usize].load(Acquire);
                 let off = entry::slot_off(word);
                 // By now it may be a link: see `glance`. A store may have grown since this process looked.
-                let mut found = self.entry_with::<VALUE>(off, key);
+                let mut found = self.entry_with::<PURPOSE>(off, key);
                 if found.is_none() && self.region.look_again() {
-                    found = self.entry_with::<VALUE>(off, key);
+                    found = self.entry_with::<PURPOSE>(off, key);
                 }
                 if let Some((words, value)) = found {
                     return Some(Match { bucket, slot: slot.into(), off, words, value });
@@ -186,7 +197,7 @@ impl Engine {
     /// bucket follows. So little is done, and so little must be remembered meanwhile, that several reads are under way in the
     /// processor at once.
     #[inline(always)]
-    pub(super) fn glance<const VALUE: bool>(
+    pub(super) fn glance<const PURPOSE: u8>(
         &self,
         head: u64,
         first: &Line,
@@ -203,7 +214,7 @@ impl Engine {
         // Acquire: what the slot leads to was written before. By now it may be a link: to a bucket's number times 8, which is
         // less than the offset of any entry, so that `piece` finds nothing there.
         let off = entry::slot_off(first[slot as usize].load(Acquire));
-        match self.entry_with::<VALUE>(off, key) {
+        match self.entry_with::<PURPOSE>(off, key) {
             Some((words, value)) if !key.is_empty() => {
                 Glance::Entry(Match { bucket: head, slot: slot.into(), off, words, value })
             }
@@ -213,11 +224,14 @@ impl Engine {
 
     /// Header and value of the entry at `off`, if one with this key can be there.
     #[inline(always)]
-    fn entry_with<const VALUE: bool>(&self, off: u64, key: &[u8]) -> Option<((u64, u64), Source<'_>)> {
+    fn entry_with<const PURPOSE: u8>(&self, off: u64, key: &[u8]) -> Option<((u64, u64), Source<'_>)> {
         let piece = self.region.piece(off)?;
-        if VALUE {
-            // Most entries reach into a second line. A writer wants it, too: the next entry takes the place of this one.
-            piece.prefetch_second();
+        match PURPOSE {
+            // Most entries reach into a second line.
+            READ => piece.prefetch_second(),
+            // Its first word becomes 0, and the next entry takes its place.
+            WRITE => piece.prefetch_to_write(),
+            _ => {}
         }
         let words = piece.words();
         if entry::key_len(words.0) as usize != key.len() {

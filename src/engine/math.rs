@@ -4,7 +4,7 @@
 use super::{
     Engine, Eviction, Expires, Math, Mode, SetOptions,
     entry::{self, LEASE},
-    index::{Found, Glance, Match},
+    index::{Found, Glance, Match, purpose::LOOK},
     shard::ShardGuard,
     stats::Counter,
     write::{New, Place, Stop},
@@ -22,7 +22,7 @@ impl Engine {
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
         let first = self.region.bucket(place.head);
-        let n = match self.glance::<false>(place.head, first, place.tag, key) {
+        let n = match self.glance::<LOOK>(place.head, first, place.tag, key) {
             Glance::Entry(m) if self.changes_in_place(&m, options) => {
                 self.change_in_place(&m.found(), op, operand, options)
             }

@@ -4,7 +4,10 @@
 use super::{
     Engine, Eviction, ItemId, Meta, Sink, Touch,
     entry::{self, Header, LEASE, UNGETTABLE},
-    index::{Found, Glance, Match},
+    index::{
+        Found, Glance, Match,
+        purpose::{LOOK, READ},
+    },
     shard::ShardGuard,
     stats::Counter,
 };
@@ -38,7 +41,7 @@ impl Engine {
         // Acquire: the slots are read after the version.
         let v = version.load(Acquire);
         // The usual case, by itself so that it stays short: nothing changes meanwhile, and the item is a plain one.
-        match self.glance::<true>(head, bucket, tag, key) {
+        match self.glance::<READ>(head, bucket, tag, key) {
             Glance::Entry(m) => {
                 // Before any allocation or other effect: header and key belonged together, or this is not what was stored.
                 fence(Acquire);
@@ -205,7 +208,7 @@ impl Engine {
         let (head, bucket) = self.region.head(hash);
         // As in `get`.
         let v = bucket[0].load(Acquire);
-        let glance = self.glance::<false>(head, bucket, tag, key);
+        let glance = self.glance::<LOOK>(head, bucket, tag, key);
         fence(Acquire);
         if bucket[0].load(Relaxed) == v {
             match glance {

@@ -5,7 +5,7 @@
 use super::{
     Engine, Expires, Mode, SetOptions, Stored,
     entry::{self, Header, LEASE, UNGETTABLE},
-    index::{Found, Glance},
+    index::{Found, Glance, purpose::WRITE},
     room::{Room, Short},
     shard::ShardGuard,
     stats::Counter,
@@ -78,7 +78,7 @@ impl Engine {
             self.foresee(&guard);
         }
         let first = self.region.bucket(place.head);
-        let (done, keep) = match self.glance::<true>(place.head, first, place.tag, key) {
+        let (done, keep) = match self.glance::<WRITE>(place.head, first, place.tag, key) {
             // The usual cases, without what is stored and loaded on the way to a function.
             Glance::Entry(m)
                 if options.mode == Mode::Update

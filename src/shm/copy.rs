@@ -90,6 +90,19 @@ unsafe fn store_other(src: *const u8, dst: *mut u8, len: usize) {
     }
 }
 
+/// Asks for a cache line that will be written: nobody else keeps a copy, which would have to be taken away then.
+#[inline(always)]
+pub(super) fn prefetch_to_write(at: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch accesses no memory architecturally and never faults, whatever the address; a CPU that does not know
+    // this one takes it for no operation.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
+}
+
 /// Whether [`tagged`] may use AVX-512's comparisons, of 256 bits at a time: those do not make any processor slower.
 pub(super) fn compares_wide() -> bool {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

@@ -115,6 +115,13 @@ impl<'a> Piece<'a> {
         Some((source(from, first), source(middle, second)))
     }
 
+    /// Asks for the piece's first two lines, to be written.
+    #[inline(always)]
+    pub(crate) fn prefetch_to_write(self) {
+        copy::prefetch_to_write(self.at);
+        copy::prefetch_to_write(self.at.wrapping_add(64));
+    }
+
     /// Asks for the piece's second line ahead of its use.
     #[inline(always)]
     pub(crate) fn prefetch_second(self) {

@@ -151,14 +151,7 @@ impl Region {
     /// As [`Region::prefetch`], to be written.
     #[inline(always)]
     pub(crate) fn prefetch_to_write(&self, off: u64) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        // SAFETY: as in `prefetch`.
-        unsafe {
-            std::arch::asm!("prefetchw [{}]", in(reg) self.start().wrapping_add(off as usize),
-                options(nostack, preserves_flags, readonly));
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = off;
+        copy::prefetch_to_write(self.start().wrapping_add(off as usize));
     }
 
     /// The half word at `off`, a multiple of 4. A half word and a word never share bytes in the layout.
