@@ -35,7 +35,7 @@ impl Engine {
         self.note_expiry(guard, expires);
         line[m.slot as usize & 7].store(entry::slot(place.tag, off), Release);
         bump(line);
-        block::keep(&self.region, guard.home, m.off);
+        block::free(&self.region, guard.home, m.off);
         if !options.keep_ttl && self.config.eviction != Eviction::None {
             self.touch(m.bucket, m.slot);
         }
@@ -127,7 +127,7 @@ impl Engine {
         self.note_expiry(guard, new.expires);
         self.slot(f.bucket, f.slot).store(entry::slot(place.tag, off), Release);
         self.bump(place.head);
-        block::keep(&self.region, guard.home, f.off);
+        block::free(&self.region, guard.home, f.off);
         Ok(())
     }
 }

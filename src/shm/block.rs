@@ -6,8 +6,8 @@
 //! ```
 //! A free block has 0 in its first word (a reader with an old slot finds no key there) and the next free block's
 //! number + 1 in its second. Lists are only a cache of the entries that the index reaches: recovery rebuilds them.
-//! Of the blocks whose entries were replaced a shard keeps one (`layout::shard::SPARE`): it is on no list, its span counts
-//! it as used, and the next entry of its class takes it. Who removes an entry puts it on its list.
+//! Of the blocks that became free a shard keeps one (`layout::shard::SPARE`): it is on no list, its span counts it as used,
+//! and the next entry of its class takes it. A sweep puts it on its list, and so does who finds no memory.
 #![forbid(unsafe_code)]
 
 pub(crate) use super::size_class::{CLASSES, class_size, classes, rounded};
@@ -130,22 +130,11 @@ fn poison(r: &Region, off: u64) {
     }
 }
 
-/// Frees a block of the shard whose lock the caller holds, after it became unreachable. Its first word becomes 0.
-pub(crate) fn free(r: &Region, shard: Home<'_>, off: u64) {
-    if shard.word(at::SPARE).load(Relaxed) != 0 {
-        // Where items go, a block that is on no list would keep its span.
-        list_spare(r, shard);
-    }
-    if let Some(b) = locate(r, shard.no, off) {
-        poison(r, off);
-        free_block(r, shard, off, &b);
-    }
-}
-
-/// As [`free`], but keeps the block for the next entry of its class, if none is kept: where one value replaces another no
-/// span's counts and no list change.
+/// Frees a block of the shard whose lock the caller holds, after it became unreachable: its first word becomes 0. It is kept
+/// for the next entry of its class, if none is kept: where one value replaces another, or comes after it, no span's counts
+/// and no list change.
 #[inline(always)]
-pub(crate) fn keep(r: &Region, shard: Home<'_>, off: u64) {
+pub(crate) fn free(r: &Region, shard: Home<'_>, off: u64) {
     let Some(b) = locate(r, shard.no, off) else { return };
     poison(r, off);
     let spare = shard.word(at::SPARE);
