@@ -3,12 +3,15 @@
 
 use super::{
     Engine, ItemId,
-    entry::LEASE,
-    index::{Found, Glance, purpose::WRITE},
+    entry::{self, LEASE},
+    index::{Found, Glance, Match, bump, purpose::WRITE},
     shard::ShardGuard,
     stats::Counter,
 };
-use crate::{error::Result, shm::block};
+use crate::{
+    error::Result,
+    shm::{Line, block, sync::*},
+};
 
 impl Engine {
     /// Removes `key`; `false` = it was not there.
@@ -20,6 +23,10 @@ impl Engine {
         let guard = self.lock(place.shard)?;
         let first = self.region.bucket(place.head);
         let f = match self.glance::<WRITE>(place.head, first, place.tag, key) {
+            Glance::Entry(m) if self.is_readable(&m) && !self.geo.stamps && self.config.blocks.is_none() => {
+                self.delete_plain(&guard, first, &m);
+                return Ok(true);
+            }
             Glance::Entry(m) => m.found(),
             Glance::Nothing => return Ok(false),
             Glance::Unclear => match self.probe(place.head, place.tag, key) {
@@ -28,6 +35,18 @@ impl Engine {
             },
         };
         Ok(self.delete_found(&guard, place.head, &f))
+    }
+
+    /// The usual kind of item goes, from the first bucket of its chain, in a cache that neither evicts nor counts blocks.
+    #[inline(always)]
+    fn delete_plain(&self, guard: &ShardGuard<'_>, line: &Line, m: &Match<'_>) {
+        guard.add_used(-1);
+        line[m.slot as usize & 7].store(0, Release);
+        bump(line);
+        block::free(&self.region, guard.home, m.off);
+        self.free_id(entry::id(m.words.1), guard.home);
+        self.count(Counter::Deleted, 1);
+        self.note_change();
     }
 
     /// Removes the item with this number; `false` = no such item.

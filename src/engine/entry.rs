@@ -90,6 +90,12 @@ pub(crate) fn renewed((w0, w1): (u64, u64), value_len: u32, expires: u64) -> (u6
     (w0 >> 32 << 32 | u64::from(value_len), w1 & 0x0FFF_FFFF | expires << 28)
 }
 
+/// The item's number, by a header's second word.
+#[inline(always)]
+pub(crate) fn id(w1: u64) -> u32 {
+    (w1 & 0x0FFF_FFFF) as u32
+}
+
 /// The decoded header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -110,7 +116,7 @@ impl Header {
             key_len: key_len(w0).into(),
             flags: w0 >> 48 & 0xF,
             generation: w0 >> 52,
-            id: (w1 & 0x0FFF_FFFF) as u32,
+            id: id(w1),
             expires: expires(w1),
         }
     }

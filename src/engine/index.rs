@@ -267,7 +267,18 @@ impl Engine {
     }
 
     /// An empty slot in the chain of `head`; makes one by adding an overflow bucket when there is none.
+    #[inline(always)]
     pub(super) fn vacancy(&self, head: u64) -> Option<Vacancy> {
+        // An empty slot has the tag 0, and nothing else has.
+        match self.region.tagged(self.region.bucket(head), 0) & !0xF {
+            0 => self.vacancy_behind(head),
+            empty => Some(Vacancy::Slot { bucket: head, slot: u64::from(empty.trailing_zeros() / 4) & 7 }),
+        }
+    }
+
+    /// [`Engine::vacancy`] where the head has none.
+    #[inline(never)]
+    fn vacancy_behind(&self, head: u64) -> Option<Vacancy> {
         let mut bucket = head;
         for _ in 0..=self.geo.overflow {
             let line = self.region.bucket(bucket);
@@ -289,6 +300,7 @@ impl Engine {
     }
 
     /// Publishes a slot word (the commit point of an insert).
+    #[inline]
     pub(super) fn publish(&self, head: u64, at: Vacancy, word: u64, id: u32, stamp: u64) {
         match at {
             Vacancy::Slot { bucket, slot } => {
