@@ -144,7 +144,9 @@ impl First {
     /// Notes `value` for the calling thread, if no thread has the place.
     pub(crate) fn note(self, value: u8) {
         let thread = &self.0.thread;
-        if !std::ptr::eq(self.0, &NOWHERE) && thread.compare_exchange(0, TAKING, Acquire, Relaxed).is_ok() {
+        if !std::ptr::eq(self.0, &raw const NOWHERE)
+            && thread.compare_exchange(0, TAKING, Acquire, Relaxed).is_ok()
+        {
             self.0.word.store(value.into(), Relaxed);
             thread.store(pointer(), Release);
         }
