@@ -290,3 +290,26 @@ fn lowest(word: &AtomicU64) -> Option<u64> {
     let w = word.load(SeqCst);
     (w != 0).then(|| u64::from(w.trailing_zeros()))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::{Config, Engine, Expires, Mode, SetOptions, Stored};
+
+    #[test]
+    fn numbers_that_shards_keep_are_no_loss() {
+        const ADD: SetOptions =
+            SetOptions { mode: Mode::Add, expires: Expires::Never, keep_ttl: false, ungettable: false };
+        let e = Engine::create(&Config::new("kept numbers", 20_000)).unwrap();
+        assert!(e.geo.shards > super::FEW_SHARDS, "few shards always keep one");
+        let insert = |n: u32| assert_eq!(e.set(&n.to_le_bytes(), b"v", &ADD).unwrap(), Stored::Inserted);
+        (0..20_000).for_each(insert);
+        // So many that every shard keeps one; half of the shards get all new keys, and take the others' before the cache is
+        // full.
+        (0..5_000u32).for_each(|n| assert!(e.delete(&n.to_le_bytes()).unwrap()));
+        let chosen = |n: &u32| e.shard_of_hash(e.hash(&n.to_le_bytes())) < e.geo.shards / 2;
+        (30_000..).filter(chosen).take(5_000).for_each(insert);
+        assert_eq!((e.stats().items, e.stats().full), (20_000, 0));
+        assert!(e.set(b"one more", b"v", &ADD).is_err());
+        assert_eq!(e.stats().full, 1);
+    }
+}
