@@ -268,6 +268,26 @@ fn a_truncated_store_ends_as_misses_with_the_guard() {
     }
 }
 
+/// uWSGI's own threads block every signal: a fault in one of them would end the process.
+#[test]
+fn the_guard_serves_threads_that_block_its_signal() {
+    let _alone = alone();
+    let (_dir, path) = place();
+    let guarded = Config { store_guard: true, ..config(&path) };
+    Child::fork(|| {
+        let engine = Engine::create(&guarded).expect("a store");
+        fill(&engine, 1);
+        let thread = std::thread::spawn(move || {
+            nix::sys::signal::SigSet::all().thread_block().expect("pthread_sigmask");
+            assert!(seq(&engine, 1).is_some(), "a thread is known from its first operation on");
+            File::options().write(true).open(&path).and_then(|file| file.set_len(0)).expect("ftruncate");
+            assert_eq!((0..300).filter(|&key| seq(&engine, key).is_some()).count(), 0);
+        });
+        thread.join().expect("the thread ends well");
+    })
+    .join();
+}
+
 /// A bus error that is not a store's stays what it was, as does SIGBUS from a process.
 #[test]
 fn the_guard_passes_on_what_is_not_its_own() {

@@ -12,6 +12,7 @@ use std::{
 use super::{Engine, Stats};
 use crate::{
     os::{
+        guard,
         process::{Owner, fork_count, fork_mark},
         thread::{self, First},
     },
@@ -134,6 +135,9 @@ impl Engine {
                 return slot;
             }
             mine.slots.retain(|(.., region)| region.strong_count() > 0);
+            if self.config.store_guard {
+                guard::admit();
+            }
             let slot = self.claim_slot();
             mine.slots.push((self.serial, self.first, slot, Arc::downgrade(&self.region)));
             slot

@@ -114,6 +114,18 @@ fn install() -> Result<()> {
     Ok(())
 }
 
+/// Lets the calling thread be asked: where SIGBUS is blocked, as in uWSGI's own threads, a fault ends the process, whoever
+/// handles it.
+pub(crate) fn admit() {
+    let mut set = std::mem::MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` writes the set before the others use it.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGBUS);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
+    }
+}
+
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid siginfo; errno is this thread's.
     let (code, at, errno) =
