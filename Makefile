@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build plugin command run test bench mutants check semver install uninstall clean
+.PHONY: help deps build plugin command run test bench pair mutants check semver install uninstall clean
 
 ifeq (,$(shell command -v cargo))
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -73,6 +73,16 @@ endif
 ifneq (,$(filter instructions,$(PART)))
 	$(CARGO) bench --bench instructions | tee $(TARGET)/bench/instructions.txt
 endif
+
+# an earlier libucache.so: what a change gave (PROCESSES=2, KEYS=1000000, ROUNDS=60)
+OLD ?=
+
+pair: ## this library against an earlier one, both in one process (OLD=path of its libucache.so)
+	@test -e '$(OLD)' || { echo 'OLD= names no libucache.so'; exit 1; }
+	@$(MAKE) -s plugin
+	@mkdir -p $(TARGET)/bench
+	$(CC) -O2 -Wall -Wextra -Werror -o $(TARGET)/bench/pair benches/pair.c -ldl -lm
+	$(TARGET)/bench/pair $(abspath $(OLD)) $(abspath $(RELEASE))/libucache.so
 
 # what the crate offered at BASELINE must still be there, or its version say so
 BASELINE ?= HEAD~1
