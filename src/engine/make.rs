@@ -82,6 +82,8 @@ impl Engine {
         self.secret = Secret(read_secret(&self.region));
         self.seeds = self.secret.seeds();
         self.lock_gen = self.region.word(header::LOCK_GEN).load(Relaxed);
+        // The first operation finds its entry as any other one does.
+        self.region.look_again();
         self
     }
 
