@@ -88,7 +88,7 @@ def tour(page, flavor):
 
     page.find("#match").send_keys("greet")
     page.until("the filter works", lambda: list(page.rows()) == ["greeting"])
-    page.find('[aria-label="delete greeting"]').click()
+    page.until("its button is clicked", lambda: [page.find('[aria-label="delete greeting"]').click()])
     page.until("it is deleted", lambda: page.rows() == {})
     page.find("#match").send_keys("\b" * 5)
     page.until("the filter is gone", lambda: "clicks" in page.rows())
