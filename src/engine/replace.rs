@@ -43,7 +43,6 @@ impl Engine {
     }
 
     /// An existing key gets a new value; its item number, flags and (if wished) expiry and LRU place stay.
-    #[inline(always)]
     pub(super) fn update(
         &self,
         guard: &ShardGuard<'_>,
@@ -56,7 +55,7 @@ impl Engine {
         if keep_ttl {
             new.expires = f.header.expires;
         }
-        self.replace_here(guard, place, f, &new)?;
+        self.replace(guard, place, f, &new)?;
         if !keep_ttl && self.config.eviction != Eviction::None {
             self.touch(f.bucket, f.slot);
         }
@@ -65,17 +64,6 @@ impl Engine {
 
     /// Copy-on-write: the slot changes from the old entry to the new one in one store.
     pub(super) fn replace(
-        &self,
-        guard: &ShardGuard<'_>,
-        place: &Place<'_>,
-        f: &Found,
-        new: &New<'_>,
-    ) -> Result<(), Stop> {
-        self.replace_here(guard, place, f, new)
-    }
-
-    #[inline(always)]
-    fn replace_here(
         &self,
         guard: &ShardGuard<'_>,
         place: &Place<'_>,
@@ -110,7 +98,6 @@ impl Engine {
     }
 
     /// The memory's part of [`Engine::replace`].
-    #[inline(always)]
     fn replace_block(
         &self,
         guard: &ShardGuard<'_>,

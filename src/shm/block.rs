@@ -22,6 +22,13 @@ use super::{
 
 /// Where the class lies in the word of a block that a shard keeps.
 const CLASS_AT: u32 = 56;
+
+/// Where the block lies that a shard keeps, by its word.
+#[inline(always)]
+fn kept_off(word: u64) -> u64 {
+    word & !(0xFF << CLASS_AT)
+}
+
 /// No block could be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoRoom;
@@ -50,7 +57,7 @@ pub(crate) fn alloc(r: &Region, shard: Home<'_>, bytes: u64) -> Result<u64, NoRo
     let spare = word.load(Relaxed);
     if spare >> CLASS_AT == class + 1 {
         word.store(0, Relaxed);
-        return Ok(spare & !(0xFF << CLASS_AT));
+        return Ok(kept_off(spare));
     }
     alloc_small(r, shard, class)
 }
@@ -65,7 +72,7 @@ pub(crate) fn expect(r: &Region, shard: Home<'_>, bytes: u64) {
     let class = class_of(bytes);
     let spare = shard.word(at::SPARE).load(Relaxed);
     let off = if spare >> CLASS_AT == class + 1 {
-        spare & !(0xFF << CLASS_AT)
+        kept_off(spare)
     } else {
         let first = u64::from(shard.list(class).load(Relaxed));
         let Some(words) = r.span(first.wrapping_sub(1)) else { return };
@@ -149,7 +156,7 @@ pub(crate) fn free(r: &Region, shard: Home<'_>, off: u64) {
 #[cold]
 fn list_spare(r: &Region, shard: Home<'_>) {
     let word = shard.word(at::SPARE);
-    let off = word.load(Relaxed) & !(0xFF << CLASS_AT);
+    let off = kept_off(word.load(Relaxed));
     word.store(0, Relaxed);
     if let Some(b) = locate(r, shard.no, off) {
         free_block(r, shard, off, &b);
