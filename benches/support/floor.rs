@@ -86,8 +86,8 @@ impl Floor {
         let (low, high) = (word(&key[..8]), word(&key[8..]));
         loop {
             let line = self.line(bucket);
-            // SAFETY: a whole line; buckets begin where a page does. Without the version, whose bits are the lowest four.
-            let mut same = unsafe { copy::tagged(line.as_ptr().cast(), tag as u16, self.wide) } & !0xF;
+            // SAFETY: a whole line; buckets begin where a page does.
+            let mut same = unsafe { copy::tagged(line.as_ptr().cast(), tag as u16, self.wide) };
             while same != 0 {
                 let slot = line[same.trailing_zeros() as usize / 4].load(Acquire);
                 let at = (slot & ((1 << 48) - 1)) as usize;

@@ -4,7 +4,8 @@
 use super::{
     Engine, ItemId,
     entry::{self, LEASE},
-    index::{Found, Glance, Match, bump, purpose::WRITE},
+    find::{Glance, Match, purpose::WRITE},
+    index::{Found, bump},
     shard::ShardGuard,
     stats::Counter,
 };
@@ -22,8 +23,12 @@ impl Engine {
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
         let first = self.region.bucket(place.head);
-        let f = match self.glance::<WRITE>(place.head, first, place.tag, key) {
-            Glance::Entry(m) if self.is_readable(&m) && !self.geo.stamps && self.config.blocks.is_none() => {
+        let f = match self.glance::<WRITE>(&self.region, (place.head, first), place.hash, key) {
+            Glance::Entry(m)
+                if self.is_unexpired(entry::expires(m.words.1))
+                    && !self.geo.stamps
+                    && self.config.blocks.is_none() =>
+            {
                 self.delete_plain(&guard, first, &m);
                 return Ok(true);
             }

@@ -10,8 +10,8 @@
 //! Immutable once published, except for the value of an 8-byte number in anonymous memory, which is one atomic word.
 #![forbid(unsafe_code)]
 
-use super::hash::Secret;
-use crate::shm::{Region, Source, sync::*};
+use super::{config::MAX_KEY, hash::Secret};
+use crate::shm::{HeaderLen, Region, Source, sync::*};
 
 /// Tag of a link.
 pub(crate) const LINK: u64 = 0xFFFF;
@@ -30,10 +30,10 @@ pub(crate) fn tag_of(hash: u64) -> u64 {
     (hash & 0xFFFF).clamp(1, LINK - 1)
 }
 
-/// [`tag_of`] of most hashes; `None` = that of the few whose tag is another's.
+/// Whether a hash's last 16 bits are not its tag, as they are of nearly all.
 #[inline(always)]
-pub(crate) fn usual_tag_of(hash: u64) -> Option<u64> {
-    (hash as u16).wrapping_add(1).gt(&1).then_some(hash & 0xFFFF)
+pub(crate) fn is_unusual(tag: u16) -> bool {
+    tag.wrapping_add(1) <= 1
 }
 
 /// A slot's word.
@@ -72,10 +72,12 @@ pub(crate) fn key_len(w0: u64) -> u32 {
     (w0 >> 32) as u32 & 0xFFFF
 }
 
-/// Whether a header's first word has no flags and is of this clear generation.
+/// The high half of a header's first word, if the item has no flags and is of this clear generation, for a key of so many
+/// bytes; `None` = no item has such a key.
 #[inline(always)]
-pub(crate) fn is_plain(w0: u64, generation: u64) -> bool {
-    w0 >> 48 == (generation % GENERATIONS) << 4
+pub(crate) fn plain_head(key_len: usize, generation: u64) -> Option<u64> {
+    let is_possible = (1..=MAX_KEY as usize).contains(&key_len);
+    is_possible.then_some((generation % GENERATIONS) << 20 | key_len as u64)
 }
 
 /// When the item expires, by a header's second word.
@@ -150,8 +152,8 @@ pub(crate) fn size(head: u64, key_len: u64, value_len: u64) -> u64 {
 
 /// Bytes of a header.
 #[inline]
-pub(crate) fn header_len(checksums: bool) -> u64 {
-    if checksums { 24 } else { 16 }
+pub(crate) fn header_len(checksums: bool) -> HeaderLen {
+    if checksums { HeaderLen::Summed } else { HeaderLen::Plain }
 }
 
 /// Where the value starts.
@@ -207,9 +209,9 @@ fn sum(secret: &Secret, w0: u64, w1: u64, key: &[u8], value: &[u8]) -> u64 {
 /// Whether the checksum holds, on a private copy of key and value.
 pub(crate) fn checksum_holds(r: &Region, off: u64, secret: &Secret, h: &Header) -> bool {
     let (w0, w1) = h.words();
-    let key = key(r, off, header_len(true), h);
+    let key = key(r, off, HeaderLen::Summed as u64, h);
     let mut bytes = Vec::new();
-    value(r, off, header_len(true), h).copy_to_vec(&mut bytes);
+    value(r, off, HeaderLen::Summed as u64, h).copy_to_vec(&mut bytes);
     r.word(off + 16).load(Relaxed) == sum(secret, w0, w1, &key, &bytes)
 }
 
@@ -231,13 +233,15 @@ mod tests {
         let renewed = Header { value_len: 7, expires: 5, ..h };
         assert_eq!(super::renewed((w0, w1), 7, 5), renewed.words());
         assert_eq!((w0, w1), (u64::from(u32::MAX) | 0xFFFF << 32 | 3 << 48 | 0xFFF << 52, u64::MAX));
+        let plain = Header { flags: 0, ..h };
+        assert_eq!(plain_head(65_535, h.generation + 3 * GENERATIONS), Some(plain.words().0 >> 32));
+        assert_ne!(plain_head(65_535, h.generation), Some(w0 >> 32));
+        assert_eq!((plain_head(0, 1), plain_head(65_536, 1)), (None, None));
         assert_eq!(slot_off(slot(0xABCD, 0x1234_5678)), 0x1234_5678);
         assert_eq!(slot_tag(slot(0xABCD, 0x1234_5678)), 0xABCD);
         assert_eq!((tag_of(u64::MAX), tag_of(0)), (LINK - 1, 1));
         for hash in 0..=0x1_FFFF {
-            let usual = usual_tag_of(hash);
-            assert_eq!(usual.is_none(), matches!(hash & 0xFFFF, 0 | LINK), "{hash:#x}");
-            assert!(usual.is_none_or(|tag| tag == tag_of(hash)), "{hash:#x}");
+            assert_eq!(is_unusual(hash as u16), tag_of(hash) != hash & 0xFFFF, "{hash:#x}");
         }
     }
 }

@@ -61,7 +61,7 @@ fn shards(c: &Config) -> u64 {
 
 /// Spans that all items at their limits need, with room for what classes and fragmentation waste.
 fn spans(c: &Config, shards: u64) -> u64 {
-    let head = entry::header_len(c.store.is_some());
+    let head = entry::header_len(c.store.is_some()) as u64;
     let items =
         |value: u64| u128::from(c.capacity) * u128::from(block::rounded(entry::size(head, c.max_key, value)));
     let bytes = match c.blocks {

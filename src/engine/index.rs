@@ -12,10 +12,8 @@ use super::{
     Engine,
     entry::{self, Header, LINK},
 };
-use purpose::{READ, WRITE};
-
 use crate::shm::{
-    Line, Source,
+    Line,
     layout::{SLOTS, shard},
     sync::*,
 };
@@ -29,46 +27,6 @@ pub(crate) struct Found {
     /// Where the entry is.
     pub(crate) off: u64,
     pub(crate) header: Header,
-}
-
-/// An entry with the key looked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Match<'a> {
-    pub(super) bucket: u64,
-    pub(super) slot: u64,
-    pub(super) off: u64,
-    /// The header.
-    pub(super) words: (u64, u64),
-    pub(super) value: Source<'a>,
-}
-
-impl Match<'_> {
-    /// With its header decoded.
-    #[inline(always)]
-    pub(super) fn found(&self) -> Found {
-        Found { bucket: self.bucket, slot: self.slot, off: self.off, header: Header::unpack(self.words) }
-    }
-}
-
-/// What who looks for a key does with its entry.
-pub(super) mod purpose {
-    /// Looks at key and header.
-    pub(crate) const LOOK: u8 = 0;
-    /// Reads the value.
-    pub(crate) const READ: u8 = 1;
-    /// Replaces or removes it.
-    pub(crate) const WRITE: u8 = 2;
-}
-
-/// What the first look at a chain gives.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Glance<'a> {
-    /// The key's entry.
-    Entry(Match<'a>),
-    /// There is none.
-    Nothing,
-    /// What only [`Engine::search`] can tell.
-    Unclear,
 }
 
 /// The place of a slot as one number, for the item numbers' table.
@@ -140,105 +98,10 @@ impl Engine {
         let look = || {
             let piece = self.region.piece(off)?;
             let words = piece.words();
-            piece.pair(self.entry_words, entry::key_len(words.0), entry::value_len(words.0))?;
+            piece.pair(self.header_len, entry::key_len(words.0), entry::value_len(words.0))?;
             Some(Header::unpack(words))
         };
         look().or_else(|| if self.region.look_again() { look() } else { None })
-    }
-
-    /// Looks `key` up in the chain of `head`. Without the shard's lock the caller must check the version afterwards.
-    #[inline]
-    pub(super) fn probe(&self, head: u64, tag: u64, key: &[u8]) -> Option<Found> {
-        self.search::<READ>(head, self.region.bucket(head), tag, key).map(|m| m.found())
-    }
-
-    /// [`Engine::probe`] for readers, who have the chain's `first` bucket: the header as it is, and the value.
-    #[inline(always)]
-    pub(super) fn search<const PURPOSE: u8>(
-        &self,
-        head: u64,
-        first: &Line,
-        tag: u64,
-        key: &[u8],
-    ) -> Option<Match<'_>> {
-        let (mut bucket, mut line, mut hops) = (head, first, 0);
-        // No item has such a key, but a free block may look like one.
-        if key.is_empty() {
-            return None;
-        }
-        loop {
-            // Not the version; a link's tag is no key's.
-            let mut tagged = self.region.tagged(line, tag as u16) & !0xF;
-            while tagged != 0 {
-                let slot = (tagged.trailing_zeros() / 4) & 7;
-                tagged &= tagged - 1;
-                // Acquire: what the slot leads to was written before.
-                let word = line[slot as usize].load(Acquire);
-                let off = entry::slot_off(word);
-                // By now it may be a link: see `glance`. A store may have grown since this process looked.
-                let mut found = self.entry_with::<PURPOSE>(off, key);
-                if found.is_none() && self.region.look_again() {
-                    found = self.entry_with::<PURPOSE>(off, key);
-                }
-                if let Some((words, value)) = found {
-                    return Some(Match { bucket, slot: slot.into(), off, words, value });
-                }
-            }
-            bucket = self.link_of(line[SLOTS as usize].load(Acquire))?;
-            hops += 1;
-            if hops > self.geo.overflow {
-                return None;
-            }
-            line = self.region.bucket(bucket);
-        }
-    }
-
-    /// [`Engine::search`] without its loops: the first slot of the `first` bucket that has the tag, or none has and no other
-    /// bucket follows. So little is done, and so little must be remembered meanwhile, that several reads are under way in the
-    /// processor at once.
-    #[inline(always)]
-    pub(super) fn glance<const PURPOSE: u8>(
-        &self,
-        head: u64,
-        first: &Line,
-        tag: u64,
-        key: &[u8],
-    ) -> Glance<'_> {
-        // As in `search`.
-        let tagged = self.region.tagged(first, tag as u16) & !0xF;
-        if tagged == 0 {
-            let follows = entry::is_link(first[SLOTS as usize].load(Acquire));
-            return if follows { Glance::Unclear } else { Glance::Nothing };
-        }
-        let slot = (tagged.trailing_zeros() / 4) & 7;
-        // Acquire: what the slot leads to was written before. By now it may be a link: to a bucket's number times 8, which is
-        // less than the offset of any entry, so that `piece` finds nothing there.
-        let off = entry::slot_off(first[slot as usize].load(Acquire));
-        match self.entry_with::<PURPOSE>(off, key) {
-            Some((words, value)) if !key.is_empty() => {
-                Glance::Entry(Match { bucket: head, slot: slot.into(), off, words, value })
-            }
-            _ => Glance::Unclear,
-        }
-    }
-
-    /// Header and value of the entry at `off`, if one with this key can be there.
-    #[inline(always)]
-    fn entry_with<const PURPOSE: u8>(&self, off: u64, key: &[u8]) -> Option<((u64, u64), Source<'_>)> {
-        let piece = self.region.piece(off)?;
-        match PURPOSE {
-            // Most entries reach into a second line.
-            READ => piece.prefetch_second(),
-            // Its first word becomes 0, and the next entry takes its place.
-            WRITE => piece.prefetch_to_write(),
-            _ => {}
-        }
-        let words = piece.words();
-        if entry::key_len(words.0) as usize != key.len() {
-            return None;
-        }
-        let (stored, value) = piece.pair(self.entry_words, key.len() as u32, entry::value_len(words.0))?;
-        stored.is(key).then_some((words, value))
     }
 
     /// Calls `f` for each occupied slot of a chain (bucket, slot, word), links excepted, until it returns `false`.
@@ -270,7 +133,7 @@ impl Engine {
     #[inline(always)]
     pub(super) fn vacancy(&self, head: u64) -> Option<Vacancy> {
         // An empty slot has the tag 0, and nothing else has.
-        match self.region.tagged(self.region.bucket(head), 0) & !0xF {
+        match self.region.tagged(self.region.bucket(head), 0) {
             0 => self.vacancy_behind(head),
             empty => Some(Vacancy::Slot { bucket: head, slot: u64::from(empty.trailing_zeros() / 4) & 7 }),
         }

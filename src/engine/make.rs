@@ -54,14 +54,15 @@ impl Engine {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
         let layout = *region.layout();
         let secret = Secret(read_secret(&region));
+        let header_len = entry::header_len(layout.geo.checksums);
         Self {
             geo: layout.geo,
             layout,
             seeds: secret.seeds(),
             secret,
             first: First::new(),
-            entry_head: entry::header_len(layout.geo.checksums),
-            entry_words: entry::header_len(layout.geo.checksums) as u32 / 8,
+            header_len,
+            entry_head: header_len as u64,
             heads_per_shard: layout.heads_per_shard(),
             buckets: layout.buckets(),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),

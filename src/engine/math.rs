@@ -4,7 +4,8 @@
 use super::{
     Engine, Eviction, Expires, Math, Mode, SetOptions,
     entry::{self, LEASE},
-    index::{Found, Glance, Match, purpose::LOOK},
+    find::{Glance, Match, purpose::LOOK},
+    index::Found,
     shard::ShardGuard,
     stats::Counter,
     write::{New, Place, Stop},
@@ -22,7 +23,7 @@ impl Engine {
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
         let first = self.region.bucket(place.head);
-        let n = match self.glance::<LOOK>(place.head, first, place.tag, key) {
+        let n = match self.glance::<LOOK>(&self.region, (place.head, first), place.hash, key) {
             Glance::Entry(m) if self.changes_in_place(&m, options) => {
                 self.change_in_place(&m.found(), op, operand, options)
             }
@@ -44,7 +45,7 @@ impl Engine {
             && entry::value_len(m.words.0) == 8
             && options.mode == Mode::Update
             && (options.keep_ttl || (entry::expires(m.words.1) == 0 && options.expires == Expires::Never))
-            && self.is_readable(m)
+            && self.is_unexpired(entry::expires(m.words.1))
     }
 
     #[inline(always)]

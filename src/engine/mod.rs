@@ -11,6 +11,7 @@ mod exclusive;
 mod extra;
 #[cfg(any(feature = "cli", feature = "uwsgi", test))]
 mod figures;
+mod find;
 mod generation;
 mod geometry;
 mod hash;
@@ -58,7 +59,7 @@ pub use types::*;
 pub(crate) use walk::Picture;
 
 use crate::shm::{
-    Region,
+    HeaderLen, Region,
     layout::{Geometry, Layout},
 };
 
@@ -71,9 +72,9 @@ pub struct Engine {
     geo: Geometry,
     config: Config,
     secret: hash::Secret,
-    /// Bytes of an entry's header, and words.
+    /// Bytes of an entry's header.
+    header_len: HeaderLen,
     entry_head: u64,
-    entry_words: u32,
     heads_per_shard: u64,
     buckets: u64,
     /// Tells engines of this process apart.

@@ -4,10 +4,11 @@
 use super::{
     Engine, Eviction, ItemId, Meta, Sink, Touch,
     entry::{self, Header, LEASE, UNGETTABLE},
-    index::{
-        Found, Glance, Match,
+    find::{
+        Glance,
         purpose::{LOOK, READ},
     },
+    index::Found,
     shard::ShardGuard,
     stats::Counter,
 };
@@ -35,17 +36,17 @@ impl Engine {
     #[inline(always)]
     pub fn get<S: Sink>(&self, key: &[u8], touch: Touch, sink: &mut S) -> Result<Option<Meta>> {
         let hash = self.hash(key);
-        let Some(tag) = entry::usual_tag_of(hash) else { return self.get_again(hash, key, touch, sink) };
-        let (head, bucket) = self.region.head(hash);
+        let region = &*self.region;
+        let (head, bucket) = region.head(hash);
         let version = &bucket[0];
         // Acquire: the slots are read after the version.
         let v = version.load(Acquire);
         // The usual case, by itself so that it stays short: nothing changes meanwhile, and the item is a plain one.
-        match self.glance::<READ>(head, bucket, tag, key) {
+        match self.glance::<READ>(region, (head, bucket), hash, key) {
             Glance::Entry(m) => {
                 // Before any allocation or other effect: header and key belonged together, or this is not what was stored.
                 fence(Acquire);
-                if version.load(Relaxed) == v && self.is_readable(&m) {
+                if version.load(Relaxed) == v && self.is_unexpired(entry::expires(m.words.1)) {
                     let taken = sink.take(&m.value);
                     // The copy's loads come before the version's second load.
                     fence(Acquire);
@@ -150,15 +151,9 @@ impl Engine {
         h.generation == self.clear_gen() % entry::GENERATIONS && self.is_unexpired(h.expires)
     }
 
-    /// Whether an entry is a live item without flags, as most are.
-    #[inline(always)]
-    pub(super) fn is_readable(&self, m: &Match<'_>) -> bool {
-        entry::is_plain(m.words.0, self.clear_gen()) && self.is_unexpired(entry::expires(m.words.1))
-    }
-
     /// Whether an item that expires at this second (0 = never) is still there.
     #[inline(always)]
-    fn is_unexpired(&self, expires: u64) -> bool {
+    pub(super) fn is_unexpired(&self, expires: u64) -> bool {
         expires == 0 || self.config.no_expire || clock::unix_secs() < expires
     }
 
@@ -204,15 +199,17 @@ impl Engine {
     #[inline(always)]
     pub fn exists(&self, key: &[u8]) -> Option<ItemId> {
         let hash = self.hash(key);
-        let Some(tag) = entry::usual_tag_of(hash) else { return self.exists_again(hash, key) };
-        let (head, bucket) = self.region.head(hash);
+        let region = &*self.region;
+        let (head, bucket) = region.head(hash);
         // As in `get`.
         let v = bucket[0].load(Acquire);
-        let glance = self.glance::<LOOK>(head, bucket, tag, key);
+        let glance = self.glance::<LOOK>(region, (head, bucket), hash, key);
         fence(Acquire);
         if bucket[0].load(Relaxed) == v {
             match glance {
-                Glance::Entry(m) if self.is_readable(&m) => return item_id(m.found().header.id),
+                Glance::Entry(m) if self.is_unexpired(entry::expires(m.words.1)) => {
+                    return item_id(m.found().header.id);
+                }
                 Glance::Nothing => return None,
                 _ => {}
             }

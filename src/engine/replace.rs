@@ -5,7 +5,8 @@
 use super::{
     Engine, Eviction, SetOptions,
     entry::{self, Header, UNGETTABLE},
-    index::{Found, Match, bump},
+    find::Match,
+    index::{Found, bump},
     room::Short,
     shard::ShardGuard,
     write::{New, Place, Stop},
@@ -13,7 +14,7 @@ use super::{
 use crate::shm::{Line, block, sync::*};
 
 impl Engine {
-    /// [`Engine::update`] of the usual kind of item (`is_readable`), found in the first bucket of its chain, in a cache that does
+    /// [`Engine::update`] of the usual kind of item (`glance` finds no other), found in the first bucket of its chain, in a cache that does
     /// not count blocks; `false` = it is not so, or there is no memory, and nothing was done.
     #[inline(always)]
     pub(super) fn update_plain(

@@ -5,7 +5,8 @@
 use super::{
     Engine, Expires, Mode, SetOptions, Stored,
     entry::{self, Header, LEASE, UNGETTABLE},
-    index::{Found, Glance, purpose::WRITE},
+    find::{Glance, purpose::WRITE},
+    index::Found,
     room::{Room, Short},
     shard::ShardGuard,
     stats::Counter,
@@ -78,11 +79,11 @@ impl Engine {
             self.foresee(&guard);
         }
         let first = self.region.bucket(place.head);
-        let (done, keep) = match self.glance::<WRITE>(place.head, first, place.tag, key) {
+        let (done, keep) = match self.glance::<WRITE>(&self.region, (place.head, first), place.hash, key) {
             // The usual cases, without what is stored and loaded on the way to a function.
             Glance::Entry(m)
                 if options.mode == Mode::Update
-                    && self.is_readable(&m)
+                    && self.is_unexpired(entry::expires(m.words.1))
                     && self.update_plain(&guard, &place, (first, &m), value, options) =>
             {
                 (Ok(Stored::Updated), None)

@@ -112,7 +112,7 @@ pub(super) fn compares_wide() -> bool {
     false
 }
 
-/// Which of the eight words at `line` have `tag` as their high 16 bits: bit `4 n + 3` for word `n`.
+/// Which of the eight words at `line`, but for the first, have `tag` as their high 16 bits: bit `4 n + 3` for word `n`.
 ///
 /// # Safety
 /// `line` must be 64-aligned with 64 bytes mapped; `wide` is [`compares_wide`]'s answer, or false.
@@ -122,7 +122,7 @@ pub(super) unsafe fn tagged(line: *const u8, tag: u16, wide: bool) -> u32 {
     // SAFETY: the contract is passed on.
     return unsafe { if wide { tagged_wide(line, tag) } else { tagged_by_sse(line, tag) } };
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    (0..8).fold(0, |mask, i| {
+    (1..8).fold(0, |mask, i| {
         let _ = wide;
         // SAFETY: word `i` is mapped and aligned (contract).
         let w = unsafe { AtomicU64::from_ptr(line.cast_mut().cast::<u64>().add(i)) }.load(Ordering::Relaxed);
@@ -150,7 +150,7 @@ unsafe fn tagged_wide(line: *const u8, tag: u16) -> u32 {
             out("xmm16") _, out("k1") _, out("k2") _, options(nostack, preserves_flags, readonly)
         );
     }
-    same & 0x8888_8888
+    same & 0x8888_8880
 }
 
 /// [`tagged`] for all words at once: no branch depends on where the tag is.
@@ -175,7 +175,7 @@ unsafe fn tagged_by_sse(line: *const u8, tag: u16) -> u32 {
         let want = _mm_set1_epi16(tag.cast_signed());
         let same = |v| _mm_cmpeq_epi16(v, want);
         // A byte for each 16 bits; the fourth of a word is its high end.
-        let low = _mm_movemask_epi8(_mm_packs_epi16(same(a), same(b))) & 0x8888;
+        let low = _mm_movemask_epi8(_mm_packs_epi16(same(a), same(b))) & 0x8880;
         let high = _mm_movemask_epi8(_mm_packs_epi16(same(c), same(d))) & 0x8888;
         (low | high << 16).cast_unsigned()
     }
@@ -351,7 +351,7 @@ mod tests {
             for i in (0..8).filter(|i| set >> i & 1 != 0) {
                 line.0[i] = 0xABCD_1234_5678_ABCD;
             }
-            let want = (0..8).fold(0, |mask, i| mask | (set >> i & 1) << (4 * i + 3));
+            let want = (1..8).fold(0, |mask, i| mask | (set >> i & 1) << (4 * i + 3));
             // SAFETY: a line is aligned and has 64 bytes.
             let found = |wide| unsafe { tagged(line.0.as_ptr().cast(), 0xABCD, wide) };
             assert_eq!((found(false), found(compares_wide())), (want, want));

@@ -13,6 +13,6 @@ pub(crate) mod span;
 
 pub(crate) use cells::Home;
 pub(crate) use few::few;
-pub(crate) use piece::Line;
+pub(crate) use piece::{HeaderLen, Line};
 pub use region::Source;
 pub(crate) use region::{Region, sync};

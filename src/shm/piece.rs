@@ -19,12 +19,22 @@ pub(crate) type Line = [AtomicU64; 8];
 /// Bytes that every piece has at least: a header and a key, or the links of a free block.
 const LEAST: u64 = 32;
 
+/// Bytes before an entry's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum HeaderLen {
+    Plain = 16,
+    /// With a checksum.
+    Summed = 24,
+}
+
 /// What lies from some offset on, up to where the region is known to be backed: touching a store's memory behind the end of
 /// its file would be a bus error. Its content may be another entry's at any moment; a reader checks the bucket's version.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Piece<'a> {
     at: *const u8,
-    len: u64,
+    /// Its bytes, a multiple of 8, without the last `LEAST - 1`; 1 or more.
+    rest: u64,
     region: PhantomData<&'a Region>,
 }
 
@@ -53,8 +63,8 @@ impl Region {
         })
     }
 
-    /// Which words of the line have `tag` as their high 16 bits: bit `4 n + 3` for word `n`. A hint: a word may change right
-    /// after.
+    /// Which slots of the line have `tag` as their high 16 bits: bit `4 n + 3` for slot `n`, 1 to 7. A hint: a word may change
+    /// right after.
     #[inline(always)]
     pub(crate) fn tagged(&self, line: &Line, tag: u16) -> u32 {
         // SAFETY: a line has 64 bytes, and lines are 64-aligned (`bucket`, `head`); `new` asked what the CPU can do.
@@ -69,10 +79,9 @@ impl Region {
         if at >= backed || off & 7 != 0 {
             return None;
         }
-        let len = backed - at + (LEAST - 1);
-        // SAFETY: `len` bytes from `off` on end where the region is backed, which the mapping reaches to (`look_again`).
-        let at = unsafe { self.start().add(off as usize) };
-        Some(Piece { at, len, region: PhantomData })
+        // SAFETY: the bytes from `off` on end where the region is backed, which the mapping reaches to (`look_again`).
+        let piece = unsafe { self.start().add(off as usize) };
+        Some(Piece { at: piece, rest: backed - at, region: PhantomData })
     }
 
     /// Looks how far the region is backed by now; tells whether that is further than was known.
@@ -81,7 +90,8 @@ impl Region {
     pub(crate) fn look_again(&self) -> bool {
         // `Region::new` checked that the mapping is as long as the layout.
         let end = self.word(header::COMMITTED).load(Ordering::Acquire).min(self.layout().end);
-        let now = end.saturating_sub(self.layout().data).saturating_sub(LEAST - 1);
+        let len = end.saturating_sub(self.layout().data) & !7;
+        let now = len.saturating_sub(LEAST - 1);
         self.backed.fetch_max(now, Ordering::Relaxed) < now
     }
 }
@@ -97,18 +107,18 @@ impl<'a> Piece<'a> {
         (word(0), word(1))
     }
 
-    /// Two byte strings, the first `words` words from the start, the second behind it from the next multiple of 8 on;
+    /// Two byte strings, the first behind a header, the second behind it from the next multiple of 8 on;
     /// `None` = the piece is shorter.
     #[inline(always)]
-    pub(crate) fn pair(self, words: u32, first: u32, second: u32) -> Option<(Source<'a>, Source<'a>)> {
-        let round8 = |len: u32| (u64::from(len) + 7) & !7;
-        let from = u64::from(words) * 8;
-        let middle = from + round8(first);
-        let end = middle + round8(second);
-        if end > self.len {
+    pub(crate) fn pair(self, header: HeaderLen, first: u32, second: u32) -> Option<(Source<'a>, Source<'a>)> {
+        let from = header as u64;
+        let middle = from + ((u64::from(first) + 7) & !7);
+        // Where the second ends; rounded up to 8 that is in the piece, too, as the piece's bytes are a multiple of 8.
+        let end = middle + u64::from(second);
+        if end.cast_signed() - (LEAST - 1).cast_signed() > self.rest.cast_signed() {
             return None;
         }
-        // SAFETY: both lie in the piece, or at its end, and no sum of three numbers below 2^36 overflows.
+        // SAFETY: both lie in the piece, or at its end; none of these numbers reaches 2^63 (`rest` is part of a mapping).
         let source = |at: u64, len: u32| unsafe {
             Source { at: self.at.add(at as usize), len: len as usize, region: PhantomData }
         };
@@ -220,19 +230,22 @@ mod tests {
         r.word(header::COMMITTED).store(data + 128, Ordering::Release);
         assert!(r.piece(data).is_none() && r.look_again() && !r.look_again());
         let piece = r.piece(data).expect("is known to be backed now");
-        let lens = |first, second| piece.pair(3, first, second).map(|(a, b)| (a.len(), b.len()));
+        let lens =
+            |first, second| piece.pair(HeaderLen::Summed, first, second).map(|(a, b)| (a.len(), b.len()));
         assert_eq!((lens(96, 8), lens(89, 1), lens(0, 104)), (Some((96, 8)), Some((89, 1)), Some((0, 104))));
         assert_eq!(
             (lens(97, 1), lens(96, 9), lens(0, 105), lens(u32::MAX, u32::MAX)),
             (None, None, None, None)
         );
-        assert!(piece.pair(u32::MAX, u32::MAX, u32::MAX).is_none());
+        assert!(piece.pair(HeaderLen::Plain, u32::MAX, u32::MAX).is_none());
         assert!(r.piece(data + 96).is_some() && r.piece(data + 104).is_none());
         r.word(header::COMMITTED).store(data + 256, Ordering::Release);
         assert!(r.piece(data + 128).is_none() && r.look_again() && r.piece(data + 128).is_some(), "it grew");
         r.word(header::COMMITTED).store(data + 64, Ordering::Release);
         assert!(!r.look_again() && r.piece(data + 128).is_some(), "what is backed stays so");
-        // A word that says more than there is.
+        // What no process writes: half a word more, and more than there is.
+        r.word(header::COMMITTED).store(data + 260, Ordering::Release);
+        assert!(!r.look_again() && r.piece(data + 224).is_some() && r.piece(data + 232).is_none());
         r.word(header::COMMITTED).store(u64::MAX, Ordering::Release);
         assert!(r.look_again() && r.piece(end - 32).is_some() && r.piece(end - 24).is_none());
         assert!(r.piece(end).is_none() && r.piece(data - 8).is_none() && r.piece(data + 4).is_none());

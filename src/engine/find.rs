@@ -1,0 +1,159 @@
+//! Looking a key up in its chain: a straight line for the usual case, and a loop for all.
+#![forbid(unsafe_code)]
+
+use super::{
+    Engine,
+    entry::{self, Header},
+    index::Found,
+};
+use purpose::{READ, WRITE};
+
+use crate::shm::{
+    Line, Region, Source,
+    layout::{SLOTS, header},
+    sync::*,
+};
+
+/// An entry with the key looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Match<'a> {
+    pub(super) bucket: u64,
+    pub(super) slot: u64,
+    pub(super) off: u64,
+    /// The header.
+    pub(super) words: (u64, u64),
+    pub(super) value: Source<'a>,
+}
+
+impl Match<'_> {
+    /// With its header decoded.
+    #[inline(always)]
+    pub(super) fn found(&self) -> Found {
+        Found { bucket: self.bucket, slot: self.slot, off: self.off, header: Header::unpack(self.words) }
+    }
+}
+
+/// What who looks for a key does with its entry.
+pub(super) mod purpose {
+    /// Looks at key and header.
+    pub(crate) const LOOK: u8 = 0;
+    /// Reads the value.
+    pub(crate) const READ: u8 = 1;
+    /// Replaces or removes it.
+    pub(crate) const WRITE: u8 = 2;
+}
+
+/// What the first look at a chain gives.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Glance<'a> {
+    /// The key's entry, without flags and not emptied by a clear; it may have expired.
+    Entry(Match<'a>),
+    /// There is none.
+    Nothing,
+    /// What only [`Engine::probe`] can tell.
+    Unclear,
+}
+
+impl Engine {
+    /// Looks `key` up in the chain of `head`, whatever kind of item it is. Without the shard's lock the caller must check the
+    /// version afterwards.
+    pub(super) fn probe(&self, head: u64, tag: u64, key: &[u8]) -> Option<Found> {
+        let (mut bucket, mut line, mut hops) = (head, self.region.bucket(head), 0);
+        // No item has such a key, but a free block may look like one.
+        if key.is_empty() {
+            return None;
+        }
+        loop {
+            // A link's tag is no key's.
+            let mut tagged = self.region.tagged(line, tag as u16);
+            while tagged != 0 {
+                let slot = (tagged.trailing_zeros() / 4) & 7;
+                tagged &= tagged - 1;
+                // Acquire: what the slot leads to was written before.
+                let off = entry::slot_off(line[slot as usize].load(Acquire));
+                // By now it may be a link: see `glance`. A store may have grown since this process looked.
+                let mut header = self.header_of(off, key);
+                if header.is_none() && self.region.look_again() {
+                    header = self.header_of(off, key);
+                }
+                if let Some(header) = header {
+                    return Some(Found { bucket, slot: slot.into(), off, header });
+                }
+            }
+            bucket = self.link_of(line[SLOTS as usize].load(Acquire))?;
+            hops += 1;
+            if hops > self.geo.overflow {
+                return None;
+            }
+            line = self.region.bucket(bucket);
+        }
+    }
+
+    /// The header of the entry at `off`, if one with this key can be there.
+    fn header_of(&self, off: u64, key: &[u8]) -> Option<Header> {
+        let piece = self.region.piece(off)?;
+        let words = piece.words();
+        if entry::key_len(words.0) as usize != key.len() {
+            return None;
+        }
+        let (stored, _) = piece.pair(self.header_len, key.len() as u32, entry::value_len(words.0))?;
+        stored.is(key).then(|| Header::unpack(words))
+    }
+
+    /// [`Engine::probe`] without its loops, for items without flags that no clear has emptied: the first slot of the `first`
+    /// bucket that has the hash's tag, or none has and no other bucket follows. So little is done, and so little must be
+    /// remembered meanwhile, that several reads are under way in the processor at once. `region` is the engine's: found once, as the
+    /// compiler could not know that it stays.
+    #[inline(always)]
+    pub(super) fn glance<'r, const PURPOSE: u8>(
+        &self,
+        region: &'r Region,
+        (head, first): (u64, &Line),
+        hash: u64,
+        key: &[u8],
+    ) -> Glance<'r> {
+        // The hash's last bits are the tag of all keys but a few. Those find nothing here by which they could be told from others:
+        // an empty slot leads to no entry, nor does a link, which is a bucket's number times 8, less than the offset of any.
+        let tag = hash as u16;
+        let tagged = region.tagged(first, tag);
+        if tagged == 0 {
+            let follows = entry::is_link(first[SLOTS as usize].load(Acquire));
+            return if follows || entry::is_unusual(tag) { Glance::Unclear } else { Glance::Nothing };
+        }
+        let slot = (tagged.trailing_zeros() / 4) & 7;
+        // Acquire: what the slot leads to was written before. By now it may be a link.
+        let off = entry::slot_off(first[slot as usize].load(Acquire));
+        match self.plain_entry::<PURPOSE>(region, off, key) {
+            Some((words, value)) => {
+                Glance::Entry(Match { bucket: head, slot: slot.into(), off, words, value })
+            }
+            None => Glance::Unclear,
+        }
+    }
+
+    /// Header and value of the entry at `off`, if one of the usual kind with this key can be there.
+    #[inline(always)]
+    fn plain_entry<'r, const PURPOSE: u8>(
+        &self,
+        region: &'r Region,
+        off: u64,
+        key: &[u8],
+    ) -> Option<((u64, u64), Source<'r>)> {
+        let usual =
+            entry::plain_head(key.len(), region.header_word::<{ header::CLEAR_GEN }>().load(Acquire))?;
+        let piece = region.piece(off)?;
+        match PURPOSE {
+            // Most entries reach into a second line.
+            READ => piece.prefetch_second(),
+            // Its first word becomes 0, and the next entry takes its place.
+            WRITE => piece.prefetch_to_write(),
+            _ => {}
+        }
+        let words = piece.words();
+        if words.0 >> 32 != usual {
+            return None;
+        }
+        let (stored, value) = piece.pair(self.header_len, key.len() as u32, entry::value_len(words.0))?;
+        stored.is(key).then_some((words, value))
+    }
+}
