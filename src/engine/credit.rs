@@ -8,6 +8,7 @@
 use super::{
     Engine,
     entry::{Header, LEASE},
+    generation,
     shard::ShardGuard,
 };
 use crate::shm::{
@@ -136,8 +137,8 @@ impl Engine {
 
     /// Blocks in use.
     pub(super) fn blocks_used(&self) -> u64 {
-        let current = self.clear_gen();
-        let reaped = |s: &u64| self.region.word(self.shard_off(*s) + shard::REAPED).load(Relaxed) == current;
+        let current = generation::number(self.clear_gen());
+        let reaped = |no: &u64| self.region.shard(*no).reaped() == current;
         (0..self.geo.shards).filter(reaped).map(|s| unpack(self.credit(s).load(Relaxed)).1).sum()
     }
 }

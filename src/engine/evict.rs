@@ -113,7 +113,7 @@ impl Engine {
     /// Whether the shard has at least half as many items as shards have on average.
     #[inline]
     fn has_share(&self, guard: &ShardGuard<'_>) -> bool {
-        guard.word(shard::USED).load(Relaxed) * self.geo.shards * 2 >= self.geo.capacity
+        u64::from(guard.used().load(Relaxed)) * self.geo.shards * 2 >= self.geo.capacity
     }
 
     fn victim(&self, guard: &ShardGuard<'_>, keep: Option<(u64, u64)>, whole: bool) -> Option<Found> {

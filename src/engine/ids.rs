@@ -16,12 +16,12 @@
 use super::Engine;
 use crate::{
     error::Result,
-    shm::{Home, layout::shard, sync::*},
+    shm::{Home, sync::*},
 };
 
 const CLAIMED: u32 = 1 << 31;
-/// In the shard's hint: the number is not only probably free, but kept.
-const KEPT: u64 = 1 << 32;
+/// In the shard's hint: the number is not only probably free, but kept. No number is so large.
+const KEPT: u32 = 1 << 31;
 /// So many shards are asked in no time.
 const FEW_SHARDS: u64 = 8;
 
@@ -54,15 +54,15 @@ impl Engine {
     /// Claims a free number for a writer of `shard`; `None` = all are in use.
     #[inline(always)]
     pub(super) fn claim_id(&self, shard: Home<'_>) -> Option<u32> {
-        let hint = shard.word(shard::ID_HINT);
+        let hint = shard.id_hint();
         let next = hint.load(Relaxed);
         if next & KEPT != 0 {
             hint.store(next & !KEPT, Relaxed);
-            return Some(next as u32);
+            return Some(next & !KEPT);
         }
         if next != 0 {
-            if self.try_claim(next as u32, shard) {
-                return Some(next as u32);
+            if self.try_claim(next, shard) {
+                return Some(next);
             }
             hint.store(0, Relaxed);
         }
@@ -73,7 +73,8 @@ impl Engine {
         // Behind the shard's last one. Shards start at different places, so that they touch different lines.
         let words = self.layout.id_words[0];
         let home = (words * shard.no) >> self.geo.shards.trailing_zeros();
-        let word = if next != 0 && next / 64 < words { next / 64 } else { home };
+        let behind = u64::from(next / 64);
+        let word = if next != 0 && behind < words { behind } else { home };
         self.claim_in_word(word, shard).or_else(|| self.claim_from(word, shard))
     }
 
@@ -124,7 +125,7 @@ impl Engine {
             let left = self.bits(0, word).fetch_and(!bit, SeqCst) & !bit;
             // The shard goes on beside it, as far as others have not come there.
             let next = if left != 0 { word * 64 + u64::from(left.trailing_zeros()) } else { (word + 1) * 64 };
-            shard.word(shard::ID_HINT).store(next, Relaxed);
+            shard.id_hint().store(next as u32, Relaxed);
         }
         ok
     }
@@ -171,15 +172,15 @@ impl Engine {
         if id == 0 || u64::from(id) > self.geo.capacity {
             return;
         }
-        let hint = shard.word(shard::ID_HINT);
+        let hint = shard.id_hint();
         if hint.load(Relaxed) & KEPT == 0 && self.may_keep_ids() {
             // Claimed before the shard says so: a recovery in between finds a claim and frees it.
             self.keep_id(id, shard.no);
-            hint.store(KEPT | u64::from(id), Release);
+            hint.store(KEPT | id, Release);
         } else {
             self.give_id(id);
             if hint.load(Relaxed) & KEPT == 0 {
-                hint.store(id.into(), Relaxed);
+                hint.store(id, Relaxed);
             }
         }
     }
@@ -197,7 +198,7 @@ impl Engine {
     pub(super) fn collect_kept_ids(&self) -> Result<bool> {
         let mut any = false;
         for no in 0..self.geo.shards {
-            if self.region.shard(no).word(shard::ID_HINT).load(Relaxed) & KEPT != 0 {
+            if self.region.shard(no).id_hint().load(Relaxed) & KEPT != 0 {
                 let guard = self.lock(no)?;
                 any |= self.release_kept_id(guard.home);
             }
@@ -207,13 +208,13 @@ impl Engine {
 
     /// Frees the number that a shard keeps; tells whether there was one.
     pub(super) fn release_kept_id(&self, shard: Home<'_>) -> bool {
-        let hint = shard.word(shard::ID_HINT);
+        let hint = shard.id_hint();
         let kept = hint.load(Relaxed);
         if kept & KEPT != 0 {
             // The shard forgets it first: a number is never free and kept.
             hint.store(kept & !KEPT, Relaxed);
             fence(Release);
-            self.give_id(kept as u32);
+            self.give_id(kept & !KEPT);
         }
         kept & KEPT != 0
     }

@@ -11,11 +11,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    shm::{
-        layout::{SLOTS, shard},
-        marks::Buffer,
-        sync::*,
-    },
+    shm::{layout::SLOTS, marks::Buffer, sync::*},
 };
 
 /// What [`Engine::inspect`] found.
@@ -46,9 +42,7 @@ impl Engine {
     /// Items of each shard, dead ones included.
     #[must_use]
     pub fn shard_items(&self) -> Vec<u64> {
-        (0..self.geo.shards)
-            .map(|s| self.region.word(self.shard_off(s) + shard::USED).load(Relaxed))
-            .collect()
+        (0..self.geo.shards).map(|no| self.region.shard(no).used().load(Relaxed).into()).collect()
     }
 
     /// Damaged items that this process left out when it put the store in order; 0 if somebody else had it open.
@@ -107,7 +101,7 @@ impl Engine {
             }
         }
         found.entries += entries;
-        let used = guard.word(shard::USED).load(Relaxed);
+        let used = u64::from(guard.used().load(Relaxed));
         if used != entries {
             found.loose += 1;
             found.reason(format!("shard {}: counts {used} items, has {entries}", guard.no));

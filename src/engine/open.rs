@@ -22,7 +22,7 @@ use crate::{
     },
     shm::{
         Region,
-        layout::{Geometry, Layout, SPAN, header, shard},
+        layout::{Geometry, Layout, SPAN, header},
         span,
         sync::*,
     },
@@ -229,7 +229,7 @@ impl Engine {
             w(self.layout.stats + slot * crate::shm::layout::STATS).store(0, Relaxed);
         }
         for no in 0..self.geo.shards {
-            w(self.shard_off(no) + shard::DIRTY).store(1, Release);
+            self.region.shard(no).set_dirty(true);
         }
         span::mend(&self.region);
         span::recover_frontier(&self.region);
@@ -247,7 +247,7 @@ impl Engine {
         self.recover_ids(None);
         self.revoke_spare();
         for no in 0..self.geo.shards {
-            self.region.word(self.shard_off(no) + shard::DIRTY).store(0, Release);
+            self.region.shard(no).set_dirty(false);
         }
         // Last: until every entry has proved itself, whoever opens the file next must let them do so.
         self.stamp_identity(mark);

@@ -56,7 +56,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::rebuild`].
     pub(super) fn repair(&self, guard: &ShardGuard<'_>) -> Result<u64> {
-        guard.word(shard::DIRTY).store(1, Release);
+        guard.set_dirty(true);
         let dropped = self.rebuild(guard, true)?;
         self.recovered(guard);
         Ok(dropped)
@@ -65,7 +65,7 @@ impl Engine {
     fn recovered(&self, guard: &ShardGuard<'_>) {
         self.recover_ids(Some(guard.no));
         self.count(Counter::Repaired, 1);
-        guard.word(shard::DIRTY).store(0, Release);
+        guard.set_dirty(false);
     }
 
     /// Rebuilds everything but the item numbers, counts and returns the items that it drops. With `verify` entries prove
@@ -122,17 +122,17 @@ impl Engine {
     }
 
     fn recount(&self, guard: &ShardGuard<'_>, used: u64, earliest: u64, credit: u64) {
-        guard.word(shard::USED).store(used, Relaxed);
+        guard.used().store(used as u32, Relaxed);
         guard.word(shard::EARLIEST).store(earliest, Relaxed);
         self.note_earliest(earliest);
-        guard.word(shard::ID_HINT).store(0, Relaxed);
+        guard.id_hint().store(0, Relaxed);
         self.recount_blocks(guard.no, credit);
     }
 
     /// Without scratch memory nothing can be told apart: the shard starts empty.
     fn empty_shard(&self, guard: &ShardGuard<'_>) {
         let first = guard.no * self.heads_per_shard;
-        let dropped = guard.word(shard::USED).load(Relaxed);
+        let dropped = u64::from(guard.used().load(Relaxed));
         for head in first..first + self.heads_per_shard {
             (1..=SLOTS).for_each(|slot| self.slot(head, slot).store(0, Release));
             self.bump(head);

@@ -2,7 +2,7 @@
 //! item makes room for one, under the lock, is in `evict`.
 #![forbid(unsafe_code)]
 
-use super::{Engine, Eviction, stats::Counter};
+use super::{Engine, Eviction, generation, stats::Counter};
 use crate::{
     error::{Error, Result},
     os::clock,
@@ -200,7 +200,8 @@ impl Engine {
 
     /// Whether a shard has something to reap.
     pub(super) fn is_due(&self, no: u64, now: Option<u64>) -> bool {
-        let word = |at: u64| self.region.word(self.shard_off(no) + at).load(Relaxed);
-        word(shard::REAPED) != self.clear_gen() || now.is_some_and(|now| word(shard::EARLIEST) <= now)
+        let home = self.region.shard(no);
+        home.reaped() != generation::number(self.clear_gen())
+            || now.is_some_and(|now| home.word(shard::EARLIEST).load(Relaxed) <= now)
     }
 }

@@ -96,7 +96,7 @@ impl Engine {
         for round in 1..=ROUNDS {
             let [small, main] = self.firsts(guard, keep);
             let due =
-                guard.word(shard::SMALL).load(Relaxed) * SMALL_SHARE > guard.word(shard::USED).load(Relaxed);
+                guard.word(shard::SMALL).load(Relaxed) * SMALL_SHARE > guard.used().load(Relaxed).into();
             let (place, stamp) = if due { small.or(main) } else { main.or(small) }?;
             let at = self.place_in(guard, place);
             if stamp & USES == 0 || round == ROUNDS {

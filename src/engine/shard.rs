@@ -4,7 +4,7 @@
 //! in pieces, which the CPU cannot forward to the loads that follow.
 #![forbid(unsafe_code)]
 
-use super::{Engine, stats::Counter};
+use super::{Engine, generation, stats::Counter};
 use crate::{
     error::{Error, Result},
     os::{
@@ -41,7 +41,7 @@ impl Drop for ShardGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // Half a change may stand: the next owner rebuilds, as after a death.
-            self.word(shard::DIRTY).store(1, Release);
+            self.set_dirty(true);
         }
         self.lock().unlock();
     }
@@ -50,8 +50,8 @@ impl Drop for ShardGuard<'_> {
 impl ShardGuard<'_> {
     /// Adds to the count of items.
     #[inline]
-    pub(super) fn add_used(&self, by: i64) {
-        let w = self.word(shard::USED);
+    pub(super) fn add_used(&self, by: i32) {
+        let w = self.used();
         w.store(w.load(Relaxed).saturating_add_signed(by), Relaxed);
     }
 
@@ -98,9 +98,8 @@ impl Engine {
     #[inline(always)]
     fn is_usual(&self, home: Home<'_>) -> bool {
         self.region.header_word::<{ header::LOCK_GEN }>().load(Relaxed) == self.lock_gen
-            && home.word(shard::DIRTY).load(Acquire) == 0
             && self.region.header_word::<{ header::FOREIGN }>().load(SeqCst) == 0
-            && home.word(shard::REAPED).load(Relaxed) == self.clear_gen()
+            && home.is_in_order(generation::number(self.clear_gen()))
     }
 
     #[cold]
@@ -111,7 +110,7 @@ impl Engine {
             self.make_whole(&guard);
             if self.region.word(header::FOREIGN).load(SeqCst) == 0 || self.is_mine() {
                 let current = self.clear_gen();
-                if guard.word(shard::REAPED).load(Relaxed) != current {
+                if guard.reaped() != generation::number(current) {
                     self.reap(&guard, current, None);
                 }
                 return Ok(guard);
@@ -150,7 +149,7 @@ impl Engine {
         let locked = self.acquire_after(home.lock(), tried)?;
         let guard = ShardGuard { home };
         if locked == Locked::OwnerDied {
-            guard.word(shard::DIRTY).store(1, Release);
+            guard.set_dirty(true);
             self.count(Counter::OwnerDead, 1);
             // The mark says it from here on, also if the rebuild is cut off.
             guard.lock().consistent();
@@ -162,7 +161,7 @@ impl Engine {
     }
 
     fn make_whole(&self, guard: &ShardGuard<'_>) {
-        if guard.word(shard::DIRTY).load(Acquire) != 0 {
+        if guard.is_dirty() {
             self.recover(guard);
         }
     }

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::{Engine, Stats};
+use super::{Engine, Stats, generation};
 use crate::{
     os::{
         guard,
@@ -18,7 +18,7 @@ use crate::{
     },
     shm::{
         Region,
-        layout::{STATS, STATS_SLOTS, header, shard},
+        layout::{STATS, STATS_SLOTS, header},
         span,
         sync::*,
     },
@@ -174,18 +174,15 @@ impl Engine {
 
     /// Items stored, those of shards that a clear has emptied but nobody has reaped left out.
     pub(super) fn items(&self) -> u64 {
-        let current = self.clear_gen();
-        let word = |s: u64, w: u64| self.region.word(self.shard_off(s) + w).load(Relaxed);
-        (0..self.geo.shards)
-            .filter(|&s| word(s, shard::REAPED) == current)
-            .map(|s| word(s, shard::USED))
-            .sum()
+        let current = generation::number(self.clear_gen());
+        let homes = (0..self.geo.shards).map(|no| self.region.shard(no));
+        homes.filter(|home| home.reaped() == current).map(|home| u64::from(home.used().load(Relaxed))).sum()
     }
 
     /// Items by the shards' counts, whatever a clear has left to reap. Never more than item numbers in use: a count goes
     /// up after its item is there and down before it goes.
     pub(super) fn counted_items(&self) -> u64 {
-        (0..self.geo.shards).map(|s| self.region.word(self.shard_off(s) + shard::USED).load(Relaxed)).sum()
+        (0..self.geo.shards).map(|no| u64::from(self.region.shard(no).used().load(Relaxed))).sum()
     }
 
     /// One moment's figures.

@@ -34,7 +34,7 @@ impl Engine {
             self.region.word(header::LAST_MODIFIED).store(clock::unix_secs(), Relaxed);
         }
         // Entries keep the generation's low bits: none may live through half a turn of them.
-        if before.is_ok_and(|w| (generation::number(w) + 1).is_multiple_of(GENERATIONS / 2)) {
+        if before.is_ok_and(|w| (u64::from(generation::number(w)) + 1).is_multiple_of(GENERATIONS / 2)) {
             self.reap_all(None)?;
         }
         Ok(())
@@ -88,12 +88,12 @@ impl Engine {
             let all = self.region.word(header::EARLIEST);
             all.store(0, SeqCst);
             fence(SeqCst);
-            let word = |no: u64, at: u64| self.region.word(self.shard_off(no) + at).load(Relaxed);
             let generation = self.clear_gen();
             let (mut earliest, mut reaped) = (u64::MAX, true);
             for no in 0..self.geo.shards {
-                earliest = earliest.min(word(no, shard::EARLIEST));
-                reaped &= word(no, shard::REAPED) == generation;
+                let home = self.region.shard(no);
+                earliest = earliest.min(home.word(shard::EARLIEST).load(Relaxed));
+                reaped &= home.reaped() == generation::number(generation);
             }
             let _ = all.compare_exchange(0, earliest.max(1), SeqCst, Relaxed);
             if reaped {
@@ -123,7 +123,7 @@ impl Engine {
 
     /// Reaps all shards that are due; returns how many items went.
     pub(super) fn reap_all(&self, now: Option<u64>) -> Result<u64> {
-        let used = |no: u64| self.region.word(self.shard_off(no) + shard::USED).load(Relaxed);
+        let used = |no: u64| u64::from(self.region.shard(no).used().load(Relaxed));
         let mut gone = 0;
         for no in 0..self.geo.shards {
             if self.is_due(no, now) {
@@ -151,7 +151,7 @@ impl Engine {
             }
         }
         guard.word(shard::EARLIEST).store(earliest, Relaxed);
-        guard.word(shard::REAPED).store(generation, Relaxed);
+        guard.set_reaped(generation::number(generation));
         self.count(Counter::Expired, expired);
         expired
     }

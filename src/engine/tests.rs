@@ -195,7 +195,7 @@ fn s3fifo_counts_its_small_queue() {
     }
     // A count that a death left wrong is put right.
     e.region.word(e.shard_off(0) + shard::SMALL).store(77_777, Relaxed);
-    e.region.word(e.shard_off(0) + shard::DIRTY).store(1, Relaxed);
+    e.region.shard(0).set_dirty(true);
     e.sweep().unwrap();
     drop(e.lock(0).unwrap());
     check();
@@ -265,9 +265,9 @@ fn a_rebuild_keeps_everything_and_mends_the_rest() {
     e.claim_id(e.region.shard(0)).unwrap();
     crate::shm::block::alloc(&e.region, e.region.shard(0), 500).unwrap();
     crate::shm::block::alloc(&e.region, e.region.shard(0), 500_000).unwrap();
-    e.region.word(e.shard_off(0) + shard::USED).store(77, Relaxed);
-    e.region.word(e.shard_off(0) + shard::CLASSES).store(0, Relaxed);
-    e.region.word(e.shard_off(0) + shard::DIRTY).store(1, Relaxed);
+    e.region.shard(0).used().store(77, Relaxed);
+    e.region.half(e.shard_off(0) + shard::CLASSES).store(0, Relaxed);
+    e.region.shard(0).set_dirty(true);
     for i in 0..2000 {
         let want = (i % 3 != 0).then(|| vec![i as u8; 1 + i as usize * 30]);
         assert_eq!(get(&e, &key(i)), want, "{i}");

@@ -10,10 +10,14 @@ use super::{
 };
 use crate::os::mutex::{MUTEX_SIZE, RobustMutex};
 
-/// Words of a shard between its lock and its lists.
-const WORDS: usize = 16;
+/// Words of a shard between its lock and its lists; one of them is two half words.
+const WORDS: usize = (shard::CLASSES - FROM) as usize / 8;
+/// Where they begin.
+const FROM: u64 = shard::LOCK + MUTEX_SIZE as u64;
+const HALVES: u64 = shard::USED;
 const _: () = {
-    assert!(shard::LOCK as usize + MUTEX_SIZE <= 64 && 64 + WORDS as u64 * 8 <= shard::CLASSES);
+    assert!(MUTEX_SIZE <= 64 && FROM.is_multiple_of(8) && HALVES.is_multiple_of(8));
+    assert!(shard::ID_HINT == HALVES + 4 && shard::SPARE == FROM && shard::EARLIEST == HALVES + 8);
     assert!(shard::CLASSES + CLASSES * 4 <= SHARD && SHARD.is_multiple_of(64));
 };
 
@@ -30,10 +34,59 @@ impl<'a> Home<'a> {
     /// The word at a place that `layout::shard` names, between the lock and the lists.
     #[inline(always)]
     pub(crate) fn word(self, at: u64) -> &'a AtomicU64 {
+        assert!(at != HALVES, "there are two half words");
         // SAFETY: `at` is a shard's first byte (`Region::shard`), and the words lie within it, 8-aligned; the region outlives
-        // `'a`, and all access to them is atomic.
-        let words = unsafe { &*self.at.add(64).cast::<[AtomicU64; WORDS]>() };
-        &words[(at - 64) as usize / 8]
+        // `'a`, and all access to them is atomic, and to that which is excepted by halves.
+        let words = unsafe { &*self.at.add(FROM as usize).cast::<[AtomicU64; WORDS]>() };
+        &words[(at - FROM) as usize / 8]
+    }
+
+    /// Items stored.
+    #[inline(always)]
+    pub(crate) fn used(self) -> &'a AtomicU32 {
+        &self.halves()[0]
+    }
+
+    /// The hint for item numbers.
+    #[inline(always)]
+    pub(crate) fn id_hint(self) -> &'a AtomicU32 {
+        &self.halves()[1]
+    }
+
+    /// Whether it is whole, and reaped for the clear with this number.
+    #[inline(always)]
+    pub(crate) fn is_in_order(self, clear: u32) -> bool {
+        self.word(shard::STATE).load(Acquire) == u64::from(clear)
+    }
+
+    /// Whether it must be rebuilt before use.
+    #[inline]
+    pub(crate) fn is_dirty(self) -> bool {
+        self.word(shard::STATE).load(Acquire) >> 32 != 0
+    }
+
+    /// Says whether it must be rebuilt. Under its lock, or where nobody else uses the region.
+    pub(crate) fn set_dirty(self, dirty: bool) {
+        let state = self.word(shard::STATE);
+        state.store(u64::from(dirty) << 32 | state.load(Relaxed) & 0xFFFF_FFFF, Release);
+    }
+
+    /// The number of the clear that it was last reaped for.
+    #[inline]
+    pub(crate) fn reaped(self) -> u32 {
+        self.word(shard::STATE).load(Relaxed) as u32
+    }
+
+    /// Notes the number. Under its lock.
+    pub(crate) fn set_reaped(self, clear: u32) {
+        let state = self.word(shard::STATE);
+        state.store(state.load(Relaxed) >> 32 << 32 | u64::from(clear), Relaxed);
+    }
+
+    #[inline(always)]
+    fn halves(self) -> &'a [AtomicU32; 2] {
+        // SAFETY: as in `word`, which leaves them out.
+        unsafe { &*self.at.add(HALVES as usize).cast() }
     }
 
     /// Span + 1 of the first with free blocks of a class.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! page 0      Header: identity, limits, hot words (each on a line of its own), locks
-//!             Shards      640 bytes each: lock, counters, class lists
+//!             Shards      576 bytes each: lock, counters, class lists
 //!             Stats       256 slots of 192 bytes
 //!             Spans       24 bytes a span
 //!             Ids         free bits (3 levels), then a word an item: where its slot is
@@ -21,7 +21,7 @@ pub(crate) const BUCKET: u64 = 64;
 /// Slots of a bucket (its first word is the version).
 pub(crate) const SLOTS: u64 = 7;
 /// Bytes of a shard's state.
-pub(crate) const SHARD: u64 = 640;
+pub(crate) const SHARD: u64 = 576;
 /// Bytes of a statistics slot.
 pub(crate) const STATS: u64 = 192;
 /// Number of statistics slots; slot 0 is shared by those who found no other.
@@ -93,39 +93,40 @@ pub(crate) mod header {
     pub(crate) const LOCK_CAPACITY: u64 = 2176;
 }
 
-/// Words of a shard, by byte offset. All but the lock change under it only (or in recovery).
+/// Words of a shard, by byte offset. All but the lock change under it only (or in recovery). What every write needs lies in
+/// the lock's own line, as far as the platform's lock leaves room: another worker's last write took that line anyway.
 pub(crate) mod shard {
+    use crate::os::mutex::MUTEX_SIZE;
+
     pub(crate) const LOCK: u64 = 0;
-    /// Items stored.
-    pub(crate) const USED: u64 = 64;
-    /// No item expires before this Unix time; `u64::MAX` = none expires.
-    pub(crate) const EARLIEST: u64 = 72;
-    /// The clear generation that the shard was last reaped for.
-    pub(crate) const REAPED: u64 = 80;
-    /// Not 0 = must be rebuilt before use.
-    pub(crate) const DIRTY: u64 = 88;
-    /// The last stamp of a new item (sampled LRU).
-    pub(crate) const STAMP: u64 = 96;
     /// A free block that is on no list, for the next entry of its class: class + 1 (high byte) and offset, or 0.
-    pub(crate) const SPARE: u64 = 104;
+    pub(crate) const SPARE: u64 = MUTEX_SIZE as u64;
+    /// Low half: the number of the clear that the shard was last reaped for. High half: not 0 = must be rebuilt before use.
+    pub(crate) const STATE: u64 = SPARE + 8;
+    /// Items stored: a half word.
+    pub(crate) const USED: u64 = STATE + 8;
+    /// An item number that is probably free or is kept, or 0: a half word.
+    pub(crate) const ID_HINT: u64 = USED + 4;
+    /// No item expires before this Unix time; `u64::MAX` = none expires.
+    pub(crate) const EARLIEST: u64 = ID_HINT + 4;
+    /// The last stamp of a new item (sampled LRU).
+    pub(crate) const STAMP: u64 = EARLIEST + 8;
     /// Block credit: granted (high half) and used (low half). Changed by CAS: others may take unused credit.
-    pub(crate) const CREDIT: u64 = 112;
-    /// An item number that is probably free, or 0.
-    pub(crate) const ID_HINT: u64 = 120;
-    // S3-FIFO: items in the small queue, places given in both queues, items that the ghost list has seen.
-    pub(crate) const SMALL: u64 = 128;
-    pub(crate) const QUEUED: u64 = 136;
-    pub(crate) const GHOSTED: u64 = 144;
+    pub(crate) const CREDIT: u64 = EARLIEST + 16;
     /// Free overflow buckets: number + 1 of the first.
-    pub(crate) const OVERFLOW_FREE: u64 = 152;
+    pub(crate) const OVERFLOW_FREE: u64 = EARLIEST + 24;
     /// Overflow buckets handed out so far.
-    pub(crate) const OVERFLOW_BUMP: u64 = 160;
+    pub(crate) const OVERFLOW_BUMP: u64 = EARLIEST + 32;
     /// Random bits that choose the buckets where the next victim is looked for.
-    pub(crate) const DRAWN: u64 = 168;
+    pub(crate) const DRAWN: u64 = EARLIEST + 40;
     /// The next two victims (sampled LRU): low half of the stamp, then place within the shard.
-    pub(crate) const NEXT: u64 = 176;
+    pub(crate) const NEXT: u64 = EARLIEST + 48;
+    // S3-FIFO: items in the small queue, places given in both queues, items that the ghost list has seen.
+    pub(crate) const SMALL: u64 = EARLIEST + 64;
+    pub(crate) const QUEUED: u64 = EARLIEST + 72;
+    pub(crate) const GHOSTED: u64 = EARLIEST + 80;
     /// Of each size class, span + 1 of the first with free blocks: half words.
-    pub(crate) const CLASSES: u64 = 192;
+    pub(crate) const CLASSES: u64 = EARLIEST + 88;
 }
 
 /// Numbers that decide the layout.
