@@ -22,14 +22,13 @@ impl Engine {
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
-        let first = self.region.bucket(place.head);
-        let f = match self.glance::<WRITE>(&self.region, (place.head, first), place.hash, key) {
+        let f = match self.glance::<WRITE>(&self.region, (place.head, place.line), place.hash, key) {
             Glance::Entry(m)
                 if self.is_unexpired(entry::expires(m.words.1))
                     && !self.geo.stamps
                     && self.config.blocks.is_none() =>
             {
-                self.delete_plain(&guard, first, &m);
+                self.delete_plain(guard, place.line, &m);
                 return Ok(true);
             }
             Glance::Entry(m) => m.found(),
@@ -44,12 +43,13 @@ impl Engine {
 
     /// The usual kind of item goes, from the first bucket of its chain, in a cache that neither evicts nor counts blocks.
     #[inline(always)]
-    fn delete_plain(&self, guard: &ShardGuard<'_>, line: &Line, m: &Match<'_>) {
+    fn delete_plain(&self, guard: ShardGuard<'_>, line: &Line, m: &Match<'_>) {
         guard.add_used(-1);
         line[m.slot as usize & 7].store(0, Release);
         bump(line);
         block::free(&self.region, guard.home, m.off);
         self.free_id(entry::id(m.words.1), guard.home);
+        guard.release();
         self.count(Counter::Deleted, 1);
         self.note_change();
     }

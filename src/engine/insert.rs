@@ -11,7 +11,7 @@ use super::{
     stats::Counter,
     write::{New, Place, Stop},
 };
-use crate::shm::block;
+use crate::shm::block::{self, Wanted};
 
 impl Engine {
     /// A new key: everything is reserved and written before the one store that makes it visible.
@@ -21,8 +21,22 @@ impl Engine {
         place: &Place<'_>,
         new: &New<'_>,
     ) -> Result<(), Stop> {
-        let Some(id) = self.claim_id(guard.home) else { return self.insert_displacing(guard, place, new) };
-        let done = self.insert_as(guard, place, new, id, &mut None);
+        let bytes = entry::size(self.entry_head, place.key.len() as u64, new.value.len() as u64);
+        self.insert_into(guard, place, new, block::wanted(bytes))
+    }
+
+    /// [`Engine::insert`] with the block's size at hand.
+    pub(super) fn insert_into(
+        &self,
+        guard: &ShardGuard<'_>,
+        place: &Place<'_>,
+        new: &New<'_>,
+        wanted: Wanted,
+    ) -> Result<(), Stop> {
+        let Some(id) = self.claim_id(guard.home) else {
+            return self.insert_displacing(guard, place, new, wanted);
+        };
+        let done = self.insert_as(guard, place, new, id, (wanted, &mut None));
         if done.is_err() {
             self.free_id(id, guard.home);
         }
@@ -36,10 +50,11 @@ impl Engine {
         guard: &ShardGuard<'_>,
         place: &Place<'_>,
         new: &New<'_>,
+        wanted: Wanted,
     ) -> Result<(), Stop> {
         let Some(Spare { id, off }) = self.displace(guard) else { return Err(Short::Items.into()) };
         let mut block = Some(off);
-        let done = self.insert_as(guard, place, new, id, &mut block);
+        let done = self.insert_as(guard, place, new, id, (wanted, &mut block));
         if done.is_err() {
             self.free_id(id, guard.home);
         } else {
@@ -58,7 +73,7 @@ impl Engine {
         place: &Place<'_>,
         new: &New<'_>,
         id: u32,
-        spare: &mut Option<u64>,
+        (wanted, spare): (Wanted, &mut Option<u64>),
     ) -> Result<(), Stop> {
         let header = self.header_for(place, new, id);
         let blocks = self.blocks_of(&header);
@@ -69,11 +84,10 @@ impl Engine {
             self.give_vacancy(guard, vacancy);
             return Err(Short::Blocks { need: blocks as u32, held: 0 }.into());
         }
-        let bytes = header.total(self.entry_head);
-        let Some(off) = self.block_for(guard, bytes, spare) else {
+        let Some(off) = self.block_for(guard, wanted, spare) else {
             self.give_blocks(guard, blocks);
             self.give_vacancy(guard, vacancy);
-            return Err(Short::Space(bytes).into());
+            return Err(Short::Space(wanted.bytes).into());
         };
         self.fill(off, &header, place.key, new.value);
         self.reset_hits(id);
@@ -91,14 +105,15 @@ impl Engine {
         }
     }
 
-    /// A block for `bytes`: the spare one if it is as large as a new one would be.
+    /// A block: the spare one if it is as large as a new one would be.
     #[inline(always)]
-    fn block_for(&self, guard: &ShardGuard<'_>, bytes: u64, spare: &mut Option<u64>) -> Option<u64> {
+    fn block_for(&self, guard: &ShardGuard<'_>, wanted: Wanted, spare: &mut Option<u64>) -> Option<u64> {
         if let Some(off) = *spare
-            && block::locate(&self.region, guard.no, off).is_some_and(|b| b.len == block::rounded(bytes))
+            && block::locate(&self.region, guard.no, off)
+                .is_some_and(|b| b.len == block::rounded(wanted.bytes))
         {
             return spare.take();
         }
-        block::alloc(&self.region, guard.home, bytes).ok()
+        block::alloc(&self.region, guard.home, wanted).ok()
     }
 }

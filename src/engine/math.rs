@@ -22,8 +22,7 @@ impl Engine {
         self.check_limits(key, 8)?;
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
-        let first = self.region.bucket(place.head);
-        let n = match self.glance::<LOOK>(&self.region, (place.head, first), place.hash, key) {
+        let n = match self.glance::<LOOK>(&self.region, (place.head, place.line), place.hash, key) {
             Glance::Entry(m) if self.changes_in_place(&m, options) => {
                 self.change_in_place(&m.found(), op, operand, options)
             }
@@ -32,7 +31,7 @@ impl Engine {
                 return self.math_anew(&place, op, operand, options);
             }
         };
-        drop(guard);
+        guard.release();
         self.count(Counter::Stored, 1);
         self.note_change();
         Ok(n)

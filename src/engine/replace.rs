@@ -11,7 +11,10 @@ use super::{
     shard::ShardGuard,
     write::{New, Place, Stop},
 };
-use crate::shm::{Line, block, sync::*};
+use crate::shm::{
+    block::{self, Wanted},
+    sync::*,
+};
 
 impl Engine {
     /// [`Engine::update`] of the usual kind of item (`glance` finds no other), found in the first bucket of its chain, in a cache that does
@@ -21,21 +24,20 @@ impl Engine {
         &self,
         guard: &ShardGuard<'_>,
         place: &Place<'_>,
-        (line, m): (&Line, &Match<'_>),
-        value: &[u8],
+        m: &Match<'_>,
+        (value, wanted): (&[u8], Wanted),
         options: &SetOptions,
     ) -> bool {
         if self.config.blocks.is_some() {
             return false;
         }
-        let bytes = entry::size(self.entry_head, place.key.len() as u64, value.len() as u64);
-        let Ok(off) = block::alloc(&self.region, guard.home, bytes) else { return false };
+        let Ok(off) = block::alloc(&self.region, guard.home, wanted) else { return false };
         let expires = if options.keep_ttl { entry::expires(m.words.1) } else { self.expiry(options.expires) };
         let words = entry::renewed(m.words, value.len() as u32, expires);
         self.fill_words(off, words, place.key, value);
         self.note_expiry(guard, expires);
-        line[m.slot as usize & 7].store(entry::slot(place.tag, off), Release);
-        bump(line);
+        place.line[m.slot as usize & 7].store(entry::slot(place.tag, off), Release);
+        bump(place.line);
         block::free(&self.region, guard.home, m.off);
         if !options.keep_ttl && self.config.eviction != Eviction::None {
             self.touch(m.bucket, m.slot);
@@ -108,7 +110,7 @@ impl Engine {
         header: &Header,
     ) -> Result<(), Stop> {
         let bytes = header.total(self.entry_head);
-        let Ok(off) = block::alloc(&self.region, guard.home, bytes) else {
+        let Ok(off) = block::alloc(&self.region, guard.home, block::wanted(bytes)) else {
             return Err(Short::Space(bytes).into());
         };
         self.fill(off, header, place.key, new.value);

@@ -4,6 +4,8 @@
 //! in pieces, which the CPU cannot forward to the loads that follow.
 #![forbid(unsafe_code)]
 
+use std::mem::ManuallyDrop;
+
 use super::{Engine, generation, stats::Counter};
 use crate::{
     error::{Error, Result},
@@ -12,7 +14,7 @@ use crate::{
         process::Owner,
     },
     shm::{
-        Home,
+        Home, Region,
         layout::{SHARD, header, shard},
         sync::*,
     },
@@ -48,6 +50,12 @@ impl Drop for ShardGuard<'_> {
 }
 
 impl ShardGuard<'_> {
+    /// Unlocks after a change that came to its end, whatever panics elsewhere in the thread.
+    #[inline(always)]
+    pub(super) fn release(self) {
+        ManuallyDrop::new(self).lock().unlock();
+    }
+
     /// Adds to the count of items.
     #[inline]
     pub(super) fn add_used(&self, by: i32) {
@@ -86,9 +94,10 @@ impl Engine {
     /// [`Engine::lock`] where nothing else is to be done; else what [`Engine::lock_slowly`] goes on from.
     #[inline(always)]
     pub(super) fn lock_at_once(&self, no: u64) -> std::result::Result<ShardGuard<'_>, Tried> {
-        let home = self.region.shard(no);
+        let region = &*self.region;
+        let home = region.shard(no);
         let tried = home.lock().try_lock();
-        if tried.is_ok() && self.is_usual(home) {
+        if tried.is_ok() && self.is_usual(region, home) {
             return Ok(ShardGuard { home });
         }
         Err(tried)
@@ -96,10 +105,11 @@ impl Engine {
 
     /// Whether a writer that took the lock may go on as it is.
     #[inline(always)]
-    fn is_usual(&self, home: Home<'_>) -> bool {
-        self.region.header_word::<{ header::LOCK_GEN }>().load(Relaxed) == self.lock_gen
-            && self.region.header_word::<{ header::FOREIGN }>().load(SeqCst) == 0
-            && home.is_in_order(generation::number(self.clear_gen()))
+    fn is_usual(&self, region: &Region, home: Home<'_>) -> bool {
+        region.header_word::<{ header::LOCK_GEN }>().load(Relaxed) == self.lock_gen
+            && region.header_word::<{ header::FOREIGN }>().load(SeqCst) == 0
+            && home
+                .is_in_order(generation::number(region.header_word::<{ header::CLEAR_GEN }>().load(Acquire)))
     }
 
     #[cold]

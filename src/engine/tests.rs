@@ -263,8 +263,9 @@ fn a_rebuild_keeps_everything_and_mends_the_rest() {
     let before = e.stats();
     // As if somebody had died with an id claimed, a block taken, a bucket taken out, and half the lists written.
     e.claim_id(e.region.shard(0)).unwrap();
-    crate::shm::block::alloc(&e.region, e.region.shard(0), 500).unwrap();
-    crate::shm::block::alloc(&e.region, e.region.shard(0), 500_000).unwrap();
+    for bytes in [500, 500_000] {
+        crate::shm::block::alloc(&e.region, e.region.shard(0), crate::shm::block::wanted(bytes)).unwrap();
+    }
     e.region.shard(0).used().store(77, Relaxed);
     e.region.half(e.shard_off(0) + shard::CLASSES).store(0, Relaxed);
     e.region.shard(0).set_dirty(true);

@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     os::clock,
     shm::{
-        block,
+        Line, ask_for, block,
         layout::{header, shard},
         sync::*,
     },
@@ -27,6 +27,8 @@ pub(super) struct Place<'k> {
     pub(super) key: &'k [u8],
     pub(super) hash: u64,
     pub(super) head: u64,
+    /// The head bucket.
+    pub(super) line: &'k Line,
     pub(super) tag: u64,
     pub(super) shard: u64,
 }
@@ -70,56 +72,63 @@ impl Engine {
         self.check_limits(key, value.len())?;
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
-        block::expect(
-            &self.region,
-            guard.home,
-            entry::size(self.entry_head, key.len() as u64, value.len() as u64),
-        );
+        let wanted = block::wanted(entry::size(self.entry_head, key.len() as u64, value.len() as u64));
+        block::expect(&self.region, guard.home, wanted);
         if self.geo.stamps {
             self.foresee(&guard);
         }
-        let first = self.region.bucket(place.head);
-        let (done, keep) = match self.glance::<WRITE>(&self.region, (place.head, first), place.hash, key) {
-            // The usual cases, without what is stored and loaded on the way to a function.
+        // The usual cases, without what is stored and loaded on the way to a function.
+        let stored = match self.glance::<WRITE>(&self.region, (place.head, place.line), place.hash, key) {
             Glance::Entry(m)
                 if options.mode == Mode::Update
                     && self.is_unexpired(entry::expires(m.words.1))
-                    && self.update_plain(&guard, &place, (first, &m), value, options) =>
+                    && self.update_plain(&guard, &place, &m, (value, wanted), options) =>
             {
-                (Ok(Stored::Updated), None)
+                Stored::Updated
             }
             Glance::Nothing => {
                 let new = self.new_value(value, options);
-                (self.insert(&guard, &place, &new).map(|()| Stored::Inserted), None)
+                if let Err(stop) = self.insert_into(&guard, &place, &new, wanted) {
+                    drop(guard);
+                    return self.set_again(&place, new, options, stop, None);
+                }
+                Stored::Inserted
             }
-            _ => self.set_unusual(&guard, &place, value, options),
+            _ => return self.set_unusual(guard, &place, value, options),
         };
-        drop(guard);
-        let stored = match done {
-            Ok(stored) => stored,
-            Err(stop) => self.set_again(&place, self.new_value(value, options), options, stop, keep)?,
-        };
+        guard.release();
+        Ok(self.has_stored(stored))
+    }
+
+    /// What follows a store, its lock given back.
+    #[inline(always)]
+    fn has_stored(&self, stored: Stored) -> Stored {
         self.trim_if_much();
         if stored != Stored::Kept {
             self.count(Counter::Stored, 1);
             self.note_change();
         }
-        Ok(stored)
+        stored
     }
 
-    /// [`Engine::set`] where its first look did not tell enough; also the number of the item that has the key.
+    /// [`Engine::set`] where its first look did not tell enough.
     #[inline(never)]
     fn set_unusual(
         &self,
-        guard: &ShardGuard<'_>,
+        guard: ShardGuard<'_>,
         place: &Place<'_>,
         value: &[u8],
         options: &SetOptions,
-    ) -> (Result<Stored, Stop>, Option<u32>) {
+    ) -> Result<Stored> {
         let new = self.new_value(value, options);
         let found = self.probe(place.head, place.tag, place.key);
-        let live = found.and_then(|f| self.live_or_gone(guard, place, &f));
-        (self.set_found(guard, live, place, new, options), found.map(|f| f.header.id))
+        let live = found.and_then(|f| self.live_or_gone(&guard, place, &f));
+        let done = self.set_found(&guard, live, place, new, options);
+        drop(guard);
+        match done {
+            Ok(stored) => Ok(self.has_stored(stored)),
+            Err(stop) => self.set_again(place, new, options, stop, found.map(|f| f.header.id)),
+        }
     }
 
     /// [`Engine::set`] of a key whose live entry, or none, was found under the lock.
@@ -163,7 +172,9 @@ impl Engine {
     ) -> Result<Stored> {
         let mut room = Room::default();
         self.make_room(&mut room, place, stop, keep)?;
-        self.write_on(room, place, |guard, found| self.set_found(guard, found, place, new, options))
+        let done =
+            self.write_on(room, place, |guard, found| self.set_found(guard, found, place, new, options))?;
+        Ok(self.has_stored(done))
     }
 
     /// Runs one write under the shard's lock, again after room was made, until it ends. The closure gets the key's live
@@ -262,17 +273,17 @@ impl Engine {
     }
 
     #[inline(always)]
-    pub(super) fn place_for<'k>(&self, key: &'k [u8]) -> Place<'k> {
+    pub(super) fn place_for<'k>(&'k self, key: &'k [u8]) -> Place<'k> {
         let hash = self.hash(key);
-        let head = self.head_of(hash);
+        let (head, line) = self.region.head(hash);
         // While the lock is taken, which is on another line.
-        self.region.prefetch(self.layout.bucket(head));
+        ask_for(line);
         let shard = self.shard_of_hash(hash);
         if self.geo.stamps {
             self.region.prefetch(self.layout.stamp(head, 0));
             self.region.prefetch(self.shard_off(shard) + shard::DRAWN);
         }
-        Place { key, hash, head, tag: entry::tag_of(hash), shard }
+        Place { key, hash, head, line, tag: entry::tag_of(hash), shard }
     }
 
     #[inline]

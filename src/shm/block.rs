@@ -46,43 +46,68 @@ pub(crate) struct Block {
     pub(crate) len: u64,
 }
 
-/// A block of at least `bytes`, for the shard whose lock the caller holds.
+/// How large a block is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) bytes: u64,
+    /// Size class; [`CLASSES`] for a large block.
+    class: u64,
+}
+
+/// A block of at least `bytes`.
 #[inline(always)]
-pub(crate) fn alloc(r: &Region, shard: Home<'_>, bytes: u64) -> Result<u64, NoRoom> {
-    if bytes > MAX_SMALL {
-        return alloc_large(r, shard.no, bytes);
-    }
-    let class = class_of(bytes);
+pub(crate) fn wanted(bytes: u64) -> Wanted {
+    Wanted { bytes, class: if bytes > MAX_SMALL { CLASSES } else { class_of(bytes) } }
+}
+
+/// A block of the size wanted, for the shard whose lock the caller holds.
+#[inline(always)]
+pub(crate) fn alloc(r: &Region, shard: Home<'_>, wanted: Wanted) -> Result<u64, NoRoom> {
     let word = shard.word(at::SPARE);
     let spare = word.load(Relaxed);
-    if spare >> CLASS_AT == class + 1 {
+    if spare >> CLASS_AT == wanted.class + 1 {
         word.store(0, Relaxed);
         return Ok(kept_off(spare));
     }
-    alloc_small(r, shard, class)
+    alloc_other(r, shard, wanted)
 }
 
-/// Asks for the first lines of the block that [`alloc`] will give for `bytes`, as far as that can be told: whoever unlocks
-/// waits until all that was written has reached the cache, and these lines have long left it.
+/// [`alloc`] of another block than the one that the shard keeps.
+#[inline(never)]
+fn alloc_other(r: &Region, shard: Home<'_>, wanted: Wanted) -> Result<u64, NoRoom> {
+    if wanted.class == CLASSES {
+        return alloc_large(r, shard.no, wanted.bytes);
+    }
+    let first = shard.list(wanted.class);
+    if first.load(Relaxed) == 0 {
+        let span = span::claim(r, 1, shard.no, wanted.class).ok_or(NoRoom)?;
+        meta(r, span, 1).store(0, Relaxed);
+        list(r, shard, span, wanted.class);
+    }
+    let span = u64::from(first.load(Relaxed)) - 1;
+    Ok(take(r, shard, span, wanted.class))
+}
+
+/// Asks for the first lines of the block that [`alloc`] will give, as far as that can be told: whoever unlocks waits until all
+/// that was written has reached the cache, and these lines have long left it.
 #[inline(always)]
-pub(crate) fn expect(r: &Region, shard: Home<'_>, bytes: u64) {
-    if bytes > MAX_SMALL {
-        return;
-    }
-    let class = class_of(bytes);
+pub(crate) fn expect(r: &Region, shard: Home<'_>, wanted: Wanted) {
     let spare = shard.word(at::SPARE).load(Relaxed);
-    let off = if spare >> CLASS_AT == class + 1 {
-        kept_off(spare)
-    } else {
-        let first = u64::from(shard.list(class).load(Relaxed));
-        let Some(words) = r.span(first.wrapping_sub(1)) else { return };
-        let w = Small::unpack(words[1].load(Relaxed));
-        let index = if w.free != 0 { w.free - 1 } else { w.bump };
-        start(r, first - 1) + index * size_of(class)
-    };
-    for line in 0..3 {
-        r.prefetch_to_write(off + line * 64);
+    if spare >> CLASS_AT == wanted.class + 1 {
+        r.prefetch_entry(kept_off(spare));
+    } else if wanted.class < CLASSES {
+        expect_listed(r, shard, wanted.class);
     }
+}
+
+/// [`expect`] of a block that the shard does not keep.
+#[inline(never)]
+fn expect_listed(r: &Region, shard: Home<'_>, class: u64) {
+    let first = u64::from(shard.list(class).load(Relaxed));
+    let Some(words) = r.span(first.wrapping_sub(1)) else { return };
+    let w = Small::unpack(words[1].load(Relaxed));
+    let index = if w.free != 0 { w.free - 1 } else { w.bump };
+    r.prefetch_entry(start(r, first - 1) + index * size_of(class));
 }
 
 #[inline(never)]
@@ -90,18 +115,6 @@ fn alloc_large(r: &Region, shard_no: u64, bytes: u64) -> Result<u64, NoRoom> {
     let n = bytes.div_ceil(SPAN);
     let at = span::claim_last(r, n, shard_no).or_else(|| span::claim(r, n, shard_no, LARGE));
     at.map(|at| start(r, at)).ok_or(NoRoom)
-}
-
-#[inline(never)]
-fn alloc_small(r: &Region, shard: Home<'_>, class: u64) -> Result<u64, NoRoom> {
-    let first = shard.list(class);
-    if first.load(Relaxed) == 0 {
-        let span = span::claim(r, 1, shard.no, class).ok_or(NoRoom)?;
-        meta(r, span, 1).store(0, Relaxed);
-        list(r, shard, span, class);
-    }
-    let span = u64::from(first.load(Relaxed)) - 1;
-    Ok(take(r, shard, span, class))
 }
 
 /// Takes a block of a listed span.

@@ -90,6 +90,49 @@ unsafe fn store_other(src: *const u8, dst: *mut u8, len: usize) {
     }
 }
 
+/// Eight bytes of shared memory, of one word or of two: in the latter case one may be older than the other.
+///
+/// # Safety
+/// The words must be mapped.
+#[inline(always)]
+pub(super) unsafe fn peek(at: *const u8) -> u64 {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        let bytes: u64;
+        // SAFETY: reads 8 mapped bytes (contract).
+        unsafe {
+            std::arch::asm!("mov {}, qword ptr [{}]", out(reg) bytes, in(reg) at,
+                options(nostack, preserves_flags, readonly));
+        }
+        bytes
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    {
+        let (first, shift) = (at.wrapping_sub(at.addr() & 7), 8 * (at.addr() & 7) as u32);
+        // SAFETY: a mapped and aligned word (contract).
+        let word =
+            |at: *const u8| unsafe { AtomicU64::from_ptr(at.cast_mut().cast()) }.load(Ordering::Relaxed);
+        if shift == 0 {
+            return word(first);
+        }
+        let both = u128::from(word(first).to_le()) | u128::from(word(first.wrapping_add(8)).to_le()) << 64;
+        u64::from_le((both >> shift) as u64)
+    }
+}
+
+/// Asks for a cache line.
+#[inline(always)]
+pub(super) fn prefetch(at: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch accesses no memory architecturally and never faults, whatever the address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
+}
+
 /// Asks for a cache line that will be written: nobody else keeps a copy, which would have to be taken away then.
 #[inline(always)]
 pub(super) fn prefetch_to_write(at: *const u8) {

@@ -13,6 +13,6 @@ pub(crate) mod span;
 
 pub(crate) use cells::Home;
 pub(crate) use few::few;
-pub(crate) use piece::{HeaderLen, Line};
+pub(crate) use piece::{HeaderLen, Line, ask_for};
 pub use region::Source;
 pub(crate) use region::{Region, sync};

@@ -16,6 +16,12 @@ use super::{
 /// A bucket of the index: a version and seven slots.
 pub(crate) type Line = [AtomicU64; 8];
 
+/// Asks for a bucket ahead of its use.
+#[inline(always)]
+pub(crate) fn ask_for(line: &Line) {
+    copy::prefetch(line.as_ptr().cast());
+}
+
 /// Bytes that every piece has at least: a header and a key, or the links of a free block.
 const LEAST: u64 = 32;
 
@@ -135,12 +141,7 @@ impl<'a> Piece<'a> {
     /// Asks for the piece's second line ahead of its use.
     #[inline(always)]
     pub(crate) fn prefetch_second(self) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        // SAFETY: a prefetch accesses no memory architecturally and never faults, whatever the address.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.at.wrapping_add(64).cast());
-        }
+        copy::prefetch(self.at.wrapping_add(64));
     }
 }
 
@@ -158,12 +159,9 @@ impl Source<'_> {
         if bytes.len() > 16 {
             return self.is_long(bytes);
         }
-        // SAFETY: 8 bytes or more are there, and a second word where there are more than 8.
-        let word = |at| unsafe { self.word(at) }.to_le();
-        // Of the last 8 bytes those that the second word has, in its low end.
-        let shared = 8 * (16 - bytes.len()) as u32;
-        word(0) == u64::from_le_bytes(*first)
-            && (bytes.len() == 8 || word(8) << shared == u64::from_le_bytes(*last) >> shared << shared)
+        // SAFETY: 8 bytes or more are there, and all of a second word where there are more.
+        let eight = |at| unsafe { copy::peek(self.at.add(at)) };
+        eight(0) == u64::from_ne_bytes(*first) && eight(bytes.len() - 8) == u64::from_ne_bytes(*last)
     }
 
     /// [`Source::is`] of more than 16 bytes.

@@ -138,20 +138,16 @@ impl Region {
     /// Asks for the cache line at `off` ahead of its use; any offset will do.
     #[inline]
     pub(crate) fn prefetch(&self, off: u64) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        // SAFETY: a prefetch accesses no memory architecturally and never faults, whatever the address.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.start().wrapping_add(off as usize).cast());
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = off;
+        copy::prefetch(self.start().wrapping_add(off as usize));
     }
 
-    /// As [`Region::prefetch`], to be written.
+    /// As [`Region::prefetch`], of the lines that a small entry at `off` has, to be written.
     #[inline(always)]
-    pub(crate) fn prefetch_to_write(&self, off: u64) {
-        copy::prefetch_to_write(self.start().wrapping_add(off as usize));
+    pub(crate) fn prefetch_entry(&self, off: u64) {
+        let first = self.start().wrapping_add(off as usize);
+        for line in [0, 64, 128] {
+            copy::prefetch_to_write(first.wrapping_add(line));
+        }
     }
 
     /// The half word at `off`, a multiple of 4. A half word and a word never share bytes in the layout.

@@ -14,7 +14,8 @@ pub(super) const MAX_BLOCKS: u64 = SPAN / 32;
 #[inline(always)]
 pub(super) fn class_of(bytes: u64) -> u64 {
     if bytes <= 512 {
-        return bytes.div_ceil(8).max(4) - 4;
+        // Rounded up, of numbers that do not overflow.
+        return ((bytes + 7) >> 3).saturating_sub(4);
     }
     if bytes <= 8192 {
         let doubling = u64::from((bytes - 1).ilog2()) - 9;

@@ -170,7 +170,7 @@ fn dirty_minus(r: &Region, n: u64) {
 
 /// Spans that are free but still have pages.
 pub(crate) fn dirty(r: &Region) -> u64 {
-    r.word(header::SPAN_DIRTY).load(Relaxed)
+    r.header_word::<{ header::SPAN_DIRTY }>().load(Relaxed)
 }
 
 /// Gives the pages of free spans back. The caller holds the pool lock; `false` = the kernel declines here.
