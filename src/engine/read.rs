@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     os::clock,
-    shm::{layout::header, sync::*},
+    shm::{Region, layout::header, sync::*},
 };
 
 /// Tries without the lock before a reader asks for it.
@@ -53,7 +53,7 @@ impl Engine {
                     if version.load(Relaxed) == v {
                         let f = m.found();
                         return if taken {
-                            Ok(Some(self.count_hit(&f, touch)))
+                            Ok(Some(self.count_hit(region, &f, touch)))
                         } else {
                             Err(too_small(&f.header))
                         };
@@ -63,7 +63,7 @@ impl Engine {
             Glance::Nothing => {
                 fence(Acquire);
                 if version.load(Relaxed) == v {
-                    return Ok(self.count_miss(touch));
+                    return Ok(self.count_miss(region, touch));
                 }
             }
             Glance::Unclear => {}
@@ -93,7 +93,9 @@ impl Engine {
             std::hint::spin_loop();
         }
         // The way out of a storm of writers: under the shard's lock; when that cannot be had in time, a miss.
-        let Ok(_guard) = self.lock_raw(self.shard_of(head)) else { return Ok(self.count_miss(touch)) };
+        let Ok(_guard) = self.lock_raw(self.shard_of(head)) else {
+            return Ok(self.count_miss(&self.region, touch));
+        };
         let look = self.classify(self.probe(head, tag, key), touch);
         let taken = !matches!(&look, Look::Hit(f) if !self.take(f, sink));
         self.settle(look, taken, touch)
@@ -103,16 +105,16 @@ impl Engine {
     fn settle(&self, look: Look, taken: bool, touch: Touch) -> Result<Option<Meta>> {
         match look {
             Look::Hit(f) if !taken => Err(too_small(&f.header)),
-            Look::Hit(f) => Ok(Some(self.count_hit(&f, touch))),
+            Look::Hit(f) => Ok(Some(self.count_hit(&self.region, &f, touch))),
             Look::Hidden => Ok(None),
-            Look::Miss => Ok(self.count_miss(touch)),
+            Look::Miss => Ok(self.count_miss(&self.region, touch)),
         }
     }
 
     #[inline(always)]
-    fn count_hit(&self, f: &Found, touch: Touch) -> Meta {
+    fn count_hit(&self, region: &Region, f: &Found, touch: Touch) -> Meta {
         if touch != Touch::Unseen {
-            self.count(Counter::Hits, 1);
+            self.count_in(region, Counter::Hits, 1);
         }
         if touch == Touch::Yes && self.config.eviction != Eviction::None {
             self.touch(f.bucket, f.slot);
@@ -121,9 +123,9 @@ impl Engine {
     }
 
     #[inline(always)]
-    fn count_miss(&self, touch: Touch) -> Option<Meta> {
+    fn count_miss(&self, region: &Region, touch: Touch) -> Option<Meta> {
         if touch != Touch::Unseen {
-            self.count(Counter::Misses, 1);
+            self.count_in(region, Counter::Misses, 1);
         }
         None
     }

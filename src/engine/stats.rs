@@ -90,9 +90,15 @@ impl Engine {
     /// Adds to a counter of this thread.
     #[inline(always)]
     pub(super) fn count(&self, counter: Counter, by: u64) {
+        self.count_in(&self.region, counter, by);
+    }
+
+    /// [`Engine::count`] for who has found the region already.
+    #[inline(always)]
+    pub(super) fn count_in(&self, region: &Region, counter: Counter, by: u64) {
         let Some(slot) = self.first.noted() else { return self.count_as_another(counter, by) };
         // Nobody else writes here: no locked instruction.
-        let word = self.region.stats(slot, counter as usize);
+        let word = region.stats(slot, counter as usize);
         word.store(word.load(Relaxed).wrapping_add(by), Relaxed);
     }
 

@@ -116,18 +116,18 @@ impl Region {
         assert!(no < self.layout().geo.shards, "there is no shard with this number");
         // SAFETY: `Layout::new` gave the shards, 64-aligned, `SHARD` bytes each before the layout's end, which the mapping
         // reaches to (`Region::new`).
-        let at = unsafe { self.start().add((self.layout().shards + no * SHARD) as usize) };
+        let at = unsafe { self.areas.shards.add((no * SHARD) as usize) };
         Home { no, at, region: PhantomData }
     }
 
-    /// A word of a statistics slot, 0 to 23.
+    /// A word of a statistics slot, 0 to 31.
     #[inline(always)]
     pub(crate) fn stats(&self, slot: u8, word: usize) -> &AtomicU64 {
         const { assert!(STATS_SLOTS > u8::MAX as u64) };
         // SAFETY: `Layout::new` gave the slots, 64-aligned, `STATS` bytes each before the layout's end, which the mapping
         // reaches to (`Region::new`); all access to them is atomic.
         let slot = unsafe {
-            let at = self.start().add((self.layout().stats + u64::from(slot) * STATS) as usize);
+            let at = self.areas.stats.add((u64::from(slot) * STATS) as usize);
             &*at.cast::<[AtomicU64; STATS as usize / 8]>()
         };
         &slot[word]
@@ -141,7 +141,7 @@ impl Region {
         }
         // SAFETY: `Layout::new` gave the spans' words, 64-aligned, `SPAN_META` bytes each before the layout's end, which the
         // mapping reaches to (`Region::new`); all access to them is atomic.
-        Some(unsafe { &*self.start().add((self.layout().span_table + number * SPAN_META) as usize).cast() })
+        Some(unsafe { &*self.areas.spans.add((number * SPAN_META) as usize).cast() })
     }
 
     /// Writes `head`, `key` and `value`, each from a multiple of 8 on, into a block of the data area that no slot leads to: a

@@ -3,7 +3,7 @@
 //! ```text
 //! page 0      Header: identity, limits, hot words (each on a line of its own), locks
 //!             Shards      576 bytes each: lock, counters, class lists
-//!             Stats       256 slots of 192 bytes
+//!             Stats       256 slots of 256 bytes
 //!             Spans       24 bytes a span
 //!             Ids         free bits (3 levels), then a word an item: where its slot is
 //!             Hits        a word an item, touched by counted reads only
@@ -23,7 +23,7 @@ pub(crate) const SLOTS: u64 = 7;
 /// Bytes of a shard's state.
 pub(crate) const SHARD: u64 = 576;
 /// Bytes of a statistics slot.
-pub(crate) const STATS: u64 = 192;
+pub(crate) const STATS: u64 = 256;
 /// Number of statistics slots; slot 0 is shared by those who found no other.
 pub(crate) const STATS_SLOTS: u64 = 256;
 /// Bytes of a span's words.

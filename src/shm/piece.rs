@@ -54,7 +54,7 @@ impl Region {
         assert!(number < self.buckets, "there is no bucket with this number");
         // SAFETY: `Region::new` checked that the index, 64-aligned, has `buckets` lines in the mapping, which lives as
         // long as `self`; all access to it is atomic, and an array of atomics has the layout of the words.
-        unsafe { &*self.start().add((self.layout().index + number * BUCKET) as usize).cast::<Line>() }
+        unsafe { &*self.areas.index.add((number * BUCKET) as usize).cast::<Line>() }
     }
 
     /// The head bucket that a hash leads to, and its number: the share of the heads that the hash's high half says. Monotonic,
@@ -64,9 +64,7 @@ impl Region {
         let number = ((hash >> 32) * self.heads) >> 32;
         // SAFETY: a number below 2^32 times `heads`, divided by 2^32, is less than `heads`, which is at most `buckets`
         // (`Region::new`); else as in `bucket`.
-        (number, unsafe {
-            &*self.start().add((self.layout().index + number * BUCKET) as usize).cast::<Line>()
-        })
+        (number, unsafe { &*self.areas.index.add((number * BUCKET) as usize).cast::<Line>() })
     }
 
     /// Which slots of the line have `tag` as their high 16 bits: bit `4 n + 3` for slot `n`, 1 to 7. A hint: a word may change

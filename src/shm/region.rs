@@ -40,8 +40,7 @@ fn round8(len: usize) -> u64 {
 /// A mapped region. All shared bytes are accessed as atomics or by [`copy`]; no reference to plain memory is made.
 #[derive(Debug)]
 pub(crate) struct Region {
-    map: Mapping,
-    layout: Layout,
+    pub(super) areas: Areas,
     /// Buckets of the index.
     pub(super) buckets: u64,
     /// Those of them that a hash leads to; at most all.
@@ -50,7 +49,38 @@ pub(crate) struct Region {
     pub(super) backed: AtomicU64,
     /// See [`copy::compares_wide`].
     pub(super) wide: bool,
+    map: Mapping,
+    layout: Layout,
     file: Option<StoreFile>,
+}
+
+/// Where the areas begin that every operation uses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Areas {
+    start: *mut u8,
+    pub(super) index: *mut u8,
+    pub(super) stats: *mut u8,
+    pub(super) shards: *mut u8,
+    pub(super) spans: *mut u8,
+}
+
+// SAFETY: addresses in a mapping, which is the whole process's; all access to its memory is atomic.
+unsafe impl Send for Areas {}
+// SAFETY: as above.
+unsafe impl Sync for Areas {}
+
+impl Areas {
+    fn new(map: &Mapping, layout: &Layout) -> Self {
+        let start = map.start().as_ptr();
+        let at = |off: u64| start.wrapping_add(off as usize);
+        Self {
+            start,
+            index: at(layout.index),
+            stats: at(layout.stats),
+            shards: at(layout.shards),
+            spans: at(layout.span_table),
+        }
+    }
 }
 
 impl Region {
@@ -64,13 +94,15 @@ impl Region {
             return Err(Error::Damaged("the index does not lie in the region"));
         }
         let heads = layout.geo.heads.min(buckets);
-        Ok(Self { map, layout, buckets, heads, backed: AtomicU64::new(0), wide: copy::compares_wide(), file })
+        let areas = Areas::new(&map, &layout);
+        let (backed, wide) = (AtomicU64::new(0), copy::compares_wide());
+        Ok(Self { areas, buckets, heads, backed, wide, map, layout, file })
     }
 
     /// First byte of the mapping.
     #[inline]
     pub(super) fn start(&self) -> *mut u8 {
-        self.map.start().as_ptr()
+        self.areas.start
     }
 
     /// Where everything lies.
