@@ -33,6 +33,17 @@ pub(super) struct Place<'k> {
     pub(super) shard: u64,
 }
 
+/// When it expires, at once at the earliest.
+#[inline(never)]
+fn second_of(e: Expires) -> u64 {
+    let second = match e {
+        Expires::Never => return 0,
+        Expires::In(secs) => clock::unix_secs().saturating_add(secs),
+        Expires::At(time) => time,
+    };
+    second.clamp(1, entry::MAX_EXPIRES)
+}
+
 /// Why one attempt of a write ended. As small as it can be: what is copied on the way to the caller right after it was
 /// written in pieces keeps the processor waiting.
 #[derive(Clone, Copy, Debug)]
@@ -264,12 +275,9 @@ impl Engine {
     }
 
     /// An expiry as the entry keeps it.
+    #[inline(always)]
     pub(super) fn expiry(&self, e: Expires) -> u64 {
-        match e {
-            Expires::Never => 0,
-            Expires::In(secs) => clock::unix_secs().saturating_add(secs).clamp(1, entry::MAX_EXPIRES),
-            Expires::At(time) => time.clamp(1, entry::MAX_EXPIRES),
-        }
+        if e == Expires::Never { 0 } else { second_of(e) }
     }
 
     #[inline(always)]

@@ -151,9 +151,10 @@ impl Region {
     /// If the block does not lie in the data area: damage.
     #[inline(always)]
     pub(crate) fn put<const N: usize>(&self, off: u64, head: [u64; N], key: &[u8], value: &[u8]) {
-        // Slices are shorter than half of 64 bits can count.
-        let value_at = 8 * N + key.len().next_multiple_of(8);
-        let len = (value_at + value.len().next_multiple_of(8)) as u64;
+        // Slices are shorter than half of what 64 bits can count: nothing overflows.
+        let round8 = |len: usize| (len + 7) & !7;
+        let value_at = 8 * N + round8(key.len());
+        let len = (value_at + round8(value.len())) as u64;
         let layout = self.layout();
         if off < layout.data || off > layout.end || len > layout.end - off || off & 7 != 0 {
             outside(off, len);

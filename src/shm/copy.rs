@@ -133,14 +133,19 @@ pub(super) fn prefetch(at: *const u8) {
     let _ = at;
 }
 
-/// Asks for a cache line that will be written: nobody else keeps a copy, which would have to be taken away then.
+/// Asks for 2 or 3 cache lines that will be written: nobody else keeps a copy, which would have to be taken away then.
 #[inline(always)]
-pub(super) fn prefetch_to_write(at: *const u8) {
+pub(super) fn prefetch_to_write<const LINES: u8>(at: *const u8) {
+    const { assert!(LINES == 2 || LINES == 3) };
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a prefetch accesses no memory architecturally and never faults, whatever the address; a CPU that does not know
     // this one takes it for no operation.
     unsafe {
-        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+        use std::arch::asm;
+        asm!("prefetchw [{0}]", "prefetchw [{0} + 64]", in(reg) at, options(nostack, preserves_flags, readonly));
+        if LINES == 3 {
+            asm!("prefetchw [{} + 128]", in(reg) at, options(nostack, preserves_flags, readonly));
+        }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = at;

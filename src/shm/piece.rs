@@ -132,8 +132,7 @@ impl<'a> Piece<'a> {
     /// Asks for the piece's first two lines, to be written.
     #[inline(always)]
     pub(crate) fn prefetch_to_write(self) {
-        copy::prefetch_to_write(self.at);
-        copy::prefetch_to_write(self.at.wrapping_add(64));
+        copy::prefetch_to_write::<2>(self.at);
     }
 
     /// Asks for the piece's second line ahead of its use.

@@ -176,10 +176,7 @@ impl Region {
     /// As [`Region::prefetch`], of the lines that a small entry at `off` has, to be written.
     #[inline(always)]
     pub(crate) fn prefetch_entry(&self, off: u64) {
-        let first = self.start().wrapping_add(off as usize);
-        for line in [0, 64, 128] {
-            copy::prefetch_to_write(first.wrapping_add(line));
-        }
+        copy::prefetch_to_write::<3>(self.start().wrapping_add(off as usize));
     }
 
     /// The half word at `off`, a multiple of 4. A half word and a word never share bytes in the layout.
