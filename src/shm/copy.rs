@@ -346,8 +346,7 @@ unsafe fn copy_ends(src: *const u8, dst: *mut u8, len: usize) {
     // SAFETY: each piece lies within `len` bytes: 16 or more, and 32 or 64 or more where so many are copied at an end.
     unsafe {
         if len > 64 {
-            move64(src, dst);
-            move64(src.add(len - 64), dst.add(len - 64));
+            move_ends_of_64(src, dst, len);
         } else if len > 32 {
             move16(src, dst);
             move16(src.add(16), dst.add(16));
@@ -360,17 +359,25 @@ unsafe fn copy_ends(src: *const u8, dst: *mut u8, len: usize) {
     }
 }
 
+/// The first 64 bytes and the last.
+///
 /// # Safety
-/// Both sides must be mapped for 64 bytes.
+/// Both sides must be mapped for `len` bytes, 64 or more.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline(always)]
-unsafe fn move64(src: *const u8, dst: *mut u8) {
-    // SAFETY: 64 bytes are mapped on both sides (contract).
+unsafe fn move_ends_of_64(src: *const u8, dst: *mut u8, len: usize) {
+    // SAFETY: 64 bytes are mapped from the start on and up to the end of both sides (contract).
     unsafe {
-        std::arch::asm!("movdqu {a}, [{s}]", "movdqu {b}, [{s} + 16]", "movdqu {c}, [{s} + 32]", "movdqu {e}, [{s} + 48]",
+        std::arch::asm!(
+            "movdqu {a}, [{s}]", "movdqu {b}, [{s} + 16]", "movdqu {c}, [{s} + 32]", "movdqu {e}, [{s} + 48]",
+            "movdqu {f}, [{s} + {n} - 64]", "movdqu {g}, [{s} + {n} - 48]",
+            "movdqu {h}, [{s} + {n} - 32]", "movdqu {i}, [{s} + {n} - 16]",
             "movdqu [{d}], {a}", "movdqu [{d} + 16], {b}", "movdqu [{d} + 32], {c}", "movdqu [{d} + 48], {e}",
-            s = in(reg) src, d = in(reg) dst, a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _,
-            e = out(xmm_reg) _, options(nostack, preserves_flags));
+            "movdqu [{d} + {n} - 64], {f}", "movdqu [{d} + {n} - 48], {g}",
+            "movdqu [{d} + {n} - 32], {h}", "movdqu [{d} + {n} - 16], {i}",
+            s = in(reg) src, d = in(reg) dst, n = in(reg) len, a = out(xmm_reg) _, b = out(xmm_reg) _,
+            c = out(xmm_reg) _, e = out(xmm_reg) _, f = out(xmm_reg) _, g = out(xmm_reg) _, h = out(xmm_reg) _,
+            i = out(xmm_reg) _, options(nostack, preserves_flags));
     }
 }
 
