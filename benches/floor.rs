@@ -13,8 +13,11 @@ use std::{hint::black_box, time::Instant};
 
 use engine_proc::in_children;
 use floor::Floor;
-use support::{Into100, UPDATE, VALUE, config, fill, filled, key, median, time, zipf};
-use ucache::engine::{Engine, HugePages, Touch};
+use support::{Into100, UPDATE, VALUE, config, fill, filled, key, median, time, time_of_calls, zipf};
+use ucache::{
+    Cache,
+    engine::{Engine, HugePages, Touch},
+};
 
 const ROUNDS: usize = 7;
 
@@ -98,10 +101,48 @@ fn huge(count: u32, asked: HugePages) {
     );
 }
 
+/// Reads and updates of many keys in one call against as many calls, a copy of each value in a vector of its own.
+fn batches(count: u32) {
+    const CALL: usize = 100;
+    let cache = Cache::builder("batches")
+        .items(u64::from(count) * 3 / 2)
+        .max_value_bytes(256)
+        .build()
+        .expect("a cache");
+    for n in 0..count {
+        cache.update(key(n), [b'v'; VALUE]).expect("update");
+    }
+    let order = zipf(count, 9);
+    let (mut one, mut many) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    for _ in 0..ROUNDS {
+        one[0].push(time(&order, |n| assert!(black_box(cache.get(key(n)).expect("get")).is_some())));
+        many[0].push(time_of_calls(&order, CALL, |part| {
+            let found = cache.get_many(part.iter().map(|&n| key(n))).expect("get_many");
+            assert!(black_box(found).iter().all(Option::is_some));
+        }));
+        let value = black_box([b'w'; VALUE]);
+        one[1].push(time(&order, |n| {
+            cache.update(key(n), value).expect("update");
+        }));
+        many[1].push(time_of_calls(&order, CALL, |part| {
+            cache.update_many(part.iter().map(|&n| (key(n), value))).expect("update_many");
+        }));
+    }
+    for (what, (one, many)) in ["get", "update"].iter().zip(one.into_iter().zip(many)) {
+        let (one, many) = (median(one), median(many));
+        println!(
+            "{what}_many of {CALL}, {count} keys: {many:6.1} ns a key  one by one {one:6.1} ns  ratio {:5.2}",
+            many / one
+        );
+    }
+}
+
 fn main() {
     for count in [100_000, 1_000_000] {
         compare(count);
     }
+    batches(100_000);
+    batches(1_000_000);
     for asked in [HugePages::Advised, HugePages::Reserved] {
         huge(1_000_000, asked);
     }

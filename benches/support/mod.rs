@@ -90,10 +90,17 @@ pub(crate) fn zipf(count: u32, seed: u64) -> Vec<u32> {
 
 /// Nanoseconds of processor time per call of `body` over all of `order`: what other programs take does not count.
 pub(crate) fn time(order: &[u32], mut body: impl FnMut(u32)) -> f64 {
+    time_of(order, || order.iter().for_each(|&n| body(n)))
+}
+
+/// The same per number, where a call of `body` gets so many of them.
+pub(crate) fn time_of_calls(order: &[u32], numbers: usize, body: impl FnMut(&[u32])) -> f64 {
+    time_of(order, || order.chunks(numbers).for_each(body))
+}
+
+fn time_of(order: &[u32], work: impl FnOnce()) -> f64 {
     let start = processor_time();
-    for &n in order {
-        body(n);
-    }
+    work();
     let nanos = (processor_time() - start).as_secs_f64() * 1e9;
     nanos / f64::from(u32::try_from(order.len()).expect("a million"))
 }

@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::{Cache, Keys, keys::Entries};
-use crate::error::Result;
+use crate::{engine::BATCH, error::Result};
 
 /// # Several keys
 ///
-/// For convenience: what is one step is each key, not the call.
+/// What is one step is each key, not the call. The memory of several keys is asked for at the same time, so that in a cache
+/// much larger than the processor's own one call takes less time than as many with a key each.
 impl Cache {
     /// Copies of the values of `keys`, in their order.
     ///
@@ -24,7 +25,12 @@ impl Cache {
         &self,
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<Option<Vec<u8>>>> {
-        keys.into_iter().map(|key| self.get(key)).collect()
+        let mut found = Vec::new();
+        self.batches(keys, AsRef::as_ref, |key| {
+            found.push(self.get(key)?);
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// Stores each value whose key does not exist, with the handle's [`timeout`](Cache::timeout); returns how many.
@@ -43,7 +49,16 @@ impl Cache {
         &self,
         items: impl IntoIterator<Item = (K, V)>,
     ) -> Result<usize> {
-        items.into_iter().try_fold(0, |n, (key, value)| Ok(n + usize::from(self.set(key, value)?)))
+        let mut stored = 0;
+        self.batches(
+            items,
+            |(key, _)| key.as_ref(),
+            |(key, value)| {
+                stored += usize::from(self.set(key, value)?);
+                Ok(())
+            },
+        )?;
+        Ok(stored)
     }
 
     /// Stores each value, whether its key exists or not, with the handle's [`timeout`](Cache::timeout).
@@ -61,7 +76,26 @@ impl Cache {
         &self,
         items: impl IntoIterator<Item = (K, V)>,
     ) -> Result<()> {
-        items.into_iter().try_for_each(|(key, value)| self.update(key, value).map(|_| ()))
+        self.batches(items, |(key, _)| key.as_ref(), |(key, value)| self.update(key, value).map(|_| ()))
+    }
+
+    /// Calls `each` with every item in its order, the memory of a batch's keys asked for before.
+    fn batches<T>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        key: impl Fn(&T) -> &[u8],
+        mut each: impl FnMut(T) -> Result<()>,
+    ) -> Result<()> {
+        let mut items = items.into_iter().fuse();
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            batch.extend(items.by_ref().take(BATCH));
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.engine.ask_for(batch.iter().map(&key));
+            batch.drain(..).try_for_each(&mut each)?;
+        }
     }
 
     /// The keys that start with `prefix`, in no order: a walk over all [`keys`](Cache::keys), which it shares the

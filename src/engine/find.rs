@@ -9,10 +9,13 @@ use super::{
 use purpose::{READ, WRITE};
 
 use crate::shm::{
-    Line, Region, Source,
+    Line, Region, Source, ask_for,
     layout::{SLOTS, header},
     sync::*,
 };
+
+/// Keys that [`Engine::ask_for`] takes at a time: more lines than a processor fetches at once, few enough to stay until used.
+pub(crate) const BATCH: usize = 16;
 
 /// An entry with the key looked for.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +89,25 @@ impl Engine {
                 return None;
             }
             line = self.region.bucket(bucket);
+        }
+    }
+
+    /// Asks for the lines that reads or writes of these keys need, of as many as [`BATCH`] at the same time: their buckets first,
+    /// then what the slots with their tags lead to. Changes nothing.
+    pub(crate) fn ask_for<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        let mut asked = [None; BATCH];
+        for (place, key) in asked.iter_mut().zip(keys) {
+            let hash = self.hash(key);
+            let (_, line) = self.region.head(hash);
+            ask_for(line);
+            *place = Some((line, hash));
+        }
+        for (line, hash) in asked.into_iter().flatten() {
+            let tagged = self.region.tagged(line, hash as u16);
+            if tagged != 0 {
+                let word = line[(tagged.trailing_zeros() / 4) as usize & 7].load(Relaxed);
+                [0, 64, 128].iter().for_each(|at| self.region.prefetch(entry::slot_off(word) + at));
+            }
         }
     }
 

@@ -53,6 +53,7 @@ pub use config::{Blocks, Config, Eviction, HugePages, NativeShape, Store};
 pub use extra::Swap;
 #[cfg(any(feature = "cli", feature = "uwsgi"))]
 pub(crate) use figures::Figure;
+pub(crate) use find::BATCH;
 pub use inspect::Inspection;
 pub(crate) use native::{djb33x, murmur2};
 pub use types::*;

@@ -26,6 +26,33 @@ fn several_keys_at_once() {
 }
 
 #[test]
+fn batches_keep_the_order_and_leave_nothing_out() {
+    let cache = builder().items(10_000).build().unwrap();
+    for count in [15, 16, 17, 1000] {
+        let key = |n: usize| format!("{count}:{n}");
+        assert_eq!(cache.set_many((0..count).map(|n| (key(n), n.to_string()))).unwrap(), count);
+        cache.update_many((0..count).step_by(3).map(|n| (key(n), "third"))).unwrap();
+        let keys: Vec<String> = (0..count * 2).rev().map(key).collect();
+        let want: Vec<_> = (0..count * 2).rev().map(|n| cache.get(key(n)).unwrap()).collect();
+        assert_eq!(cache.get_many(&keys).unwrap(), want);
+        assert_eq!(want.iter().flatten().count(), count);
+    }
+    // The seventeenth is of the second batch.
+    let refused =
+        cache.set_many((0..20).map(|n| (if n == 16 { String::new() } else { format!("k{n}") }, "v")));
+    assert!(matches!(refused, Err(Error::EmptyKey)));
+    assert_eq!(sorted(&cache, "k").len(), 16);
+    // An iterator that goes on after its end is asked no more.
+    let mut asked = 0;
+    let gaps = std::iter::from_fn(|| {
+        asked += 1;
+        (asked != 3).then_some("k1")
+    });
+    assert_eq!(cache.get_many(gaps).unwrap().len(), 2);
+    assert_eq!(asked, 3);
+}
+
+#[test]
 fn a_refusal_ends_the_call_and_undoes_nothing() {
     let cache = builder().max_value_bytes(3).build().unwrap();
     let refused = cache.set_many([("a", "1"), ("b", "long"), ("c", "3")]);
