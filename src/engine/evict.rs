@@ -12,7 +12,7 @@
 use super::{
     Engine, Eviction,
     entry::{self, LEASE},
-    index::Found,
+    index::{Found, bump},
     shard::ShardGuard,
     stats::Counter,
 };
@@ -84,11 +84,41 @@ impl Engine {
         }
         if self.config.eviction == Eviction::Lru && !self.exact_lru() {
             // One that was used since, or the queue's start: another one, so that what is queued stays.
-            if let Some(f) = self.next_queued(guard).and_then(|at| self.found_at(at)) {
-                return self.displace_item(guard, &f);
+            if let Some(at) = self.next_queued(guard) {
+                if let Some(spare) = self.displace_plain(guard, at) {
+                    return Some(spare);
+                }
+                if let Some(f) = self.found_at(at) {
+                    return self.displace_item(guard, &f);
+                }
             }
         }
         self.displace_any(guard)
+    }
+
+    /// [`Engine::displace_item`] of one in the first bucket of its chain, in a cache that does not count blocks; `None` = it is
+    /// not so, and nothing was done.
+    #[inline(always)]
+    fn displace_plain(&self, guard: &ShardGuard<'_>, (bucket, slot): (u64, u64)) -> Option<Spare> {
+        if bucket >= self.geo.heads || self.config.blocks.is_some() {
+            return None;
+        }
+        let line = self.region.bucket(bucket);
+        let word = &line[slot as usize & 7];
+        // Neither an empty slot nor a link leads to an entry.
+        let off = entry::slot_off(word.load(Acquire));
+        let words = self.words_at(off).filter(|words| entry::key_len(words.0) != 0)?;
+        let id = entry::id(words.1);
+        if self.place_of(id) != Some((bucket, slot)) {
+            return None;
+        }
+        self.count(Counter::Evicted, 1);
+        guard.add_used(-1);
+        word.store(0, Release);
+        self.set_stamp(bucket, slot, u64::MAX);
+        bump(line);
+        self.keep_id(id, guard.no);
+        Some(Spare { id, off })
     }
 
     #[inline(never)]
@@ -97,7 +127,7 @@ impl Engine {
     }
 
     /// Takes an item out of the index, but keeps its number and block.
-    #[inline(always)]
+    #[inline(never)]
     fn displace_item(&self, guard: &ShardGuard<'_>, f: &Found) -> Option<Spare> {
         // The number is this item's also by the table, or it is left to `remove`.
         if self.place_of(f.header.id) != Some((f.bucket, f.slot)) {

@@ -95,13 +95,26 @@ impl Engine {
     /// The header at `off`, if an entry of plausible lengths can be there.
     #[inline]
     pub(super) fn header_at(&self, off: u64) -> Option<Header> {
-        let look = || {
-            let piece = self.region.piece(off)?;
-            let words = piece.words();
-            piece.pair(self.header_len, entry::key_len(words.0), entry::value_len(words.0))?;
-            Some(Header::unpack(words))
-        };
-        look().or_else(|| if self.region.look_again() { look() } else { None })
+        match self.words_at(off) {
+            Some(words) => Some(Header::unpack(words)),
+            None => self.header_behind(off),
+        }
+    }
+
+    /// The words of the header at `off`, if an entry of plausible lengths can be there; looks once.
+    #[inline(always)]
+    pub(super) fn words_at(&self, off: u64) -> Option<(u64, u64)> {
+        let piece = self.region.piece(off)?;
+        let words = piece.words();
+        piece.pair(self.header_len, entry::key_len(words.0), entry::value_len(words.0))?;
+        Some(words)
+    }
+
+    /// [`Engine::header_at`] where a store may have grown since this process looked.
+    #[cold]
+    #[inline(never)]
+    fn header_behind(&self, off: u64) -> Option<Header> {
+        if self.region.look_again() { self.words_at(off).map(Header::unpack) } else { None }
     }
 
     /// Calls `f` for each occupied slot of a chain (bucket, slot, word), links excepted, until it returns `false`.
@@ -252,7 +265,7 @@ impl Engine {
     }
 
     /// The LRU stamp of a slot, `u64::MAX` where stamps are not kept.
-    #[inline]
+    #[inline(always)]
     pub(super) fn stamp(&self, bucket: u64, slot: u64) -> u64 {
         if !self.geo.stamps {
             return u64::MAX;

@@ -124,10 +124,16 @@ impl Engine {
         if x == 0 {
             x = self.secret.0[0] ^ crate::os::process::Owner::me().to_word() | 1;
         }
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
+        x = next_random(x);
         STATE.set(x);
         x
     }
+}
+
+/// The random number after `x`, neither of them 0 (Marsaglia's xorshift).
+#[inline(always)]
+fn next_random(mut x: u64) -> u64 {
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^ x << 17
 }

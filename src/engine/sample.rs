@@ -2,7 +2,7 @@
 //! asked for ahead.
 #![forbid(unsafe_code)]
 
-use super::{Engine, entry, index::Found, shard::ShardGuard};
+use super::{Engine, entry, index::Found, next_random, shard::ShardGuard};
 use crate::shm::{
     layout::{BUCKET, SLOTS, shard},
     sync::*,
@@ -52,13 +52,14 @@ impl Engine {
     }
 
     /// Asks for the lines that the shard's next eviction will need, if there was one before: while the key's own bucket,
-    /// which nobody could ask for earlier, is waited for.
+    /// which nobody could ask for earlier, is waited for. Tells whether there was one.
     #[inline(always)]
-    pub(super) fn foresee(&self, guard: &ShardGuard<'_>) {
+    pub(super) fn foresee(&self, guard: &ShardGuard<'_>) -> bool {
         let queued = guard.word(shard::NEXT).load(Relaxed);
         if queued != 0 {
             self.foresee_victim(guard, queued);
         }
+        queued != 0
     }
 
     #[inline(never)]
@@ -121,9 +122,11 @@ impl Engine {
             greatest = greatest.max(most);
         });
         let line = self.region.line(self.layout.stamps + self.nth_bucket(guard, oldest) * BUCKET);
+        // A bit for each slot instead of a search: it would end at any of them.
+        let same = (1..=SLOTS)
+            .fold(0u32, |same, slot| same | u32::from(line[slot as usize].load(Relaxed) == greatest) << slot);
         // A reader may have used it meanwhile: it is not the oldest any more.
-        let slot = (1..=SLOTS).find(|&slot| line[slot as usize].load(Relaxed) == greatest)?;
-        (greatest != 0).then_some((oldest * 8 + slot, !greatest))
+        (same != 0 && greatest != 0).then(|| (oldest * 8 + u64::from(same.trailing_zeros()), !greatest))
     }
 
     /// Calls `f` with number and stamps of `N` random buckets of the shard (of all, for the `whole` one).
@@ -140,10 +143,12 @@ impl Engine {
         if whole {
             return (0..all).for_each(look);
         }
-        let (word, next) = (guard.word(shard::DRAWN), self.random());
-        let now = word.load(Relaxed);
+        let word = guard.word(shard::DRAWN);
+        let drawn_before = word.load(Relaxed);
+        let now = if drawn_before == 0 { self.random() } else { drawn_before };
+        let next = next_random(now);
         word.store(next, Relaxed);
-        drawn::<N>(if now == 0 { next } else { now }, all).into_iter().for_each(&mut look);
+        drawn::<N>(now, all).into_iter().for_each(&mut look);
         // Until the shard's next turn these lines have come.
         self.ask_for_drawn::<N>(guard, next);
     }

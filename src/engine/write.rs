@@ -84,10 +84,9 @@ impl Engine {
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
         let wanted = block::wanted(entry::size(self.entry_head, key.len() as u64, value.len() as u64));
-        block::expect(&self.region, guard.home, wanted);
-        if self.geo.stamps {
-            self.foresee(&guard);
-        }
+        // Where something goes for each new item, that leaves its block.
+        let leaves = self.geo.stamps && self.foresee(&guard);
+        block::expect(&self.region, guard.home, wanted, !leaves);
         // The usual cases, without what is stored and loaded on the way to a function.
         let stored = match self.glance::<WRITE>(&self.region, (place.head, place.line), place.hash, key) {
             Glance::Entry(m)

@@ -89,13 +89,14 @@ fn alloc_other(r: &Region, shard: Home<'_>, wanted: Wanted) -> Result<u64, NoRoo
 }
 
 /// Asks for the first lines of the block that [`alloc`] will give, as far as that can be told: whoever unlocks waits until all
-/// that was written has reached the cache, and these lines have long left it.
+/// that was written has reached the cache, and these lines have long left it. `listed`: also of one that the shard does not
+/// keep.
 #[inline(always)]
-pub(crate) fn expect(r: &Region, shard: Home<'_>, wanted: Wanted) {
+pub(crate) fn expect(r: &Region, shard: Home<'_>, wanted: Wanted, listed: bool) {
     let spare = shard.word(at::SPARE).load(Relaxed);
     if spare >> CLASS_AT == wanted.class + 1 {
         r.prefetch_entry(kept_off(spare));
-    } else if wanted.class < CLASSES {
+    } else if listed && wanted.class < CLASSES {
         expect_listed(r, shard, wanted.class);
     }
 }
