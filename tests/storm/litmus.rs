@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use ucache::engine::{Config, Engine, Expires, Math, Mode, SetOptions, Touch};
+use ucache::engine::{Config, Engine, Eviction, Expires, Math, Mode, SetOptions, Touch};
 
 use crate::{
     engine_proc::{alone, say},
@@ -106,6 +106,38 @@ fn values_never_go_back() {
         },
     );
     say(&format!("litmus, one key: {} rounds, {reads} reads", ROUNDS / 3));
+}
+
+/// An item that goes for another one, whose value takes its place in memory at once, is read whole or missed.
+#[test]
+fn what_is_evicted_is_whole_to_its_end() {
+    const LEN: usize = 8000;
+    // More than have an exact order.
+    const ITEMS: u32 = 4200;
+    let _alone = alone();
+    let config =
+        Config { eviction: Eviction::Lru, max_value: LEN as u64, ..Config::new("evicted", ITEMS.into()) };
+    let engine = Engine::create(&config).expect("a cache");
+    let mut value = Vec::new();
+    (0..ITEMS).for_each(|n| put(&engine, n, n, LEN, &mut value));
+    let last = AtomicU64::new(ITEMS.into());
+    let reads = beside(
+        || {
+            for n in ITEMS..ITEMS + ROUNDS {
+                put(&engine, n, n, LEN, &mut value);
+                last.store(n.into(), Relaxed);
+            }
+        },
+        || {
+            // Those that are about to go, and some that went.
+            let first = last.load(Relaxed) as u32 - ITEMS;
+            for key in (first..first + ITEMS / 4).step_by(7) {
+                assert!(seq(&engine, key).is_none_or(|seq| seq == key), "another key's value");
+            }
+        },
+    );
+    assert_eq!(engine.stats().evicted, u64::from(ROUNDS));
+    say(&format!("litmus, eviction: {ROUNDS} rounds, {reads} reads"));
 }
 
 /// After a clear nothing older is seen, even by a reader that is in the middle of it; numbers only grow.
