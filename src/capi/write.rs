@@ -15,6 +15,7 @@ pub(super) struct Refused;
 
 impl Cache {
     /// `uwsgi_cache_set2`: stores a value, or calculates with the operand that it is (`FLAG_MATH`).
+    #[inline(always)]
     pub(super) fn store(&self, key: &[u8], value: &[u8], expires: u64, flags: u64) -> Result<(), Refused> {
         let options = SetOptions {
             mode: if flags & FLAG_UPDATE == 0 { Mode::Add } else { Mode::Update },
@@ -23,16 +24,7 @@ impl Cache {
             ungettable: flags & FLAG_UNGETTABLE != 0,
         };
         if flags & FLAG_MATH != 0 {
-            let Ok(operand) = value.try_into().map(i64::from_ne_bytes) else {
-                return self.refuse(key, &Error::NotANumber { len: value.len() as u64 });
-            };
-            return match self.engine.math(key, operation(flags), operand, &options) {
-                Ok(result) => {
-                    self.tell_set(key, &result.to_ne_bytes(), &options, flags);
-                    Ok(())
-                }
-                Err(e) => self.refuse(key, &e),
-            };
+            return self.calculate(key, value, &options, flags);
         }
         match self.engine.set(key, value, &options) {
             Ok(Stored::Inserted | Stored::Updated) => {
@@ -44,7 +36,22 @@ impl Cache {
         }
     }
 
+    #[inline(never)]
+    fn calculate(&self, key: &[u8], value: &[u8], options: &SetOptions, flags: u64) -> Result<(), Refused> {
+        let Ok(operand) = value.try_into().map(i64::from_ne_bytes) else {
+            return self.refuse(key, &Error::NotANumber { len: value.len() as u64 });
+        };
+        match self.engine.math(key, operation(flags), operand, options) {
+            Ok(result) => {
+                self.tell_set(key, &result.to_ne_bytes(), options, flags);
+                Ok(())
+            }
+            Err(e) => self.refuse(key, &e),
+        }
+    }
+
     /// `uwsgi_cache_del2` with a key.
+    #[inline(always)]
     pub(super) fn remove(&self, key: &[u8], flags: u64) -> Result<(), Refused> {
         match self.engine.delete(key) {
             Ok(true) => {

@@ -282,7 +282,7 @@ impl Engine {
     }
 
     /// Sets it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn set_stamp(&self, bucket: u64, slot: u64, stamp: u64) {
         if self.geo.stamps {
             self.region.word(self.layout.stamp(bucket, slot - 1)).store(!stamp, Relaxed);

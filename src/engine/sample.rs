@@ -79,8 +79,10 @@ impl Engine {
     #[inline(always)]
     fn place_queued(&self, guard: &ShardGuard<'_>, queued: u64) -> Option<(u64, u64)> {
         let place = queued & 0xFFFF_FFFF;
-        let known = place & 7 != 0 && place / 8 < self.buckets_of(guard);
-        known.then(|| self.place_in(guard, place))
+        if place & 7 == 0 || place / 8 >= self.buckets_of(guard) {
+            return None;
+        }
+        Some(self.place_in(guard, place))
     }
 
     /// Where an item of the queue is, if it was not used since.
@@ -153,7 +155,7 @@ impl Engine {
         self.ask_for_drawn::<N>(guard, next);
     }
 
-    #[inline]
+    #[inline(always)]
     fn ask_for_drawn<const N: usize>(&self, guard: &ShardGuard<'_>, random: u64) {
         drawn::<N>(random, self.buckets_of(guard)).into_iter().for_each(|n| {
             self.region.prefetch(self.layout.stamp(self.nth_bucket(guard, n), 0));
@@ -162,7 +164,11 @@ impl Engine {
 }
 
 /// Numbers below `all` that random bits choose.
-#[inline]
+#[inline(always)]
 fn drawn<const N: usize>(random: u64, all: u64) -> [u64; N] {
-    std::array::from_fn(|i| ((random >> (i * 16) & 0xFFFF) * all) >> 16)
+    let mut numbers = [0; N];
+    for (i, number) in numbers.iter_mut().enumerate() {
+        *number = ((random >> (i * 16) & 0xFFFF) * all) >> 16;
+    }
+    numbers
 }
