@@ -150,16 +150,18 @@ impl Engine {
         let now = if drawn_before == 0 { self.random() } else { drawn_before };
         let next = next_random(now);
         word.store(next, Relaxed);
-        drawn::<N>(now, all).into_iter().for_each(&mut look);
+        for n in drawn::<N>(now, all) {
+            look(n);
+        }
         // Until the shard's next turn these lines have come.
         self.ask_for_drawn::<N>(guard, next);
     }
 
     #[inline(always)]
     fn ask_for_drawn<const N: usize>(&self, guard: &ShardGuard<'_>, random: u64) {
-        drawn::<N>(random, self.buckets_of(guard)).into_iter().for_each(|n| {
+        for n in drawn::<N>(random, self.buckets_of(guard)) {
             self.region.prefetch(self.layout.stamp(self.nth_bucket(guard, n), 0));
-        });
+        }
     }
 }
 
