@@ -6,6 +6,9 @@
 #[allow(unused_imports, reason = "its tests run with the library's")]
 #[path = "../../src/shm/copy.rs"]
 mod copy;
+#[allow(unused_imports, reason = "as above")]
+#[path = "../../src/shm/tags.rs"]
+mod tags;
 
 use std::{
     hint::spin_loop,
@@ -51,7 +54,7 @@ impl Floor {
         let count = count as usize;
         let buckets = (count * 10).div_ceil(LOAD_TENTHS);
         let floor =
-            Self { words: Scratch::new(buckets * 8 + count * ENTRY), buckets, wide: copy::compares_wide() };
+            Self { words: Scratch::new(buckets * 8 + count * ENTRY), buckets, wide: tags::compares_wide() };
         for n in 0..count {
             let key = key(n as u32);
             let at = floor.buckets * 8 + n * ENTRY;
@@ -87,7 +90,7 @@ impl Floor {
         loop {
             let line = self.line(bucket);
             // SAFETY: a whole line; buckets begin where a page does.
-            let mut same = unsafe { copy::tagged(line.as_ptr().cast(), tag as u16, self.wide) };
+            let mut same = unsafe { tags::tagged(line.as_ptr().cast(), tag as u16, self.wide) };
             while same != 0 {
                 let slot = line[same.trailing_zeros() as usize / 4].load(Acquire);
                 let at = (slot & ((1 << 48) - 1)) as usize;

@@ -10,6 +10,7 @@ mod piece;
 mod region;
 mod size_class;
 pub(crate) mod span;
+mod tags;
 
 pub(crate) use cells::Home;
 pub(crate) use few::few;

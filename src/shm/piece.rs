@@ -11,6 +11,7 @@ use super::{
     few::few,
     layout::{BUCKET, header},
     region::{Region, Source},
+    tags,
 };
 
 /// A bucket of the index: a version and seven slots.
@@ -72,7 +73,7 @@ impl Region {
     #[inline(always)]
     pub(crate) fn tagged(&self, line: &Line, tag: u16) -> u32 {
         // SAFETY: a line has 64 bytes, and lines are 64-aligned (`bucket`, `head`); `new` asked what the CPU can do.
-        unsafe { copy::tagged(line.as_ptr().cast(), tag, self.wide) }
+        unsafe { tags::tagged(line.as_ptr().cast(), tag, self.wide) }
     }
 
     /// What lies at `off`, a multiple of 8, of the data area; `None` = outside of it, or of what is known to be backed.

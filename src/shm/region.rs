@@ -9,6 +9,7 @@ use std::{
 use super::{
     copy,
     layout::{BUCKET, Layout},
+    tags,
 };
 use crate::{
     error::{Error, Result},
@@ -47,7 +48,7 @@ pub(crate) struct Region {
     pub(super) heads: u64,
     /// How far the data area is known to be backed by memory or disk: bytes from its start on at which a piece may begin.
     pub(super) backed: AtomicU64,
-    /// See [`copy::compares_wide`].
+    /// See [`tags::compares_wide`].
     pub(super) wide: bool,
     map: Mapping,
     layout: Layout,
@@ -95,7 +96,7 @@ impl Region {
         }
         let heads = layout.geo.heads.min(buckets);
         let areas = Areas::new(&map, &layout);
-        let (backed, wide) = (AtomicU64::new(0), copy::compares_wide());
+        let (backed, wide) = (AtomicU64::new(0), tags::compares_wide());
         Ok(Self { areas, buckets, heads, backed, wide, map, layout, file })
     }
 
