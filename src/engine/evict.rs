@@ -32,7 +32,8 @@ const USED_IN_TICK: u64 = (1 << ORDER) - 1;
 /// No cache counts so far: a greater one is damaged.
 const LAST_COUNT: u64 = 1 << 60;
 
-/// What an evicted item leaves to the one that takes its place: its number, claimed, and its block, out of reach.
+/// What an evicted item leaves to the one that takes its place: its number, whose half word still says where it was, and its
+/// block, out of reach.
 #[derive(Debug)]
 pub(super) struct Spare {
     pub(super) id: u32,
@@ -117,7 +118,6 @@ impl Engine {
         word.store(0, Release);
         self.set_stamp(bucket, slot, u64::MAX);
         bump(line);
-        self.keep_id(id, guard.no);
         Some(Spare { id, off })
     }
 
@@ -136,7 +136,6 @@ impl Engine {
         let head = self.leave(guard, f);
         self.detach(guard, head, f);
         self.give_blocks(guard, self.blocks_of(&f.header));
-        self.keep_id(f.header.id, guard.no);
         Some(Spare { id: f.header.id, off: f.off })
     }
 

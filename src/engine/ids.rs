@@ -4,10 +4,10 @@
 //! ```text
 //! a half word per number    0 = free
 //!                           1 << 31 | shard = claimed by a writer of that shard, not published yet
-//!                           else bucket * 8 + slot: where its slot is
+//!                           else bucket * 8 + slot: where its slot is, or was before its shard kept it
 //! bits, three levels        set = probably free; only a hint, put right by whoever finds it wrong
 //! ```
-//! Of the numbers that its items left a shard keeps one, claimed, for its next item: both go without a locked instruction.
+//! Of the numbers that its items left a shard keeps one for its next item: both go without a locked instruction.
 //! Who finds all numbers in use collects what the shards keep before the cache is full. None is kept where free ones are
 //! few, as then each new key would have to ask, nor where a full cache evicts, which asks nobody.
 //! The claim is one CAS on the half word and names its shard: if the writer dies, that shard's recovery finds it.
@@ -160,12 +160,6 @@ impl Engine {
         (p != 0 && p & CLAIMED == 0 && bucket < self.buckets && slot != 0).then_some((bucket, slot))
     }
 
-    /// Keeps the number of an item that just went for another item of its shard: claimed, as by [`Engine::claim_id`].
-    #[inline]
-    pub(super) fn keep_id(&self, id: u32, shard_no: u64) {
-        self.id_word(id).store(CLAIMED | shard_no as u32, Release);
-    }
-
     /// Frees a number, or keeps it for the shard's next item.
     #[inline]
     pub(super) fn free_id(&self, id: u32, shard: Home<'_>) {
@@ -174,8 +168,9 @@ impl Engine {
         }
         let hint = shard.id_hint();
         if hint.load(Relaxed) & KEPT == 0 && self.may_keep_ids() {
-            // Claimed before the shard says so: a recovery in between finds a claim and frees it.
-            self.keep_id(id, shard.no);
+            // Its half word says where the item was until the next one's place is stored there: nobody finds it at that place, nor
+            // claims the number, and a recovery frees it. Not stored here, the line need not have come when the lock is given back.
+            self.region.prefetch_half(self.layout.ids + u64::from(id) * 4);
             hint.store(KEPT | id, Release);
         } else {
             self.give_id(id);

@@ -54,7 +54,9 @@ impl Engine {
     /// How often [`Engine::get_counted`] hit an item, and its LRU stamp (greater = used later; 0 where none is kept).
     #[must_use]
     pub fn use_of(&self, id: ItemId) -> (u32, u64) {
-        let Some((bucket, slot)) = self.place_of(id.0.get()) else { return (0, 0) };
+        // Of a number that a shard keeps the place is the last item's.
+        let place = self.place_of(id.0.get()).filter(|&(bucket, slot)| self.holds(bucket, slot, id.0.get()));
+        let Some((bucket, slot)) = place else { return (0, 0) };
         let hits = self.region.half(self.layout.hits + u64::from(id.0.get()) * 4).load(Relaxed);
         let stamp = self.stamp(bucket, slot);
         (hits, if stamp == u64::MAX { 0 } else { stamp })

@@ -136,17 +136,20 @@ pub(super) fn prefetch(at: *const u8) {
     let _ = at;
 }
 
-/// Asks for 2 or 3 cache lines that will be written: nobody else keeps a copy, which would have to be taken away then.
+/// Asks for 1 to 3 cache lines that will be written: nobody else keeps a copy, which would have to be taken away then.
 #[inline(always)]
 pub(super) fn prefetch_to_write<const LINES: u8>(at: *const u8) {
-    const { assert!(LINES == 2 || LINES == 3) };
+    const { assert!(LINES >= 1 && LINES <= 3) };
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a prefetch accesses no memory architecturally and never faults, whatever the address; a CPU that does not know
     // this one takes it for no operation.
     unsafe {
         use std::arch::asm;
-        asm!("prefetchw [{0}]", "prefetchw [{0} + 64]", in(reg) at, options(nostack, preserves_flags, readonly));
-        if LINES == 3 {
+        asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+        if LINES > 1 {
+            asm!("prefetchw [{} + 64]", in(reg) at, options(nostack, preserves_flags, readonly));
+        }
+        if LINES > 2 {
             asm!("prefetchw [{} + 128]", in(reg) at, options(nostack, preserves_flags, readonly));
         }
     }

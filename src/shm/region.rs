@@ -180,6 +180,12 @@ impl Region {
         copy::prefetch_to_write::<3>(self.start().wrapping_add(off as usize));
     }
 
+    /// Asks for the line of the half word at `off`, to be written; any offset will do.
+    #[inline(always)]
+    pub(crate) fn prefetch_half(&self, off: u64) {
+        copy::prefetch_to_write::<1>(self.start().wrapping_add(off as usize));
+    }
+
     /// The half word at `off`, a multiple of 4. A half word and a word never share bytes in the layout.
     #[inline]
     pub(crate) fn half(&self, off: u64) -> &AtomicU32 {
