@@ -22,12 +22,8 @@ impl Engine {
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
-        let f = match self.glance::<WRITE>(&self.region, (place.head, place.line), place.hash, key) {
-            Glance::Entry(m)
-                if self.is_unexpired(entry::expires(m.words.1))
-                    && !self.geo.stamps
-                    && self.config.blocks.is_none() =>
-            {
+        let f = match self.glance_at::<WRITE>(&place) {
+            Glance::Entry(m) if self.is_readable(&m) && !self.geo.stamps && self.config.blocks.is_none() => {
                 self.delete_plain(guard, place.line, &m);
                 return Ok(true);
             }

@@ -108,7 +108,7 @@ impl Engine {
         let word = &line[slot as usize & 7];
         // Neither an empty slot nor a link leads to an entry.
         let off = entry::slot_off(word.load(Acquire));
-        let words = self.words_at(off).filter(|words| entry::key_len(words.0) != 0)?;
+        let (words, _) = self.entry_at(off).filter(|(words, _)| entry::key_len(words.0) != 0)?;
         let id = entry::id(words.1);
         if self.place_of(id) != Some((bucket, slot)) {
             return None;

@@ -4,15 +4,13 @@
 use super::{
     Engine,
     entry::{self, Header},
+    generation,
     index::Found,
+    write::Place,
 };
-use purpose::{READ, WRITE};
+use crate::shm::{Line, Region, Source, ask_for, first_slot, layout::SLOTS, sync::*};
 
-use crate::shm::{
-    Line, Region, Source, ask_for,
-    layout::{SLOTS, header},
-    sync::*,
-};
+use purpose::{READ, WRITE};
 
 /// Keys that [`Engine::ask_for`] takes at a time: more lines than a processor fetches at once, few enough to stay until used.
 pub(crate) const BATCH: usize = 16;
@@ -70,17 +68,14 @@ impl Engine {
             // A link's tag is no key's.
             let mut tagged = self.region.tagged(line, tag as u16);
             while tagged != 0 {
-                let slot = (tagged.trailing_zeros() / 4) & 7;
+                let slot = first_slot(tagged);
                 tagged &= tagged - 1;
-                // Acquire: what the slot leads to was written before.
-                let off = entry::slot_off(line[slot as usize].load(Acquire));
-                // By now it may be a link: see `glance`. A store may have grown since this process looked.
-                let mut header = self.header_of(off, key);
-                if header.is_none() && self.region.look_again() {
-                    header = self.header_of(off, key);
-                }
-                if let Some(header) = header {
-                    return Some(Found { bucket, slot: slot.into(), off, header });
+                // Acquire: what the slot leads to was written before. By now it may be a link: see `glance`.
+                let off = entry::slot_off(line[slot].load(Acquire));
+                if let Some((words, stored)) = self.entry_at(off)
+                    && stored.is(key)
+                {
+                    return Some(Found { bucket, slot: slot as u64, off, header: Header::unpack(words) });
                 }
             }
             bucket = self.link_of(line[SLOTS as usize].load(Acquire))?;
@@ -105,21 +100,16 @@ impl Engine {
         for (line, hash) in asked.into_iter().flatten() {
             let tagged = self.region.tagged(line, hash as u16);
             if tagged != 0 {
-                let word = line[(tagged.trailing_zeros() / 4) as usize & 7].load(Relaxed);
+                let word = line[first_slot(tagged)].load(Relaxed);
                 [0, 64, 128].iter().for_each(|at| self.region.prefetch(entry::slot_off(word) + at));
             }
         }
     }
 
-    /// The header of the entry at `off`, if one with this key can be there.
-    fn header_of(&self, off: u64, key: &[u8]) -> Option<Header> {
-        let piece = self.region.piece(off)?;
-        let words = piece.words();
-        if entry::key_len(words.0) as usize != key.len() {
-            return None;
-        }
-        let (stored, _) = piece.pair(self.header_len, key.len() as u32, entry::value_len(words.0))?;
-        stored.is(key).then(|| Header::unpack(words))
+    /// [`Engine::glance`] for a writer.
+    #[inline(always)]
+    pub(super) fn glance_at<const PURPOSE: u8>(&self, place: &Place<'_>) -> Glance<'_> {
+        self.glance::<PURPOSE>(&self.region, (place.head, place.line), place.hash, place.key)
     }
 
     /// [`Engine::probe`] without its loops, for items without flags that no clear has emptied: the first slot of the `first`
@@ -142,12 +132,12 @@ impl Engine {
             let follows = entry::is_link(first[SLOTS as usize].load(Acquire));
             return if follows || entry::is_unusual(tag) { Glance::Unclear } else { Glance::Nothing };
         }
-        let slot = (tagged.trailing_zeros() / 4) & 7;
+        let slot = first_slot(tagged);
         // Acquire: what the slot leads to was written before. By now it may be a link.
-        let off = entry::slot_off(first[slot as usize].load(Acquire));
+        let off = entry::slot_off(first[slot].load(Acquire));
         match self.plain_entry::<PURPOSE>(region, off, key) {
             Some((words, value)) => {
-                Glance::Entry(Match { bucket: head, slot: slot.into(), off, words, value })
+                Glance::Entry(Match { bucket: head, slot: slot as u64, off, words, value })
             }
             None => Glance::Unclear,
         }
@@ -161,8 +151,7 @@ impl Engine {
         off: u64,
         key: &[u8],
     ) -> Option<((u64, u64), Source<'r>)> {
-        let usual =
-            entry::plain_head(key.len(), region.header_word::<{ header::CLEAR_GEN }>().load(Acquire))?;
+        let usual = entry::plain_head(key.len(), generation::current(region))?;
         let piece = region.piece(off)?;
         match PURPOSE {
             // Most entries reach into a second line.

@@ -3,6 +3,8 @@
 //! back, and a clear is still one store.
 #![forbid(unsafe_code)]
 
+use crate::shm::{Region, layout::header, sync::*};
+
 /// Three rotations: one bit of the number changes three of the code, and no number but 0 has the code 0.
 fn code(number: u32) -> u32 {
     number ^ number.rotate_left(5) ^ number.rotate_left(13)
@@ -19,6 +21,12 @@ fn is_whole(w: u64) -> bool {
 /// The generation after `w`.
 pub(super) fn after(w: u64) -> u64 {
     word((w as u32).wrapping_add(1))
+}
+
+/// The region's.
+#[inline(always)]
+pub(super) fn current(region: &Region) -> u64 {
+    region.header_word::<{ header::CLEAR_GEN }>().load(Acquire)
 }
 
 /// How many clears there were.

@@ -62,8 +62,9 @@ fn shards(c: &Config) -> u64 {
 /// Spans that all items at their limits need, with room for what classes and fragmentation waste.
 fn spans(c: &Config, shards: u64) -> u64 {
     let head = entry::header_len(c.store.is_some()) as u64;
-    let items =
-        |value: u64| u128::from(c.capacity) * u128::from(block::rounded(entry::size(head, c.max_key, value)));
+    let items = |value: u64| {
+        u128::from(c.capacity) * u128::from(block::wanted(entry::size(head, c.max_key, value)).len())
+    };
     let bytes = match c.blocks {
         // All blocks as values, each with a key, rounded up: a value of a block or less at worst doubles.
         Some(b) => u128::from(b.size) * u128::from(b.count) * 2 + items(0) + u128::from(SPAN) * 2,

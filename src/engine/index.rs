@@ -13,7 +13,7 @@ use super::{
     entry::{self, Header, LINK},
 };
 use crate::shm::{
-    Line,
+    Line, Source, first_slot,
     layout::{SLOTS, shard},
     sync::*,
 };
@@ -95,26 +95,31 @@ impl Engine {
     /// The header at `off`, if an entry of plausible lengths can be there.
     #[inline]
     pub(super) fn header_at(&self, off: u64) -> Option<Header> {
-        match self.words_at(off) {
-            Some(words) => Some(Header::unpack(words)),
-            None => self.header_behind(off),
+        self.entry_at(off).map(|(words, _)| Header::unpack(words))
+    }
+
+    /// Header and key of the entry at `off`, if one of plausible lengths can be there.
+    #[inline]
+    pub(super) fn entry_at(&self, off: u64) -> Option<((u64, u64), Source<'_>)> {
+        match self.known_entry(off) {
+            None => self.entry_behind(off),
+            known => known,
         }
     }
 
-    /// The words of the header at `off`, if an entry of plausible lengths can be there; looks once.
     #[inline(always)]
-    pub(super) fn words_at(&self, off: u64) -> Option<(u64, u64)> {
+    fn known_entry(&self, off: u64) -> Option<((u64, u64), Source<'_>)> {
         let piece = self.region.piece(off)?;
         let words = piece.words();
-        piece.pair(self.header_len, entry::key_len(words.0), entry::value_len(words.0))?;
-        Some(words)
+        let (key, _) = piece.pair(self.header_len, entry::key_len(words.0), entry::value_len(words.0))?;
+        Some((words, key))
     }
 
-    /// [`Engine::header_at`] where a store may have grown since this process looked.
+    /// [`Engine::entry_at`] where a store may have grown since this process looked.
     #[cold]
     #[inline(never)]
-    fn header_behind(&self, off: u64) -> Option<Header> {
-        if self.region.look_again() { self.words_at(off).map(Header::unpack) } else { None }
+    fn entry_behind(&self, off: u64) -> Option<((u64, u64), Source<'_>)> {
+        if self.region.look_again() { self.known_entry(off) } else { None }
     }
 
     /// Calls `f` for each occupied slot of a chain (bucket, slot, word), links excepted, until it returns `false`.
@@ -148,7 +153,7 @@ impl Engine {
         // An empty slot has the tag 0, and nothing else has.
         match self.region.tagged(self.region.bucket(head), 0) {
             0 => self.vacancy_behind(head),
-            empty => Some(Vacancy::Slot { bucket: head, slot: u64::from(empty.trailing_zeros() / 4) & 7 }),
+            empty => Some(Vacancy::Slot { bucket: head, slot: first_slot(empty) as u64 }),
         }
     }
 

@@ -109,8 +109,7 @@ impl Engine {
     #[inline(always)]
     fn block_for(&self, guard: &ShardGuard<'_>, wanted: Wanted, spare: &mut Option<u64>) -> Option<u64> {
         if let Some(off) = *spare
-            && block::locate(&self.region, guard.no, off)
-                .is_some_and(|b| b.len == block::rounded(wanted.bytes))
+            && block::locate(&self.region, guard.no, off).is_some_and(|b| b.len == wanted.len())
         {
             return spare.take();
         }

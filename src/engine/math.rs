@@ -22,7 +22,7 @@ impl Engine {
         self.check_limits(key, 8)?;
         let place = self.place_for(key);
         let guard = self.lock(place.shard)?;
-        let n = match self.glance::<LOOK>(&self.region, (place.head, place.line), place.hash, key) {
+        let n = match self.glance_at::<LOOK>(&place) {
             Glance::Entry(m) if self.changes_in_place(&m, options) => {
                 self.change_in_place(&m.found(), op, operand, options)
             }
@@ -44,7 +44,7 @@ impl Engine {
             && entry::value_len(m.words.0) == 8
             && options.mode == Mode::Update
             && (options.keep_ttl || (entry::expires(m.words.1) == 0 && options.expires == Expires::Never))
-            && self.is_unexpired(entry::expires(m.words.1))
+            && self.is_readable(m)
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use super::{
     Engine, Eviction, ItemId, Meta, Sink, Touch,
     entry::{self, Header, LEASE, UNGETTABLE},
     find::{
-        Glance,
+        Glance, Match,
         purpose::{LOOK, READ},
     },
     index::Found,
@@ -46,7 +46,7 @@ impl Engine {
             Glance::Entry(m) => {
                 // Before any allocation or other effect: header and key belonged together, or this is not what was stored.
                 fence(Acquire);
-                if version.load(Relaxed) == v && self.is_unexpired(entry::expires(m.words.1)) {
+                if version.load(Relaxed) == v && self.is_readable(&m) {
                     let taken = sink.take(&m.value);
                     // The copy's loads come before the version's second load.
                     fence(Acquire);
@@ -153,9 +153,15 @@ impl Engine {
         h.generation == self.clear_gen() % entry::GENERATIONS && self.is_unexpired(h.expires)
     }
 
+    /// Whether an entry that `glance` found is a live item: it finds none with flags, nor of an older clear.
+    #[inline(always)]
+    pub(super) fn is_readable(&self, m: &Match<'_>) -> bool {
+        self.is_unexpired(entry::expires(m.words.1))
+    }
+
     /// Whether an item that expires at this second (0 = never) is still there.
     #[inline(always)]
-    pub(super) fn is_unexpired(&self, expires: u64) -> bool {
+    fn is_unexpired(&self, expires: u64) -> bool {
         expires == 0 || self.config.no_expire || clock::unix_secs() < expires
     }
 
@@ -209,9 +215,7 @@ impl Engine {
         fence(Acquire);
         if bucket[0].load(Relaxed) == v {
             match glance {
-                Glance::Entry(m) if self.is_unexpired(entry::expires(m.words.1)) => {
-                    return item_id(m.found().header.id);
-                }
+                Glance::Entry(m) if self.is_readable(&m) => return item_id(m.found().header.id),
                 Glance::Nothing => return None,
                 _ => {}
             }

@@ -108,8 +108,7 @@ impl Engine {
     fn is_usual(&self, region: &Region, home: Home<'_>) -> bool {
         region.header_word::<{ header::LOCK_GEN }>().load(Relaxed) == self.lock_gen
             && region.header_word::<{ header::FOREIGN }>().load(SeqCst) == 0
-            && home
-                .is_in_order(generation::number(region.header_word::<{ header::CLEAR_GEN }>().load(Acquire)))
+            && home.is_in_order(generation::number(generation::current(region)))
     }
 
     #[cold]
@@ -216,7 +215,7 @@ impl Engine {
     /// The current clear generation.
     #[inline]
     pub(super) fn clear_gen(&self) -> u64 {
-        self.region.header_word::<{ header::CLEAR_GEN }>().load(Acquire)
+        generation::current(&self.region)
     }
 }
 

@@ -88,10 +88,10 @@ impl Engine {
         let leaves = self.geo.stamps && self.foresee(&guard);
         block::expect(&self.region, guard.home, wanted, !leaves);
         // The usual cases, without what is stored and loaded on the way to a function.
-        let stored = match self.glance::<WRITE>(&self.region, (place.head, place.line), place.hash, key) {
+        let stored = match self.glance_at::<WRITE>(&place) {
             Glance::Entry(m)
                 if options.mode == Mode::Update
-                    && self.is_unexpired(entry::expires(m.words.1))
+                    && self.is_readable(&m)
                     && self.update_plain(&guard, &place, &m, (value, wanted), options) =>
             {
                 Stored::Updated

@@ -10,7 +10,7 @@
 //! and the next entry of its class takes it. A sweep puts it on its list, and so does who finds no memory.
 #![forbid(unsafe_code)]
 
-pub(crate) use super::size_class::{CLASSES, class_size, classes, rounded};
+pub(crate) use super::size_class::{CLASSES, class_size, classes};
 use super::{
     cells::Home,
     layout::{SPAN, shard as at},
@@ -52,6 +52,14 @@ pub(crate) struct Wanted {
     pub(crate) bytes: u64,
     /// Size class; [`CLASSES`] for a large block.
     class: u64,
+}
+
+impl Wanted {
+    /// Bytes that the block has.
+    #[inline]
+    pub(crate) fn len(self) -> u64 {
+        if self.class < CLASSES { size_of(self.class) } else { self.bytes.next_multiple_of(SPAN) }
+    }
 }
 
 /// A block of at least `bytes`.

@@ -14,6 +14,6 @@ mod tags;
 
 pub(crate) use cells::Home;
 pub(crate) use few::few;
-pub(crate) use piece::{HeaderLen, Line, ask_for};
+pub(crate) use piece::{HeaderLen, Line, ask_for, first_slot};
 pub use region::Source;
 pub(crate) use region::{Region, sync};

@@ -17,6 +17,12 @@ use super::{
 /// A bucket of the index: a version and seven slots.
 pub(crate) type Line = [AtomicU64; 8];
 
+/// The first of the slots that [`Region::tagged`] tells of, where it tells of any.
+#[inline(always)]
+pub(crate) fn first_slot(tagged: u32) -> usize {
+    (tagged.trailing_zeros() / 4) as usize & 7
+}
+
 /// Asks for a bucket ahead of its use.
 #[inline(always)]
 pub(crate) fn ask_for(line: &Line) {

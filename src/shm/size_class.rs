@@ -60,11 +60,6 @@ pub(crate) fn classes(bytes: u64) -> u64 {
     class_of(bytes.min(MAX_SMALL)) + 1
 }
 
-/// Bytes that a block for `bytes` takes of the region.
-pub(crate) fn rounded(bytes: u64) -> u64 {
-    if bytes <= MAX_SMALL { class_size(class_of(bytes)) } else { bytes.next_multiple_of(SPAN) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
