@@ -16,6 +16,7 @@ mod plot;
 #[path = "../../../tests/support/ports.rs"]
 mod ports;
 mod report;
+mod scripts;
 mod server;
 mod stores;
 #[path = "../../support/mod.rs"]

@@ -10,8 +10,9 @@ use crate::{
     floor::Floor,
     load::{Store, Workers, gets, rate, sets},
     report::{FLOOR, Goal, Report, Row, Unit},
+    scripts::{Rates, apcu, shared_dict},
     server::Server,
-    stores::{Lmdb, Moka, Quick, apcu, ucache},
+    stores::{Lmdb, Moka, Quick, ucache},
     support::{key, zipf},
     wire::{Protocol, Wire},
 };
@@ -45,6 +46,20 @@ struct Samples(BTreeMap<(String, &'static str), Vec<f64>>);
 impl Samples {
     fn add(&mut self, what: String, whose: &'static str, sample: f64) {
         self.0.entry((what, whose)).or_default().push(sample);
+    }
+
+    /// What a script of another language measures.
+    fn add_both(
+        &mut self,
+        keys: &Keys,
+        workers: usize,
+        whose: &'static str,
+        script: impl Fn(&[[u8; 16]], &[&[[u8; 16]]]) -> Rates,
+    ) {
+        let orders: Vec<_> = (0..workers).map(|n| keys.some(n, 2)).collect();
+        let (got, set) = script(&keys.all, &orders);
+        self.add(label("get", keys.count, workers), whose, got);
+        self.add(label("update", keys.count, workers), whose, set);
     }
 
     fn of(&self, what: &str, whose: &'static str) -> Vec<f64> {
@@ -123,19 +138,15 @@ impl Field {
         for count in [1, 2] {
             let forks = (Workers::Processes(count), count);
             let threads = (Workers::Threads(count), count);
-            for turn in 0..6 {
-                match (number + turn) % 6 {
+            for turn in 0..7 {
+                match (number + turn) % 7 {
                     0 => both(into, "ucache", keys, forks, (1, false), || self.ours.clone()),
                     1 => both(into, "floor", keys, forks, (1, false), || &self.floor),
                     2 => both(into, "quick_cache", keys, threads, (1, false), || Quick(self.quick.clone())),
                     3 => both(into, "moka", keys, threads, (2, false), || Moka(self.moka.clone())),
                     4 => both(into, "LMDB", keys, forks, (4, false), || Lmdb::open(self.lmdb.path())),
-                    _ => {
-                        let orders: Vec<_> = (0..count).map(|n| keys.some(n, 2)).collect();
-                        let (got, set) = apcu(&keys.all, &orders);
-                        into.add(label("get", keys.count, count), "APCu", got);
-                        into.add(label("update", keys.count, count), "APCu", set);
-                    }
+                    5 => into.add_both(keys, count, "APCu", apcu),
+                    _ => into.add_both(keys, count, "ngx.shared.DICT", shared_dict),
                 }
             }
         }
@@ -186,17 +197,19 @@ fn daemons(keys: &Keys, effort: Effort, into: &mut Samples) {
 }
 
 /// In the order of their rows.
-const PEERS: [&str; 9] =
-    ["floor", "quick_cache", "moka", "LMDB", "APCu", "memcached", "memcached x16", "Redis", "Redis x16"];
+const PEERS: [&str; 10] = [
+    "floor", "quick_cache", "moka", "LMDB", "APCu", "ngx.shared.DICT", "memcached", "memcached x16", "Redis",
+    "Redis x16",
+];
 
 /// What design asks for.
 fn goal(what: &str, workers: usize, peer: &str) -> Goal {
     match (what, workers, peer) {
         ("get", 1, "floor") => Goal::Times(1.0 / 1.5),
         ("update", 1, "floor") => Goal::Times(1.0 / 3.0),
-        ("get", 1, "LMDB" | "APCu") => Goal::Times(5.0),
+        ("get", 1, "LMDB" | "APCu" | "ngx.shared.DICT") => Goal::Times(5.0),
         ("get", 1, "quick_cache") => Goal::Times(1.0 / 1.3),
-        ("update", 1, "LMDB" | "APCu") => Goal::Times(4.0),
+        ("update", 1, "LMDB" | "APCu" | "ngx.shared.DICT") => Goal::Times(4.0),
         (_, 1, "memcached" | "Redis") => Goal::Times(100.0),
         _ => Goal::None,
     }
@@ -215,7 +228,7 @@ fn rows(report: &mut Report, samples: &Samples, count: u32) {
                 let goal = goal(what, workers, peer);
                 let row = Row::new(name.clone(), peer, Unit::Rate, ours.clone(), theirs.clone());
                 report.add(row.with(goal));
-                if matches!(goal, Goal::Times(_)) && ["quick_cache", "LMDB", "APCu"].contains(&peer) {
+                if matches!(goal, Goal::Times(_)) && ["quick_cache", "LMDB", "APCu", "ngx.shared.DICT"].contains(&peer) {
                     let floor = samples.of(&name, "floor");
                     let row = Row::new(name.clone(), peer, Unit::Rate, floor, theirs);
                     report.add(row.with(goal).of_the_floor());
@@ -249,8 +262,8 @@ pub(crate) fn run(effort: Effort) -> Report {
         "Keys of 16 bytes, values of 100, nothing expires, zipf 0.99; every get hands the caller a copy of the value, which is looked \
          at. Workers are processes, for quick_cache and moka (which know one process only) threads; each has read every \
          key once before it is timed. x16: 16 requests at once. One worker is timed in processor time, two, and the \
-         servers, by the clock. LMDB on /dev/shm without syncing, one transaction an operation; APCu without the time of \
-         PHP's loop, but with that of a call in PHP.",
+         servers, by the clock. LMDB on /dev/shm without syncing, one transaction an operation; APCu and \
+         ngx.shared.DICT without the time of PHP's and LuaJIT's loop, but with that of a call there, which makes a string.",
     );
     report.note(FLOOR);
     report

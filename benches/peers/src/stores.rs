@@ -1,6 +1,6 @@
 //! The caches that live in a process or in memory shared by processes, each behind [`Store`].
 
-use std::{fs, hint::black_box, path::Path, process::Command, sync::Arc};
+use std::{hint::black_box, path::Path, sync::Arc};
 
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, types::Bytes};
 use ucache::{Cache, Expires};
@@ -115,31 +115,4 @@ impl Store for Lmdb {
         self.database.put(&mut write, key, value).expect("put");
         write.commit().expect("commit");
     }
-}
-
-/// APCu: (gets, sets) in millions a second of all processes together, from `apcu.php`. A process has an order of its own.
-pub(crate) fn apcu(all: &[[u8; 16]], orders: &[&[[u8; 16]]]) -> (f64, f64) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/apcu.php");
-    let lists: Vec<_> = std::iter::once(&all).chain(orders).collect();
-    let files: Vec<_> = (0..lists.len()).map(|n| dir.path().join(n.to_string())).collect();
-    for (file, keys) in files.iter().zip(&lists) {
-        fs::write(file, keys.as_flattened()).expect("a file of keys");
-    }
-    let output = Command::new("php")
-        .args(["-d", "apc.enable_cli=1", "-d", "apc.shm_size=1G", "-d", "memory_limit=-1"])
-        .args(["-d", &format!("apc.entries_hint={}", all.len()), script])
-        .args(&files)
-        .output()
-        .expect("php runs (`.ci/deps bench` installs php-cli and php-apcu)");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    let mut total = (0.0, 0.0);
-    for line in said.lines() {
-        let mut nanos = line.split(' ').map(|n| n.parse::<f64>().expect("a number of APCu"));
-        total.0 += 1e3 / nanos.next().expect("gets");
-        total.1 += 1e3 / nanos.next().expect("sets");
-    }
-    assert_eq!(said.lines().count(), orders.len(), "{said}");
-    total
 }
