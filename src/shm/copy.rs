@@ -163,15 +163,14 @@ pub(super) fn prefetch_to_write<const LINES: u8>(at: *const u8) {
 #[inline(never)]
 unsafe fn copy_wide(src: *const u8, dst: *mut u8, len: usize) {
     use std::arch::asm;
-    let apart = (dst.addr().wrapping_sub(src.addr())) & 4095;
-    let is_apart = (ALIASED..4096 - ALIASED).contains(&apart);
-    let by_string = len >= MOVSB_FROM_ON_INTEL && is_apart && is_intel();
+    let by_string = len >= MOVSB_FROM_ON_INTEL && is_intel();
     if len >= AVX_FROM && !by_string && std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the contract is passed on; the CPU has AVX2 and `len` is enough.
         unsafe { copy_avx(src, dst, len) };
         return;
     }
-    if len >= MOVSB_FROM && is_apart {
+    let apart = (dst.addr().wrapping_sub(src.addr())) & 4095;
+    if by_string || len >= MOVSB_FROM && (ALIASED..4096 - ALIASED).contains(&apart) {
         // SAFETY: copies exactly `len` bytes (contract); the direction flag is clear in the ABI.
         unsafe {
             asm!("rep movsb", inout("rcx") len => _, inout("rsi") src => _, inout("rdi") dst => _,

@@ -110,3 +110,33 @@ fn a_scribbling_neighbour_crashes_nobody() {
     scribbled(Eviction::None);
     scribbled(Eviction::Lru);
 }
+
+/// The links of free blocks lie among the data, where anyone can write: every one of them names a block beyond all memory here.
+#[test]
+fn scribbling_over_the_links_of_free_blocks_costs_space_only() {
+    const LEN: usize = 2000;
+    const FAR: u16 = u16::MAX;
+    let _alone = alone();
+    let mut config = Config::new("links", 1500);
+    config.max_value = LEN as u64;
+    let (engine, window) = Window::around(|| Engine::create(&config).expect("a cache"));
+    assert!(engine.stats().reserved < u64::from(FAR) * LEN as u64, "the link leads out of it");
+    for key in 0..KEYS {
+        engine.set(&key.to_le_bytes(), &[0xa5; LEN], &UPDATE).expect("set");
+    }
+    let first = data(&window);
+    // Every second one: a span without any items would be given back whole.
+    for key in (0..KEYS).step_by(2) {
+        assert!(engine.delete(&key.to_le_bytes()).expect("delete"));
+    }
+    for page in window.used().into_iter().filter(|&page| page >= first) {
+        (0..PAGE / 8).for_each(|word| window.scribble(page, word, u64::from(FAR)));
+    }
+    for key in KEYS..KEYS * 2 {
+        engine.set(&key.to_le_bytes(), &[9; LEN], &UPDATE).expect("there is room elsewhere");
+    }
+    for key in KEYS..KEYS * 2 {
+        let found = engine_value::get(&engine, &key.to_le_bytes(), Touch::No).expect("get");
+        assert_eq!(found.map(|(_, value)| value), Some(vec![9; LEN]), "key {key}");
+    }
+}
