@@ -37,9 +37,9 @@ impl Engine {
     /// asked for while the shard's last two victims went: what is chosen now goes after the next one.
     #[inline(always)]
     pub(super) fn next_queued(&self, guard: &ShardGuard<'_>) -> Option<(u64, u64)> {
-        let fresh = self.oldest_of_any(guard)?;
-        let [next, last] = [shard::NEXT, shard::NEXT + 8].map(|at| guard.word(at));
+        let (next, last) = (guard.word(shard::NEXT), guard.word(shard::NEXT + 8));
         let queued = [next.load(Relaxed), last.load(Relaxed)];
+        let fresh = self.oldest_of_others(guard, queued)?;
         last.store(fresh.1 << 32 | fresh.0, Relaxed);
         next.store(queued[1], Relaxed);
         let (bucket, _) = self.place_in(guard, fresh.0);
@@ -67,7 +67,7 @@ impl Engine {
         if let Some((bucket, _)) = self.place_queued(guard, guard.word(shard::NEXT + 8).load(Relaxed)) {
             self.region.prefetch(self.layout.bucket(bucket));
         }
-        self.ask_for_drawn::<SAMPLES>(guard, guard.word(shard::DRAWN).load(Relaxed));
+        self.ask_for_drawn::<SAMPLES>(guard);
         if let Some((bucket, slot)) = self.place_queued(guard, queued) {
             self.region.prefetch(self.layout.stamp(bucket, 0));
             if let Some(h) = self.header_at(entry::slot_off(self.slot(bucket, slot).load(Relaxed))) {
@@ -114,15 +114,21 @@ impl Engine {
         (greatest != 0).then_some((oldest, !greatest))
     }
 
-    /// [`Engine::oldest_sampled`] of a few buckets, none of whose items is kept: the slot is looked for where the oldest is.
+    /// [`Engine::oldest_sampled`] of a few buckets, none of whose items is kept, and in which nothing is queued (the oldest would
+    /// often be the same again): the slot is looked for where the oldest is.
     #[inline(always)]
-    fn oldest_of_any(&self, guard: &ShardGuard<'_>) -> Option<(u64, u64)> {
+    fn oldest_of_others(&self, guard: &ShardGuard<'_>, queued: [u64; 2]) -> Option<(u64, u64)> {
+        let all = self.buckets_of(guard);
+        let queued = queued.map(|at| (at & 0xFFFF_FFFF) / 8);
         let (mut oldest, mut greatest) = (0, 0);
-        self.each_sampled::<SAMPLES>(guard, false, |n, line| {
+        for n in self.draw::<SAMPLES>(guard, all) {
+            let after = if n + 1 < all { n + 1 } else { 0 };
+            let n = if (n == queued[0]) | (n == queued[1]) { after } else { n };
+            let line = self.region.line(self.layout.stamps + self.nth_bucket(guard, n) * BUCKET);
             let most = line[1..].iter().fold(0, |most, word| word.load(Relaxed).max(most));
             oldest = if most > greatest { n } else { oldest };
             greatest = greatest.max(most);
-        });
+        }
         let line = self.region.line(self.layout.stamps + self.nth_bucket(guard, oldest) * BUCKET);
         // A bit for each slot instead of a search: it would end at any of them.
         let same = (1..=SLOTS)
@@ -140,25 +146,28 @@ impl Engine {
         mut f: impl FnMut(u64, &[AtomicU64; 8]),
     ) {
         let all = self.buckets_of(guard);
-        let mut look =
-            |n: u64| f(n, self.region.line(self.layout.stamps + self.nth_bucket(guard, n) * BUCKET));
+        let look = |n: u64| f(n, self.region.line(self.layout.stamps + self.nth_bucket(guard, n) * BUCKET));
         if whole {
             return (0..all).for_each(look);
         }
-        let word = guard.word(shard::DRAWN);
-        let drawn_before = word.load(Relaxed);
-        let now = if drawn_before == 0 { self.random() } else { drawn_before };
-        let next = next_random(now);
-        word.store(next, Relaxed);
-        for n in drawn::<N>(now, all) {
-            look(n);
-        }
+        self.draw::<N>(guard, all).into_iter().for_each(look);
         // Until the shard's next turn these lines have come.
-        self.ask_for_drawn::<N>(guard, next);
+        self.ask_for_drawn::<N>(guard);
+    }
+
+    /// Numbers below `all` by the shard's own random bits, which [`Engine::ask_for_drawn`] knows before.
+    #[inline(always)]
+    fn draw<const N: usize>(&self, guard: &ShardGuard<'_>, all: u64) -> [u64; N] {
+        let word = guard.word(shard::DRAWN);
+        let before = word.load(Relaxed);
+        let now = if before == 0 { self.random() } else { before };
+        word.store(next_random(now), Relaxed);
+        drawn(now, all)
     }
 
     #[inline(always)]
-    fn ask_for_drawn<const N: usize>(&self, guard: &ShardGuard<'_>, random: u64) {
+    fn ask_for_drawn<const N: usize>(&self, guard: &ShardGuard<'_>) {
+        let random = guard.word(shard::DRAWN).load(Relaxed);
         for n in drawn::<N>(random, self.buckets_of(guard)) {
             self.region.prefetch(self.layout.stamp(self.nth_bucket(guard, n), 0));
         }
