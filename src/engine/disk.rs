@@ -16,7 +16,7 @@ use crate::{
 
 /// "ucache" and a byte that tells the byte order.
 pub(super) const MAGIC: u64 = 0x0165_6863_6163_7575;
-pub(super) const VERSION: u64 = 4;
+pub(super) const VERSION: u64 = 5;
 /// State of a region that is being made.
 pub(super) const INIT: u64 = 1;
 /// State of a region that can be used.
