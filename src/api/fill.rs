@@ -22,14 +22,15 @@ impl Cache {
     /// - dies with its process: at once,
     /// - takes longer than the lease of [`with_fill_limits`](Cache::with_fill_limits): then.
     ///
-    /// No lock is held while `fill` runs, it may use the cache at will. (It ought not to fill its own key again: that
-    /// would wait for itself until the patience is over.)
+    /// No lock is held while `fill` runs, it may use the cache at will, but not fill its own key again.
     ///
     /// The value is returned even if it could not be stored: it is empty or too long, the cache is full, or the caller
-    /// had waited for the whole patience. [`stats`](Cache::stats) counts the refusals.
+    /// had waited for the whole patience. [`stats`](Cache::stats) counts the refusals. What says that somebody computes is an
+    /// item, too: in a full cache that evicts nothing there is no room for it, and each caller computes.
     ///
     /// # Errors
-    /// [`Error::EmptyKey`] or [`Error::KeyTooLong`], without a call of `fill`.
+    /// [`Error::EmptyKey`] or [`Error::KeyTooLong`], without a call of `fill`; [`Error::WouldDeadlock`] to a `fill` that asks
+    /// for its own key.
     ///
     /// ```
     /// let cache = ucache::Cache::builder("get_or_set_with").items(10).build()?;

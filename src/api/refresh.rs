@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::{Cache, expires::whole_seconds};
+use super::{Cache, expires::whole_seconds, sink::NoSink};
 use crate::{
     engine::{Engine, Expires, FillToken, Touch},
     error::{Error, Result},
@@ -22,6 +22,9 @@ impl Cache {
     /// ever does. When that caller dies or panics, or takes longer than the lease of
     /// [`with_fill_limits`](Cache::with_fill_limits), the next one refreshes. A missing key, and one that is older
     /// than both times together, is filled as [`get_or_set_with`](Cache::get_or_set_with) does.
+    ///
+    /// What was computed is stored if the old value is still there: not after an update, a delete or a clear meanwhile, nor
+    /// when both times are over before `fill` is done.
     ///
     /// For everybody who reads in other ways, the item expires at the end of both times. With
     /// [`Expires::Never`] nothing is ever old. `stale` is rounded up to whole seconds.
@@ -84,8 +87,7 @@ impl Cache {
         let bytes = key.as_ref();
         let stale = whole_seconds(stale);
         let lasting = self.with_timeout(longer(self.defaults.expires, stale));
-        let mut value = Vec::new();
-        let found = self.engine.get(bytes, Touch::Unseen, &mut value).map_err(E::from)?;
+        let found = self.engine.get(bytes, Touch::Unseen, &mut NoSink).map_err(E::from)?;
         let Some(meta) = found.filter(|meta| is_old(meta.expires, stale)) else {
             // Fresh, or not there: counted, and filled, as ever.
             return lasting.get_or_try_set_with(key, fill);
@@ -111,8 +113,9 @@ impl Cache {
             return Ok(now);
         }
         let new = fill(key)?.into();
-        // A value that cannot be stored is the caller's all the same, as in `get_or_set_with`.
-        match lasting.update(bytes, &new) {
+        // Whoever wrote, deleted or cleared meanwhile knew better. And a value that cannot be stored is the caller's all the
+        // same, as in `get_or_set_with`.
+        match lasting.compare_and_swap(bytes, &value, &new) {
             Err(error) if !super::fill::no_room(&error) => Err(error.into()),
             _ => {
                 drop(turn);

@@ -4,7 +4,7 @@
 use super::Cache;
 use crate::{
     engine::{Expires, Swap, Touch},
-    error::Result,
+    error::{Error, Result},
 };
 
 /// # Conditional writing
@@ -178,6 +178,10 @@ impl Cache {
             };
             if done {
                 return Ok(Some(new));
+            }
+            // It is there, and nobody can read it.
+            if old.is_none() && self.engine.is_ungettable(key)? {
+                return Err(Error::Exists);
             }
         }
     }

@@ -70,6 +70,12 @@ impl Drop for Gift {
     }
 }
 
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Bytes in `malloc` memory, 16-aligned, followed by a NUL for callers that forget the length.
 #[derive(Debug)]
 pub(crate) struct Buffer {

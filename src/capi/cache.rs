@@ -29,6 +29,7 @@ pub(crate) struct Cache {
     /// When this process wrote the store last, seconds of the monotonic clock; 0 = not yet.
     pub(super) synced: AtomicU64,
     next: AtomicPtr<Cache>,
+    _strings: [usize; 6],
 }
 
 /// The first cache of this process. Each cell is written once, from NULL, with Release: a reader that follows it
@@ -39,7 +40,8 @@ impl Cache {
     /// Puts a cache at the end of the list and of C's list.
     pub(super) fn publish(engine: Arc<Engine>, settings: Settings, view: View) -> &'static Self {
         let (synced, next) = (AtomicU64::new(0), AtomicPtr::new(ptr::null_mut()));
-        let cache: &'static Self = Box::leak(Box::new(Self { engine, settings, view, synced, next }));
+        let _strings = view.strings();
+        let cache: &'static Self = Box::leak(Box::new(Self { engine, settings, view, synced, next, _strings }));
         cache.view.bind(cache);
         let mut cell = &FIRST;
         let new = ptr::from_ref(cache).cast_mut();

@@ -1,7 +1,9 @@
 //! What surrounds the C surface: nothing (a plain program), or a host that has its own list of caches, its own
 //! log, locks and options. Set once, before the first cache is made.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, sync::OnceLock, time::Duration};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, time::Duration};
+
+use once_cell::race::OnceBox;
 
 use super::types::{uwsgi_cache, uwsgi_lock_item};
 
@@ -74,24 +76,26 @@ pub(crate) enum Preload {
     Gzip(Vec<u8>),
 }
 
-static ENV: OnceLock<&'static dyn Env> = OnceLock::new();
+static ENV: OnceBox<&'static dyn Env> = OnceBox::new();
 
 /// The surroundings in use: the host's, or from the first call on those of a plain program.
 pub(crate) fn get() -> &'static dyn Env {
-    *ENV.get_or_init(|| FINDER.get().and_then(|find| find()).unwrap_or(&super::standalone::Standalone))
+    *ENV.get_or_init(|| {
+        Box::new(FINDER.get().and_then(|find| find()).unwrap_or(&super::standalone::Standalone))
+    })
 }
 
 /// Asked once, at the first use, unless a host was put in place before: a host may be loaded after this library.
-static FINDER: OnceLock<fn() -> Option<&'static dyn Env>> = OnceLock::new();
+static FINDER: OnceBox<fn() -> Option<&'static dyn Env>> = OnceBox::new();
 
 /// Names the function that looks for a host; the first one stays. It must not call [`get`].
 #[cfg(feature = "uwsgi")]
 pub(crate) fn look_with(find: fn() -> Option<&'static dyn Env>) {
-    let _ = FINDER.set(find);
+    let _ = FINDER.set(Box::new(find));
 }
 
 /// Puts a host in place; `false` = surroundings were already in use.
 #[cfg_attr(not(feature = "uwsgi"), allow(dead_code, reason = "only a host calls it"))]
 pub(crate) fn install(env: &'static dyn Env) -> bool {
-    ENV.set(env).is_ok()
+    ENV.set(Box::new(env)).is_ok()
 }

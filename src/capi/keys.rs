@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     engine::{About, Picture},
+    os::local::Local,
     shm::Source,
 };
 
@@ -189,22 +190,38 @@ impl Items {
     }
 }
 
+/// The thread's walks, least recently used first.
+#[derive(Default)]
+struct Walks(Vec<Walk>);
+
+static OPEN: Local<RefCell<Walks>> = Local::new(RefCell::default);
+
 thread_local! {
-    /// Least recently used first.
-    static OPEN: RefCell<Vec<Walk>> = const { RefCell::new(Vec::new()) };
     /// Where the last of `OPEN` is, for the next step, which mostly finds all that it needs here.
     static LAST: Place = const { Place::new() };
 }
 
 /// Ends the thread's walks: it unlocked, its pointers are dead.
 pub(super) fn release() {
-    // A thread's end or a signal handler in the middle of a walk: nothing to free now.
-    let _ = OPEN.try_with(|open| {
-        open.try_borrow_mut().map(|mut open| {
-            LAST.with(|place| place.set(&Place::new()));
+    // A signal handler in the middle of a walk: nothing to free now.
+    OPEN.with(|open| {
+        if let Ok(mut open) = open.try_borrow_mut() {
             open.clear();
-        })
+        }
     });
+}
+
+impl Walks {
+    fn clear(&mut self) {
+        LAST.with(|place| place.set(&Place::new()));
+        self.0.clear();
+    }
+}
+
+impl Drop for Walks {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 impl Walk {
@@ -298,8 +315,8 @@ fn step(
     if position == END {
         return None;
     }
-    let step = OPEN.try_with(|open| {
-        let mut open = open.try_borrow_mut().ok()?;
+    OPEN.with(|open| {
+        let Walks(open) = &mut *open.try_borrow_mut().ok()?;
         LAST.with(|place| {
             if let Some(walk) = open.last_mut()
                 && !place.uc.get().is_null()
@@ -323,8 +340,7 @@ fn step(
         };
         LAST.with(|place| place.set(&walk.place));
         Some((walk.place.position.get(), item))
-    });
-    step.ok()?
+    })?
 }
 
 #[cfg(test)]

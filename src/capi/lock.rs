@@ -11,7 +11,7 @@ use super::{
     keys, raw, report,
     types::{uwsgi_cache, uwsgi_lock_item},
 };
-use crate::os::process::Owner;
+use crate::os::{local::Local, process::Owner};
 
 /// One lock that a thread holds.
 struct Held {
@@ -22,10 +22,8 @@ struct Held {
     exclusive: bool,
 }
 
-thread_local! {
-    /// What the thread holds, in the order it was taken.
-    static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
-}
+/// What the thread holds, in the order it was taken.
+static HELD: Local<RefCell<Vec<Held>>> = Local::new(RefCell::default);
 
 /// Takes `item` for reading; `false` = the lock belongs to none of our caches.
 #[cfg_attr(not(feature = "uwsgi"), allow(dead_code, reason = "only a host calls it"))]
@@ -107,9 +105,9 @@ fn begin(cache: &Cache) -> bool {
     false
 }
 
-/// `None` = in a signal handler that interrupted this module, or at the thread's end: nothing is counted then.
+/// `None` = in a signal handler that interrupted this module: nothing is counted then.
 fn with_held<T>(f: impl FnOnce(&mut Vec<Held>) -> T) -> Option<T> {
-    HELD.try_with(|held| held.try_borrow_mut().ok().map(|mut held| f(&mut held))).ok()?
+    HELD.with(|held| held.try_borrow_mut().ok().map(|mut held| f(&mut held)))?
 }
 
 #[cfg(test)]

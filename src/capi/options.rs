@@ -165,8 +165,8 @@ pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
     let mut notes = Vec::new();
     let t = Text::parse(text, &mut notes);
     let ignored = notes.len();
-    let name = t.name.as_deref().ok_or_else(|| missing("name"))?;
-    let items_text = t.items.as_deref().ok_or_else(|| missing("items"))?;
+    let name = t.name.as_deref().ok_or_else(|| missing("name", &notes))?;
+    let items_text = t.items.as_deref().ok_or_else(|| missing("items", &notes))?;
     let items = number("items", items_text, 1, MAX_ITEMS + 1)?;
     let blocksize = number_or("blocksize", t.blocksize.as_deref(), 1, MAX_VALUE, DEFAULT_SIZE)?;
     let blocks = blocks(t.blocks.as_deref(), items)?;
@@ -222,8 +222,10 @@ fn invalid(option: &'static str, value: &[u8], reason: String) -> Error {
     Error::InvalidOption { option, value: String::from_utf8_lossy(value).into_owned(), reason }
 }
 
-fn missing(option: &'static str) -> Error {
-    invalid(option, b"", "must be given".to_owned())
+/// What was ignored may be what is missing, misspelled.
+fn missing(option: &'static str, notes: &[String]) -> Error {
+    let ignored = notes.first().map_or_else(String::new, |note| format!("; {note}"));
+    invalid(option, b"", format!("must be given{ignored}"))
 }
 
 /// A decimal number; blanks around it are allowed.

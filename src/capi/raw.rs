@@ -4,37 +4,49 @@
 use std::{
     cell::RefCell,
     ffi::{c_char, c_int},
-    ptr,
+    mem, ptr,
 };
 
 use super::{arg, buffer::Buffer, cache::Cache, guard::guard, types::uwsgi_cache};
 use crate::{
     engine::{Engine, Meta, Sink, Touch},
     error::Result,
+    os::local::Local,
     shm::Source,
 };
 
 /// A copy larger than this is freed when the thread unlocks, bytes.
 const KEEP: usize = 64 * 1024;
 
-thread_local! {
-    static COPY: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
+/// The copy that the thread was given last, and room for the next one: a call that gives nothing may have copied what turns out
+/// to be another key's value, and must leave the one before as it is.
+#[derive(Default)]
+struct Copies {
+    given: Buffer,
+    next: Buffer,
 }
+
+static COPIES: Local<RefCell<Copies>> = Local::new(RefCell::default);
 
 /// Frees a big copy: the thread unlocked, its pointer is dead.
 pub(super) fn release() {
-    // A signal handler that unlocks in the middle of a copy, or a thread's end: nothing to free now.
-    let _ = COPY.try_with(|copy| copy.try_borrow_mut().map(|mut copy| copy.shrink(KEEP)));
+    // A signal handler that unlocks in the middle of a copy: nothing to free now.
+    COPIES.with(|copies| {
+        if let Ok(mut copies) = copies.try_borrow_mut() {
+            copies.given.shrink(KEEP);
+            copies.next.shrink(KEEP);
+        }
+    });
 }
 
 /// Reads with `get` into the thread's copy; NULL = a miss.
 fn copied(get: impl FnOnce(&mut Buffer) -> Result<Option<Meta>>) -> Option<(*mut c_char, Meta)> {
-    COPY.try_with(|copy| {
-        let mut copy = copy.try_borrow_mut().ok()?;
-        let meta = get(&mut copy).ok()??;
-        Some((copy.as_mut_ptr(), meta))
-    })
-    .ok()?
+    COPIES.with(|copies| {
+        let copies = &mut *copies.try_borrow_mut().ok()?;
+        let meta = get(&mut copies.next).ok()??;
+        mem::swap(&mut copies.given, &mut copies.next);
+        Some((copies.given.as_mut_ptr(), meta))
+    })?
 }
 
 /// The cache and the key that a read is about; `None` = a cache that is not ours: nothing to ask.

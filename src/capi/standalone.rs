@@ -2,7 +2,6 @@
 
 use std::{
     ffi::{CString, c_char},
-    io::Write,
     ptr,
     sync::atomic::AtomicPtr,
     time::Duration,
@@ -13,6 +12,7 @@ use super::{
     mem,
     types::{uwsgi_cache, uwsgi_lock_item},
 };
+use crate::os::pipe;
 
 static HEAD: AtomicPtr<uwsgi_cache> = AtomicPtr::new(ptr::null_mut());
 
@@ -27,7 +27,7 @@ impl Env for Standalone {
 
     fn log(&self, line: &str) {
         // One write a line, so that processes sharing stderr do not mix theirs; where it cannot go, it is lost.
-        let _ = std::io::stderr().write_all(format!("[ucache] {line}\n").as_bytes());
+        let _ = pipe::write_to_stderr(format!("[ucache] {line}\n").as_bytes());
     }
 
     fn new_lock(&self, name: &str) -> *mut uwsgi_lock_item {

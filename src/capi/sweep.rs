@@ -6,19 +6,24 @@ use std::{
 };
 
 use super::{
-    cache, env,
+    cache::{self, Cache},
+    env,
     guard::guard,
+    sync,
     thread::{Once, spawn},
     view,
 };
 
 static RUNNING: Once = Once::new();
 
-/// Starts the sweeper of this process, if expiry is enforced anywhere. Starting it again does nothing.
+/// Starts the sweeper of this process, if it has anything to do. Starting it again does nothing.
 #[unsafe(no_mangle)]
 pub extern "C" fn uwsgi_cache_start_sweepers() {
     guard((), || {
-        if !cache::all().any(|cache| !cache.settings.config.no_expire) {
+        let mut caches = cache::all().peekable();
+        // Caches may come later in a plain program; a host has made all that it will.
+        let later = caches.peek().is_none() && env::get().sync_at_once();
+        if !later && !caches.any(has_work) {
             return;
         }
         if !RUNNING.begin() {
@@ -32,6 +37,11 @@ pub extern "C" fn uwsgi_cache_start_sweepers() {
             }
         }
     });
+}
+
+/// Whether expiry is enforced, or a store is to be written that no host has written.
+fn has_work(cache: &Cache) -> bool {
+    !cache.settings.config.no_expire || (cache.settings.store_sync > 0 && env::get().sync_at_once())
 }
 
 fn run() {
@@ -62,4 +72,7 @@ fn sweep() {
         }
     }
     view::refresh_all();
+    if env::get().sync_at_once() {
+        sync::write_due();
+    }
 }

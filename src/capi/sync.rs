@@ -31,6 +31,20 @@ pub extern "C" fn uwsgi_cache_sync_all() {
     });
 }
 
+/// Writes the stores of a plain program that are due by their `store_sync`: the sweeper does.
+pub(super) fn write_due() {
+    let now = monotonic().as_secs() + 1;
+    for cache in cache::all().filter(|cache| cache.settings.config.store.is_some()) {
+        // The first time counts from here on.
+        if cache.synced.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
+            && is_due(cache, now)
+        {
+            cache.synced.store(now, Ordering::Relaxed);
+            write(cache);
+        }
+    }
+}
+
 fn is_due(cache: &Cache, now: u64) -> bool {
     let (last, every) = (cache.synced.load(Ordering::Relaxed), cache.settings.store_sync);
     last == 0 || (every > 0 && now - last >= every)

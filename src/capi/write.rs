@@ -114,8 +114,9 @@ impl Cache {
         self.each(|item| if item.id == id { ControlFlow::Break(item.key) } else { ControlFlow::Continue(()) })
     }
 
+    /// Whether there are nodes to tell of a change with these flags.
     #[inline]
-    fn tells(&self, flags: u64) -> bool {
+    pub(super) fn tells(&self, flags: u64) -> bool {
         flags & FLAG_LOCAL == 0 && !self.settings.nodes.is_empty()
     }
 
@@ -126,8 +127,9 @@ impl Cache {
         }
     }
 
+    /// Tells the nodes, of which there are some, of a stored value.
     #[inline(never)]
-    fn tell_peers(&self, key: &[u8], value: &[u8], options: &SetOptions) {
+    pub(super) fn tell_peers(&self, key: &[u8], value: &[u8], options: &SetOptions) {
         if options.keep_ttl {
             peer::tell_kept(self, key);
         } else {

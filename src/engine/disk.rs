@@ -156,6 +156,15 @@ impl<'a> Disk<'a> {
         Ok(geo)
     }
 
+    /// Refuses a store whose users are in another PID namespace: thread ids, by which locks know their owners, mean others there.
+    pub(super) fn check_namespace(&self) -> Result<()> {
+        let (theirs, own) = (self.word(header::NAMESPACE), process::pid_namespace());
+        if theirs == 0 || own == 0 || theirs == own {
+            return Ok(());
+        }
+        Err(self.refuse("is in use in another PID namespace (a container's): join that one (nsenter -p), or share it"))
+    }
+
     /// Whether it can be a store of native uWSGI's with the settings of `config`.
     pub(super) fn may_be_native(&self, config: &Config) -> bool {
         let size = config.native.and_then(|shape| shape.file_len());
@@ -164,7 +173,7 @@ impl<'a> Disk<'a> {
 
     /// What of `config` decides the layout and is not what the store was made for: both values.
     pub(super) fn difference(&self, config: &Config, geo: &Geometry) -> Option<String> {
-        let made = eviction(geo);
+        let made = eviction(self.word(header::FLAGS));
         if config.capacity != geo.capacity {
             Some(format!("was made for {} items, {} are asked for", geo.capacity, config.capacity))
         } else if config.eviction != made {
@@ -208,11 +217,8 @@ impl<'a> Disk<'a> {
             max_value: w(header::MAX_VALUE),
             blocks: (w(header::BLOCK_SIZE) != 0)
                 .then(|| Blocks { size: w(header::BLOCK_SIZE), count: w(header::BLOCK_COUNT) }),
-            eviction: match habits & 17 {
-                0 => Eviction::None,
-                1 => Eviction::Lru,
-                _ => Eviction::S3Fifo,
-            },
+            // Not from the habits: the layout has been checked, and what the policy writes must be in it.
+            eviction: eviction(w(header::FLAGS)),
             sweep_on_full: u32::try_from(w(header::SWEEP_ON_FULL)).unwrap_or(u32::MAX),
             clear_on_full: habits & 2 != 0,
             no_expire: habits & 4 != 0,
@@ -227,9 +233,9 @@ impl<'a> Disk<'a> {
     }
 }
 
-/// The policy that a geometry is for.
-fn eviction(geo: &Geometry) -> Eviction {
-    match (geo.stamps, geo.ghosts) {
+/// The policy that a layout with these flags is for.
+fn eviction(flags: u64) -> Eviction {
+    match (flags & 1 != 0, flags & 4 != 0) {
         (false, _) => Eviction::None,
         (true, false) => Eviction::Lru,
         (true, true) => Eviction::S3Fifo,

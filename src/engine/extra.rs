@@ -169,7 +169,7 @@ impl Engine {
         }
         match self.try_lease(&key, lease) {
             Ok(Attempt::Mine(lease)) => Ok(Some(FillToken { lease })),
-            Ok(Attempt::Theirs | Attempt::Value) | Err(Error::Exists) => Ok(None),
+            Ok(Attempt::Theirs | Attempt::Own | Attempt::Value) | Err(Error::Exists) => Ok(None),
             // Without room for the mark, everybody may.
             Err(Error::Full { .. } | Error::OutOfBlocks { .. } | Error::NoSpace { .. }) => {
                 Ok(Some(FillToken { lease: 0 }))

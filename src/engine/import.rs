@@ -95,6 +95,7 @@ impl Engine {
         file: StoreFile,
         config: &Config,
         what: &str,
+        delete: &mut bool,
     ) -> Result<Self> {
         let path = disk.path;
         let refuse = |why: String| file::refused(path, &format!("{what}; {why}"));
@@ -123,12 +124,20 @@ impl Engine {
             ));
             Ok(new)
         };
-        made().map_err(|e| refuse(format!("a new one could not be made ({e}), it stays as it is")))
+        made().map_err(|e| {
+            *delete = false;
+            refuse(format!("a new one could not be made ({e}), it stays as it is"))
+        })
     }
 
     /// Opens a file that has the size of native uWSGI's store of these settings: its items move to a new store, and the
     /// file gets another name. The caller holds it alone.
-    pub(super) fn import(path: &Path, file: &StoreFile, config: &Config) -> Result<Self> {
+    pub(super) fn import(
+        path: &Path,
+        file: &StoreFile,
+        config: &Config,
+        delete: &mut bool,
+    ) -> Result<Self> {
         let Some(shape) = config.native else { return Err(Error::Damaged("no native layout is known")) };
         let now = clock::unix_secs();
         let native = NativeStore::read(file, shape, config.eviction, (!config.no_expire).then_some(now))?;
@@ -155,6 +164,7 @@ impl Engine {
             Ok(new)
         };
         made().map_err(|e| {
+            *delete = false;
             file::refused(
                 path,
                 &format!("is a native uWSGI store that could not be imported ({e}), it stays as it is"),

@@ -77,7 +77,7 @@ impl Engine {
             if repair && found.damaged > damaged {
                 found.dropped += self.repair(&guard)?;
             }
-            drop(guard);
+            guard.release();
             progress(no + 1, self.geo.shards);
         }
         Ok(found)

@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) enum Attempt {
     Mine(u64),
     Theirs,
+    /// The calling thread is the filler already.
+    Own,
     Value,
 }
 
@@ -35,7 +37,7 @@ impl Engine {
     /// placeholder the caller fills without coordination.
     ///
     /// # Errors
-    /// As [`Engine::get`] and [`Engine::set`].
+    /// As [`Engine::get`] and [`Engine::set`]; [`Error::WouldDeadlock`] when the thread is this key's filler already.
     pub fn begin_fill<S: Sink>(
         &self,
         key: &[u8],
@@ -57,6 +59,8 @@ impl Engine {
                 Ok(Attempt::Mine(lease)) => return Ok(Fill::Filler(FillToken { lease })),
                 Ok(Attempt::Value) => continue,
                 Ok(Attempt::Theirs) => {}
+                // Waiting for oneself would take until the deadline.
+                Ok(Attempt::Own) => return Err(Error::WouldDeadlock),
                 Err(Error::Full { .. } | Error::OutOfBlocks { .. } | Error::NoSpace { .. }) => {
                     return Ok(Fill::Filler(FillToken { lease: 0 }));
                 }
@@ -119,7 +123,7 @@ impl Engine {
         {
             self.remove(&guard, place.head, &f);
         }
-        drop(guard);
+        guard.release();
         self.wake_fillers();
         Ok(())
     }
@@ -143,7 +147,10 @@ impl Engine {
                 Err(Stop::Exists)
             }
             Some(f) if f.header.flags & LEASE == 0 => Ok(Attempt::Value),
-            Some(f) if self.is_pending(&f) => Ok(Attempt::Theirs),
+            Some(f) if self.is_pending(&f) => {
+                let own = self.lease_words(&f).is_some_and(|[owner, ..]| owner == Owner::me().to_word());
+                Ok(if own { Attempt::Own } else { Attempt::Theirs })
+            }
             Some(f) => {
                 self.replace(guard, &place, &f, &new)?;
                 Ok(Attempt::Mine(number))

@@ -27,7 +27,8 @@ impl Engine {
         } else if value_len == 0 {
             Error::EmptyValue
         } else if value_len as u64 > c.max_value || c.blocks.is_some_and(|b| blocks > b.count) {
-            Error::ValueTooLong { len: value_len as u64, limit: c.max_value }
+            let in_blocks = c.blocks.map_or(u64::MAX, |b| b.size.saturating_mul(b.count));
+            Error::ValueTooLong { len: value_len as u64, limit: c.max_value.min(in_blocks) }
         } else {
             return Ok(());
         };

@@ -27,7 +27,7 @@ impl Engine {
                 self.change_in_place(&m.found(), op, operand, options)
             }
             _ => {
-                drop(guard);
+                guard.release();
                 return self.math_anew(&place, op, operand, options);
             }
         };

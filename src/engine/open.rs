@@ -42,7 +42,7 @@ impl Engine {
         config.check()?;
         match &config.store {
             None => Self::anonymous(config),
-            Some(store) => Self::open_store(&store.path, Some(config)),
+            Some(store) => Self::open_store(&store.path, Some(config)).map_err(|e| about(&store.path, e)),
         }
     }
 
@@ -51,7 +51,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`] says why the file cannot be used; it is left untouched.
     pub fn attach(path: &Path) -> Result<Arc<Self>> {
-        Self::open_store(path, None)
+        Self::open_store(path, None).map_err(|e| about(path, e))
     }
 
     /// Whether a file is a store, whatever format and state it has.
@@ -106,7 +106,7 @@ impl Engine {
             std::thread::sleep(Duration::from_millis(1));
             alone = file.lock(USERS, Lock::Exclusive, false)?;
         }
-        match Self::open_locked(path, file, config, alone) {
+        match Self::open_locked(path, file, config, alone, delete) {
             Err(Error::Store { .. }) if *delete && alone => {
                 *delete = false;
                 std::fs::remove_file(path).map_err(|source| Error::Os { call: "unlink", source })?;
@@ -116,16 +116,26 @@ impl Engine {
         }
     }
 
-    /// With the opening lock held, and the users' lock exclusive (`alone`) or shared.
-    fn open_locked(path: &Path, file: StoreFile, config: Option<&Config>, alone: bool) -> Result<Self> {
+    /// With the opening lock held, and the users' lock exclusive (`alone`) or shared. Takes the wish to `delete` an unusable
+    /// store back where it can be used, but its items could not be moved.
+    fn open_locked(
+        path: &Path,
+        file: StoreFile,
+        config: Option<&Config>,
+        alone: bool,
+        delete: &mut bool,
+    ) -> Result<Self> {
         let mut disk = Disk::read(path, &file)?;
         let engine = match config {
             Some(c) if alone && disk.is_unfinished() => Self::new_store(file, c)?,
-            Some(c) if alone && disk.may_be_native(c) => return Self::import(path, &file, c),
+            Some(c) if alone && disk.may_be_native(c) => return Self::import(path, &file, c, delete),
             _ => {
                 let geo = disk.check()?;
+                if !alone {
+                    disk.check_namespace()?;
+                }
                 match config.and_then(|c| Some((c, disk.difference(c, &geo)?))) {
-                    Some((c, what)) if alone => return Self::convert(disk, geo, file, c, &what),
+                    Some((c, what)) if alone => return Self::convert(disk, geo, file, c, &what, delete),
                     Some((_, what)) => return Err(disk.refuse(&format!("is in use; it {what}"))),
                     None => Self::existing(&mut disk, geo, file, config, alone)?,
                 }
@@ -261,6 +271,14 @@ impl Engine {
     /// [`Error::Os`]: what was not written may be lost at a power failure.
     pub fn sync(&self) -> Result<()> {
         self.region.sync(self.region.word(header::COMMITTED).load(Acquire).min(self.layout.end))
+    }
+}
+
+/// An error of the system names the call, but not the file.
+fn about(path: &Path, error: Error) -> Error {
+    match error {
+        Error::Os { call, source } => file::refused(path, &format!("{call}: {source}")),
+        error => error,
     }
 }
 

@@ -20,6 +20,9 @@ use crate::{
 
 /// Tries without the lock before a reader asks for it.
 pub(super) const TRIES: usize = 64;
+/// Bytes that a reader copies in vain before it asks for the lock, beside the first try's: some milliseconds.
+const WASTE: u64 = 32 << 20;
+
 /// What a look found.
 enum Look {
     Miss,
@@ -76,6 +79,7 @@ impl Engine {
     fn get_again<S: Sink>(&self, hash: u64, key: &[u8], touch: Touch, sink: &mut S) -> Result<Option<Meta>> {
         let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
         let version = self.version(head);
+        let mut wasted = 0;
         for _ in 0..TRIES {
             // Acquire: the slots are read after the version.
             let v = version.load(Acquire);
@@ -88,6 +92,11 @@ impl Engine {
                 fence(Acquire);
                 if version.load(Relaxed) == v {
                     return self.settle(look, taken, touch);
+                }
+                // One version stands for a whole chain: other keys' writers count, too.
+                wasted += if let Look::Hit(f) = &look { f.header.value_len } else { 0 };
+                if wasted > WASTE {
+                    break;
                 }
             }
             std::hint::spin_loop();
@@ -165,14 +174,22 @@ impl Engine {
         expires == 0 || self.config.no_expire || clock::unix_secs() < expires
     }
 
-    /// Like [`Engine::get`] without a touch, but counts the item's own hits exactly, under its shard's lock (`get4`).
+    /// Like [`Engine::get`] without a touch, but counts the item's own hits exactly, under its shard's lock (`get4`), which a
+    /// thread that has the cache to itself does not keep. A hit is not counted where the lock cannot be had in time.
     ///
     /// # Errors
-    /// As [`Engine::get`], and [`Error::Timeout`].
+    /// As [`Engine::get`].
     pub fn get_counted<S: Sink>(&self, key: &[u8], sink: &mut S) -> Result<Option<Meta>> {
         let hash = self.hash(key);
         let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
-        let guard = self.lock(self.shard_of(head))?;
+        let guard = match self.lock_raw(self.shard_of(head)) {
+            Err(Error::Timeout { .. }) => {
+                let meta = self.get(key, Touch::No, sink)?;
+                let hits = self.exists(key).and_then(|id| self.hits_word(id.0.get()));
+                return Ok(meta.map(|meta| Meta { hits: hits.map_or(0, |w| w.load(Relaxed).into()), ..meta }));
+            }
+            guard => guard?,
+        };
         let look = self.classify(self.probe(head, tag, key), Touch::No);
         let (taken, hits) = match &look {
             Look::Hit(f) if self.take(f, sink) => (true, self.item_hits(&guard, f.header.id)),
@@ -182,16 +199,31 @@ impl Engine {
         Ok(meta.map(|meta| Meta { hits, ..meta }))
     }
 
+    /// Whether the key's item is one that reads miss (`UNGETTABLE`).
+    ///
+    /// # Errors
+    /// [`Error::Timeout`].
+    pub fn is_ungettable(&self, key: &[u8]) -> Result<bool> {
+        let place = self.place_for(key);
+        let guard = self.lock(place.shard)?;
+        let found = self.probe(place.head, place.tag, key);
+        guard.release();
+        let flags = found.map_or(0, |f| f.header.flags);
+        Ok(flags & (entry::UNGETTABLE | entry::LEASE) == entry::UNGETTABLE)
+    }
+
     /// An item's hits before this one; counts it.
     fn item_hits(&self, _guard: &ShardGuard<'_>, id: u32) -> u64 {
-        if u64::from(id) > self.geo.capacity {
-            return 0; // No number of an item: a header that somebody scribbled over.
-        }
+        let Some(word) = self.hits_word(id) else { return 0 };
         self.region.word(header::HITS_USED).store(1, Relaxed);
-        let word = self.region.half(self.layout.hits + u64::from(id) * 4);
         let hits = word.load(Relaxed);
         word.store(hits.saturating_add(1), Relaxed);
         u64::from(hits)
+    }
+
+    /// Where an item's hits are counted; `None` = no number of an item: a header that somebody scribbled over.
+    fn hits_word(&self, id: u32) -> Option<&AtomicU32> {
+        (u64::from(id) <= self.geo.capacity).then(|| self.region.half(self.layout.hits + u64::from(id) * 4))
     }
 
     /// A new item starts without hits. The table is only touched once somebody counts.

@@ -125,7 +125,7 @@ impl Engine {
                 return Ok(guard);
             }
             // Never wait with a shard held: the other thread may need it.
-            drop(guard);
+            guard.release();
             self.wait_exclusive()?;
             tried = self.region.shard(no).lock().try_lock();
         }

@@ -24,7 +24,7 @@ pub enum Mode {
     Update,
 }
 
-/// How [`Engine::set`](super::Engine::set) stores.
+/// How a value is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetOptions {
     /// Whether an existing key is replaced.
@@ -37,7 +37,7 @@ pub struct SetOptions {
     pub ungettable: bool,
 }
 
-/// What [`Engine::set`](super::Engine::set) did.
+/// What storing a value did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// The key was new.

@@ -26,6 +26,7 @@ impl Engine {
         w(header::BOOT).store(process::boot_id(), Relaxed);
         w(header::UNCLEAN).store(unclean, Relaxed);
         w(header::OPENER).store(Owner::me().to_word(), Relaxed);
+        w(header::NAMESPACE).store(process::pid_namespace(), Relaxed);
     }
 
     /// The process ends: if it opened the store, and no other opener has it, that is the mark of a clean end, which is

@@ -99,7 +99,7 @@ impl Engine {
             Glance::Nothing => {
                 let new = self.new_value(value, options);
                 if let Err(stop) = self.insert_into(&guard, &place, &new, wanted) {
-                    drop(guard);
+                    guard.release();
                     return self.set_again(&place, new, options, stop, None);
                 }
                 Stored::Inserted
@@ -134,7 +134,7 @@ impl Engine {
         let found = self.probe(place.head, place.tag, place.key);
         let live = found.and_then(|f| self.live_or_gone(&guard, place, &f));
         let done = self.set_found(&guard, live, place, new, options);
-        drop(guard);
+        guard.release();
         match done {
             Ok(stored) => Ok(self.has_stored(stored)),
             Err(stop) => self.set_again(place, new, options, stop, found.map(|f| f.header.id)),
@@ -211,7 +211,7 @@ impl Engine {
             let found = self.probe(place.head, place.tag, place.key);
             let found = found.and_then(|f| self.live_or_gone(&guard, place, &f));
             let end = f(&guard, found);
-            drop(guard);
+            guard.release();
             match end {
                 Ok(v) => return Ok(v),
                 Err(stop) => self.make_room(&mut room, place, stop, found.map(|f| f.header.id))?,

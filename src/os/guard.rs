@@ -49,6 +49,9 @@ static CELLS: [Cell; MOST] = [const {
 /// Who handled SIGBUS before, and with which flags.
 static BEFORE: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 static BEFORE_FLAGS: AtomicI32 = AtomicI32::new(0);
+/// Where a signal is being passed on: its information and a place on the stack. Who handled it before may have put itself
+/// before this handler in the meantime, and pass it back.
+static PASSING: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 static PAGE: AtomicUsize = AtomicUsize::new(4096);
 
 /// The guard over one mapping, ended by dropping it before the range is unmapped.
@@ -175,7 +178,13 @@ fn bury(cell: &Cell, fault: usize, start: usize, len: usize) -> bool {
 
 /// Leaves the signal to who handled it before.
 fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let old = BEFORE.load(Ordering::Acquire);
+    let here = (&raw const info).addr();
+    // Deeper in the same delivery of the same signal: it has come back.
+    let [passed, from] = PASSING.each_ref().map(|word| word.load(Ordering::Acquire));
+    let is_back = passed == info.addr() && here < from;
+    let old = if is_back { libc::SIG_DFL } else { BEFORE.load(Ordering::Acquire) };
+    PASSING[0].store(info.addr(), Ordering::Release);
+    PASSING[1].store(here, Ordering::Release);
     match (old, BEFORE_FLAGS.load(Ordering::Relaxed) & libc::SA_SIGINFO != 0) {
         (libc::SIG_DFL | libc::SIG_IGN, _) => {
             // SAFETY: with the default action in place the access faults again, and the process ends as it would have.
@@ -201,4 +210,5 @@ fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::
             handler(signal);
         }
     }
+    PASSING[0].store(0, Ordering::Release);
 }

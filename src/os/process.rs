@@ -6,6 +6,8 @@ use std::{
     sync::atomic::{AtomicPtr, AtomicU32, Ordering},
 };
 
+use once_cell::race::OnceBox;
+
 use super::map::page_size;
 
 /// A thread that owns something in shared memory: its id, and when it started (ids are used again).
@@ -23,7 +25,8 @@ impl Owner {
         }
         // SAFETY: gettid has no preconditions.
         let tid = unsafe { libc::syscall(libc::SYS_gettid) } as u32;
-        let word = u64::from(tid) << 32 | u64::from(start_time(tid).unwrap_or(1));
+        let start = if let Thread::Started(start) = thread(tid) { start } else { UNKNOWN };
+        let word = u64::from(tid) << 32 | u64::from(start);
         ME.set((forks, word));
         Self(word)
     }
@@ -38,26 +41,58 @@ impl Owner {
         Self(word)
     }
 
-    /// Whether the thread is known to have ended. A thread of a PID namespace that we cannot see may look ended:
-    /// callers use this for counters and leases, never to take a lock away.
+    /// Whether the thread is known to have ended. Callers use this for counters and leases, never to take a lock away.
     pub(crate) fn is_dead(self) -> bool {
-        let tid = (self.0 >> 32) as u32;
-        tid != 0 && start_time(tid) != Some(self.0 as u32)
+        let (tid, start) = ((self.0 >> 32) as u32, self.0 as u32);
+        match thread(tid) {
+            _ if tid == 0 => false,
+            Thread::Ended => true,
+            Thread::Started(now) => start != UNKNOWN && now != start,
+            Thread::Hidden => false,
+        }
     }
 }
 
-/// Start time of a thread in clock ticks since boot (low 32 bits, never 0); `None` = no such thread, or a zombie.
-fn start_time(tid: u32) -> Option<u32> {
-    let stat = fs::read(format!("/proc/{tid}/stat")).ok()?;
+/// The start of a thread that could not read it.
+const UNKNOWN: u32 = 1;
+
+/// What can be told of a thread.
+enum Thread {
+    /// There is none with that id, or it is a zombie.
+    Ended,
+    /// When it started, in clock ticks since boot (low 32 bits, above [`UNKNOWN`]).
+    Started(u32),
+    /// It is there, but `/proc` does not tell more (not mounted, `hidepid`).
+    Hidden,
+}
+
+fn thread(tid: u32) -> Thread {
+    let Some(stat) = fs::read(format!("/proc/{tid}/stat")).ok().filter(|stat| !stat.is_empty()) else {
+        // SAFETY: signal 0 is none: only whether the thread exists is asked.
+        let rc = unsafe { libc::syscall(libc::SYS_tkill, tid, 0) };
+        let gone = rc != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+        return if gone { Thread::Ended } else { Thread::Hidden };
+    };
+    started(&stat).unwrap_or(Thread::Hidden)
+}
+
+/// Reads `/proc/TID/stat`.
+fn started(stat: &[u8]) -> Option<Thread> {
     // The name in parentheses may hold anything: fields are counted after the last ')'.
     let after = stat.iter().rposition(|&b| b == b')')?;
     let mut fields = stat.get(after + 2..)?.split(|&b| b == b' ');
     let state = fields.next()?;
     if matches!(state, b"Z" | b"X") {
-        return None;
+        return Some(Thread::Ended);
     }
     let ticks: u64 = std::str::from_utf8(fields.nth(18)?).ok()?.parse().ok()?;
-    Some((ticks as u32).max(1))
+    Some(Thread::Started((ticks as u32).max(UNKNOWN + 1)))
+}
+
+/// What tells the PID namespace from others, never 0; 0 = unknown.
+pub(crate) fn pid_namespace() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self/ns/pid").map_or(0, |ns| ns.ino() ^ ns.dev().rotate_left(32))
 }
 
 /// Forks that led to this process, seen by asking; starts at 1.
@@ -155,10 +190,11 @@ pub(crate) fn random_words(words: &mut [u64]) {
 
 /// Identity of the running kernel, 0 when it is not told.
 pub(crate) fn boot_id() -> u64 {
-    static ID: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    // Whoever is first may be so twice: a child forked meanwhile must not wait for its parent's thread.
+    static ID: OnceBox<u64> = OnceBox::new();
     *ID.get_or_init(|| {
         let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let hex: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
-        u64::from_str_radix(&hex, 16).unwrap_or(0)
+        Box::new(u64::from_str_radix(&hex, 16).unwrap_or(0))
     })
 }

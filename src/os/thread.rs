@@ -6,13 +6,12 @@
 //! Who has no place there, as others have it, does without. And one thread of each process, the first that asks, finds its
 //! note of an engine in a place that only that engine has ([`First`]).
 
-use std::sync::{
-    OnceLock,
-    atomic::{
-        AtomicU64, AtomicUsize,
-        Ordering::{Acquire, Relaxed, Release},
-    },
+use std::sync::atomic::{
+    AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
 };
+
+use once_cell::race::OnceBox;
 
 use super::process::wiped_page;
 
@@ -126,11 +125,11 @@ const TAKING: u64 = 1;
 impl First {
     /// A new place; after some hundred of them, or where the kernel cannot empty it, one that takes no note.
     pub(crate) fn new() -> Self {
-        static PAGE: OnceLock<Option<&'static [Note; NOTES]>> = OnceLock::new();
+        static PAGE: OnceBox<Option<&'static [Note; NOTES]>> = OnceBox::new();
         static TAKEN: AtomicUsize = AtomicUsize::new(0);
         const { assert!(size_of::<[Note; NOTES]>() <= 4096) };
         // SAFETY: zeros, which are notes, in a page that is never unmapped and that only this function hands out.
-        let page = PAGE.get_or_init(|| wiped_page().map(|page| unsafe { &*page.cast() }));
+        let page = PAGE.get_or_init(|| Box::new(wiped_page().map(|page| unsafe { &*page.cast() })));
         let free = page.and_then(|notes: &'static [Note; NOTES]| notes.get(TAKEN.fetch_add(1, Relaxed)));
         Self(free.unwrap_or(&NOWHERE))
     }

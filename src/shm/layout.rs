@@ -53,6 +53,8 @@ pub(crate) mod header {
     pub(crate) const LIMITS_SUM: u64 = 152;
     /// The thread that opened the store when nobody else had it.
     pub(crate) const OPENER: u64 = 160;
+    /// The PID namespace of that thread, 0 = unknown.
+    pub(crate) const NAMESPACE: u64 = 168;
     // Limits: may change when the opener is alone.
     pub(crate) const MAX_KEY: u64 = 192;
     pub(crate) const MAX_VALUE: u64 = 200;

@@ -5,12 +5,10 @@ use std::{
     ffi::{CString, c_char, c_int},
 };
 
-use super::{handle::ucache, status::Status};
-use crate::{capi::guard::guard, engine::Engine, error::Error};
+use super::{handle::ucache, nodes::Nodes, status::Status};
+use crate::{capi::guard::guard, engine::Engine, error::Error, os::local::Local};
 
-thread_local! {
-    static DETAIL: RefCell<CString> = RefCell::default();
-}
+static DETAIL: Local<RefCell<CString>> = Local::new(RefCell::default);
 
 /// Why a call did not succeed.
 pub(super) enum Fault {
@@ -35,7 +33,15 @@ pub(super) fn answer(yes: bool, no: Status) -> Outcome {
 
 /// Runs the body of a function.
 pub(super) fn run(body: impl FnOnce() -> Outcome) -> c_int {
-    guard(Status::Internal as c_int, || match body() {
+    let status = guard(None, || Some(told(body())));
+    status.unwrap_or_else(|| {
+        guard((), || remember("a defect of the library, which its log tells of".to_owned()));
+        Status::Internal as c_int
+    })
+}
+
+fn told(outcome: Outcome) -> c_int {
+    match outcome {
         Ok(status) => status as c_int,
         Err(Fault::Argument(text)) => {
             remember(text.to_owned());
@@ -49,7 +55,7 @@ pub(super) fn run(body: impl FnOnce() -> Outcome) -> c_int {
             }
             status as c_int
         }
-    })
+    }
 }
 
 /// Runs the body of a function that works on a cache.
@@ -57,23 +63,34 @@ pub(super) fn run(body: impl FnOnce() -> Outcome) -> c_int {
 /// # Safety
 /// `cache` is a handle, see [`super`].
 pub(super) unsafe fn on(cache: *mut ucache, body: impl FnOnce(&Engine) -> Outcome) -> c_int {
+    // SAFETY: passed on.
+    unsafe { change(cache, |engine, _| body(engine)) }
+}
+
+/// [`on`], for what changes the cache: the nodes are to be told.
+///
+/// # Safety
+/// As [`on`].
+pub(super) unsafe fn change(
+    cache: *mut ucache,
+    body: impl FnOnce(&Engine, Nodes) -> Outcome,
+) -> c_int {
     run(|| {
         // SAFETY: the caller vouches for the handle.
         let cache = unsafe { cache.as_ref() }.ok_or(Fault::Argument("the cache is NULL"))?;
-        body(cache.engine())
+        body(cache.engine(), cache.nodes())
     })
 }
 
 #[cold]
 fn remember(text: String) {
     let text = CString::new(text.replace('\0', "\\0")).unwrap_or_default();
-    // A call from a destructor of the thread, after its own variables are gone, leaves no sentence.
-    let _ = DETAIL.try_with(|detail| detail.replace(text));
+    DETAIL.with(|detail| detail.replace(text));
 }
 
 /// What was wrong with the last call of this thread that gave an error, in one sentence with the values at fault; ""
 /// if there was none. Belongs to the thread, until its next call that gives an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn ucache_error() -> *const c_char {
-    DETAIL.try_with(|detail| detail.borrow().as_ptr()).unwrap_or(c"".as_ptr())
+    DETAIL.with(|detail| detail.borrow().as_ptr()).unwrap_or(c"".as_ptr())
 }

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     detail::{Fault, Outcome, on, run},
+    nodes::Nodes,
     status::Status,
 };
 use crate::{
@@ -25,11 +26,26 @@ use crate::{
 /// A cache in use by this process.
 #[allow(non_camel_case_types, reason = "the name of the header")]
 #[derive(Debug)]
-pub struct ucache(Arc<Engine>);
+pub struct ucache {
+    engine: Arc<Engine>,
+    /// The cache of `uwsgi_cache_create` that this is, whose nodes are told of changes.
+    named: Option<&'static Cache>,
+}
 
 impl ucache {
     pub(super) fn engine(&self) -> &Engine {
-        &self.0
+        &self.engine
+    }
+
+    /// Who is told of changes.
+    pub(super) fn nodes(&self) -> Nodes {
+        Nodes(self.named)
+    }
+}
+
+impl From<Arc<Engine>> for ucache {
+    fn from(engine: Arc<Engine>) -> Self {
+        Self { engine, named: None }
     }
 }
 
@@ -49,10 +65,7 @@ pub unsafe extern "C" fn ucache_open(out: *mut *mut ucache, definition: *const c
 /// See [`super`]: `out` is an out parameter, `path` a name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ucache_attach(out: *mut *mut ucache, path: *const c_char) -> c_int {
-    let attach = |path: &[u8]| {
-        let path = Path::new(OsStr::from_bytes(path));
-        Engine::attach(path).map_err(|e| about(path, e))
-    };
+    let attach = |path: &[u8]| Engine::attach(Path::new(OsStr::from_bytes(path))).map(ucache::from);
     // SAFETY: passed on.
     unsafe { give(out, path, "the path is NULL", attach) }
 }
@@ -65,8 +78,9 @@ pub unsafe extern "C" fn ucache_attach(out: *mut *mut ucache, path: *const c_cha
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ucache_named(out: *mut *mut ucache, name: *const c_char) -> c_int {
     let find = |name: &[u8]| {
-        let found = Cache::by_name(name).map(|cache| Arc::clone(&cache.engine));
-        found.ok_or_else(|| Error::NoSuchCache(String::from_utf8_lossy(name).into_owned()))
+        let found = Cache::by_name(name);
+        let handle = |cache: &'static Cache| ucache { engine: Arc::clone(&cache.engine), named: Some(cache) };
+        found.map(handle).ok_or_else(|| Error::NoSuchCache(String::from_utf8_lossy(name).into_owned()))
     };
     // SAFETY: passed on.
     unsafe { give(out, name, "the name is NULL", find) }
@@ -109,7 +123,7 @@ unsafe fn give(
     out: *mut *mut ucache,
     text: *const c_char,
     missing: &'static str,
-    make: impl FnOnce(&[u8]) -> Result<Arc<Engine>>,
+    make: impl FnOnce(&[u8]) -> Result<ucache>,
 ) -> c_int {
     run(|| -> Outcome {
         if out.is_null() {
@@ -121,39 +135,30 @@ unsafe fn give(
             return Err(Fault::Argument(missing));
         }
         // SAFETY: the caller vouches for the NUL.
-        let engine = make(unsafe { arg::name(text) })?;
+        let handle = make(unsafe { arg::name(text) })?;
         // SAFETY: as above.
-        unsafe { arg::store(out, Box::into_raw(Box::new(ucache(engine)))) };
+        unsafe { arg::store(out, Box::into_raw(Box::new(handle))) };
         Ok(Status::Ok)
     })
 }
 
-fn open(definition: &[u8]) -> Result<Arc<Engine>> {
+fn open(definition: &[u8]) -> Result<ucache> {
     let settings = options::parse(definition, Defaults::default())?;
+    let refused = |reason: &str| {
+        let value = String::from_utf8_lossy(definition).into_owned();
+        Err(Error::InvalidOption { option: "definition", value, reason: reason.to_owned() })
+    };
     // A mistake in spelling must not make another cache than the one that was meant; there is no log to tell it in.
     if let Some(note) = settings.notes[..settings.ignored].first() {
-        let value = String::from_utf8_lossy(definition).into_owned();
-        return Err(Error::InvalidOption { option: "definition", value, reason: note.clone() });
+        // The note is a log's, which goes on without the option.
+        return refused(&note.replace(" and is ignored", "").replacen(" is ignored", "", 1));
     }
     let Settings { nodes, sync_nodes, udp_servers, .. } = &settings;
     if [nodes, sync_nodes, udp_servers].iter().any(|list| !list.is_empty()) {
-        let value = String::from_utf8_lossy(definition).into_owned();
-        let reason = "nodes, sync and udp are for uwsgi_cache_create".to_owned();
-        return Err(Error::InvalidOption { option: "definition", value, reason });
+        return refused("nodes, sync and udp are for uwsgi_cache_create");
     }
-    let made = Engine::create(&settings.config);
-    match &settings.config.store {
-        Some(store) => made.map_err(|e| about(&store.path, e)),
-        None => made,
+    if settings.store_sync != 0 {
+        return refused("store_sync is for uwsgi_cache_create; ucache_sync writes to disk");
     }
-}
-
-/// An error of the system names the call, but not the file.
-fn about(path: &Path, error: Error) -> Error {
-    match error {
-        Error::Os { call, source } => {
-            Error::Store { path: path.to_owned(), reason: format!("{call}: {source}") }
-        }
-        error => error,
-    }
+    Engine::create(&settings.config).map(ucache::from)
 }

@@ -12,6 +12,7 @@
 
 pub mod detail;
 pub mod handle;
+mod nodes;
 pub mod read;
 pub mod stats;
 pub mod status;

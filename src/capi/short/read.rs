@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    detail::{Fault, Outcome, answer, on},
+    detail::{Fault, Outcome, answer, change, on},
     handle::ucache,
     status::Status,
 };
@@ -135,9 +135,15 @@ pub unsafe extern "C" fn ucache_take(
 ) -> c_int {
     // SAFETY: the caller vouches for all arguments.
     unsafe {
-        on(cache, |engine| {
+        change(cache, |engine, nodes| {
             let key = self::key(engine, key, keylen)?;
-            read_into(buffer, size, len, |room| engine.take_out(key, room))
+            read_into(buffer, size, len, |room| {
+                let taken = engine.take_out(key, room)?;
+                if taken {
+                    nodes.tell_del(key);
+                }
+                Ok(taken)
+            })
         })
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    detail::{Fault, Outcome, answer, on},
+    detail::{Fault, Outcome, answer, change, on},
     handle::ucache,
     read::{Room, bytes, key},
     status::Status,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     capi::arg,
-    engine::{Cursor, Fill},
+    engine::{Cursor, Fill, Stored},
     error::Error,
     os::process::fork_count,
 };
@@ -86,7 +86,7 @@ pub unsafe extern "C" fn ucache_get_or_set(
 ) -> c_int {
     // SAFETY: the caller vouches for all arguments.
     unsafe {
-        on(cache, |engine| {
+        change(cache, |engine, nodes| {
             let fill = fill.ok_or(Fault::Argument("there is no function to call"))?;
             let key = self::key(engine, key, keylen)?;
             let expires = expires(ttl)?;
@@ -104,6 +104,8 @@ pub unsafe extern "C" fn ucache_get_or_set(
                 }
                 Err(error) => return Err(error.into()),
             };
+            // The function may write where the caller's key is.
+            let key = &*key.to_vec();
             let (forks, mut length) = (fork_count(), 0);
             let made = fill(context, buffer, size, &raw mut length) == 0 && length <= size;
             // A child that the function forked has not got the duty of its parent.
@@ -111,7 +113,9 @@ pub unsafe extern "C" fn ucache_get_or_set(
                 if made && length > 0 {
                     let value = std::slice::from_raw_parts(buffer.cast::<u8>(), length);
                     // What is not stored (too long, full) is the caller's all the same.
-                    let _ = engine.end_fill(key, token, value, expires);
+                    if matches!(engine.end_fill(key, token, value, expires), Ok(Stored::Inserted)) {
+                        nodes.tell_value(key, value, Some(expires));
+                    }
                 } else {
                     // If this fails, a waiter takes over when the time of the filler is up.
                     let _ = engine.abandon_fill(key, token);

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::{
-    detail::{Fault, answer, on},
+    detail::{Fault, answer, change, on},
     handle::ucache,
     read::{bytes, key},
     status::Status,
@@ -56,11 +56,15 @@ pub unsafe extern "C" fn ucache_set(
 ) -> c_int {
     // SAFETY: the caller vouches for all arguments.
     unsafe {
-        on(cache, |engine| {
+        change(cache, |engine, nodes| {
             let (key, value) = (self::key(engine, key, keylen)?, self::value(value, vallen)?);
             let options =
                 SetOptions { mode: Mode::Add, expires: expires(ttl)?, keep_ttl: false, ungettable: false };
-            answer(engine.set(key, value, &options)? != Stored::Kept, Status::Exists)
+            let stored = engine.set(key, value, &options)? != Stored::Kept;
+            if stored {
+                nodes.tell_set(key, value, &options);
+            }
+            answer(stored, Status::Exists)
         })
     }
 }
@@ -80,12 +84,13 @@ pub unsafe extern "C" fn ucache_update(
 ) -> c_int {
     // SAFETY: the caller vouches for all arguments.
     unsafe {
-        on(cache, |engine| {
+        change(cache, |engine, nodes| {
             let (key, value) = (self::key(engine, key, keylen)?, self::value(value, vallen)?);
             let keep_ttl = ttl == KEEP;
             let expires = if keep_ttl { Expires::Never } else { expires(ttl)? };
             let options = SetOptions { mode: Mode::Update, expires, keep_ttl, ungettable: false };
             engine.set(key, value, &options)?;
+            nodes.tell_set(key, value, &options);
             Ok(Status::Ok)
         })
     }
@@ -109,11 +114,15 @@ pub unsafe extern "C" fn ucache_cas(
 ) -> c_int {
     // SAFETY: the caller vouches for all arguments.
     unsafe {
-        on(cache, |engine| {
+        change(cache, |engine, nodes| {
             let key = self::key(engine, key, keylen)?;
             let (expected, value) = (self::value(expected, expectedlen)?, self::value(value, vallen)?);
             let expires = if ttl == KEEP { None } else { Some(expires(ttl)?) };
-            answer(engine.swap(key, expected, &Swap::Value(value, expires))?, Status::Changed)
+            let swapped = engine.swap(key, expected, &Swap::Value(value, expires))?;
+            if swapped {
+                nodes.tell_value(key, value, expires);
+            }
+            answer(swapped, Status::Changed)
         })
     }
 }
@@ -125,7 +134,16 @@ pub unsafe extern "C" fn ucache_cas(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ucache_del(cache: *mut ucache, key: *const c_void, keylen: usize) -> c_int {
     // SAFETY: the caller vouches for all arguments.
-    unsafe { on(cache, |engine| answer(engine.delete(self::key(engine, key, keylen)?)?, Status::NotFound)) }
+    unsafe {
+        change(cache, |engine, nodes| {
+            let key = self::key(engine, key, keylen)?;
+            let removed = engine.delete(key)?;
+            if removed {
+                nodes.tell_del(key);
+            }
+            answer(removed, Status::NotFound)
+        })
+    }
 }
 
 /// Removes a key whose value equals `expected`.
@@ -142,9 +160,13 @@ pub unsafe extern "C" fn ucache_del_if(
 ) -> c_int {
     // SAFETY: the caller vouches for all arguments.
     unsafe {
-        on(cache, |engine| {
+        change(cache, |engine, nodes| {
             let (key, expected) = (self::key(engine, key, keylen)?, self::value(expected, expectedlen)?);
-            answer(engine.swap(key, expected, &Swap::Nothing)?, Status::Changed)
+            let removed = engine.swap(key, expected, &Swap::Nothing)?;
+            if removed {
+                nodes.tell_del(key);
+            }
+            answer(removed, Status::Changed)
         })
     }
 }
@@ -164,11 +186,13 @@ pub unsafe extern "C" fn ucache_incr(
 ) -> c_int {
     // SAFETY: the caller vouches for all arguments.
     unsafe {
-        on(cache, |engine| {
+        change(cache, |engine, nodes| {
             let key = self::key(engine, key, keylen)?;
             let options =
                 SetOptions { mode: Mode::Update, expires: expires(ttl)?, keep_ttl: true, ungettable: false };
-            arg::store(result, engine.math(key, Math::Inc, delta, &options)?);
+            let number = engine.math(key, Math::Inc, delta, &options)?;
+            nodes.tell_set(key, &number.to_ne_bytes(), &options);
+            arg::store(result, number);
             Ok(Status::Ok)
         })
     }
@@ -187,9 +211,13 @@ pub unsafe extern "C" fn ucache_touch(
 ) -> c_int {
     // SAFETY: the caller vouches for all arguments.
     unsafe {
-        on(cache, |engine| {
+        change(cache, |engine, nodes| {
             let key = self::key(engine, key, keylen)?;
-            answer(engine.expire(key, expires(ttl)?)?, Status::NotFound)
+            let found = engine.expire(key, expires(ttl)?)?;
+            if found {
+                nodes.tell_touched(key);
+            }
+            answer(found, Status::NotFound)
         })
     }
 }
@@ -202,8 +230,9 @@ pub unsafe extern "C" fn ucache_touch(
 pub unsafe extern "C" fn ucache_clear(cache: *mut ucache) -> c_int {
     // SAFETY: the caller vouches for the handle.
     unsafe {
-        on(cache, |engine| {
+        change(cache, |engine, nodes| {
             engine.clear()?;
+            nodes.tell_clear();
             Ok(Status::Ok)
         })
     }
