@@ -168,8 +168,7 @@ fn check(source: &str, compiler: &Compiler, link: Link) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let exe = build(dir.path(), &format!("tests/c/{source}.c"), compiler, link);
     let mut command = program(exe);
-    // Leaks are valgrind's matter: the sanitizer does not see pointers in shared memory, where caches keep theirs.
-    command.env("ASAN_OPTIONS", "detect_leaks=0").arg(dir.path().join("store.ucache"));
+    command.arg(dir.path().join("store.ucache"));
     succeed(&mut command, "it was just built");
 }
 
@@ -200,6 +199,9 @@ programs! {
     short_interface_in_cxx: "short" CXX Shared;
     short_interface_linked_statically: "short" C Static;
     nodes_are_told: "nodes" C Shared;
+    exit_handlers_may_use_caches: "exit" C Shared;
+    exit_handlers_may_use_caches_in_cxx_linked_statically: "exit" CXX Static;
+    a_copy_stays_while_nothing_is_given: "kept" C Shared;
     sanitizers_find_nothing_in_behaviour: "behaviour" SANITIZED Shared;
     sanitizers_find_nothing_in_the_raw_tier: "raw" SANITIZED Shared;
     sanitizers_find_nothing_in_definitions: "create" SANITIZED Shared;
@@ -237,6 +239,17 @@ fn valgrind_finds_nothing_in_definitions() {
 #[test]
 fn valgrind_finds_nothing_in_the_short_interface() {
     valgrind("short");
+}
+
+/// Nobody reads standard error any more: what is said is lost, and the program goes on.
+#[test]
+fn a_log_without_a_reader_ends_nobody() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let exe = build(dir.path(), "tests/c/log.c", &C, Link::Shared);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let status = program(exe).stderr(writer).status().expect("it was just built");
+    assert!(status.success(), "{status}");
 }
 
 #[test]

@@ -50,6 +50,52 @@ static void nothing_told(void)
 	CHECK(recv(peer, p, sizeof(p), MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK));
 }
 
+static int fill(void *context, void *buffer, size_t size, size_t *len)
+{
+	(void) context;
+	CHECK(size >= 4);
+	memcpy(buffer, "made", 4);
+	*len = 4;
+	return 0;
+}
+
+/* A handle to the cache tells its nodes, too. */
+static void short_interface(void)
+{
+	ucache *handle;
+	int64_t seven = 7;
+	uint64_t soon = (uint64_t) time(NULL) + 90;
+	char buffer[10];
+	size_t len;
+
+	CHECK(ucache_named(&handle, "n") == UCACHE_OK);
+	CHECK(ucache_set(handle, "s", 1, "one", 3, 100) == UCACHE_OK);
+	told_set("s", "one", 3, soon);
+	CHECK(ucache_set(handle, "s", 1, "two", 3, 100) == UCACHE_EXISTS);
+	nothing_told();
+	CHECK(ucache_update(handle, "s", 1, "two", 3, UCACHE_KEEP_TTL) == UCACHE_OK);
+	told_set("s", "two", 3, soon);
+	CHECK(ucache_cas(handle, "s", 1, "one", 3, "six", 3, UCACHE_NEVER) == UCACHE_CHANGED);
+	nothing_told();
+	CHECK(ucache_cas(handle, "s", 1, "two", 3, "six", 3, UCACHE_NEVER) == UCACHE_OK);
+	told_set("s", "six", 3, 0);
+	CHECK(ucache_touch(handle, "s", 1, 100) == UCACHE_OK);
+	told_set("s", "six", 3, soon);
+	CHECK(ucache_take(handle, "s", 1, buffer, sizeof(buffer), &len) == UCACHE_OK);
+	told_del("s");
+	CHECK(ucache_incr(handle, "i", 1, 7, 0, NULL) == UCACHE_OK);
+	told_set("i", &seven, 8, 0);
+	CHECK(ucache_del_if(handle, "i", 1, &seven, 8) == UCACHE_OK);
+	told_del("i");
+	CHECK(ucache_get_or_set(handle, "g", 1, buffer, sizeof(buffer), &len, 100, fill, NULL) == UCACHE_OK);
+	told_set("g", "made", 4, soon);
+	CHECK(ucache_del(handle, "g", 1) == UCACHE_OK);
+	told_del("g");
+	CHECK(ucache_del(handle, "g", 1) == UCACHE_NOT_FOUND);
+	nothing_told();
+	ucache_close(handle);
+}
+
 int main(void)
 {
 	struct sockaddr_in address;
@@ -93,5 +139,6 @@ int main(void)
 	CHECK(uwsgi_cache_set2(uc, S("l"), S("v"), 0, UWSGI_CACHE_FLAG_LOCAL) == 0);
 	CHECK(uwsgi_cache_del2(uc, S("l"), 0, UWSGI_CACHE_FLAG_LOCAL) == 0);
 	nothing_told();
+	short_interface();
 	return 0;
 }

@@ -156,6 +156,27 @@ static int lies(void *context, void *buffer, size_t size, size_t *len)
 	return 0;
 }
 
+/* Asks for its own key, and writes where its caller's key lies. */
+static int asks(void *context, void *buffer, size_t size, size_t *len)
+{
+	char other[20];
+	size_t length;
+
+	CHECK(ucache_get_or_set(cache, S("own"), other, sizeof(other), &length, 0, asks, NULL) == UCACHE_E_DEADLOCK);
+	memcpy(context, "OWN", 3);
+	char made[] = "made";
+	return fill(made, buffer, size, len);
+}
+
+static void own_key(void)
+{
+	char key[] = "own", buffer[20];
+	size_t len;
+
+	CHECK(ucache_get_or_set(cache, key, 3, buffer, sizeof(buffer), &len, 0, asks, key) == UCACHE_OK);
+	CHECK(len == 4 && holds(S("own"), S("made")) && reads_nothing(S("OWN")));
+}
+
 static void get_or_set(void)
 {
 	char value[] = "computed", buffer[20];
@@ -178,6 +199,7 @@ static void get_or_set(void)
 	CHECK(ucache_get_or_set(cache, S("h"), buffer, 20, &len, 100, NULL, value) == UCACHE_E_ARGUMENT);
 	CHECK(ucache_get_or_set(cache, S("h"), buffer, 20, &len, UCACHE_KEEP_TTL, fill, value) == UCACHE_E_ARGUMENT);
 	CHECK(ucache_get_or_set(cache, NULL, 0, buffer, 20, &len, 0, fill, value) == UCACHE_E_KEY && calls == 4);
+	own_key();
 }
 
 /* Every function, with this cache, key and length. */
