@@ -288,6 +288,35 @@ fn the_guard_serves_threads_that_block_its_signal() {
     .join();
 }
 
+/// `store_delete` is for what is no store: one whose items have no room to move to a larger one is good.
+#[test]
+fn a_store_that_cannot_be_moved_is_not_deleted() {
+    let _alone = alone();
+    on(
+        |at| tmpfs(at, "size=10m"),
+        |at| {
+            let path = at.join("store");
+            let made = |capacity: u64, delete_unusable: bool| {
+                let mut config = Config { capacity, ..config(&path) };
+                config.store = Some(ucache::engine::Store { path: path.clone(), delete_unusable });
+                Engine::create(&config)
+            };
+            let engine = made(600, false).expect("a store");
+            (0..600).for_each(|n: u32| drop(engine.set(&n.to_le_bytes(), &[7; 8000], &ADD).expect("set")));
+            drop(engine);
+            for delete in [false, true] {
+                let refused = made(2000, delete);
+                let Err(Error::Store { reason, .. }) = refused else { panic!("{refused:?}") };
+                assert!(reason.contains("it stays as it is"), "{reason}");
+            }
+            assert_eq!(made(600, true).expect("the store").stats().items, 600);
+            // And what is none goes.
+            fs::write(&path, "nothing of ours").expect("write");
+            assert_eq!(made(600, true).expect("a new store").stats().items, 0);
+        },
+    );
+}
+
 /// A bus error that is not a store's stays what it was, as does SIGBUS from a process.
 #[test]
 fn the_guard_passes_on_what_is_not_its_own() {
@@ -341,6 +370,15 @@ fn the_guard_passes_on_what_is_not_its_own() {
         touch_foreign();
     });
     assert!(handled.contains(", 7)"), "{handled}");
+    let chained = ended_by(&|| {
+        // SAFETY: as above.
+        unsafe { signal(Signal::SIGBUS, SigHandler::SigDfl) }.expect("signal");
+        let _first = Engine::create(&guarded).expect("a store");
+        reporter::install();
+        let _second = Engine::create(&Config { store_guard: true, ..config(&dir.path().join("second")) });
+        touch_foreign();
+    });
+    assert!(chained.contains("SIGBUS"), "{chained}");
     let unguarded = ended_by(&|| {
         let engine = Engine::create(&config(&path)).expect("a store");
         File::options().write(true).open(&path).and_then(|file| file.set_len(0)).expect("ftruncate");
@@ -348,4 +386,27 @@ fn the_guard_passes_on_what_is_not_its_own() {
     });
     assert!(unguarded.contains("SIGBUS"), "{unguarded}");
     say("guard: foreign faults end the process or reach the earlier handler");
+}
+
+/// A crash reporter, as programs have them: it does its work and passes the signal on to who had it before.
+mod reporter {
+    use std::sync::OnceLock;
+
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+    static BEFORE: OnceLock<SigAction> = OnceLock::new();
+
+    extern "C" fn report(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+        if let Some(SigHandler::SigAction(before)) = BEFORE.get().map(SigAction::handler) {
+            before(signal, info, context);
+        }
+    }
+
+    pub(super) fn install() {
+        let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK | SaFlags::SA_NODEFER;
+        let action = SigAction::new(SigHandler::SigAction(report), flags, SigSet::empty());
+        // SAFETY: the handler only calls the one that the kernel would have called.
+        let before = unsafe { sigaction(Signal::SIGBUS, &action) }.expect("sigaction");
+        BEFORE.set(before).expect("installed once");
+    }
 }
