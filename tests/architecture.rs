@@ -233,6 +233,21 @@ fn committed() -> Vec<PathBuf> {
     all
 }
 
+/// A child that was forked while another thread made such a thing would wait for that thread for ever. What serves other
+/// machines runs in threads that come after a server's forks.
+#[test]
+fn nothing_waits_for_a_thread_that_a_child_has_not() {
+    let waits = |source: &str| ["OnceLock", "LazyLock"].map(|word| lines_with(source, word)).concat();
+    let mut broken = Vec::new();
+    for folder in ["os", "shm", "engine", "api", "capi"] {
+        for (file, source) in rust_files(folder).iter().filter(|(file, _)| !file.contains("/remote/")) {
+            broken.extend(waits(source).into_iter().map(|line| format!("{file}:{line}")));
+        }
+    }
+    assert_none(&broken);
+    assert_eq!(waits("use std::sync::Mutex;\nstatic S: OnceLock<u8> = x();"), [2]);
+}
+
 #[test]
 fn nothing_is_left_to_do_or_skipped() {
     // put together here, so that this file does not hold them

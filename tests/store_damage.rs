@@ -49,11 +49,35 @@ fn foreign_files_are_refused_untouched() {
     }
 }
 
+/// The policy is the layout's, whatever the habits say, whose checksum may be missing.
+#[test]
+fn a_policy_that_the_layout_is_not_for_is_not_followed() {
+    let _alone = alone();
+    let (_dir, path) = place();
+    let engine = Engine::create(&config(&path)).expect("a store");
+    fill(&engine, 300);
+    drop(engine);
+    let whole = fs::read(&path).expect("read");
+    for habits in [1_u64, 16, 17, u64::MAX] {
+        let mut damaged = whole.clone();
+        damaged[224..232].copy_from_slice(&habits.to_ne_bytes());
+        damaged[152..160].fill(0);
+        fs::write(&path, &damaged).expect("write");
+        let engine = Engine::attach(&path).expect("its limits are believed, as their writer was cut off");
+        fill(&engine, 300);
+        assert_filled(&engine, 300);
+        (0..2000_u32).for_each(|n| drop(engine.set(&n.to_be_bytes(), b"value", &UPDATE)));
+        assert_eq!(engine.stats().evicted, 0);
+    }
+}
+
 #[test]
 fn unusable_paths_are_errors() {
     let _alone = alone();
     let (dir, path) = place();
-    assert!(Engine::attach(&path).is_err(), "nothing there");
+    let missing = Engine::attach(&path);
+    let Err(Error::Store { path: named, reason }) = &missing else { panic!("{missing:?}") };
+    assert!(*named == path && reason.contains("No such file"), "{reason}");
     assert!(!path.exists(), "attaching makes no file");
     assert!(Engine::create(&config(dir.path())).is_err(), "a directory");
     assert!(Engine::create(&config(Path::new("/dev/null"))).is_err(), "a device");

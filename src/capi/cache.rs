@@ -41,7 +41,8 @@ impl Cache {
     pub(super) fn publish(engine: Arc<Engine>, settings: Settings, view: View) -> &'static Self {
         let (synced, next) = (AtomicU64::new(0), AtomicPtr::new(ptr::null_mut()));
         let _strings = view.strings();
-        let cache: &'static Self = Box::leak(Box::new(Self { engine, settings, view, synced, next, _strings }));
+        let cache: &'static Self =
+            Box::leak(Box::new(Self { engine, settings, view, synced, next, _strings }));
         cache.view.bind(cache);
         let mut cell = &FIRST;
         let new = ptr::from_ref(cache).cast_mut();

@@ -79,7 +79,14 @@ impl View {
         // SAFETY: `self.0` is a live container; these fields do not change after `new`.
         let c = unsafe { &(*self.0).c };
         let lists = [c.nodes, c.sync_nodes, c.udp_servers].map(|list| list.expose_provenance());
-        [c.name.expose_provenance(), c.store.expose_provenance(), c.lock.expose_provenance(), lists[0], lists[1], lists[2]]
+        [
+            c.name.expose_provenance(),
+            c.store.expose_provenance(),
+            c.lock.expose_provenance(),
+            lists[0],
+            lists[1],
+            lists[2],
+        ]
     }
 
     /// Leads from the struct to its cache.

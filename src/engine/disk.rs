@@ -162,7 +162,9 @@ impl<'a> Disk<'a> {
         if theirs == 0 || own == 0 || theirs == own {
             return Ok(());
         }
-        Err(self.refuse("is in use in another PID namespace (a container's): join that one (nsenter -p), or share it"))
+        Err(self.refuse(
+            "is in use in another PID namespace (a container's): join that one (nsenter -p), or share it",
+        ))
     }
 
     /// Whether it can be a store of native uWSGI's with the settings of `config`.

@@ -132,12 +132,7 @@ impl Engine {
 
     /// Opens a file that has the size of native uWSGI's store of these settings: its items move to a new store, and the
     /// file gets another name. The caller holds it alone.
-    pub(super) fn import(
-        path: &Path,
-        file: &StoreFile,
-        config: &Config,
-        delete: &mut bool,
-    ) -> Result<Self> {
+    pub(super) fn import(path: &Path, file: &StoreFile, config: &Config, delete: &mut bool) -> Result<Self> {
         let Some(shape) = config.native else { return Err(Error::Damaged("no native layout is known")) };
         let now = clock::unix_secs();
         let native = NativeStore::read(file, shape, config.eviction, (!config.no_expire).then_some(now))?;

@@ -152,3 +152,30 @@ fn writes_and_deletes_go_on_during_a_fill() {
     let again = cache.get_or_set_with("l", |_| "again").unwrap();
     assert!(again == b"filled" || again == b"again");
 }
+
+/// A panic that is no business of the cache's leaves no shard to repair, though the cache is used while it unwinds.
+#[test]
+fn a_panic_elsewhere_damages_nothing() {
+    struct Leaves<'a>(&'a Cache);
+    impl Drop for Leaves<'_> {
+        fn drop(&mut self) {
+            self.0.update("left", "v").unwrap();
+            self.0.incr("n", 1).unwrap();
+            self.0.delete("left").unwrap();
+            assert!(self.0.get_or_set_with("own", |_| "v").is_ok());
+        }
+    }
+    let cache = cache();
+    let fails = || cache.get_or_set_with("k", |_| -> Vec<u8> { panic!("the function's own") });
+    assert!(catch_unwind(AssertUnwindSafe(fails)).is_err());
+    let unwinds = || {
+        let _leaves = Leaves(&cache);
+        panic!("the program's own")
+    };
+    assert!(catch_unwind(AssertUnwindSafe(unwinds)).is_err());
+    assert_eq!(cache.get_or_set_with("k", |_| "v").unwrap(), b"v");
+    for n in 0..50 {
+        cache.update(format!("{n}"), "v").unwrap();
+    }
+    assert_eq!(cache.stats().repaired, 0);
+}

@@ -135,3 +135,26 @@ fn what_cannot_be_marked_or_stored_is_computed_all_the_same() {
         drop(cache);
     }
 }
+
+/// What was computed from an old state of the world comes after nothing that was written since.
+#[test]
+fn whoever_writes_during_a_refresh_wins() {
+    let all = cache();
+    let cache = old(&all);
+    for writes in [
+        &(|| drop(all.update("k", "newest").unwrap())) as &dyn Fn(),
+        &|| drop(all.delete("k").unwrap()),
+        &|| all.clear().unwrap(),
+    ] {
+        assert_eq!(cache.get_or_refresh_with("k", HOUR, |_| "1").unwrap(), b"1");
+        let mut left = None;
+        let computed = cache.get_or_refresh_with("k", HOUR, |_| {
+            writes();
+            left = all.get("k").unwrap();
+            "2"
+        });
+        assert_eq!(computed.unwrap(), b"2", "the caller's own");
+        assert_eq!(all.get("k").unwrap(), left);
+        all.clear().unwrap();
+    }
+}

@@ -251,3 +251,22 @@ fn killed_in_the_middle_they_leave_a_whole_store() {
     assert_eq!(found.items, cache.keys().count() as u64);
     assert_eq!(cache.stats().dropped_corrupt, 0);
 }
+
+/// An item that C stored as not to be read is there, and no value to change.
+#[test]
+fn what_cannot_be_read_cannot_be_modified() {
+    use ucache::engine::{Engine, Mode, SetOptions};
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let cache = Cache::builder("ungettable").items(10).store(&path).build().unwrap();
+    let options = SetOptions { mode: Mode::Add, expires: Expires::Never, keep_ttl: false, ungettable: true };
+    Engine::attach(&path).unwrap().set(b"k", b"hidden", &options).unwrap();
+    let mut calls = 0;
+    let changed = cache.modify("k", |old| {
+        calls += 1;
+        assert_eq!((old, calls), (None, 1));
+        Some(b"v".to_vec())
+    });
+    assert!(matches!(changed, Err(Error::Exists)), "{changed:?}");
+}

@@ -71,10 +71,7 @@ pub(super) unsafe fn on(cache: *mut ucache, body: impl FnOnce(&Engine) -> Outcom
 ///
 /// # Safety
 /// As [`on`].
-pub(super) unsafe fn change(
-    cache: *mut ucache,
-    body: impl FnOnce(&Engine, Nodes) -> Outcome,
-) -> c_int {
+pub(super) unsafe fn change(cache: *mut ucache, body: impl FnOnce(&Engine, Nodes) -> Outcome) -> c_int {
     run(|| {
         // SAFETY: the caller vouches for the handle.
         let cache = unsafe { cache.as_ref() }.ok_or(Fault::Argument("the cache is NULL"))?;
