@@ -531,7 +531,7 @@ int ucache_sync(ucache *cache);
 struct ucache_stats {
 	uint64_t items;			/* stored, expired ones that nobody swept included */
 	uint64_t capacity;		/* items that fit */
-	uint64_t bytes;			/* that entries occupy */
+	uint64_t bytes;			/* of the 64 KiB spans that entries occupy */
 	uint64_t reserved_bytes;	/* of addresses */
 	uint64_t blocks_used;		/* with bitmap=1 */
 	uint64_t max_key;		/* bytes */

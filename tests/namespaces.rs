@@ -56,6 +56,56 @@ fn a_store_has_users_of_one_pid_namespace() {
     open().expect("a store");
 }
 
+/// `udp=` of a multicast group: all servers of a machine hear what one of them says.
+#[test]
+fn servers_of_a_multicast_group_hear_each_other() {
+    use std::{ffi::CString, process::Command};
+
+    use ucache::capi::{
+        lifecycle::uwsgi_cache_create,
+        raw::{uwsgi_cache_exists2, uwsgi_cache_set2},
+    };
+
+    unsafe extern "C" {
+        safe fn uwsgi_cache_start_sync_servers();
+    }
+    let _alone = alone();
+    Child::fork(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect(ROOT);
+        for line in ["link set lo up", "route add 224.0.0.0/4 dev lo"] {
+            let done = Command::new("ip").args(line.split(' ')).status();
+            assert!(done.expect("ip runs (apt-get install iproute2)").success(), "ip {line}");
+        }
+        let words = Scratch::new(2);
+        let server = |number: usize| {
+            let group = "225.1.1.1:17170";
+            let definition =
+                CString::new(format!("name=c,items=100,udp={group},nodes={group}")).expect("no NUL");
+            // SAFETY: a string that ends with a NUL.
+            let cache = unsafe { uwsgi_cache_create(definition.as_ptr()) };
+            assert!(!cache.is_null());
+            uwsgi_cache_start_sync_servers();
+            // Its socket is there a moment later.
+            sleep(Duration::from_millis(300));
+            words[number].store(1, SeqCst);
+            wait_for("both servers", || words[0].load(SeqCst) > 0 && words[1].load(SeqCst) > 0);
+            let (own, other) = ([b'k', number as u8], [b'k', 1 - number as u8]);
+            // SAFETY: a cache of this library, keys and value of their lengths.
+            unsafe { uwsgi_cache_set2(cache, own.as_ptr().cast(), 2, c"v".as_ptr(), 1, 0, 0) };
+            // SAFETY: as above.
+            wait_for(
+                "the other's key",
+                || unsafe { uwsgi_cache_exists2(cache, other.as_ptr().cast(), 2) } != 0,
+            );
+            words[number].store(2, SeqCst);
+            wait_for("both", || words[1 - number].load(SeqCst) == 2);
+        };
+        let both = [0, 1].map(|number| Child::fork(move || server(number)));
+        both.into_iter().for_each(Child::join);
+    })
+    .join();
+}
+
 /// Runs `body` in a process that finds nothing in `/proc`.
 fn without_proc(body: impl Fn()) {
     Child::fork(|| {

@@ -58,6 +58,45 @@ fn kill(host: &mut Host) {
     }
 }
 
+/// `daemonize2`: the process that opened the store leaves it to a child in the background.
+#[test]
+fn a_server_that_went_to_the_background_closes_its_store() {
+    let (dir, path) = place();
+    let at = dir.path().display().to_string();
+    symlink(library(), dir.path().join("ucache_plugin.so")).expect("a symlink");
+    let log = || std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+    let ini = format!(
+        "[uwsgi]\nplugins-dir = {at}\nplugin = ucache\nmaster = true\nsocket = {at}/socket\ndaemonize2 = {at}/log\n\
+         safe-pidfile = {at}/pid\n{}\n",
+        definition(&path, "")
+    );
+    let file = dir.path().join("uwsgi.ini");
+    std::fs::write(&file, ini).expect("the configuration is written");
+    for round in 0..2 {
+        let started = Command::new(uwsgi_host::uwsgi()).arg(&file).output().expect("uwsgi runs");
+        assert!(started.status.success(), "{started:?}");
+        let wait = |what: &str, ready: &dyn Fn() -> bool| {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !ready() {
+                assert!(Instant::now() < deadline, "{what} did not come about:\n{}", log());
+                thread::sleep(Duration::from_millis(20));
+            }
+        };
+        let pid =
+            || -> Option<u32> { std::fs::read_to_string(dir.path().join("pid")).ok()?.trim().parse().ok() };
+        wait("the server", &|| pid().is_some() && log().matches("spawned uWSGI worker 1").count() > round);
+        // The master's first turn comes within a second.
+        thread::sleep(Duration::from_millis(1500));
+        let master = pid().expect("a process id");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(master as i32), nix::sys::signal::Signal::SIGINT)
+            .expect("the master is there");
+        wait("the end", &|| !Path::new(&format!("/proc/{master}")).exists());
+        let left = Cache::attach(&path).expect("a store").stats();
+        assert!(!left.last_unclean, "{}", log());
+    }
+    assert!(!log().contains(UNCLEAN), "{}", log());
+}
+
 #[test]
 fn a_server_that_ends_or_reloads_has_closed_its_store() {
     for (options, signal) in [

@@ -18,7 +18,7 @@ const INTERVAL: u64 = 60;
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     full: Pace,
-    refused: Pace,
+    refused: [Pace; REASONS],
     locked: Pace,
     repaired: Pace,
 }
@@ -118,7 +118,7 @@ pub(super) fn refused(cache: &Cache, key: &[u8], error: &Error) {
             }
         }
         _ => {
-            let pace = &cache.view.limits().refused;
+            let pace = &cache.view.limits().refused[reason(error)];
             if !pace.take(unix_secs()) {
                 pace.count.fetch_add(1, Ordering::Relaxed);
                 return;
@@ -130,6 +130,22 @@ pub(super) fn refused(cache: &Cache, key: &[u8], error: &Error) {
                 if more == 0 { String::new() } else { format!(" ({more} more since the last such line)") };
             env::get().log(&format!("cache \"{name}\": \"{key}\" was not stored: {error}{more}"));
         }
+    }
+}
+
+/// Reasons of refusals that have lines of their own.
+const REASONS: usize = 7;
+
+/// Which of them this is.
+fn reason(error: &Error) -> usize {
+    match error {
+        Error::EmptyKey => 1,
+        Error::KeyTooLong { .. } => 2,
+        Error::EmptyValue => 3,
+        Error::ValueTooLong { .. } => 4,
+        Error::NotANumber { .. } => 5,
+        Error::NoSpace { .. } => 6,
+        _ => 0,
     }
 }
 

@@ -175,6 +175,13 @@ impl View {
     }
 }
 
+/// Makes the calling process, a host's master, the one whose end is that of the stores: who opened them may have gone, leaving
+/// it in the background.
+#[cfg_attr(not(feature = "uwsgi"), allow(dead_code, reason = "only a host calls it"))]
+pub(crate) fn inherit_stores() {
+    cache::all().for_each(|cache| cache.engine.inherit_store());
+}
+
 /// Brings the figures of every cache up to date, and logs what is due. A host calls it in its master's cycle.
 pub(crate) fn refresh_all() {
     for cache in cache::all() {

@@ -119,7 +119,7 @@ pub(super) enum Command {
     Touch {
         #[command(flatten)]
         at: At,
-        /// Seconds, or with a unit: 90, 15m, 12h, 7d; or never
+        /// Seconds, or with a unit: 90, 15m, 12h, 7d; 0 or never = no end
         #[arg(value_parser = ttl)]
         ttl: Ttl,
     },
@@ -194,7 +194,7 @@ pub(super) struct Store {
     /// The value is a counter, given as a number
     #[arg(long)]
     pub(super) int: bool,
-    /// Time to live: seconds, or with a unit: 90, 15m, 12h, 7d; or never
+    /// Time to live: seconds, or with a unit: 90, 15m, 12h, 7d; 0 or never = no end
     #[arg(long, value_parser = ttl, default_value = "never", value_name = "TTL")]
     pub(super) ttl: Ttl,
 }
@@ -324,7 +324,7 @@ pub(super) struct Load {
 pub(super) struct Top {
     /// Store file
     pub(super) target: OsString,
-    /// Seconds between two looks, 0.1 to 60
+    /// Seconds between two looks, 0.1 to 3600
     #[arg(short, long, default_value = "1", value_parser = seconds, value_name = "SECS")]
     pub(super) interval: Duration,
     /// Writes one picture as text, after one interval, and ends

@@ -8,7 +8,8 @@ pub(super) struct Ttl(pub(super) Option<u64>);
 
 /// Reads a time to live.
 pub(super) fn ttl(text: &str) -> Result<Ttl, String> {
-    if text == "never" {
+    // As everywhere in uWSGI, 0 is no limit.
+    if ["never", "0"].contains(&text) {
         return Ok(Ttl(None));
     }
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -38,11 +39,11 @@ mod tests {
     #[test]
     fn times_to_live() {
         for (text, secs) in
-            [("0", 0), ("90", 90), ("90s", 90), ("15m", 900), ("12h", 43_200), ("7d", 604_800)]
+            [("1", 1), ("90", 90), ("90s", 90), ("15m", 900), ("12h", 43_200), ("7d", 604_800)]
         {
             assert_eq!(ttl(text), Ok(Ttl(Some(secs))), "{text}");
         }
-        assert_eq!(ttl("never"), Ok(Ttl(None)));
+        assert_eq!((ttl("never"), ttl("0")), (Ok(Ttl(None)), Ok(Ttl(None))));
         for text in ["", "m", "-1", "1w", "1.5h", "99999999999999999999", "18446744073709551615d"] {
             assert!(ttl(text).is_err(), "{text}");
         }

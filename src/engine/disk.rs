@@ -177,7 +177,13 @@ impl<'a> Disk<'a> {
     pub(super) fn difference(&self, config: &Config, geo: &Geometry) -> Option<String> {
         let made = eviction(self.word(header::FLAGS));
         if config.capacity != geo.capacity {
-            Some(format!("was made for {} items, {} are asked for", geo.capacity, config.capacity))
+            // Who wrote a definition knows the numbers that are one more.
+            let as_written = match config.native {
+                Some(shape) => format!(" (items={} and items={})", geo.capacity + 1, shape.items),
+                None => String::new(),
+            };
+            let (made, asked) = (geo.capacity, config.capacity);
+            Some(format!("was made to hold {made} items, {asked} are asked for{as_written}"))
         } else if config.eviction != made {
             Some(format!("was made with evict={made}, evict={} is asked for", config.eviction))
         } else {

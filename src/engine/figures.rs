@@ -26,7 +26,7 @@ impl Stats {
             gauge("items", "Items stored", self.items),
             gauge("capacity", "Items that fit", self.capacity),
             gauge("blocks_used", "Blocks in use, where blocks are counted", self.blocks_used),
-            gauge("bytes", "Bytes that entries occupy", self.bytes),
+            gauge("bytes", "Bytes of the 64 KiB spans that entries occupy", self.bytes),
             gauge("reserved_bytes", "Bytes of address space", self.reserved),
             gauge("shards", "Independent writers' locks", self.shards),
             gauge("last_modified", "Unix time of the last change, 0 = none or not kept", self.last_modified),

@@ -19,6 +19,8 @@ const MAX_RESERVE: u64 = 1 << 45;
 const LOAD_TENTHS: u64 = 45;
 /// Values of so many bytes take as long to copy as everything else of a write, or longer.
 const LONG: u64 = 4096;
+/// Writers of large values that find room beside all items at the same time, at least.
+const WRITERS: u128 = 4;
 /// Least shards of a cache that accepts such values and has items enough.
 const LONG_SHARDS: u64 = 16;
 
@@ -70,8 +72,11 @@ fn spans(c: &Config, shards: u64) -> u64 {
         Some(b) => u128::from(b.size) * u128::from(b.count) * 2 + items(0) + u128::from(SPAN) * 2,
         None => items(c.max_value),
     };
-    let large = entry::size(head, c.max_key, c.max_value) > 32 << 10;
-    let ample = if large { bytes + bytes / 2 } else { bytes + bytes / 8 };
+    let largest = entry::size(head, c.max_key, c.max_value);
+    // Of large ones half as much again, because what is free lies apart; and a new value is written beside its old one, by
+    // some writers at the same time.
+    let beside = u128::from(block::wanted(largest).len()) * WRITERS;
+    let ample = if largest > 32 << 10 { bytes + (bytes / 2).max(beside) } else { bytes + bytes / 8 };
     // A partly used span for each class that an entry can have, of each shard; one without an item is given up when
     // memory is short, so there are no more than items.
     let classes = block::classes(entry::size(head, c.max_key, c.max_value));

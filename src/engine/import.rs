@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Config, Engine, Eviction, disk::Disk, entry, native::NativeStore, write::New};
+use super::{Config, Engine, Eviction, disk::Disk, entry, native::NativeStore, open, write::New};
 use crate::{
     error::{Error, Result},
     os::{
@@ -39,7 +39,8 @@ impl Beside {
     fn make(path: &Path, old: &StoreFile, config: &Config) -> Result<(Self, Engine)> {
         let place = fs::canonicalize(path).map_err(|source| Error::Os { call: "realpath", source })?;
         let path = with_suffix(&place, ".new");
-        let file = StoreFile::open(&path, true)?;
+        // It is beside the store that a directory has to be writable.
+        let file = StoreFile::open(&path, true).map_err(|e| open::about(&path, e))?;
         let ours = Disk::read(&path, &file)?.is_ours();
         if !ours || !file.lock(USERS, Lock::Exclusive, false)? {
             return Err(file::refused(&path, "is in the way: a store is to be made there"));

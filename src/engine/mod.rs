@@ -62,6 +62,7 @@ pub(crate) use walk::Picture;
 use crate::shm::{
     HeaderLen, Region,
     layout::{Geometry, Layout},
+    sync::AtomicU32,
 };
 
 /// One cache, mapped into this process. All methods may be called from any thread and, for anonymous regions,
@@ -91,7 +92,7 @@ pub struct Engine {
     /// Whether free pages may be given back (never in stores: on a full disk what was given back is gone).
     may_punch: bool,
     /// Forks seen when the region was opened: tells a child from who opened it.
-    forks: u32,
+    forks: AtomicU32,
     /// Damaged items that were left out when this process put the store in order.
     dropped: u64,
     /// What was noticed when the region was made, for the host's log.

@@ -275,7 +275,7 @@ impl Engine {
 }
 
 /// An error of the system names the call, but not the file.
-fn about(path: &Path, error: Error) -> Error {
+pub(super) fn about(path: &Path, error: Error) -> Error {
     match error {
         Error::Os { call, source } => file::refused(path, &format!("{call}: {source}")),
         error => error,

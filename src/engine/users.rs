@@ -29,12 +29,21 @@ impl Engine {
         w(header::NAMESPACE).store(process::pid_namespace(), Relaxed);
     }
 
+    /// Makes the calling process the one that opened the store: the one that did has ended, having left all to this child (a
+    /// server that goes to the background).
+    pub(crate) fn inherit_store(&self) {
+        let forks = process::fork_count();
+        if self.forks.swap(forks, Relaxed) != forks && self.region.file().is_some_and(StoreFile::is_same) {
+            self.region.word(header::OPENER).store(Owner::me().to_word(), Relaxed);
+        }
+    }
+
     /// The process ends: if it opened the store, and no other opener has it, that is the mark of a clean end, which is
     /// only told, not relied on. Makes async-signal-safe calls only; the cache can still be used.
     pub(crate) fn mark_closed(&self) {
         let Some(file) = self.region.file() else { return };
         // A forked child shares the lock of who opened the store, and leaves it alone.
-        if self.forks != process::fork_count() || !file.is_same() {
+        if self.forks.load(Relaxed) != process::fork_count() || !file.is_same() {
             return;
         }
         // Somebody may have cut it off: there is no header to write to.

@@ -29,7 +29,7 @@ static SWITCHES: [Switch; 2] = [
     },
     Switch {
         name: c"ucache-quiet",
-        help: c"no start-up lines of ucache; errors and warnings are always logged",
+        help: c"no start-up line of the takeover; all else is logged",
         value: &QUIET,
     },
 ];

@@ -269,6 +269,7 @@ extern "C" fn on_master_cycle() {
         let now = Instant::now();
         if next.is_none_or(|next| now >= next) {
             *next = Some(now + REFRESH);
+            view::inherit_stores();
             view::refresh_all();
         }
     });

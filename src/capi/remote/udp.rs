@@ -6,7 +6,7 @@
 
 use std::{
     io::{self, ErrorKind},
-    net::UdpSocket,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
@@ -99,7 +99,7 @@ fn send(handle: usize, datagram: &Datagram<'_>) {
 pub(crate) fn bind(addresses: &[Vec<u8>]) -> Result<Vec<UdpSocket>, String> {
     let bind_one = |text: &Vec<u8>| -> io::Result<UdpSocket> {
         let address = net::inet_addresses(text)?.into_iter().find_map(|a| a.as_socket());
-        let socket = UdpSocket::bind(address.ok_or(ErrorKind::NotFound)?)?;
+        let socket = listen(address.ok_or(ErrorKind::NotFound)?)?;
         // What does not fit the buffer is lost: ask for much, take what the system gives.
         let _ = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER);
         Ok(socket)
@@ -108,6 +108,24 @@ pub(crate) fn bind(addresses: &[Vec<u8>]) -> Result<Vec<UdpSocket>, String> {
         .iter()
         .map(|text| bind_one(text).map_err(|e| format!("udp server {}: {e}", String::from_utf8_lossy(text))))
         .collect()
+}
+
+/// A socket on an address, or one that hears what is sent to a group, as others of this machine may.
+fn listen(address: SocketAddr) -> io::Result<UdpSocket> {
+    if !address.ip().is_multicast() {
+        return UdpSocket::bind(address);
+    }
+    let any: IpAddr =
+        if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+    socket.set_reuse_address(true)?;
+    // As native does.
+    socket.bind(&SocketAddr::new(any, address.port()).into())?;
+    match address.ip() {
+        IpAddr::V4(group) => socket.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED)?,
+        IpAddr::V6(group) => socket.join_multicast_v6(&group, 0)?,
+    }
+    Ok(socket.into())
 }
 
 /// Applies what arrives on `sockets` to the cache, for as long as the process lives. Blocks all signals of the

@@ -27,7 +27,7 @@ macro_rules! figures {
 figures! {
     items: "Items stored.";
     capacity: "Items that fit.";
-    bytes: "Bytes that entries occupy.";
+    bytes: "Bytes of the 64 KiB spans that entries occupy.";
     reserved_bytes: "Bytes of address space.";
     blocks_used: "Blocks in use, where blocks are counted.";
     max_key: "Longest key, bytes.";
