@@ -253,6 +253,25 @@ fn a_log_without_a_reader_ends_nobody() {
 }
 
 #[test]
+fn each_reason_has_a_line_of_its_own() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let exe = build(dir.path(), "tests/c/disk.c", &C, Link::Shared);
+    let output = run(program(exe).arg(dir.path().join("store")), "it was just built");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success(), "{said}");
+    for text in [
+        "its store cannot grow: File too large (os error 27)",
+        "was not stored: no space for",
+        "was not stored: the value is empty",
+        "was not stored: the key is empty",
+        "was not stored: the key has 51 bytes",
+        "was not stored: the value has 70000 bytes",
+    ] {
+        assert_eq!(said.lines().filter(|line| line.contains(text)).count(), 1, "{text:?} in\n{said}");
+    }
+}
+
+#[test]
 fn what_is_refused_is_said_once() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let exe = build(dir.path(), "tests/c/log.c", &C, Link::Shared);

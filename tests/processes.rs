@@ -283,3 +283,25 @@ fn hits_and_misses_are_exact_over_many_processes() {
     }
     say(&format!("counts: {} processes in all", 30 * 4));
 }
+
+/// A cache of one to three values of the greatest length, which writers replace at the same time: each has room for the new
+/// one beside the old.
+#[test]
+fn a_few_large_values_are_always_replaced() {
+    let _alone = alone();
+    const LARGEST: usize = 20_000_000;
+    for (capacity, eviction) in [(1, Eviction::None), (1, Eviction::Lru), (2, Eviction::None), (3, Eviction::None)] {
+        let mut config = Config::new("a few", capacity);
+        (config.max_value, config.eviction) = (LARGEST as u64, eviction);
+        let engine = Engine::create(&config).expect("a cache");
+        in_children(2, |worker| {
+            let mut rng = fastrand::Rng::with_seed(worker as u64);
+            let value = vec![b'x'; LARGEST];
+            for round in 0..15 {
+                let key = rng.u64(0..capacity).to_le_bytes();
+                let len = if round % 2 == 0 { LARGEST } else { rng.usize(LARGEST / 2..LARGEST) };
+                engine.set(&key, &value[..len], &UPDATE).expect("there is room");
+            }
+        });
+    }
+}

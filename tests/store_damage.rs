@@ -76,6 +76,8 @@ fn unusable_paths_are_errors() {
     let _alone = alone();
     let (dir, path) = place();
     let missing = Engine::attach(&path);
+    assert!(matches!(missing, Err(Error::Os { .. })), "{missing:?}");
+    let missing = ucache::Cache::attach(&path);
     let Err(Error::Store { path: named, reason }) = &missing else { panic!("{missing:?}") };
     assert!(*named == path && reason.contains("No such file"), "{reason}");
     assert!(!path.exists(), "attaching makes no file");

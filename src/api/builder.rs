@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{Cache, cache::Defaults, expires::whole_seconds, registry::CACHES};
 use crate::{
-    engine::{Blocks, Config, Engine, Eviction, Expires, Store},
+    engine::{Blocks, Config, Engine, Eviction, Expires, Store, about},
     error::{Error, Result},
 };
 
@@ -293,8 +293,8 @@ impl Builder {
     /// # Errors
     /// - [`Error::InvalidOption`] names a setting that is out of its range, and the range.
     /// - [`Error::NameInUse`]: a live cache of this process has the name.
-    /// - [`Error::Store`]: the store file cannot be used; it is left untouched.
-    /// - [`Error::Os`]: the system refused memory, or the file.
+    /// - [`Error::Store`]: names the store file, and why it cannot be used; it is left untouched.
+    /// - [`Error::Os`]: the system refused memory.
     ///
     /// ```
     /// use ucache::{Cache, Error};
@@ -319,7 +319,10 @@ impl Builder {
         if CACHES.find(&config.name).is_some() {
             return Err(Error::NameInUse(config.name));
         }
-        let engine = Engine::create(&config)?;
+        let engine = match &config.store {
+            Some(store) => Engine::create(&config).map_err(|e| about(&store.path, e))?,
+            None => Engine::create(&config)?,
+        };
         CACHES.insert(&config.name, &engine, defaults)?;
         Ok(Cache { engine, defaults })
     }

@@ -5,7 +5,7 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use super::{Builder, registry::CACHES};
 use crate::{
-    engine::{Engine, Expires},
+    engine::{Engine, Expires, about},
     error::{Error, Result},
 };
 
@@ -121,8 +121,8 @@ impl Cache {
     /// 300 s. To create the file, or to change its limits, use [`Builder::store`].
     ///
     /// # Errors
-    /// [`Error::Store`] if the file is missing, is no store or was made by an incompatible build; it is left
-    /// untouched. [`Error::Os`] if the system refuses to open or map it.
+    /// [`Error::Store`] names the file and why it cannot be used: it is missing, is no store, was made by an incompatible build,
+    /// is in use in another PID namespace, the system refuses to open or map it. It is left untouched.
     ///
     /// ```
     /// use ucache::Cache;
@@ -141,7 +141,9 @@ impl Cache {
     /// # }
     /// ```
     pub fn attach(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self { engine: Engine::attach(path.as_ref())?, defaults: Defaults::default() })
+        let path = path.as_ref();
+        let engine = Engine::attach(path).map_err(|e| about(path, e))?;
+        Ok(Self { engine, defaults: Defaults::default() })
     }
 
     /// The cache's name.

@@ -21,6 +21,7 @@ pub(super) struct Limits {
     refused: [Pace; REASONS],
     locked: Pace,
     repaired: Pace,
+    cannot_grow: Pace,
 }
 
 #[repr(C)]
@@ -78,8 +79,22 @@ pub(super) fn repaired(cache: &Cache, stats: &Stats) {
     ));
 }
 
+/// Says that the store could not grow, if it could not since the last such line: what follows looks like a full cache.
+fn cannot_grow(cache: &Cache) {
+    let pace = &cache.view.limits().cannot_grow;
+    let (times, why) = cache.engine.grow_faults();
+    let more = times.saturating_sub(pace.count.load(Ordering::Relaxed));
+    if more == 0 || !pace.take(unix_secs()) {
+        return;
+    }
+    pace.count.store(times, Ordering::Relaxed);
+    let name = cache.settings.name.to_string_lossy();
+    env::get().log(&format!("cache \"{name}\": its store cannot grow: {why} ({more} times since the last such line)"));
+}
+
 /// Says that the cache was found full, if it was since the last such line.
 pub(super) fn full(cache: &Cache, stats: &Stats) {
+    cannot_grow(cache);
     let pace = &cache.view.limits().full;
     let seen = pace.count.load(Ordering::Relaxed);
     let times = stats.full.saturating_sub(seen);
@@ -118,6 +133,7 @@ pub(super) fn refused(cache: &Cache, key: &[u8], error: &Error) {
             }
         }
         _ => {
+            cannot_grow(cache);
             let pace = &cache.view.limits().refused[reason(error)];
             if !pace.take(unix_secs()) {
                 pace.count.fetch_add(1, Ordering::Relaxed);

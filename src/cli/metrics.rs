@@ -1,12 +1,13 @@
 //! `metrics`: figures in the text format of Prometheus, once or over HTTP.
 
 use std::{
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     fmt::Write as _,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -18,7 +19,7 @@ use crate::engine::{Engine, Figure, Stats};
 /// How long a client may take to ask, and to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest request that is read, bytes.
-const MAX_REQUEST: u64 = 8192;
+const MAX_REQUEST: usize = 8192;
 
 pub(super) fn run(context: &mut Context, targets: &[OsString], listen: Option<SocketAddr>) -> Outcome {
     let Some(address) = listen else {
@@ -29,28 +30,53 @@ pub(super) fn run(context: &mut Context, targets: &[OsString], listen: Option<So
         return Err(Failure::new(USAGE, format!("{address} is no loopback address"))
             .hint("listen on 127.0.0.1, and let a web server with access control forward to it"));
     }
-    // Before anybody relies on it: the files can be read.
-    open(context, targets)?;
     let listener = TcpListener::bind(address).map_err(|e| {
         Failure::new(IO, format!("cannot listen on {address}: {e}")).hint("is another one running?")
     })?;
     let bound = listener.local_addr().unwrap_or(address);
     let _ = writeln!(io::stderr(), "http://{bound}/metrics");
+    let mut silent = BTreeSet::new();
     for stream in listener.incoming().flatten() {
-        // Opened for each answer: a server may have replaced its file meanwhile.
-        let page = open(context, targets).map(|caches| text(&caches));
+        let Ok(request) = read_request(&stream) else { continue };
+        // Opened for each answer: a server may have replaced its file meanwhile, or not have made it yet.
+        let page = page(context, targets, &mut silent);
         // Whoever asks may go away at any time.
-        let _ = answer(&stream, page);
+        let _ = answer(&stream, &request, page);
     }
     Ok(())
 }
 
 fn open(context: &Context, targets: &[OsString]) -> Outcome<Vec<(String, Arc<Engine>)>> {
-    let one = |target: &OsString| {
-        let file = OsStr::to_string_lossy(target).into_owned();
-        Ok((file, Arc::clone(context.open(target)?.engine("metrics")?)))
-    };
-    targets.iter().map(one).collect()
+    targets.iter().map(|target| open_one(context, target)).collect()
+}
+
+fn open_one(context: &Context, target: &OsString) -> Outcome<(String, Arc<Engine>)> {
+    let file = OsStr::to_string_lossy(target).into_owned();
+    Ok((file, Arc::clone(context.open(target)?.engine("metrics")?)))
+}
+
+/// The figures of all stores that can be read, and which can. What is wrong with the others is said once, on standard error;
+/// `silent` remembers it.
+fn page(context: &Context, targets: &[OsString], silent: &mut BTreeSet<String>) -> String {
+    let (mut caches, mut up) = (Vec::new(), String::new());
+    up += "# HELP ucache_up Whether the store can be read.\n# TYPE ucache_up gauge\n";
+    for target in targets {
+        let opened = open_one(context, target);
+        let file = label(&OsStr::to_string_lossy(target));
+        let _ = writeln!(up, "ucache_up{{store=\"{file}\"}} {}", u8::from(opened.is_ok()));
+        match opened {
+            Ok(one) => {
+                silent.remove(&file);
+                caches.push(one);
+            }
+            Err(e) => {
+                if silent.insert(file) {
+                    let _ = writeln!(io::stderr(), "{e}");
+                }
+            }
+        }
+    }
+    text(&caches) + &up
 }
 
 /// The whole page. A metric's lines stand together, as the format wants it.
@@ -82,25 +108,31 @@ fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-fn answer(stream: &TcpStream, page: Outcome<String>) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut request = BufReader::new(stream.take(MAX_REQUEST));
-    let mut first = String::new();
-    request.read_line(&mut first)?;
-    let mut line = String::from("-");
-    while !line.trim().is_empty() {
-        line.clear();
-        if request.read_line(&mut line)? == 0 {
+/// A request's first line. All of it has to come within [`PATIENCE`]: who drips keeps others waiting no longer.
+fn read_request(mut stream: &TcpStream) -> io::Result<String> {
+    let deadline = Instant::now() + PATIENCE;
+    let (mut request, mut part) = (Vec::new(), [0; 1024]);
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < MAX_REQUEST {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A time of 0 would be for ever.
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        let n = stream.read(&mut part)?;
+        if n == 0 {
             break;
         }
-    }
-    let mut words = first.split_ascii_whitespace();
-    let (status, body) = match (words.next(), words.next(), page) {
-        (Some("GET" | "HEAD"), Some("/metrics" | "/"), Ok(text)) => ("200 OK", text),
-        (Some("GET" | "HEAD"), Some("/metrics" | "/"), Err(e)) => {
-            ("503 Service Unavailable", format!("{e}\n"))
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
         }
+        request.extend_from_slice(&part[..n]);
+    }
+    Ok(String::from_utf8_lossy(request.split(|&b| b == b'\n').next().unwrap_or_default()).into_owned())
+}
+
+fn answer(stream: &TcpStream, first: &str, page: String) -> io::Result<()> {
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut words = first.split_ascii_whitespace();
+    let (status, body) = match (words.next(), words.next()) {
+        (Some("GET" | "HEAD"), Some("/metrics" | "/")) => ("200 OK", page),
         (Some("GET" | "HEAD"), ..) => ("404 Not Found", "/metrics\n".to_owned()),
         _ => ("405 Method Not Allowed", "GET /metrics\n".to_owned()),
     };

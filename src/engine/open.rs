@@ -42,7 +42,7 @@ impl Engine {
         config.check()?;
         match &config.store {
             None => Self::anonymous(config),
-            Some(store) => Self::open_store(&store.path, Some(config)).map_err(|e| about(&store.path, e)),
+            Some(store) => Self::open_store(&store.path, Some(config)),
         }
     }
 
@@ -51,7 +51,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`] says why the file cannot be used; it is left untouched.
     pub fn attach(path: &Path) -> Result<Arc<Self>> {
-        Self::open_store(path, None).map_err(|e| about(path, e))
+        Self::open_store(path, None)
     }
 
     /// Whether a file is a store, whatever format and state it has.
@@ -233,6 +233,7 @@ impl Engine {
         let generation = w(header::CLEAR_GEN);
         generation.store(generation::mended(generation.load(Relaxed)), Relaxed);
         w(header::NEXT_FULL_SWEEP).store(0, Relaxed);
+        w(header::GROW_FAULTS).store(0, Relaxed);
         self.forget_swept();
         w(header::UNCLEAN).store(mark, Relaxed);
         for slot in 0..crate::shm::layout::STATS_SLOTS {
@@ -274,8 +275,8 @@ impl Engine {
     }
 }
 
-/// An error of the system names the call, but not the file.
-pub(super) fn about(path: &Path, error: Error) -> Error {
+/// An error of the system names the call, but not the file: the error with it, for who does not look into it.
+pub(crate) fn about(path: &Path, error: Error) -> Error {
     match error {
         Error::Os { call, source } => file::refused(path, &format!("{call}: {source}")),
         error => error,

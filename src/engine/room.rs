@@ -134,14 +134,33 @@ impl Engine {
             let ample = (need + GROW * SPAN).max((now - self.layout.data) / 8 / SPAN * SPAN);
             [ample, need.max(SPAN)].into_iter().any(|more| {
                 let to = (now + more).min(self.layout.end);
-                let ok = to >= now + need && to > now && file.grow(now, to).is_ok();
-                if ok {
-                    committed.store(to, Release);
+                if to < now + need || to <= now {
+                    return false;
                 }
-                ok
+                let grown = file.grow(now, to);
+                match &grown {
+                    Ok(()) => committed.store(to, Release),
+                    Err(e) => self.note_grow_fault(e),
+                }
+                grown.is_ok()
             })
         });
         grown.unwrap_or(false)
+    }
+
+    /// Under the pool's lock.
+    #[cold]
+    fn note_grow_fault(&self, error: &Error) {
+        let number = if let Error::Os { source, .. } = error { source.raw_os_error() } else { None };
+        let word = self.region.word(header::GROW_FAULTS);
+        let count = (word.load(Relaxed) as u32).saturating_add(1);
+        word.store(u64::from(number.unwrap_or(0).cast_unsigned()) << 32 | u64::from(count), Relaxed);
+    }
+
+    /// How often the store could not grow since it was opened, and why the last time.
+    pub(crate) fn grow_faults(&self) -> (u64, std::io::Error) {
+        let word = self.region.word(header::GROW_FAULTS).load(Relaxed);
+        (word & 0xFFFF_FFFF, std::io::Error::from_raw_os_error((word >> 32) as i32))
     }
 
     /// Sweeps because the cache is full: expired items of all shards. Where items do not expire by themselves

@@ -87,6 +87,8 @@ pub(crate) mod header {
     pub(crate) const EARLIEST: u64 = 584;
     /// A clear generation that all shards were reaped for.
     pub(crate) const REAPED: u64 = 592;
+    /// How often the store could not grow (low half), and the system's error number of the last time.
+    pub(crate) const GROW_FAULTS: u64 = 600;
     pub(crate) const NAME_LEN: u64 = 1024;
     pub(crate) const NAME: u64 = 1032; // 256 bytes
     // Locks, a line each.

@@ -63,8 +63,8 @@ fn times_to_live() {
     assert!((172_000..=172_800).contains(&left), "{left}");
     assert_eq!(store.cache.get_str("k").unwrap().as_deref(), Some("w"));
     store.run(&["touch", "k", "0"]).text();
-    assert_eq!(store.run(&["ttl", "k"]).failed(1), "");
-    assert_eq!(store.run(&["touch", "k", "5"]).failed(1), "");
+    assert_eq!(store.run(&["ttl", "k"]).text(), "never\n");
+    assert_eq!(store.run(&["touch", "none", "5"]).failed(1), "");
     assert!(store.run(&["touch", "k", "5w"]).failed(2).contains("unknown unit"));
 }
 

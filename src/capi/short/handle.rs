@@ -19,7 +19,7 @@ use crate::{
         guard::guard,
         options::{self, Defaults, Settings},
     },
-    engine::Engine,
+    engine::{Engine, about},
     error::{Error, Result},
 };
 
@@ -65,7 +65,10 @@ pub unsafe extern "C" fn ucache_open(out: *mut *mut ucache, definition: *const c
 /// See [`super`]: `out` is an out parameter, `path` a name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ucache_attach(out: *mut *mut ucache, path: *const c_char) -> c_int {
-    let attach = |path: &[u8]| Engine::attach(Path::new(OsStr::from_bytes(path))).map(ucache::from);
+    let attach = |path: &[u8]| {
+        let path = Path::new(OsStr::from_bytes(path));
+        Engine::attach(path).map(ucache::from).map_err(|e| about(path, e))
+    };
     // SAFETY: passed on.
     unsafe { give(out, path, "the path is NULL", attach) }
 }
@@ -160,5 +163,9 @@ fn open(definition: &[u8]) -> Result<ucache> {
     if settings.store_sync != 0 {
         return refused("store_sync is for uwsgi_cache_create; ucache_sync writes to disk");
     }
-    Engine::create(&settings.config).map(ucache::from)
+    let made = Engine::create(&settings.config).map(ucache::from);
+    match &settings.config.store {
+        Some(store) => made.map_err(|e| about(&store.path, e)),
+        None => made,
+    }
 }
