@@ -17,8 +17,8 @@
  *              the call fail.
  * cache        A struct uwsgi_cache from this library. NULL, or a struct from elsewhere, makes the call fail.
  * out          Where a result goes, or NULL if it is not wanted. Written only if the call succeeds.
- * expires      0 = never. In seconds from now; with UWSGI_CACHE_FLAG_ABSEXPIRE a Unix time. What has passed, and
- *              (uint64_t) -1, is gone at once. An expired item is a miss from its very second on.
+ * expires      0 = never. In seconds from now, of which (uint64_t) -1 is at once; with UWSGI_CACHE_FLAG_ABSEXPIRE a Unix
+ *              time. What has passed is gone at once. An expired item is a miss from its very second on.
  *
  * THREADS AND PROCESSES
  *
@@ -38,8 +38,9 @@
  *
  * ERRORS
  *
- * No function ends the process or sets errno. Why something was refused is on stderr (in a uWSGI server: in its
- * log), one line of a kind per cache and minute.
+ * No function ends the process, as long as the system has memory for a few hundred bytes. None reports through errno, which
+ * may be another afterwards. Why something was refused is on stderr (in a uWSGI server: in its log), one line of a kind per
+ * cache and minute.
  */
 #ifndef UCACHE_H
 #define UCACHE_H
@@ -203,8 +204,10 @@ struct uwsgi_cache_magic_context {
  *   store=FILE             store_sync=SECONDS        store_delete=1     lastmod=1    math_initial=N
  *   sweep_on_full=SECONDS  clear_on_full=1           no_expire=1        ignore_full=1
  *   lock_timeout=MS (1000) nodes=HOST:PORT;...       udp=HOST:PORT;...  sync=HOST:PORT;...
+ *   evict=lru|s3fifo|none  store_guard=1             hugepages=1
  * N items hold N-1, as in uWSGI (1 holds 1). A comma inside a value is written \, and a backslash \\.
- * NULL makes a cache "default" of 1000 items. In a uWSGI server NULL is the cache of its option "cache".
+ * NULL makes a cache "default" of 1000 items. In a uWSGI server NULL is the cache of its option "cache". If the name is taken,
+ * the log says so, and the new cache is known by its pointer only.
  *
  * Gives the cache, which is never freed; NULL if it cannot be made, with the reason in the log.
  * Make caches before forking; one made later is its process's own (but for store=FILE).
@@ -259,7 +262,8 @@ int uwsgi_cache_magic_clear(const char *cache_name);
  * or a miss.
  *   get2   the value
  *   get3   and its expiry, a Unix time, 0 = never
- *   get4   and how often get4 had read this item before, exact over all processes; no use for LRU
+ *   get4   and how often get4 had read this item before, exact over all processes; no use for LRU. It takes a lock for a
+ *          moment; where a live writer keeps that for lock_timeout, it reads without counting
  *   num2   the number itself, 0 if it is not stored or not 8 bytes long; no use for LRU
  */
 char *uwsgi_cache_get2(struct uwsgi_cache *cache, const char *key, uint16_t keylen, uint64_t *vallen);
@@ -311,8 +315,9 @@ void uwsgi_cache_rwunlock(struct uwsgi_cache *cache);
 /* ---- Upkeep ---------------------------------------------------------------------------------------------------- */
 
 /*
- * Starts a thread (all signals blocked) that gives the memory of expired items back every 3 seconds. Expiry does
- * not depend on it. Once per process is enough; again does nothing.
+ * Starts a thread (all signals blocked) that every 3 seconds gives the memory of expired items back, in all caches of
+ * uwsgi_cache_create, and writes the stores that are due by their store_sync. Expiry does not depend on it. Once per process
+ * is enough, also before the first cache; again does nothing. A child of fork has no such thread until it starts one.
  */
 void uwsgi_cache_start_sweepers(void);
 
@@ -345,7 +350,7 @@ void uwsgi_cache_setup_nodes(struct uwsgi_cache *cache);
 void uwsgi_cache_init(struct uwsgi_cache *cache);
 
 /*
- * Requests of the cache protocol, without their 4-byte header (which belongs before pos 4) and without the value.
+ * Requests of the cache protocol, with their header of 4 bytes and without the value.
  * The caller frees buf and the struct with free(). NULL = a name or key is too long, or no memory. A cache name of
  * NULL is left out.
  */
@@ -401,7 +406,7 @@ typedef struct ucache ucache;
 typedef enum ucache_status {
 	UCACHE_OK = 0,
 	UCACHE_NOT_FOUND = 1,		/* no such key, or it has expired */
-	UCACHE_EXISTS = 2,		/* ucache_set: the key is there, nothing was stored */
+	UCACHE_EXISTS = 2,		/* the key is there, nothing was stored (ucache_set; ucache_get_or_set: UNGETTABLE) */
 	UCACHE_CHANGED = 3,		/* ucache_cas, ucache_del_if: another value, or none */
 	UCACHE_TOO_SMALL = 4,		/* the value is longer than the buffer; *len is its length */
 	UCACHE_STOPPED = 5,		/* a callback ended the call */
@@ -414,7 +419,7 @@ typedef enum ucache_status {
 	UCACHE_E_FULL = -7,		/* no items or blocks left */
 	UCACHE_E_SPACE = -8,		/* no memory or disk left for the entry */
 	UCACHE_E_TIMEOUT = -9,		/* a live process did not let go within lock_timeout */
-	UCACHE_E_DEADLOCK = -10,	/* this thread is inside the cache already */
+	UCACHE_E_DEADLOCK = -10,	/* this thread is inside the cache already, or computes the key */
 	UCACHE_E_STORE = -11,		/* the file cannot be used; it is as it was */
 	UCACHE_E_DAMAGED = -12,		/* beyond repair: close it, open it anew */
 	UCACHE_E_MEMORY = -13,
@@ -436,8 +441,9 @@ const char *ucache_error(void);
 
 /*
  * Makes a cache, or opens its store if there is one. The definition is that of uwsgi_cache_create (items=N holds N-1);
- * here an option that is unknown or has no value is an error, and so are nodes, sync and udp. In *out: the cache, or
- * NULL; give it back with ucache_close.
+ * here an option that is unknown or has no value is an error, and so are nodes, sync, udp and store_sync (see ucache_sync).
+ * While others have the store open, their limits stay in force. In *out: the cache, or NULL; give it back with ucache_close,
+ * which also tells the next opener that the store was left in order: exit() alone does not.
  */
 int ucache_open(ucache **out, const char *definition);
 
@@ -446,7 +452,7 @@ int ucache_attach(ucache **out, const char *path);
 
 /*
  * A cache that this process, or one that it was forked from, made with uwsgi_cache_create; in a uWSGI server one of
- * the server's. "" = the first.
+ * the server's. "" = the first. The nodes= of the cache are told of changes, as by the functions above.
  */
 int ucache_named(ucache **out, const char *name);
 
@@ -454,7 +460,7 @@ int ucache_named(ucache **out, const char *name);
 void ucache_close(ucache *cache);
 
 /*
- * Copies a value to the front of the buffer; no NUL is added. With UCACHE_TOO_SMALL, and behind the value, the content
+ * Copies a value to the front of the buffer; no NUL is added. Behind the value, and with any status but UCACHE_OK, the content
  * of the buffer is not specified. A NULL buffer of size 0 asks for the length.
  */
 int ucache_get(ucache *cache, const void *key, size_t keylen, void *buffer, size_t size, size_t *len);
@@ -513,7 +519,8 @@ typedef int (*ucache_fill_fn)(void *context, void *buffer, size_t size, size_t *
  * Reads a value as ucache_get does; where there is none, fill computes it in the buffer, and it is stored. Of all
  * callers in all processes one computes, the others wait for its value: 30 seconds at most, then they compute, too, and
  * sooner if it died or gave up. UCACHE_OK also if the value could not be stored (full, too long): the caller has it.
- * UCACHE_STOPPED if there is none.
+ * UCACHE_STOPPED if there is none. The buffer and what fill writes must not be the key's memory. A fill that asks for its own
+ * key gets UCACHE_E_DEADLOCK.
  */
 int ucache_get_or_set(ucache *cache, const void *key, size_t keylen, void *buffer, size_t size, size_t *len,
 	uint64_t ttl, ucache_fill_fn fill, void *context);

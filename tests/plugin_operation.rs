@@ -137,6 +137,23 @@ fn memory_follows_the_data() {
     assert!(ucache < 2000, "a few times 4000 * 116 bytes: {ucache}");
 }
 
+/// D-55: what RLIMIT_AS and `reload-on-as` count is more, what is in memory less.
+#[test]
+fn addresses_are_reserved_for_the_largest_values() {
+    // KiB of addresses that a cache with default limits adds to a worker
+    let added = |flavor: Flavor| {
+        let size = "int(next(l for l in open('/proc/self/status') if 'VmSize' in l).split()[1])";
+        let [with, without] = [2000, 2].map(|items| {
+            let server = Server::start(flavor, 1, &format!("cache2 = name=c,items={items}"));
+            server.run(1, size).parse::<u64>().expect("a number")
+        });
+        with - without
+    };
+    let (native, ucache) = (added(Flavor::Native), added(Flavor::Ucache));
+    assert!((130_000..160_000).contains(&native), "{native}");
+    assert!(ucache > 2 * native && ucache < 4 * native, "{ucache} and {native}");
+}
+
 #[test]
 fn the_log_says_who_serves_the_cache() {
     let server = Server::start(Flavor::Ucache, 1, "cache2 = name=c,items=10");

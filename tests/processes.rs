@@ -290,7 +290,9 @@ fn hits_and_misses_are_exact_over_many_processes() {
 fn a_few_large_values_are_always_replaced() {
     let _alone = alone();
     const LARGEST: usize = 20_000_000;
-    for (capacity, eviction) in [(1, Eviction::None), (1, Eviction::Lru), (2, Eviction::None), (3, Eviction::None)] {
+    for (capacity, eviction) in
+        [(1, Eviction::None), (1, Eviction::Lru), (2, Eviction::None), (3, Eviction::None)]
+    {
         let mut config = Config::new("a few", capacity);
         (config.max_value, config.eviction) = (LARGEST as u64, eviction);
         let engine = Engine::create(&config).expect("a cache");

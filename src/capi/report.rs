@@ -89,7 +89,9 @@ fn cannot_grow(cache: &Cache) {
     }
     pace.count.store(times, Ordering::Relaxed);
     let name = cache.settings.name.to_string_lossy();
-    env::get().log(&format!("cache \"{name}\": its store cannot grow: {why} ({more} times since the last such line)"));
+    env::get().log(&format!(
+        "cache \"{name}\": its store cannot grow: {why} ({more} times since the last such line)"
+    ));
 }
 
 /// Says that the cache was found full, if it was since the last such line.

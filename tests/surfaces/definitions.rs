@@ -121,3 +121,14 @@ fn numbers_end_where_they_end() {
         assert!(log.contains("must be a number from "), "{text}: {log}");
     }
 }
+
+/// D-47, too: what native takes as it comes.
+#[test]
+fn names_and_numbers_that_can_be_no_cache_s() {
+    for (definition, why) in [("name=,items=10", "1 to 255 bytes"), ("name=a@b,items=10", "without '@'")] {
+        // It starts.
+        drop(Server::start(Flavor::Native, 1, &format!("cache2 = {definition}")));
+        let log = Server::refuse(Flavor::Ucache, &format!("cache2 = {definition}"));
+        assert!(log.contains(why), "{definition}: {log}");
+    }
+}
