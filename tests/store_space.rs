@@ -302,7 +302,9 @@ fn a_store_that_cannot_be_moved_is_not_deleted() {
                 Engine::create(&config)
             };
             let engine = made(600, false).expect("a store");
-            (0..600).for_each(|n: u32| drop(engine.set(&n.to_le_bytes(), &[7; 8000], &ADD).expect("set")));
+            for n in 0..600_u32 {
+                engine.set(&n.to_le_bytes(), &[7; 8000], &ADD).expect("set");
+            }
             drop(engine);
             for delete in [false, true] {
                 let refused = made(2000, delete);

@@ -146,6 +146,26 @@ impl Cache {
         Ok(Self { engine, defaults: Defaults::default() })
     }
 
+    /// What was noticed when this process made or opened the cache, in sentences for a log: a store that others have open keeps
+    /// their name and limits, items were moved or left out, huge pages are not to be had.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("notes.ucache");
+    /// use ucache::Cache;
+    ///
+    /// let first = Cache::builder("first").items(10).store(&path).build()?;
+    /// assert!(first.notes().is_empty());
+    /// let second = Cache::builder("second").items(10).max_value_bytes(7).store(&path).build()?;
+    /// assert_eq!(second.name(), "first");
+    /// assert!(second.notes()[0].contains("the settings of who made it stay in force"));
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        self.engine.notes()
+    }
+
     /// The cache's name.
     ///
     /// ```

@@ -28,6 +28,7 @@ pub struct Blocks {
 
 /// What makes room when the cache is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Eviction {
     /// Nothing: a store of a new key is refused.
     #[default]
