@@ -285,12 +285,13 @@ fn what_is_refused_is_said_once() {
         1,
         "{said}"
     );
-    assert_eq!(lines("was not stored"), 1, "{said}");
+    assert_eq!(lines("was not stored: the value is empty"), 1, "{said}");
+    assert_eq!(lines("was not stored"), 2, "{said}");
     assert_eq!(lines("is FULL"), 1, "{said}");
     assert_eq!(lines("cache \"full\": option purge_lru=0 is off"), 1, "{said}");
     assert_eq!(lines("cache \"full\": unknown option max-items is ignored (meant max_items?)"), 1, "{said}");
     assert_eq!(lines("ready: up to 2 items"), 3, "{said}");
-    assert_eq!(said.lines().count(), 7, "{said}");
+    assert_eq!(said.lines().count(), 8, "{said}");
 }
 
 #[test]

@@ -6,8 +6,7 @@ use std::{
 };
 
 use super::{
-    cache::{self, Cache},
-    env,
+    cache, env,
     guard::guard,
     sync,
     thread::{Once, spawn},
@@ -16,14 +15,13 @@ use super::{
 
 static RUNNING: Once = Once::new();
 
-/// Starts the sweeper of this process, if it has anything to do. Starting it again does nothing.
+/// Starts the sweeper of this process; in a host, if expiry is enforced anywhere. Starting it again does nothing.
 #[unsafe(no_mangle)]
 pub extern "C" fn uwsgi_cache_start_sweepers() {
     guard((), || {
-        let mut caches = cache::all().peekable();
-        // Caches may come later in a plain program; a host has made all that it will.
-        let later = caches.peek().is_none() && env::get().sync_at_once();
-        if !later && !caches.any(has_work) {
+        // In a plain program more caches may come; a host has made all that it will.
+        let is_host = !env::get().sync_at_once();
+        if is_host && cache::all().all(|cache| cache.settings.config.no_expire) {
             return;
         }
         if !RUNNING.begin() {
@@ -37,11 +35,6 @@ pub extern "C" fn uwsgi_cache_start_sweepers() {
             }
         }
     });
-}
-
-/// Whether expiry is enforced, or a store is to be written that no host has written.
-fn has_work(cache: &Cache) -> bool {
-    !cache.settings.config.no_expire || (cache.settings.store_sync > 0 && env::get().sync_at_once())
 }
 
 fn run() {

@@ -34,7 +34,7 @@ fn a_store_is_found_again() {
         assert!(matches!(e.set(b"more", b"x", &ADD), Err(Error::Full { .. })));
     }
     let other = Engine::create(&Config { capacity: 499, ..config });
-    assert!(other.unwrap_err().to_string().contains("made for 500 items, 499"));
+    assert!(other.unwrap_err().to_string().contains("made to hold 500 items, 499"));
 }
 
 /// A store of this policy with `old` items, whose stamps `f` changes; opened as a copy, as after a restart of the machine, and

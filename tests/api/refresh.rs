@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ucache::{Cache, Error, Expires};
+use ucache::{Cache, Error, Expires, Stored};
 
 use super::{LONG, builder, cache, eventually, meet, process};
 
@@ -141,11 +141,12 @@ fn what_cannot_be_marked_or_stored_is_computed_all_the_same() {
 fn whoever_writes_during_a_refresh_wins() {
     let all = cache();
     let cache = old(&all);
-    for writes in [
-        &(|| drop(all.update("k", "newest").unwrap())) as &dyn Fn(),
-        &|| drop(all.delete("k").unwrap()),
+    let writes: [&dyn Fn(); 3] = [
+        &|| assert_eq!(all.update("k", "newest").unwrap(), Stored::Updated),
+        &|| assert!(all.delete("k").unwrap()),
         &|| all.clear().unwrap(),
-    ] {
+    ];
+    for writes in writes {
         assert_eq!(cache.get_or_refresh_with("k", HOUR, |_| "1").unwrap(), b"1");
         let mut left = None;
         let computed = cache.get_or_refresh_with("k", HOUR, |_| {

@@ -355,10 +355,12 @@ fn a_filler_that_is_too_slow_loses_its_lease() {
     let _alone = alone();
     let engine = hundred(Eviction::None);
     let lease = Duration::from_millis(50);
-    let begin = |lease| engine.begin_fill(b"slow", lease, HANG, &mut Bytes::default()).expect("begin_fill");
-    let Fill::Filler(first) = begin(lease) else { panic!("nobody fills it yet") };
-    // Waits the lease out, then is the filler.
-    let Fill::Filler(second) = begin(HANG) else { panic!("the lease is over") };
+    let begin = |lease| engine.begin_fill(b"slow", lease, HANG, &mut Bytes::default());
+    let Ok(Fill::Filler(first)) = begin(lease) else { panic!("nobody fills it yet") };
+    assert!(matches!(begin(lease), Err(Error::WouldDeadlock)), "it would wait for itself");
+    // Another one waits the lease out, then is the filler.
+    let other = std::thread::scope(|threads| threads.spawn(|| begin(HANG)).join().expect("no panic"));
+    let Ok(Fill::Filler(second)) = other else { panic!("the lease is over") };
     let late = engine.end_fill(b"slow", first, b"late", Expires::Never).expect("end_fill");
     assert_eq!(late, Stored::Kept, "the lease was lost");
     assert!(engine_value::get(&engine, b"slow", Touch::No).expect("get").is_none());
