@@ -195,6 +195,7 @@ impl Engine {
             Look::Hit(f) if self.take(f, sink) => (true, self.item_hits(&guard, f.header.id)),
             _ => (false, 0),
         };
+        guard.release();
         let meta = self.settle(look, taken, Touch::No)?;
         Ok(meta.map(|meta| Meta { hits, ..meta }))
     }

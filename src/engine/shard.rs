@@ -144,9 +144,19 @@ impl Engine {
         self.enter(no, tried)
     }
 
-    /// The lock, of a shard that is whole.
+    /// The lock, of a shard that is whole, whoever has the cache to itself.
+    #[inline(always)]
     pub(super) fn lock_raw(&self, no: u64) -> Result<ShardGuard<'_>> {
-        let guard = self.lock_as_is(no)?;
+        Ok(match self.lock_at_once(no) {
+            Ok(guard) => guard,
+            Err(tried) => self.lock_raw_slowly(no, tried)?,
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn lock_raw_slowly(&self, no: u64, tried: Tried) -> Result<ShardGuard<'_>> {
+        let guard = self.enter(no, tried)?;
         self.make_whole(&guard);
         Ok(guard)
     }
