@@ -2,6 +2,8 @@
 
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
+#[path = "support/private_mounts.rs"]
+mod private_mounts;
 
 use std::{
     sync::atomic::{AtomicU32, Ordering::SeqCst},
@@ -14,6 +16,7 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
+use private_mounts::unshare_mounts;
 use ucache::{Cache, Error};
 
 const ROOT: &str = "this test makes namespaces: run it as root, with CAP_SYS_ADMIN";
@@ -109,10 +112,7 @@ fn servers_of_a_multicast_group_hear_each_other() {
 /// Runs `body` in a process that finds nothing in `/proc`.
 fn without_proc(body: impl Fn()) {
     Child::fork(|| {
-        let private = unshare(CloneFlags::CLONE_NEWNS).and_then(|()| {
-            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)
-        });
-        private.expect(ROOT);
+        unshare_mounts();
         mount(Some("none"), "/proc", Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a tmpfs");
         assert!(std::fs::read("/proc/self/stat").is_err());
         body();

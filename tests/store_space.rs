@@ -7,6 +7,8 @@ mod engine_proc;
 mod engine_store;
 #[path = "support/engine_value.rs"]
 mod engine_value;
+#[path = "support/private_mounts.rs"]
+mod private_mounts;
 
 use std::{
     fs::{self, File},
@@ -18,9 +20,9 @@ use engine_proc::{Child, alone, say};
 use engine_store::{ADD, UPDATE, assert_filled, config, fill, place, put, refused, seq};
 use nix::{
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
     sys::signal::{SigHandler, Signal, signal},
 };
+use private_mounts::unshare_mounts;
 use ucache::{
     Error,
     engine::{Config, Engine, Eviction, Touch},
@@ -30,10 +32,7 @@ use ucache::{
 fn on(setup: impl Fn(&Path), body: impl Fn(&Path)) {
     let dir = tempfile::tempdir().expect("a directory");
     Child::fork(|| {
-        let private = unshare(CloneFlags::CLONE_NEWNS).and_then(|()| {
-            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)
-        });
-        private.expect("this test mounts file systems of its own: run it as root, with CAP_SYS_ADMIN");
+        unshare_mounts();
         let at = dir.path().join("mounted");
         fs::create_dir(&at).expect("mkdir");
         setup(&at);

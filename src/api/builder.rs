@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{Cache, cache::Defaults, expires::whole_seconds, registry::CACHES};
 use crate::{
-    engine::{Blocks, Config, Engine, Eviction, Expires, Store, about},
+    engine::{Blocks, Config, Engine, Eviction, Expires, Store},
     error::{Error, Result},
 };
 
@@ -319,10 +319,7 @@ impl Builder {
         if CACHES.find(&config.name).is_some() {
             return Err(Error::NameInUse(config.name));
         }
-        let engine = match &config.store {
-            Some(store) => Engine::create(&config).map_err(|e| about(&store.path, e))?,
-            None => Engine::create(&config)?,
-        };
+        let engine = Engine::create_named(&config)?;
         CACHES.insert(&config.name, &engine, defaults)?;
         Ok(Cache { engine, defaults })
     }

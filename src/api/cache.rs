@@ -5,7 +5,7 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use super::{Builder, registry::CACHES};
 use crate::{
-    engine::{Engine, Expires, about},
+    engine::{Engine, Expires},
     error::{Error, Result},
 };
 
@@ -141,9 +141,7 @@ impl Cache {
     /// # }
     /// ```
     pub fn attach(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let engine = Engine::attach(path).map_err(|e| about(path, e))?;
-        Ok(Self { engine, defaults: Defaults::default() })
+        Ok(Self { engine: Engine::attach_named(path.as_ref())?, defaults: Defaults::default() })
     }
 
     /// What was noticed when this process made or opened the cache, in sentences for a log: a store that others have open keeps

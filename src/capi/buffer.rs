@@ -70,12 +70,6 @@ impl Drop for Gift {
     }
 }
 
-impl Default for Buffer {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Bytes in `malloc` memory, 16-aligned, followed by a NUL for callers that forget the length.
 #[derive(Debug)]
 pub(crate) struct Buffer {
@@ -136,6 +130,12 @@ impl Buffer {
             self.data.add(len).write(0);
             Some(slice::from_raw_parts_mut(self.data.cast(), len))
         }
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -204,11 +204,7 @@ thread_local! {
 /// Ends the thread's walks: it unlocked, its pointers are dead.
 pub(super) fn release() {
     // A signal handler in the middle of a walk: nothing to free now.
-    OPEN.with(|open| {
-        if let Ok(mut open) = open.try_borrow_mut() {
-            open.clear();
-        }
-    });
+    OPEN.with_mut(Walks::clear);
 }
 
 impl Walks {
@@ -315,8 +311,7 @@ fn step(
     if position == END {
         return None;
     }
-    OPEN.with(|open| {
-        let Walks(open) = &mut *open.try_borrow_mut().ok()?;
+    OPEN.with_mut(|Walks(open)| {
         LAST.with(|place| {
             if let Some(walk) = open.last_mut()
                 && !place.uc.get().is_null()

@@ -107,7 +107,7 @@ fn begin(cache: &Cache) -> bool {
 
 /// `None` = in a signal handler that interrupted this module: nothing is counted then.
 fn with_held<T>(f: impl FnOnce(&mut Vec<Held>) -> T) -> Option<T> {
-    HELD.with(|held| held.try_borrow_mut().ok().map(|mut held| f(&mut held)))?
+    HELD.with_mut(f)
 }
 
 #[cfg(test)]

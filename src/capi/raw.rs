@@ -31,18 +31,15 @@ static COPIES: Local<RefCell<Copies>> = Local::new(RefCell::default);
 /// Frees a big copy: the thread unlocked, its pointer is dead.
 pub(super) fn release() {
     // A signal handler that unlocks in the middle of a copy: nothing to free now.
-    COPIES.with(|copies| {
-        if let Ok(mut copies) = copies.try_borrow_mut() {
-            copies.given.shrink(KEEP);
-            copies.next.shrink(KEEP);
-        }
+    COPIES.with_mut(|copies| {
+        copies.given.shrink(KEEP);
+        copies.next.shrink(KEEP);
     });
 }
 
 /// Reads with `get` into the thread's copy; NULL = a miss.
 fn copied(get: impl FnOnce(&mut Buffer) -> Result<Option<Meta>>) -> Option<(*mut c_char, Meta)> {
-    COPIES.with(|copies| {
-        let copies = &mut *copies.try_borrow_mut().ok()?;
+    COPIES.with_mut(|copies| {
         let meta = get(&mut copies.next).ok()??;
         mem::swap(&mut copies.given, &mut copies.next);
         Some((copies.given.as_mut_ptr(), meta))

@@ -123,17 +123,16 @@ impl Cache {
     #[inline(always)]
     fn tell_set(&self, key: &[u8], value: &[u8], options: &SetOptions, flags: u64) {
         if self.tells(flags) {
-            self.tell_peers(key, value, options);
+            self.tell_peers(key, value, (!options.keep_ttl).then_some(options.expires));
         }
     }
 
-    /// Tells the nodes, of which there are some, of a stored value.
+    /// Tells the nodes, of which there are some, of a stored value and when it expires; `None` = when it would have.
     #[inline(never)]
-    pub(super) fn tell_peers(&self, key: &[u8], value: &[u8], options: &SetOptions) {
-        if options.keep_ttl {
-            peer::tell_kept(self, key);
-        } else {
-            peer::tell_set(self, key, value, options.expires);
+    pub(super) fn tell_peers(&self, key: &[u8], value: &[u8], expires: Option<Expires>) {
+        match expires {
+            Some(expires) => peer::tell_set(self, key, value, expires),
+            None => peer::tell_kept(self, key),
         }
     }
 

@@ -175,7 +175,7 @@ impl<'a> Disk<'a> {
 
     /// What of `config` decides the layout and is not what the store was made for: both values.
     pub(super) fn difference(&self, config: &Config, geo: &Geometry) -> Option<String> {
-        let made = eviction(self.word(header::FLAGS));
+        let made = eviction(geo);
         if config.capacity != geo.capacity {
             // Who wrote a definition knows the numbers that are one more.
             let as_written = match config.native {
@@ -208,8 +208,9 @@ impl<'a> Disk<'a> {
         Some(Store { path: self.path.to_owned(), delete_unusable: false })
     }
 
-    /// The limits it was made with; `None` = they are damaged.
-    pub(super) fn limits(&mut self) -> Option<Config> {
+    /// The limits it was made with; `None` = they are damaged. The policy is that of `geo`, which has been checked: what it
+    /// writes must be in the layout.
+    pub(super) fn limits(&mut self, geo: &Geometry) -> Option<Config> {
         // 0: its last opener died while it wrote them, and the next one to ask for a cache writes them again.
         if self.word(header::LIMITS_SUM) != 0 && !self.mend(header::LIMITS_SUM, changeable) {
             return None;
@@ -225,8 +226,7 @@ impl<'a> Disk<'a> {
             max_value: w(header::MAX_VALUE),
             blocks: (w(header::BLOCK_SIZE) != 0)
                 .then(|| Blocks { size: w(header::BLOCK_SIZE), count: w(header::BLOCK_COUNT) }),
-            // Not from the habits: the layout has been checked, and what the policy writes must be in it.
-            eviction: eviction(w(header::FLAGS)),
+            eviction: eviction(geo),
             sweep_on_full: u32::try_from(w(header::SWEEP_ON_FULL)).unwrap_or(u32::MAX),
             clear_on_full: habits & 2 != 0,
             no_expire: habits & 4 != 0,
@@ -241,9 +241,9 @@ impl<'a> Disk<'a> {
     }
 }
 
-/// The policy that a layout with these flags is for.
-fn eviction(flags: u64) -> Eviction {
-    match (flags & 1 != 0, flags & 4 != 0) {
+/// The policy that a geometry is for.
+fn eviction(geo: &Geometry) -> Eviction {
+    match (geo.stamps, geo.ghosts) {
         (false, _) => Eviction::None,
         (true, false) => Eviction::Lru,
         (true, true) => Eviction::S3Fifo,

@@ -57,7 +57,7 @@ impl Engine {
         // Of a number that a shard keeps the place is the last item's.
         let place = self.place_of(id.0.get()).filter(|&(bucket, slot)| self.holds(bucket, slot, id.0.get()));
         let Some((bucket, slot)) = place else { return (0, 0) };
-        let hits = self.region.half(self.layout.hits + u64::from(id.0.get()) * 4).load(Relaxed);
+        let hits = self.hits_word(id.0.get()).map_or(0, |word| word.load(Relaxed));
         let stamp = self.stamp(bucket, slot);
         (hits, if stamp == u64::MAX { 0 } else { stamp })
     }

@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use super::{
-    Config, Engine, Eviction, HugePages,
+    Config, Engine, HugePages,
     disk::{self, MAGIC, READY, VERSION},
     entry, geometry,
     hash::Secret,
@@ -136,8 +136,8 @@ impl Engine {
         w(header::MAX_VALUE, c.max_value);
         w(header::BLOCK_SIZE, c.blocks.map_or(0, |b| b.size));
         w(header::BLOCK_COUNT, c.blocks.map_or(0, |b| b.count));
-        let (lru, fifo) = (c.eviction == Eviction::Lru, c.eviction == Eviction::S3Fifo);
-        let habits = [lru, c.clear_on_full, c.no_expire, c.last_modified, fifo];
+        // The policy is the geometry's; its bit is not used.
+        let habits = [false, c.clear_on_full, c.no_expire, c.last_modified];
         w(header::HABITS, (0..).zip(habits).fold(0, |bits, (i, on)| bits | u64::from(on) << i));
         w(header::SWEEP_ON_FULL, u64::from(c.sweep_on_full));
         w(header::MATH_INITIAL, c.math_initial.cast_unsigned());

@@ -56,7 +56,6 @@ pub(crate) use figures::Figure;
 pub(crate) use find::BATCH;
 pub use inspect::Inspection;
 pub(crate) use native::{djb33x, murmur2};
-pub(crate) use open::about;
 pub use types::*;
 pub(crate) use walk::Picture;
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use super::{Engine, index::Found, index::position, shard::ShardGuard};
 use crate::shm::{
-    layout::{BUCKET, Geometry, SLOTS},
+    layout::{Geometry, SLOTS},
     sync::*,
 };
 
@@ -83,7 +83,7 @@ impl Engine {
         all.clear();
         for n in 0..self.buckets_of(guard) {
             let bucket = self.nth_bucket(guard, n);
-            let line = self.region.line(self.layout.stamps + bucket * BUCKET);
+            let line = self.stamps_of(bucket);
             for slot in 1..=SLOTS {
                 let stamp = !line[slot as usize].load(Relaxed);
                 if stamp != u64::MAX {

@@ -54,6 +54,20 @@ impl Engine {
         Self::open_store(path, None)
     }
 
+    /// [`Engine::create`] for who does not look into an error of the system: it names the store.
+    pub(crate) fn create_named(config: &Config) -> Result<Arc<Self>> {
+        let made = Self::create(config);
+        match &config.store {
+            Some(store) => made.map_err(|e| about(&store.path, e)),
+            None => made,
+        }
+    }
+
+    /// [`Engine::attach`], as [`Engine::create_named`].
+    pub(crate) fn attach_named(path: &Path) -> Result<Arc<Self>> {
+        Self::attach(path).map_err(|e| about(path, e))
+    }
+
     /// Whether a file is a store, whatever format and state it has.
     #[must_use]
     pub fn is_store(path: &Path) -> bool {
@@ -181,7 +195,7 @@ impl Engine {
             ..c.clone()
         });
         let mut notes = Vec::new();
-        let limits = match (disk.limits(), wanted) {
+        let limits = match (disk.limits(&geo), wanted) {
             (_, Some(wanted)) if alone => wanted,
             (Some(limits), Some(wanted)) if wanted != limits => {
                 let path = disk.path.display();
@@ -276,7 +290,7 @@ impl Engine {
 }
 
 /// An error of the system names the call, but not the file: the error with it, for who does not look into it.
-pub(crate) fn about(path: &Path, error: Error) -> Error {
+pub(super) fn about(path: &Path, error: Error) -> Error {
     match error {
         Error::Os { call, source } => file::refused(path, &format!("{call}: {source}")),
         error => error,

@@ -223,15 +223,17 @@ impl Engine {
     }
 
     /// Where an item's hits are counted; `None` = no number of an item: a header that somebody scribbled over.
-    fn hits_word(&self, id: u32) -> Option<&AtomicU32> {
+    pub(super) fn hits_word(&self, id: u32) -> Option<&AtomicU32> {
         (u64::from(id) <= self.geo.capacity).then(|| self.region.half(self.layout.hits + u64::from(id) * 4))
     }
 
     /// A new item starts without hits. The table is only touched once somebody counts.
     #[inline]
     pub(super) fn reset_hits(&self, id: u32) {
-        if self.region.word(header::HITS_USED).load(Relaxed) != 0 {
-            self.region.half(self.layout.hits + u64::from(id) * 4).store(0, Relaxed);
+        if self.region.word(header::HITS_USED).load(Relaxed) != 0
+            && let Some(word) = self.hits_word(id)
+        {
+            word.store(0, Relaxed);
         }
     }
 

@@ -4,6 +4,7 @@
 
 use super::{Engine, entry, index::Found, next_random, shard::ShardGuard};
 use crate::shm::{
+    Line,
     layout::{BUCKET, SLOTS, shard},
     sync::*,
 };
@@ -124,12 +125,12 @@ impl Engine {
         for n in self.draw::<SAMPLES>(guard, all) {
             let after = if n + 1 < all { n + 1 } else { 0 };
             let n = if (n == queued[0]) | (n == queued[1]) { after } else { n };
-            let line = self.region.line(self.layout.stamps + self.nth_bucket(guard, n) * BUCKET);
+            let line = self.stamps_of(self.nth_bucket(guard, n));
             let most = line[1..].iter().fold(0, |most, word| word.load(Relaxed).max(most));
             oldest = if most > greatest { n } else { oldest };
             greatest = greatest.max(most);
         }
-        let line = self.region.line(self.layout.stamps + self.nth_bucket(guard, oldest) * BUCKET);
+        let line = self.stamps_of(self.nth_bucket(guard, oldest));
         // A bit for each slot instead of a search: it would end at any of them.
         let same = (1..=SLOTS)
             .fold(0u32, |same, slot| same | u32::from(line[slot as usize].load(Relaxed) == greatest) << slot);
@@ -146,13 +147,19 @@ impl Engine {
         mut f: impl FnMut(u64, &[AtomicU64; 8]),
     ) {
         let all = self.buckets_of(guard);
-        let look = |n: u64| f(n, self.region.line(self.layout.stamps + self.nth_bucket(guard, n) * BUCKET));
+        let look = |n: u64| f(n, self.stamps_of(self.nth_bucket(guard, n)));
         if whole {
             return (0..all).for_each(look);
         }
         self.draw::<N>(guard, all).into_iter().for_each(look);
         // Until the shard's next turn these lines have come.
         self.ask_for_drawn::<N>(guard);
+    }
+
+    /// The stamps of a bucket, at the places of its slots.
+    #[inline(always)]
+    pub(super) fn stamps_of(&self, bucket: u64) -> &Line {
+        self.region.line(self.layout.stamps + bucket * BUCKET)
     }
 
     /// Numbers below `all` by the shard's own random bits, which [`Engine::ask_for_drawn`] knows before.

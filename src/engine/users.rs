@@ -26,7 +26,7 @@ impl Engine {
         w(header::BOOT).store(process::boot_id(), Relaxed);
         w(header::UNCLEAN).store(unclean, Relaxed);
         w(header::OPENER).store(Owner::me().to_word(), Relaxed);
-        w(header::NAMESPACE).store(process::pid_namespace(), Relaxed);
+        w(header::NAMESPACE).store(id.map_or(0, |_| process::pid_namespace()), Relaxed);
     }
 
     /// Makes the calling process the one that opened the store: the one that did has ended, having left all to this child (a

@@ -5,6 +5,7 @@
 //! thread, once more for what they make, and for the main thread never.
 
 use std::{
+    cell::RefCell,
     ffi::c_void,
     sync::atomic::{
         AtomicU64,
@@ -73,6 +74,14 @@ impl<T: 'static> Local<T> {
     extern "C" fn end(value: *mut c_void) {
         // SAFETY: `begin` made it of this type; the key is empty again, so nobody finds it any more.
         drop(unsafe { Box::from_raw(value.cast::<T>()) });
+    }
+}
+
+impl<T: 'static> Local<RefCell<T>> {
+    /// [`Local::with`], to change it; `None` also in a signal handler that interrupted a change.
+    #[inline]
+    pub(crate) fn with_mut<R>(&'static self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+        self.with(|value| value.try_borrow_mut().ok().map(|mut value| f(&mut value)))?
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
         guard::guard,
         options::{self, Defaults, Settings},
     },
-    engine::{Engine, about},
+    engine::Engine,
     error::{Error, Result},
 };
 
@@ -65,10 +65,7 @@ pub unsafe extern "C" fn ucache_open(out: *mut *mut ucache, definition: *const c
 /// See [`super`]: `out` is an out parameter, `path` a name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ucache_attach(out: *mut *mut ucache, path: *const c_char) -> c_int {
-    let attach = |path: &[u8]| {
-        let path = Path::new(OsStr::from_bytes(path));
-        Engine::attach(path).map(ucache::from).map_err(|e| about(path, e))
-    };
+    let attach = |path: &[u8]| Engine::attach_named(Path::new(OsStr::from_bytes(path))).map(ucache::from);
     // SAFETY: passed on.
     unsafe { give(out, path, "the path is NULL", attach) }
 }
@@ -163,9 +160,5 @@ fn open(definition: &[u8]) -> Result<ucache> {
     if settings.store_sync != 0 {
         return refused("store_sync is for uwsgi_cache_create; ucache_sync writes to disk");
     }
-    let made = Engine::create(&settings.config).map(ucache::from);
-    match &settings.config.store {
-        Some(store) => made.map_err(|e| about(&store.path, e)),
-        None => made,
-    }
+    Engine::create_named(&settings.config).map(ucache::from)
 }

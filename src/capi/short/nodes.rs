@@ -2,7 +2,7 @@
 
 use crate::{
     capi::{cache::Cache, peer},
-    engine::{Expires, SetOptions},
+    engine::Expires,
 };
 
 /// Who is told; mostly nobody.
@@ -15,20 +15,11 @@ impl Nodes {
         self.0.filter(|cache| cache.tells(0))
     }
 
-    /// A value was stored.
+    /// A value was stored, which expires then; `None` = when the one before would have.
     #[inline]
-    pub(super) fn tell_set(self, key: &[u8], value: &[u8], options: &SetOptions) {
+    pub(super) fn tell_set(self, key: &[u8], value: &[u8], expires: Option<Expires>) {
         if let Some(cache) = self.cache() {
-            cache.tell_peers(key, value, options);
-        }
-    }
-
-    /// A value of this time to live was stored; `None` = it kept the one that it had.
-    pub(super) fn tell_value(self, key: &[u8], value: &[u8], expires: Option<Expires>) {
-        match (self.cache(), expires) {
-            (Some(cache), Some(expires)) => peer::tell_set(cache, key, value, expires),
-            (Some(cache), None) => peer::tell_kept(cache, key),
-            (None, _) => {}
+            cache.tell_peers(key, value, expires);
         }
     }
 

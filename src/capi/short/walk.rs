@@ -114,7 +114,7 @@ pub unsafe extern "C" fn ucache_get_or_set(
                     let value = std::slice::from_raw_parts(buffer.cast::<u8>(), length);
                     // What is not stored (too long, full) is the caller's all the same.
                     if matches!(engine.end_fill(key, token, value, expires), Ok(Stored::Inserted)) {
-                        nodes.tell_value(key, value, Some(expires));
+                        nodes.tell_set(key, value, Some(expires));
                     }
                 } else {
                     // If this fails, a waiter takes over when the time of the filler is up.

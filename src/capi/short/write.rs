@@ -62,7 +62,7 @@ pub unsafe extern "C" fn ucache_set(
                 SetOptions { mode: Mode::Add, expires: expires(ttl)?, keep_ttl: false, ungettable: false };
             let stored = engine.set(key, value, &options)? != Stored::Kept;
             if stored {
-                nodes.tell_set(key, value, &options);
+                nodes.tell_set(key, value, Some(options.expires));
             }
             answer(stored, Status::Exists)
         })
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn ucache_update(
             let expires = if keep_ttl { Expires::Never } else { expires(ttl)? };
             let options = SetOptions { mode: Mode::Update, expires, keep_ttl, ungettable: false };
             engine.set(key, value, &options)?;
-            nodes.tell_set(key, value, &options);
+            nodes.tell_set(key, value, (!keep_ttl).then_some(expires));
             Ok(Status::Ok)
         })
     }
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn ucache_cas(
             let expires = if ttl == KEEP { None } else { Some(expires(ttl)?) };
             let swapped = engine.swap(key, expected, &Swap::Value(value, expires))?;
             if swapped {
-                nodes.tell_value(key, value, expires);
+                nodes.tell_set(key, value, expires);
             }
             answer(swapped, Status::Changed)
         })
@@ -191,7 +191,7 @@ pub unsafe extern "C" fn ucache_incr(
             let options =
                 SetOptions { mode: Mode::Update, expires: expires(ttl)?, keep_ttl: true, ungettable: false };
             let number = engine.math(key, Math::Inc, delta, &options)?;
-            nodes.tell_set(key, &number.to_ne_bytes(), &options);
+            nodes.tell_set(key, &number.to_ne_bytes(), None);
             arg::store(result, number);
             Ok(Status::Ok)
         })
