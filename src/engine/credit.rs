@@ -5,15 +5,21 @@
 //! computed, never stored, so a death loses nothing. Recovery of a shard counts `used` again.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use super::{
     Engine,
     entry::{Header, LEASE},
     generation,
+    room::Short,
     shard::ShardGuard,
 };
-use crate::shm::{
-    layout::{header, shard},
-    sync::*,
+use crate::{
+    error::Result,
+    shm::{
+        layout::{header, shard},
+        sync::*,
+    },
 };
 
 /// Blocks granted at a time, when there are enough.
@@ -43,21 +49,30 @@ impl Engine {
         self.region.word(self.shard_off(shard_no) + shard::CREDIT)
     }
 
-    /// Takes `n` blocks for a value of this shard; `false` = there are not so many left.
+    /// Takes `n` blocks for a value of this shard, beside the `held` ones of the value that it replaces.
     #[inline(always)]
-    pub(super) fn take_blocks(&self, guard: &ShardGuard<'_>, n: u64) -> bool {
-        n == 0 || self.take_some(guard, n)
+    pub(super) fn take_blocks(&self, guard: &ShardGuard<'_>, n: u64, held: u64) -> Result<(), Short> {
+        if n == 0 { Ok(()) } else { self.take_some(guard, n, held) }
     }
 
     #[inline(never)]
-    fn take_some(&self, guard: &ShardGuard<'_>, n: u64) -> bool {
+    fn take_some(&self, guard: &ShardGuard<'_>, n: u64, held: u64) -> Result<(), Short> {
         let take = |w| {
             let (granted, used) = unpack(w);
             (granted.saturating_sub(used) >= n).then(|| pack(granted, used + n))
         };
         let word = self.credit(guard.no);
-        word.fetch_update(AcqRel, Relaxed, take).is_ok()
-            || (self.more_credit(guard.no, n) && word.fetch_update(AcqRel, Relaxed, take).is_ok())
+        let taken = || word.fetch_update(AcqRel, Relaxed, take).is_ok();
+        if taken() {
+            return Ok(());
+        }
+        // Never wait for the quota with a shard held: its other writers would wait, too.
+        match self.grant_blocks(guard.no, n, Duration::ZERO) {
+            Ok(true) if taken() => Ok(()),
+            Ok(false) => Err(Short::Blocks { need: n as u32, held: held as u32 }),
+            // Another shard took the grant, or the lock is held.
+            _ => Err(Short::Quota { need: n as u32 }),
+        }
     }
 
     /// Gives `n` blocks back, after the value became unreachable.
@@ -77,12 +92,15 @@ impl Engine {
         let _ = self.credit(guard.no).fetch_update(AcqRel, Relaxed, give);
     }
 
-    /// Grants a shard enough for `n` more blocks: from the pool, else from what other shards do not use.
-    fn more_credit(&self, shard_no: u64, n: u64) -> bool {
+    /// Grants a shard enough for `n` more blocks: from the pool, else from what other shards do not use. `false` = there are
+    /// not so many. Waits up to `patience` for the quota's lock.
+    pub(super) fn grant_blocks(&self, shard_no: u64, n: u64, patience: Duration) -> Result<bool> {
         let limit = self.config.blocks.map_or(0, |b| b.count);
-        let granted = self.under(
+        // The pool is computed: after a death there is nothing to mend.
+        self.under(
             header::LOCK_CAPACITY,
-            || {}, // The pool is computed: nothing to mend.
+            patience,
+            || {},
             || {
                 let (granted, used) = unpack(self.credit(shard_no).load(Acquire));
                 let need = n.saturating_sub(granted.saturating_sub(used));
@@ -103,8 +121,7 @@ impl Engine {
                 let _ = self.credit(shard_no).fetch_update(AcqRel, Relaxed, grant);
                 got >= need
             },
-        );
-        granted.unwrap_or(false)
+        )
     }
 
     /// Takes up to `n` blocks that a shard was granted and does not use.

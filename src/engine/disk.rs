@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{Blocks, Config, Eviction, HugePages, Store, hash::Secret};
+use super::{Blocks, Config, Eviction, HugePages, Store, geometry::MAX_SHARDS, hash::Secret};
 use crate::{
     error::{Error, Result},
     os::{
@@ -141,7 +141,7 @@ impl<'a> Disk<'a> {
             ghosts: w(header::FLAGS) & 4 != 0,
         };
         let sane = geo.shards.is_power_of_two()
-            && geo.shards <= 4096
+            && geo.shards <= MAX_SHARDS
             && geo.heads >= geo.shards
             && geo.heads.is_multiple_of(geo.shards)
             && geo.heads < 1 << 28

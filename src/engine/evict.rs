@@ -9,6 +9,8 @@
 //! item. Stamps alone are looked at; of the index and the entries, only the victim's.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use super::{
     Engine, Eviction,
     entry::{self, LEASE},
@@ -42,7 +44,10 @@ pub(super) struct Spare {
 
 impl Engine {
     /// Evicts one item by the cache's policy, but never `keep`; `false` = there was none. `near` = the shard that is
-    /// looked at first.
+    /// looked at first. Passes over shards whose locks are held.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`](crate::Error::Timeout) when nothing was found, and a shard could not be looked at.
     pub(super) fn evict(&self, near: Option<u64>, keep: Option<u32>) -> Result<bool> {
         if self.config.eviction == Eviction::None {
             return Ok(false);
@@ -51,30 +56,36 @@ impl Engine {
         // A bucket's shard, so that shards with more buckets in use are not spared.
         let random = std::iter::repeat_with(|| self.shard_of(self.random() % self.geo.heads));
         for no in near.into_iter().chain(random).take(few) {
-            if self.evict_from(no, keep, false)? {
+            if self.lock_within(no, Duration::ZERO).is_ok_and(|guard| self.evict_from(&guard, keep, false)) {
                 return Ok(true);
             }
         }
-        let first = near.unwrap_or(0);
-        for no in (first..self.geo.shards).chain(0..first) {
-            if self.evict_from(no, keep, true)? {
-                return Ok(true);
-            }
+        let mut evicted = false;
+        let missed = self.visit(
+            near.unwrap_or(0),
+            self.config.lock_timeout,
+            |_| true,
+            |guard| {
+                evicted = self.evict_from(guard, keep, true);
+                !evicted
+            },
+        );
+        if !evicted {
+            self.fail_for(missed)?;
         }
-        Ok(false)
+        Ok(evicted)
     }
 
     /// Evicts one item of a shard: of a sample, if the shard has its share of all; of the `whole` shard, if it has any.
-    fn evict_from(&self, no: u64, keep: Option<u32>, whole: bool) -> Result<bool> {
-        let guard = self.lock(no)?;
-        if !whole && !self.has_share(&guard) {
-            return Ok(false);
+    fn evict_from(&self, guard: &ShardGuard<'_>, keep: Option<u32>, whole: bool) -> bool {
+        if !whole && !self.has_share(guard) {
+            return false;
         }
         let keep = keep.and_then(|id| self.place_of(id));
-        let Some(f) = self.victim(&guard, keep, whole) else { return Ok(false) };
-        let head = self.leave(&guard, &f);
-        self.remove(&guard, head, &f);
-        Ok(true)
+        let Some(f) = self.victim(guard, keep, whole) else { return false };
+        let head = self.leave(guard, &f);
+        self.remove(guard, head, &f);
+        true
     }
 
     /// Makes room for an item of the shard: evicts one of it, unless something expired is to go first or the shard has

@@ -1,6 +1,8 @@
 //! One thread alone: uWSGI's `wlock`, which makes a read-modify-write of foreign code atomic. Readers do not notice.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use super::{Engine, stats::Counter};
 use crate::{
     error::{Error, Result},
@@ -20,7 +22,7 @@ impl Engine {
     /// [`Error::WouldDeadlock`] when the thread has it already, [`Error::Timeout`].
     pub fn exclusive_begin(&self) -> Result<()> {
         let mutex = self.region.mutex(header::LOCK_FOREIGN);
-        if self.acquire(mutex)? == Locked::OwnerDied {
+        if self.acquire(mutex, self.config.lock_timeout)? == Locked::OwnerDied {
             self.count(Counter::OwnerDead, 1);
             self.foreign().store(0, SeqCst);
             mutex.consistent();
@@ -46,13 +48,18 @@ impl Engine {
     }
 
     /// Waits until no other thread has the cache to itself.
-    #[cold]
     pub(super) fn wait_exclusive(&self) -> Result<()> {
+        self.wait_exclusive_within(self.config.lock_timeout)
+    }
+
+    /// [`Engine::wait_exclusive`] for at most `patience`.
+    #[cold]
+    pub(super) fn wait_exclusive_within(&self, patience: Duration) -> Result<()> {
         if self.is_mine() {
             return Ok(());
         }
         let mutex = self.region.mutex(header::LOCK_FOREIGN);
-        match self.acquire(mutex) {
+        match self.acquire(mutex, patience) {
             Ok(Locked::OwnerDied) => {
                 self.count(Counter::OwnerDead, 1);
                 self.foreign().store(0, SeqCst);

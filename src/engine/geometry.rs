@@ -12,6 +12,8 @@ use crate::{
 
 /// Up to so many items a cache with LRU has one shard, so that its order is exact.
 pub(super) const EXACT_LRU: u64 = 4096;
+/// Most shards that a cache has.
+pub(super) const MAX_SHARDS: u64 = 4096;
 /// Most address space that a region reserves.
 const MAX_RESERVE: u64 = 1 << 45;
 /// Tenths of items a head bucket is made for: 4.5 of 7 slots, about 15 bytes of index an item with what overflows. One
@@ -58,7 +60,7 @@ fn shards(c: &Config) -> u64 {
     // each shard its blocks until it is locked. For the same reason a shard is for items enough.
     let many = c.max_value >= LONG && c.eviction == Eviction::None && c.blocks.is_none();
     let long = if many { (c.capacity / 16).clamp(1, LONG_SHARDS) } else { 1 };
-    wanted.max(long).next_power_of_two().min(4096)
+    wanted.max(long).next_power_of_two().min(MAX_SHARDS)
 }
 
 /// Spans that all items at their limits need, with room for what classes and fragmentation waste.

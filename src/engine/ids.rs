@@ -13,11 +13,10 @@
 //! The claim is one CAS on the half word and names its shard: if the writer dies, that shard's recovery finds it.
 #![forbid(unsafe_code)]
 
-use super::Engine;
-use crate::{
-    error::Result,
-    shm::{Home, sync::*},
-};
+use std::time::Duration;
+
+use super::{Engine, visit::Missed};
+use crate::shm::{Home, sync::*};
 
 const CLAIMED: u32 = 1 << 31;
 /// In the shard's hint: the number is not only probably free, but kept. No number is so large.
@@ -188,17 +187,16 @@ impl Engine {
             && (self.geo.shards <= FEW_SHARDS || self.bits(2, 0).load(Relaxed).count_ones() * 2 > groups)
     }
 
-    /// Frees the numbers that shards keep; tells whether there was one.
+    /// Frees the numbers that shards keep; tells whether there was one, and which shards were missed.
     #[cold]
-    pub(super) fn collect_kept_ids(&self) -> Result<bool> {
+    pub(super) fn collect_kept_ids(&self) -> (bool, Missed) {
         let mut any = false;
-        for no in 0..self.geo.shards {
-            if self.region.shard(no).id_hint().load(Relaxed) & KEPT != 0 {
-                let guard = self.lock(no)?;
-                any |= self.release_kept_id(guard.home);
-            }
-        }
-        Ok(any)
+        let keeps = |no: u64| self.region.shard(no).id_hint().load(Relaxed) & KEPT != 0;
+        let missed = self.visit(0, Duration::ZERO, keeps, |guard| {
+            any |= self.release_kept_id(guard.home);
+            true
+        });
+        (any, missed)
     }
 
     /// Frees the number that a shard keeps; tells whether there was one.

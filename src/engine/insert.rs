@@ -80,9 +80,9 @@ impl Engine {
         let Some(vacancy) = self.vacancy(place.head) else {
             return Err(Short::Space(0).into());
         };
-        if !self.take_blocks(guard, blocks) {
+        if let Err(short) = self.take_blocks(guard, blocks, 0) {
             self.give_vacancy(guard, vacancy);
-            return Err(Short::Blocks { need: blocks as u32, held: 0 }.into());
+            return Err(short.into());
         }
         let Some(off) = self.block_for(guard, wanted, spare) else {
             self.give_blocks(guard, blocks);

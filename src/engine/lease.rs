@@ -132,7 +132,7 @@ impl Engine {
     pub(super) fn try_lease(&self, key: &[u8], lease: Duration) -> Result<Attempt> {
         self.check_limits(key, 1)?;
         let place = self.place_for(key);
-        let number = self.region.word(header::LEASE_NEXT).fetch_add(1, Relaxed) + 1;
+        let number = self.next_ticket();
         let deadline =
             clock::coarse_millis().saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
         let mut value = [0u8; 24];
@@ -179,6 +179,11 @@ impl Engine {
         self.lease_words(f).is_some_and(|[owner, _, deadline]| {
             clock::coarse_millis() < deadline && !Owner::from_word(owner).is_dead()
         })
+    }
+
+    /// A number that nobody else was given in this region: of a lease, of a sweep.
+    pub(super) fn next_ticket(&self) -> u64 {
+        self.region.word(header::TICKETS).fetch_add(1, Relaxed) + 1
     }
 
     fn lease_seq(&self) -> &AtomicU32 {

@@ -44,6 +44,7 @@ mod tests;
 mod types;
 mod users;
 mod verdict;
+mod visit;
 mod walk;
 mod write;
 

@@ -76,7 +76,7 @@ impl Engine {
         if self.config.blocks.is_some() {
             return self.replace_counted(guard, place, f, new);
         }
-        self.replace_block(guard, place, f, new, &self.header_for(place, new, f.header.id))
+        self.replace_block(guard, place, f, new, &renewed(f, new))
     }
 
     /// [`Engine::replace`] where blocks are counted.
@@ -88,13 +88,11 @@ impl Engine {
         f: &Found,
         new: &New<'_>,
     ) -> Result<(), Stop> {
-        let header = self.header_for(place, new, f.header.id);
+        let header = renewed(f, new);
         let (old, now) = (self.blocks_of(&f.header), self.blocks_of(&header));
         // As native's bitmap: more blocks than before must all be found beside the old ones.
         let extra = if now > old { now } else { 0 };
-        if !self.take_blocks(guard, extra) {
-            return Err(Short::Blocks { need: extra as u32, held: old as u32 }.into());
-        }
+        self.take_blocks(guard, extra, old)?;
         let done = self.replace_block(guard, place, f, new, &header);
         self.give_blocks(guard, if done.is_ok() { old + extra - now } else { extra });
         done
@@ -120,4 +118,10 @@ impl Engine {
         block::free(&self.region, guard.home, f.off);
         Ok(())
     }
+}
+
+/// The header of the entry that takes the place of `f`. It keeps the clear generation: if a clear comes between the lookup
+/// and the store of the slot, the write happened before the clear, and readers miss the new entry like the old one.
+fn renewed(f: &Found, new: &New<'_>) -> Header {
+    Header { value_len: new.value.len() as u64, flags: new.flags, expires: new.expires, ..f.header }
 }

@@ -2,7 +2,9 @@
 //! item makes room for one, under the lock, is in `evict`.
 #![forbid(unsafe_code)]
 
-use super::{Engine, Eviction, generation, stats::Counter};
+use std::time::Duration;
+
+use super::{Engine, Eviction, generation, stats::Counter, visit::Missed};
 use crate::{
     error::{Error, Result},
     os::clock,
@@ -21,6 +23,8 @@ pub(super) enum Short {
     Items,
     /// Blocks: so many are needed beside the `held` ones of the value that is replaced.
     Blocks { need: u32, held: u32 },
+    /// The quota's lock: it was held when so many blocks were asked for.
+    Quota { need: u32 },
     /// Memory or disk: so many bytes in one piece (0 = a bucket of the index).
     Space(u64),
 }
@@ -32,29 +36,40 @@ const KEEP_DIRTY: u64 = 256;
 /// Spans that a store grows by at least.
 const GROW: u64 = 16;
 
+/// Spans whose pages a write gives back at most: a fraction of a millisecond.
+const PIECE: u64 = 64;
+/// How long a write waits for somebody who gives pages back: a piece takes less.
+const PIECE_PATIENCE: Duration = Duration::from_millis(20);
+
 /// How far one write's search for room has come.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     evicted: u64,
+    quota_asked: u64,
     asked: bool,
     counted: bool,
     swept: bool,
     visited: bool,
     emptied: bool,
     cleared: bool,
+    waited: bool,
+    /// Shards that could not be searched yet, because somebody held them. Large, and rarely needed.
+    missed: Option<Missed>,
 }
 
 impl Room {
     /// Makes room for a write to a shard, or says why there is none. `keep` is the item that the write is about.
     pub(super) fn make(&mut self, e: &Engine, shard_no: u64, short: Short, keep: Option<u32>) -> Result<()> {
-        if let Short::Space(bytes) = short
-            && e.grow(bytes)
-        {
-            return Ok(());
+        match short {
+            Short::Quota { need } => return self.wait_for_quota(e, shard_no, need),
+            Short::Space(bytes) if e.grow(bytes)? => return Ok(()),
+            _ => {}
         }
         if short == Short::Items && !self.asked {
             self.asked = true;
-            if e.collect_kept_ids()? {
+            let (any, missed) = e.collect_kept_ids();
+            self.note(missed);
+            if any {
                 return Ok(());
             }
         }
@@ -64,7 +79,7 @@ impl Room {
         }
         if !self.swept {
             self.swept = true;
-            if !e.nothing_due() && e.sweep_for_room()? > 0 {
+            if !e.nothing_due() && self.sweep(e) > 0 {
                 self.cleared = true; // As native: what sweeping freed spares the clear.
                 return Ok(());
             }
@@ -73,10 +88,9 @@ impl Room {
         if !self.visited && (matches!(short, Short::Space(_)) || e.counted_items() < e.geo.capacity) {
             self.visited = true;
             if matches!(short, Short::Space(_)) {
-                // Somebody may be giving the free spans' pages back: they can be had when that is done.
-                e.under(header::LOCK_POOL, || span::recover_pool(&e.region), || ())?;
+                e.wait_for_trimmer()?;
             }
-            e.release_idle()?;
+            self.note(e.release_idle());
             return Ok(());
         }
         if e.config.eviction != Eviction::None && e.can_fit(short) && self.evicted < e.geo.capacity + TRIES {
@@ -88,10 +102,14 @@ impl Room {
                 self.emptied |= !evicted;
                 if matches!(short, Short::Space(_)) {
                     // The victim's span stays with its size until it is asked for.
-                    e.release_idle()?;
+                    self.note(e.release_idle());
                 }
                 return Ok(());
             }
+        }
+        // Before everything is cleared or the write is refused: room that a held shard may have.
+        if let Some(missed) = self.missed.take() {
+            return self.wait_for_missed(e, missed);
         }
         if e.config.clear_on_full && !self.cleared {
             self.cleared = true;
@@ -100,6 +118,45 @@ impl Room {
             return Ok(());
         }
         Err(refuse(e, short))
+    }
+
+    /// Expired items of all shards; returns how many went.
+    fn sweep(&mut self, e: &Engine) -> u64 {
+        let (gone, missed) = e.sweep_for_room();
+        self.note(missed);
+        gone
+    }
+
+    /// Waits for the quota's lock, with no shard held, and asks for the blocks.
+    fn wait_for_quota(&mut self, e: &Engine, shard_no: u64, need: u32) -> Result<()> {
+        self.quota_asked += 1;
+        if self.quota_asked > TRIES {
+            return Err(Error::Timeout { waited: e.config.lock_timeout });
+        }
+        e.grant_blocks(shard_no, need.into(), e.config.lock_timeout).map(|_| ())
+    }
+
+    /// Waits for the shards that were passed over, and frees there what can be freed.
+    fn wait_for_missed(&mut self, e: &Engine, missed: Missed) -> Result<()> {
+        if std::mem::replace(&mut self.waited, true) {
+            return e.fail_for(missed);
+        }
+        let now = (!e.config.no_expire).then(clock::unix_secs);
+        let missed = e.visit_missed(e.config.lock_timeout, missed, |guard| {
+            e.reap(guard, e.clear_gen(), now);
+            block::release_idle(&e.region, guard.home);
+            e.release_kept_id(guard.home);
+            true
+        });
+        self.note(missed);
+        Ok(())
+    }
+
+    /// Adds shards that a walk has missed.
+    fn note(&mut self, missed: Missed) {
+        if missed.count() != 0 {
+            self.missed.get_or_insert_default().add(missed);
+        }
     }
 }
 
@@ -115,18 +172,22 @@ fn refuse(e: &Engine, short: Short) -> Error {
             e.count(Counter::NoSpace, 1);
             Error::NoSpace { len }
         }
+        Short::Quota { .. } => Error::Timeout { waited: e.config.lock_timeout },
     }
 }
 
 impl Engine {
     /// Backs more of the data area, in a store; `false` = there is no more, or the disk is full.
-    fn grow(&self, bytes: u64) -> bool {
-        let Some(file) = self.region.file() else { return false };
+    ///
+    /// # Errors
+    /// Those of the pool's lock: whether there is more could not be found out.
+    fn grow(&self, bytes: u64) -> Result<bool> {
+        let Some(file) = self.region.file() else { return Ok(false) };
         let need = bytes.div_ceil(SPAN) * SPAN;
         let committed = self.region.word(header::COMMITTED);
         let seen = committed.load(Acquire);
         let mend = || span::recover_pool(&self.region);
-        let grown = self.under(header::LOCK_POOL, mend, || {
+        self.under(header::LOCK_POOL, self.config.lock_timeout, mend, || {
             let now = committed.load(Acquire);
             if now != seen {
                 return true; // Somebody else was faster.
@@ -144,8 +205,7 @@ impl Engine {
                 }
                 grown.is_ok()
             })
-        });
-        grown.unwrap_or(false)
+        })
     }
 
     /// Under the pool's lock.
@@ -165,7 +225,7 @@ impl Engine {
 
     /// Sweeps because the cache is full: expired items of all shards. Where items do not expire by themselves
     /// (`no_expire`), only as often as configured.
-    fn sweep_for_room(&self) -> Result<u64> {
+    fn sweep_for_room(&self) -> (u64, Missed) {
         let every = u64::from(self.config.sweep_on_full);
         let now = clock::unix_secs();
         if self.config.no_expire {
@@ -189,32 +249,56 @@ impl Engine {
         }
     }
 
-    /// Gives memory back once much of it lies free.
+    /// Gives a piece of memory back once much of it lies free.
     #[inline(always)]
     pub(super) fn trim_if_much(&self) {
         let dirty = span::dirty(&self.region);
         if dirty > KEEP_DIRTY && dirty > span::frontier(&self.region) / 8 {
-            self.trim();
+            self.trim_piece();
         }
     }
 
-    /// Gives the pages of free spans back, where the kernel takes them.
+    /// Gives the pages of free spans back, where the kernel takes them: piece by piece, so that nobody waits long.
     pub(super) fn trim(&self) {
-        if self.may_punch && span::dirty(&self.region) > 0 {
-            let mend = || span::recover_pool(&self.region);
-            // A time-out means that somebody else is at it.
-            let _ = self.under(header::LOCK_POOL, mend, || span::trim(&self.region));
+        for _ in 0..span::frontier(&self.region) {
+            if span::dirty(&self.region) == 0 || !self.trim_piece() {
+                return;
+            }
         }
     }
 
-    /// Frees the spans and item numbers that shards keep for their next store.
-    fn release_idle(&self) -> Result<()> {
-        for no in 0..self.geo.shards {
-            let guard = self.lock(no)?;
-            block::release_idle(&self.region, guard.home);
-            self.release_kept_id(guard.home);
+    /// One piece of [`Engine::trim`]; `false` = somebody else is at it, or the kernel declines.
+    #[cold]
+    #[inline(never)]
+    fn trim_piece(&self) -> bool {
+        let mend = || span::recover_pool(&self.region);
+        self.may_punch
+            && self
+                .under(header::LOCK_POOL, Duration::ZERO, mend, || span::trim(&self.region, PIECE))
+                .unwrap_or(false)
+    }
+
+    /// Spans whose pages are being given back can be had when that is done. Who is stopped meanwhile is not waited for.
+    fn wait_for_trimmer(&self) -> Result<()> {
+        let patience = PIECE_PATIENCE.min(self.config.lock_timeout);
+        match self.under(header::LOCK_POOL, patience, || span::recover_pool(&self.region), || ()) {
+            Err(Error::Timeout { .. }) => Ok(()),
+            other => other,
         }
-        Ok(())
+    }
+
+    /// Frees the spans and item numbers that shards keep for their next store; returns the shards that were missed.
+    fn release_idle(&self) -> Missed {
+        self.visit(
+            0,
+            Duration::ZERO,
+            |_| true,
+            |guard| {
+                block::release_idle(&self.region, guard.home);
+                self.release_kept_id(guard.home);
+                true
+            },
+        )
     }
 
     /// Whether a shard has something to reap.

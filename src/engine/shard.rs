@@ -4,7 +4,7 @@
 //! in pieces, which the CPU cannot forward to the loads that follow.
 #![forbid(unsafe_code)]
 
-use std::mem::ManuallyDrop;
+use std::{mem::ManuallyDrop, time::Duration};
 
 use super::{Engine, generation, stats::Counter};
 use crate::{
@@ -87,7 +87,15 @@ impl Engine {
     pub(super) fn lock(&self, no: u64) -> Result<ShardGuard<'_>> {
         Ok(match self.lock_at_once(no) {
             Ok(guard) => guard,
-            Err(tried) => self.lock_slowly(no, tried)?,
+            Err(tried) => self.lock_slowly(no, tried, self.config.lock_timeout)?,
+        })
+    }
+
+    /// [`Engine::lock`] that waits for at most `patience`; with none, only as long as a lock is usually held.
+    pub(super) fn lock_within(&self, no: u64, patience: Duration) -> Result<ShardGuard<'_>> {
+        Ok(match self.lock_at_once(no) {
+            Ok(guard) => guard,
+            Err(tried) => self.lock_slowly(no, tried, patience)?,
         })
     }
 
@@ -113,9 +121,14 @@ impl Engine {
 
     #[cold]
     #[inline(never)]
-    pub(super) fn lock_slowly(&self, no: u64, mut tried: Tried) -> Result<ShardGuard<'_>> {
+    pub(super) fn lock_slowly(
+        &self,
+        no: u64,
+        mut tried: Tried,
+        patience: Duration,
+    ) -> Result<ShardGuard<'_>> {
         loop {
-            let guard = self.enter(no, tried)?;
+            let guard = self.enter(no, tried, patience)?;
             self.make_whole(&guard);
             if self.region.word(header::FOREIGN).load(SeqCst) == 0 || self.is_mine() {
                 let current = self.clear_gen();
@@ -126,7 +139,7 @@ impl Engine {
             }
             // Never wait with a shard held: the other thread may need it.
             guard.release();
-            self.wait_exclusive()?;
+            self.wait_exclusive_within(patience)?;
             tried = self.region.shard(no).lock().try_lock();
         }
     }
@@ -141,7 +154,7 @@ impl Engine {
     /// The lock alone; the shard may have to be rebuilt.
     pub(super) fn lock_as_is(&self, no: u64) -> Result<ShardGuard<'_>> {
         let tried = self.region.shard(no).lock().try_lock();
-        self.enter(no, tried)
+        self.enter(no, tried, self.config.lock_timeout)
     }
 
     /// The lock, of a shard that is whole, whoever has the cache to itself.
@@ -156,16 +169,16 @@ impl Engine {
     #[cold]
     #[inline(never)]
     fn lock_raw_slowly(&self, no: u64, tried: Tried) -> Result<ShardGuard<'_>> {
-        let guard = self.enter(no, tried)?;
+        let guard = self.enter(no, tried, self.config.lock_timeout)?;
         self.make_whole(&guard);
         Ok(guard)
     }
 
     /// Goes on from what trying the lock gave. A dead owner's shard is marked; who was left behind by a new opener of
     /// the store goes no further.
-    fn enter(&self, no: u64, tried: Tried) -> Result<ShardGuard<'_>> {
+    fn enter(&self, no: u64, tried: Tried, patience: Duration) -> Result<ShardGuard<'_>> {
         let home = self.region.shard(no);
-        let locked = self.acquire_after(home.lock(), tried)?;
+        let locked = self.acquire_after(home.lock(), tried, patience)?;
         let guard = ShardGuard { home };
         if locked == Locked::OwnerDied {
             guard.set_dirty(true);
@@ -185,26 +198,32 @@ impl Engine {
         }
     }
 
-    /// Locks within `lock_timeout`; counts waits, and what was given up.
-    pub(super) fn acquire(&self, mutex: RobustMutex) -> Result<Locked> {
-        self.acquire_after(mutex, mutex.try_lock())
+    /// Locks within `patience`; counts waits, and operations that gave up after `lock_timeout`.
+    pub(super) fn acquire(&self, mutex: RobustMutex, patience: Duration) -> Result<Locked> {
+        self.acquire_after(mutex, mutex.try_lock(), patience)
     }
 
-    fn acquire_after(&self, mutex: RobustMutex, tried: Tried) -> Result<Locked> {
+    fn acquire_after(&self, mutex: RobustMutex, tried: Tried, patience: Duration) -> Result<Locked> {
         let taken = match tried {
             Ok(locked) => return Ok(locked),
             Err(taken) => taken,
         };
         self.count(Counter::LockWaits, u64::from(taken.is_busy()));
-        let locked = mutex.wait(taken, self.config.lock_timeout);
-        if let Err(Error::Timeout { .. }) = locked {
+        let locked = mutex.wait(taken, patience);
+        if patience == self.config.lock_timeout && matches!(locked, Err(Error::Timeout { .. })) {
             self.count(Counter::Timeouts, 1);
         }
         locked
     }
 
-    /// Runs `f` under a lock of the header (pool or capacity), mended by `mend` when its owner died.
-    pub(super) fn under<T>(&self, lock: u64, mend: impl FnOnce(), f: impl FnOnce() -> T) -> Result<T> {
+    /// Runs `f` under a lock of the header (pool or quota), had within `patience`; `mend` comes first when its owner died.
+    pub(super) fn under<T>(
+        &self,
+        lock: u64,
+        patience: Duration,
+        mend: impl FnOnce(),
+        f: impl FnOnce() -> T,
+    ) -> Result<T> {
         struct Unlock(RobustMutex);
         impl Drop for Unlock {
             fn drop(&mut self) {
@@ -212,7 +231,7 @@ impl Engine {
             }
         }
         let mutex = self.region.mutex(lock);
-        let locked = self.acquire(mutex)?;
+        let locked = self.acquire(mutex, patience)?;
         let _unlock = Unlock(mutex);
         if locked == Locked::OwnerDied {
             self.count(Counter::OwnerDead, 1);

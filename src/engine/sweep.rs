@@ -1,6 +1,8 @@
 //! Reclaiming: items that expired and items that a clear left behind.
 #![forbid(unsafe_code)]
 
+use std::{cell::Cell, time::Duration};
+
 use super::{
     Engine,
     entry::{self, GENERATIONS},
@@ -8,6 +10,7 @@ use super::{
     index::Found,
     shard::ShardGuard,
     stats::Counter,
+    visit::Missed,
 };
 use crate::{
     error::Result,
@@ -19,40 +22,84 @@ use crate::{
     },
 };
 
+/// How long a sweep waits, in all, for shards that are held.
+const SWEEP_PATIENCE: Duration = Duration::from_millis(20);
+/// In the header's earliest expiry: look at the shards. No item expires so early.
+const LOOK_AGAIN: u64 = 1;
+/// In the header's earliest expiry: it is being computed by the holder of the ticket in the other bits. Later than any expiry.
+const COMPUTING: u64 = 1 << 63;
+
+/// Whether the header's earliest expiry is not known at the moment.
+fn is_ticket(word: u64) -> bool {
+    word & COMPUTING != 0 && word != u64::MAX
+}
+
 impl Engine {
     /// Removes everything: one store, readers miss from the next instruction on.
     ///
     /// # Errors
-    /// [`Error::Timeout`](crate::Error::Timeout) while another thread has the cache to itself.
+    /// [`Error::Timeout`](crate::Error::Timeout), with nothing removed: while another thread has the cache to itself, or while
+    /// the lock of a shard that was not reaped for some 3,000 clears is not released.
     pub fn clear(&self) -> Result<()> {
         self.wait_exclusive()?;
         let word = self.region.word(header::CLEAR_GEN);
-        let before = word.fetch_update(AcqRel, Relaxed, |w| Some(generation::after(w)));
+        let mut seen = word.load(Acquire);
+        loop {
+            let next = generation::after(seen);
+            self.reap_laggards(generation::number(next))?;
+            match word.compare_exchange(seen, next, AcqRel, Acquire) {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
         self.count(Counter::Cleared, 1);
         self.wake_fillers();
         if self.config.last_modified {
             self.region.word(header::LAST_MODIFIED).store(clock::unix_secs(), Relaxed);
         }
-        // Entries keep the generation's low bits: none may live through half a turn of them.
-        if before.is_ok_and(|w| (u64::from(generation::number(w)) + 1).is_multiple_of(GENERATIONS / 2)) {
-            self.reap_all(None)?;
-        }
         Ok(())
     }
 
-    /// Reclaims the memory of expired and cleared items; returns how many items expired.
+    /// Before the clear with number `next`. Entries keep the low bits of their generation: no shard may still hold one of
+    /// [`GENERATIONS`] clears ago, or it would be live again. Checked at each quarter of a turn, so that a shard that passes
+    /// is not a whole turn behind before the next check.
+    fn reap_laggards(&self, next: u32) -> Result<()> {
+        const QUARTER: u32 = GENERATIONS as u32 / 4;
+        if !next.is_multiple_of(QUARTER) {
+            return Ok(());
+        }
+        let lag = |no: u64| next.wrapping_sub(self.region.shard(no).reaped());
+        // Whoever locks a shard reaps it.
+        let missed = self.visit(0, Duration::ZERO, |no| lag(no) >= QUARTER, |_| true);
+        if (0..self.geo.shards).all(|no| !missed.has(no) || lag(no) <= 3 * QUARTER) {
+            return Ok(());
+        }
+        let missed = self.visit(0, self.config.lock_timeout, |no| lag(no) > 3 * QUARTER, |_| true);
+        self.fail_for(missed)
+    }
+
+    /// Reclaims the memory of expired and cleared items; returns how many items expired. A shard whose lock is not released
+    /// is left to the next sweep.
     ///
     /// # Errors
-    /// [`Error::Timeout`](crate::Error::Timeout) when a live process holds a lock.
+    /// [`Error::Timeout`](crate::Error::Timeout) when no shard's lock could be had.
     pub fn sweep(&self) -> Result<u64> {
         let now = (!self.config.no_expire).then(clock::unix_secs);
         let mut expired = 0;
-        for no in 0..self.geo.shards {
-            let guard = self.lock(no)?;
-            if self.is_due(no, now) {
-                expired += self.reap(&guard, self.clear_gen(), now);
-            }
-            block::release_idle(&self.region, guard.home);
+        let missed = self.visit(
+            0,
+            SWEEP_PATIENCE.min(self.config.lock_timeout),
+            |_| true,
+            |guard| {
+                if self.is_due(guard.no, now) {
+                    expired += self.reap(guard, self.clear_gen(), now);
+                }
+                block::release_idle(&self.region, guard.home);
+                true
+            },
+        );
+        if missed.count() == self.geo.shards {
+            self.fail_for(missed)?;
         }
         self.note_swept();
         self.trim();
@@ -73,35 +120,42 @@ impl Engine {
         let all = self.region.word(header::EARLIEST);
         // The shard's word before the header's: `note_swept` has them the other way round, so one of us sees the other.
         fence(SeqCst);
-        match all.load(SeqCst) {
-            // It is being computed: as we may be too late for that, it must be again.
-            0 => _ = all.compare_exchange(0, 1, SeqCst, Relaxed),
-            known if expires < known => _ = all.fetch_min(expires.max(1), SeqCst),
-            _ => {}
+        let mut seen = all.load(SeqCst);
+        loop {
+            let lower = match seen {
+                // It is being computed: as we may be too late for that, it must be again.
+                _ if is_ticket(seen) => LOOK_AGAIN,
+                known if expires < known => expires.max(LOOK_AGAIN),
+                _ => return,
+            };
+            // A failed exchange says nothing about the new value: decide again.
+            match all.compare_exchange_weak(seen, lower, SeqCst, SeqCst) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
         }
     }
 
-    /// After shards were reaped: from when on a sweep can find something, for all shards at once.
+    /// After shards were reaped: from when on a sweep can find something, for all shards at once. Takes no lock, so that
+    /// nobody waits for a sweeper that is stopped here. The ticket in the word says whose computation stands: another sweeper's
+    /// replaces it, a writer's note ends it.
     fn note_swept(&self) {
-        // Without the lock two of them could take each other's unfinished work for their own. A death leaves 0.
-        let compute = || {
-            let all = self.region.word(header::EARLIEST);
-            all.store(0, SeqCst);
-            fence(SeqCst);
-            let generation = self.clear_gen();
-            let (mut earliest, mut reaped) = (u64::MAX, true);
-            for no in 0..self.geo.shards {
-                let home = self.region.shard(no);
-                earliest = earliest.min(home.word(shard::EARLIEST).load(Relaxed));
-                reaped &= home.reaped() == generation::number(generation);
-            }
-            let _ = all.compare_exchange(0, earliest.max(1), SeqCst, Relaxed);
-            if reaped {
-                self.region.word(header::REAPED).store(generation, Relaxed);
-            }
-        };
-        // Too late a lock costs a walk: the next one who finds the cache full looks again.
-        let _ = self.under(header::LOCK_CAPACITY, || {}, compute);
+        let all = self.region.word(header::EARLIEST);
+        let ticket = COMPUTING | self.next_ticket();
+        all.store(ticket, SeqCst);
+        fence(SeqCst);
+        let generation = self.clear_gen();
+        let (mut earliest, mut reaped) = (u64::MAX, true);
+        for no in 0..self.geo.shards {
+            let home = self.region.shard(no);
+            earliest = earliest.min(home.word(shard::EARLIEST).load(Relaxed));
+            reaped &= home.reaped() == generation::number(generation);
+        }
+        // Fails where a writer or another sweeper came in between: what it stored stands.
+        let _ = all.compare_exchange(ticket, earliest.max(LOOK_AGAIN), SeqCst, Relaxed);
+        if reaped {
+            self.region.word(header::REAPED).store(generation, Relaxed);
+        }
     }
 
     /// The first opener of a store: what it says about all shards proves nothing.
@@ -118,23 +172,26 @@ impl Engine {
             (true, _) => word(header::NEXT_FULL_SWEEP),
             (false, _) => word(header::EARLIEST),
         };
-        word(header::REAPED) == self.clear_gen() && (until == u64::MAX || clock::unix_secs() < until)
+        word(header::REAPED) == self.clear_gen()
+            && (until == u64::MAX || (!is_ticket(until) && clock::unix_secs() < until))
     }
 
-    /// Reaps all shards that are due; returns how many items went.
-    pub(super) fn reap_all(&self, now: Option<u64>) -> Result<u64> {
+    /// Reaps all shards that are due and not held; returns how many items went, and which shards were missed.
+    pub(super) fn reap_all(&self, now: Option<u64>) -> (u64, Missed) {
         let used = |no: u64| u64::from(self.region.shard(no).used().load(Relaxed));
-        let mut gone = 0;
-        for no in 0..self.geo.shards {
-            if self.is_due(no, now) {
-                let before = used(no);
-                let guard = self.lock(no)?;
-                self.reap(&guard, self.clear_gen(), now);
-                gone += before.saturating_sub(used(no));
-            }
-        }
+        let (before, mut gone) = (Cell::new(0), 0);
+        let due = |no: u64| {
+            // Locking a shard reaps it after a clear.
+            before.set(used(no));
+            self.is_due(no, now)
+        };
+        let missed = self.visit(0, Duration::ZERO, due, |guard| {
+            self.reap(guard, self.clear_gen(), now);
+            gone += before.get().saturating_sub(used(guard.no));
+            true
+        });
         self.note_swept();
-        Ok(gone)
+        (gone, missed)
     }
 
     /// Removes a shard's items of older clear generations and, given the time, its expired ones. Returns how many of

@@ -182,8 +182,8 @@ impl Engine {
     ) -> Result<Stored> {
         let mut room = Room::default();
         self.make_room(&mut room, place, stop, keep)?;
-        let done =
-            self.write_on(room, place, |guard, found| self.set_found(guard, found, place, new, options))?;
+        let done = self
+            .write_on(&mut room, place, |guard, found| self.set_found(guard, found, place, new, options))?;
         Ok(self.has_stored(done))
     }
 
@@ -194,7 +194,7 @@ impl Engine {
         place: &Place<'_>,
         f: impl FnMut(&ShardGuard<'_>, Option<Found>) -> Result<T, Stop>,
     ) -> Result<T> {
-        let done = self.write_on(Room::default(), place, f)?;
+        let done = self.write_on(&mut Room::default(), place, f)?;
         self.trim_if_much();
         Ok(done)
     }
@@ -202,7 +202,7 @@ impl Engine {
     /// [`Engine::write`], with what was done for room already.
     fn write_on<T>(
         &self,
-        mut room: Room,
+        room: &mut Room,
         place: &Place<'_>,
         mut f: impl FnMut(&ShardGuard<'_>, Option<Found>) -> Result<T, Stop>,
     ) -> Result<T> {
@@ -214,7 +214,7 @@ impl Engine {
             guard.release();
             match end {
                 Ok(v) => return Ok(v),
-                Err(stop) => self.make_room(&mut room, place, stop, found.map(|f| f.header.id))?,
+                Err(stop) => self.make_room(room, place, stop, found.map(|f| f.header.id))?,
             }
         }
     }

@@ -78,12 +78,16 @@ pub(crate) mod header {
     pub(crate) const SPAN_DIRTY: u64 = 464;
     /// Number + 1 of the span at which the large block freed last started, or 0: a hint for the next one.
     pub(crate) const LAST_RUN: u64 = 472;
+    /// Where the next search for free spans with pages begins: a hint.
+    pub(crate) const TRIM_CURSOR: u64 = 480;
     pub(crate) const LEASE_SEQ: u64 = 512;
     pub(crate) const LEASE_WAITERS: u64 = 516;
-    pub(crate) const LEASE_NEXT: u64 = 520;
+    /// The last number that was given out, of a lease or a sweep.
+    pub(crate) const TICKETS: u64 = 520;
     // Read by who finds the cache full.
     pub(crate) const NEXT_FULL_SWEEP: u64 = 576;
-    /// No item of any shard expires before this Unix time; below 2 = look at the shards.
+    /// No item of any shard expires before this Unix time; below 2 = look at the shards. `u64::MAX` = none expires. Else with
+    /// the top bit: it is being computed, by the sweeper with this ticket.
     pub(crate) const EARLIEST: u64 = 584;
     /// A clear generation that all shards were reaped for.
     pub(crate) const REAPED: u64 = 592;

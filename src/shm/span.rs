@@ -173,29 +173,32 @@ pub(crate) fn dirty(r: &Region) -> u64 {
     r.header_word::<{ header::SPAN_DIRTY }>().load(Relaxed)
 }
 
-/// Gives the pages of free spans back. The caller holds the pool lock; `false` = the kernel declines here.
-pub(crate) fn trim(r: &Region) -> bool {
+/// Gives the pages of up to `most` neighbouring free spans back, the next ones behind the last piece. The caller holds the
+/// pool lock; `false` = there are none, or the kernel declines here.
+pub(crate) fn trim(r: &Region, most: u64) -> bool {
     let front = frontier(r);
-    let mut at = 0;
-    while at < front {
-        let mut n = 0;
-        while at + n < front && meta(r, at + n, 0).compare_exchange(DIRTY, PUNCHING, AcqRel, Relaxed).is_ok()
-        {
-            n += 1;
-        }
-        if n > 0 {
-            let gone = r.give_back(start(r, at), n * SPAN);
-            for i in at..at + n {
-                meta(r, i, 0).store(if gone { FREE } else { DIRTY }, Release);
-            }
-            if !gone {
-                return false;
-            }
-            dirty_minus(r, n);
-        }
-        at += n + 1;
+    let cursor = r.word(header::TRIM_CURSOR);
+    let from = cursor.load(Relaxed).min(front);
+    let begins = |&at: &u64| take_to_punch(r, at);
+    let Some(at) = (from..front).chain(0..from).find(begins) else { return false };
+    let n = (1..most.min(front - at)).find(|i| !take_to_punch(r, at + i)).unwrap_or(most.min(front - at));
+    // First, so that others do not come to give the same ones back.
+    dirty_minus(r, n);
+    let gone = r.give_back(start(r, at), n * SPAN);
+    for i in at..at + n {
+        meta(r, i, 0).store(if gone { FREE } else { DIRTY }, Release);
     }
-    true
+    if !gone {
+        dirty_plus(r, n);
+    }
+    cursor.store(at + n, Relaxed);
+    gone
+}
+
+/// Takes a free span with pages away from those who look for one, until its pages are given back.
+fn take_to_punch(r: &Region, span: u64) -> bool {
+    let word = meta(r, span, 0);
+    word.load(Relaxed) == DIRTY && word.compare_exchange(DIRTY, PUNCHING, AcqRel, Relaxed).is_ok()
 }
 
 /// After the death of somebody under the pool lock: nobody is punching any more.
