@@ -15,6 +15,8 @@ mod find;
 mod generation;
 mod geometry;
 mod hash;
+#[cfg(test)]
+mod hold_tests;
 mod ids;
 mod import;
 mod index;

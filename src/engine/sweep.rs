@@ -30,7 +30,7 @@ const LOOK_AGAIN: u64 = 1;
 const COMPUTING: u64 = 1 << 63;
 
 /// Whether the header's earliest expiry is not known at the moment.
-fn is_ticket(word: u64) -> bool {
+pub(super) fn is_ticket(word: u64) -> bool {
     word & COMPUTING != 0 && word != u64::MAX
 }
 
@@ -139,7 +139,7 @@ impl Engine {
     /// After shards were reaped: from when on a sweep can find something, for all shards at once. Takes no lock, so that
     /// nobody waits for a sweeper that is stopped here. The ticket in the word says whose computation stands: another sweeper's
     /// replaces it, a writer's note ends it.
-    fn note_swept(&self) {
+    pub(super) fn note_swept(&self) {
         let all = self.region.word(header::EARLIEST);
         let ticket = COMPUTING | self.next_ticket();
         all.store(ticket, SeqCst);

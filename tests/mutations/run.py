@@ -55,7 +55,7 @@ def build(to, tests, environment):
     """Builds the tests; the file of each."""
     args = ["cargo", "test", "--all-features", "--no-run", "--message-format=short"]
     for test in tests:
-        args += ["--test", test]
+        args += ["--lib"] if test == "lib" else ["--test", test]
     done = subprocess.run(args, cwd=to, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         sys.exit(done.stdout)
@@ -65,7 +65,8 @@ def build(to, tests, environment):
             path = pathlib.Path(line.rsplit("(", 1)[1].rstrip(")"))
             # Copied: the next build of the tree itself puts its own program there.
             (to / "bin").mkdir(exist_ok=True)
-            found[path.name.rsplit("-", 1)[0]] = shutil.copy2(to / path, to / "bin" / path.name)
+            name = "lib" if "src/lib.rs" in line else path.name.rsplit("-", 1)[0]
+            found[name] = shutil.copy2(to / path, to / "bin" / path.name)
     return found
 
 

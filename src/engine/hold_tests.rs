@@ -1,0 +1,220 @@
+//! Locks that are held and not released: a thread that sleeps with one stands for a stopped process.
+
+use std::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    tests::{ADD, UPDATE, key},
+    *,
+};
+use crate::{
+    error::Error,
+    shm::{layout::header, span, sync::*},
+};
+
+const LOCK_TIMEOUT: Duration = Duration::from_millis(50);
+
+fn config(capacity: u64) -> Config {
+    Config { lock_timeout: LOCK_TIMEOUT, ..Config::new("held", capacity) }
+}
+
+/// Runs `body` while another thread is inside `hold`, which calls what it is given when it has its lock.
+fn meanwhile(hold: impl FnOnce(&dyn Fn()) + Send, body: impl FnOnce()) {
+    let (taken, wait_taken) = mpsc::channel();
+    let (release, wait_release) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            hold(&|| {
+                taken.send(()).unwrap();
+                let _ = wait_release.recv();
+            });
+        });
+        wait_taken.recv().unwrap();
+        // Dropped also by a panic, so that the thread ends.
+        let _release = release;
+        body();
+    });
+}
+
+/// A lock of the header.
+fn while_held(e: &Engine, lock: u64, body: impl FnOnce()) {
+    meanwhile(|sleep| e.under(lock, LOCK_TIMEOUT, || {}, sleep).unwrap(), body);
+}
+
+/// A shard.
+fn while_shard_held(e: &Engine, no: u64, body: impl FnOnce()) {
+    let hold = |sleep: &dyn Fn()| {
+        let guard = e.lock(no).unwrap();
+        sleep();
+        guard.release();
+    };
+    meanwhile(hold, body);
+}
+
+#[test]
+fn a_time_out_of_the_quota_is_no_full_cache() {
+    for eviction in [Eviction::None, Eviction::Lru] {
+        let e = Engine::create(&Config {
+            blocks: Some(Blocks { size: 64, count: 15_000 }),
+            clear_on_full: true,
+            eviction,
+            ..config(15_000)
+        })
+        .unwrap();
+        for n in 0..1000 {
+            e.set(&key(n), b"value", &ADD).unwrap();
+        }
+        while_held(&e, header::LOCK_CAPACITY, || {
+            // Until no shard has blocks of its last batch left.
+            let failed: Vec<Error> =
+                (1000..6000).filter_map(|n| e.set(&key(n), b"v", &ADD).err()).take(5).collect();
+            assert_eq!(failed.len(), 5, "every shard had blocks enough: the test tests nothing");
+            assert!(failed.iter().all(|e| matches!(e, Error::Timeout { .. })), "{failed:?}");
+            // Writes that need no blocks go on, also in the shard whose writer just waited.
+            for n in 0..1000 {
+                e.set(&key(n), b"other", &UPDATE).unwrap();
+            }
+        });
+        let stats = e.stats();
+        assert_eq!((stats.cleared, stats.evicted, stats.full), (0, 0, 0));
+        assert!((0..1000).all(|n| e.exists(&key(n)).is_some()));
+        e.set(&key(9999), b"value", &ADD).unwrap();
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_trimmer() {
+    let e = Engine::create(&Config { max_value: 1 << 20, ..config(1000) }).unwrap();
+    let value = vec![1; 1 << 20];
+    for n in 0..64 {
+        e.set(&key(n), &value, &ADD).unwrap();
+    }
+    while_held(&e, header::LOCK_POOL, || {
+        for n in 0..64 {
+            assert!(e.delete(&key(n)).unwrap());
+        }
+        assert!(span::dirty(&e.region) > 512, "free memory that a write would give back");
+        let (before, start) = (e.stats(), Instant::now());
+        for n in 0..200 {
+            e.set(&key(n), b"small", &UPDATE).unwrap();
+        }
+        assert!(start.elapsed() < LOCK_TIMEOUT * 20, "a tenth of what waiting takes");
+        assert_eq!(e.stats().timeouts, before.timeouts);
+        e.sweep().unwrap();
+    });
+    let before = span::dirty(&e.region);
+    e.set(&key(1), b"small", &UPDATE).unwrap();
+    let piece = before - span::dirty(&e.region);
+    assert!((1..=64).contains(&piece), "a write gave {piece} spans back");
+    e.sweep().unwrap();
+    assert_eq!(span::dirty(&e.region), 0);
+}
+
+#[test]
+fn a_store_whose_pool_is_held_is_not_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store { path: dir.path().join("s"), delete_unusable: false };
+    let e = Engine::create(&Config {
+        store: Some(store),
+        max_value: 1 << 20,
+        eviction: Eviction::Lru,
+        ..config(1000)
+    })
+    .unwrap();
+    for n in 0..100 {
+        e.set(&key(n), b"small", &ADD).unwrap();
+    }
+    while_held(&e, header::LOCK_POOL, || {
+        let refused = (100..200).find_map(|n| e.set(&key(n), &vec![1; 1 << 20], &ADD).err());
+        assert!(matches!(refused, Some(Error::Timeout { .. })), "{refused:?}");
+    });
+    assert_eq!((e.stats().evicted, e.stats().no_space), (0, 0));
+    assert!((0..100).all(|n| e.exists(&key(n)).is_some()));
+}
+
+#[test]
+fn walks_pass_over_a_held_shard_and_come_back() {
+    let e = Engine::create(&config(20_000)).unwrap();
+    let expired = SetOptions { expires: Expires::At(1), ..ADD };
+    for n in 0..20_000 {
+        e.set(&key(n), b"value", &expired).unwrap();
+    }
+    let held = e.region.shard(0).used().load(Relaxed);
+    while_shard_held(&e, 0, || {
+        assert_eq!(e.sweep().unwrap(), 20_000 - u64::from(held));
+        assert!(!e.nothing_due());
+        // Full of items that expired in the held shard alone: other shards' new keys find no number, and say why.
+        let mut new = (30_000..).filter(|&n| e.shard_of_hash(e.hash(&key(n))) != 0);
+        for n in new.by_ref().take(20_000 - held as usize) {
+            e.set(&key(n), b"value", &ADD).unwrap();
+        }
+        let full = e.set(&key(new.next().unwrap()), b"value", &ADD);
+        assert!(matches!(full, Err(Error::Timeout { .. })), "{full:?}");
+    });
+    // Whoever locks the shard next finds the room.
+    let one = (90_000..).find(|&n| e.shard_of_hash(e.hash(&key(n))) != 0).unwrap();
+    e.set(&key(one), b"value", &ADD).unwrap();
+    assert_eq!(e.stats().rejected_full, 0);
+}
+
+#[test]
+fn a_clear_waits_for_nobody_and_revives_nothing() {
+    let e = Engine::create(&config(20_000)).unwrap();
+    let mine = (0..).find(|&n| e.shard_of_hash(e.hash(&key(n))) == 0).unwrap();
+    let idle = (0..).find(|&n| e.shard_of_hash(e.hash(&key(n))) == 1).unwrap();
+    e.set(&key(mine), b"old", &ADD).unwrap();
+    e.set(&key(idle), b"old", &ADD).unwrap();
+    let mut cleared = 0;
+    while_shard_held(&e, 0, || {
+        let start = Instant::now();
+        let mut refused = 0;
+        for _ in 0..10_000 {
+            match e.clear() {
+                Ok(()) => cleared += 1,
+                Err(Error::Timeout { .. }) => refused += 1,
+                Err(other) => panic!("{other}"),
+            }
+            assert!(
+                e.exists(&key(mine)).is_none() && e.exists(&key(idle)).is_none(),
+                "after {cleared} clears"
+            );
+            if refused == 3 {
+                break;
+            }
+        }
+        assert!((3072..4096).contains(&cleared), "{cleared} clears before the first is refused");
+        assert!(start.elapsed() > LOCK_TIMEOUT * 3);
+    });
+    for _ in 0..10_000 {
+        e.clear().unwrap();
+        cleared += 1;
+        assert!(e.exists(&key(mine)).is_none() && e.exists(&key(idle)).is_none(), "after {cleared} clears");
+    }
+}
+
+#[test]
+fn an_expiry_is_never_forgotten() {
+    let e = Engine::create(&config(20_000)).unwrap();
+    let last = e.geo.shards - 1;
+    let (first, second) = (4_000_000_000, 3_000_000_000);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..20_000 {
+                let guard = e.lock(last).unwrap();
+                guard.word(crate::shm::layout::shard::EARLIEST).store(first, SeqCst);
+                e.note_earliest(first);
+                e.note_expiry(&guard, second);
+                // What the header says now, and whatever a sweeper that is under way says later.
+                let all = e.region.word(header::EARLIEST).load(SeqCst);
+                assert!(all <= second || sweep::is_ticket(all), "round {round}: {all}");
+                guard.release();
+            }
+        });
+        for _ in 0..20_000 {
+            e.note_swept();
+        }
+    });
+    assert!(e.region.word(header::EARLIEST).load(SeqCst) <= second);
+}
