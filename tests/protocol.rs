@@ -2,7 +2,7 @@
 //! threads, and every value that a relaxed load may give, in a small model of it.
 //!
 //! The model has one chain of one slot, two blocks of one header word and two value words, and the steps of
-//! `engine::{write, read, recover, index}` with the same orderings. It is a model because the real code works on
+//! `engine::{write, read, recover, index}` with the engine's own orderings (`shm::order`). It is a model because the real code works on
 //! mapped memory, which loom cannot see into. Each step that the design calls necessary can be left out: then loom must
 //! find a torn, foreign or stale value.
 
@@ -17,6 +17,7 @@ use loom::{
     },
     thread,
 };
+use ucache::shm::order::{chain, clear};
 
 /// A step of the protocol that is left out, or done too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +78,7 @@ impl Cache {
     /// `write::fill` and `entry::write`.
     fn fill(&self, block: usize, key: u64, value: u64) {
         if self.bug != Bug::NoWriterFence {
-            fence(Release);
+            fence(chain::RETIRE);
         }
         let block = &self.blocks[block];
         block.header.store(key, Relaxed);
@@ -91,16 +92,16 @@ impl Cache {
         }
         let next = self.version.load(Relaxed) + 1;
         // Relaxed where the fence is left out: the model then has nothing else that orders the two.
-        let order = if self.bug == Bug::NoWriterFence { Relaxed } else { Release };
+        let order = if self.bug == Bug::NoWriterFence { Relaxed } else { chain::BUMP };
         self.version.store(next, order);
         if self.bug != Bug::NoWriterFence {
-            fence(Release);
+            fence(chain::RETIRE);
         }
     }
 
     /// `write::replace`: the slot goes from `old` to `new` (block numbers).
     fn replace(&self, old: Option<usize>, new: usize, value: u64) {
-        let order = if self.bug == Bug::RelaxedPublish { Relaxed } else { Release };
+        let order = if self.bug == Bug::RelaxedPublish { Relaxed } else { chain::PUBLISH };
         match self.bug {
             Bug::PublishBeforeWrite => {
                 self.slot.store(new + 1, order);
@@ -139,21 +140,21 @@ impl Cache {
 
     /// `read::get`: the value, or a miss (0), or `None` when a writer came in between.
     fn read(&self) -> Option<u64> {
-        let v = self.version.load(Acquire);
-        let slot = self.slot.load(Acquire);
+        let v = self.version.load(chain::BEGIN);
+        let slot = self.slot.load(chain::FOLLOW);
         let unchanged = |order| self.bug == Bug::NoRecheck || self.version.load(order) == v;
         if slot == 0 {
-            fence(Acquire);
+            fence(chain::RECHECK);
             return unchanged(Relaxed).then_some(0);
         }
         let block = &self.blocks[slot - 1];
         if block.header.load(Relaxed) != KEY {
-            fence(Acquire);
+            fence(chain::RECHECK);
             return unchanged(Relaxed).then_some(0);
         }
         let value = [block.value[0].load(Relaxed), block.value[1].load(Relaxed)];
         if self.bug != Bug::NoReaderFence {
-            fence(Acquire);
+            fence(chain::RECHECK);
         }
         if !unchanged(Relaxed) {
             return None;
@@ -221,12 +222,12 @@ fn dying_update(cache: &Cache, steps: usize) {
     let new = &cache.blocks[1];
     let all: [&dyn Fn(); 4] = [
         &|| {
-            fence(Release);
+            fence(chain::RETIRE);
             new.header.store(KEY, Relaxed);
         },
         &|| new.value[0].store(2, Relaxed),
         &|| new.value[1].store(2, Relaxed),
-        &|| cache.slot.store(2, Release),
+        &|| cache.slot.store(2, chain::PUBLISH),
     ];
     all.iter().take(steps).for_each(|step| step());
 }
@@ -251,15 +252,13 @@ fn a_clear_beside_a_read(bug: Bug) -> bool {
         let clearer = {
             let (cache, over) = (Arc::clone(&cache), Arc::clone(&over));
             thread::spawn(move || {
-                cache
-                    .clear_gen
-                    .fetch_add(1, if bug == Bug::RelaxedClear { Relaxed } else { Ordering::AcqRel });
+                cache.clear_gen.fetch_add(1, if bug == Bug::RelaxedClear { Relaxed } else { clear::ADVANCE });
                 over.store(1, order);
             })
         };
         let over = over.load(Acquire);
         // `is_live`: the entry's generation (0) against the current one.
-        let live = cache.read().is_some_and(|value| value != 0) && cache.clear_gen.load(Acquire) == 0;
+        let live = cache.read().is_some_and(|value| value != 0) && cache.clear_gen.load(clear::READ) == 0;
         assert!(over == 0 || !live, "a value from before the clear");
         clearer.join().expect("the clearer");
     })

@@ -18,6 +18,7 @@ use crate::{
     error::Result,
     shm::{
         layout::{header, shard},
+        order::quota,
         sync::*,
     },
 };
@@ -62,7 +63,7 @@ impl Engine {
             (granted.saturating_sub(used) >= n).then(|| pack(granted, used + n))
         };
         let word = self.credit(guard.no);
-        let taken = || word.fetch_update(AcqRel, Relaxed, take).is_ok();
+        let taken = || word.fetch_update(quota::CHANGE, quota::READ, take).is_ok();
         if taken() {
             return Ok(());
         }
@@ -89,7 +90,7 @@ impl Engine {
             let (granted, used) = unpack(w);
             Some(pack(granted, used.saturating_sub(n)))
         };
-        let _ = self.credit(guard.no).fetch_update(AcqRel, Relaxed, give);
+        let _ = self.credit(guard.no).fetch_update(quota::CHANGE, quota::READ, give);
     }
 
     /// Grants a shard enough for `n` more blocks: from the pool, else from what other shards do not use. `false` = there are
@@ -102,9 +103,10 @@ impl Engine {
             patience,
             || {},
             || {
-                let (granted, used) = unpack(self.credit(shard_no).load(Acquire));
+                let (granted, used) = unpack(self.credit(shard_no).load(quota::READ));
                 let need = n.saturating_sub(granted.saturating_sub(used));
-                let total: u64 = (0..self.geo.shards).map(|s| unpack(self.credit(s).load(Acquire)).0).sum();
+                let total: u64 =
+                    (0..self.geo.shards).map(|s| unpack(self.credit(s).load(quota::READ)).0).sum();
                 let mut got = limit.saturating_sub(total).min(need.max(BATCH));
                 for s in 0..self.geo.shards {
                     if got >= need {
@@ -118,7 +120,7 @@ impl Engine {
                     let (granted, used) = unpack(w);
                     Some(pack(granted + got, used))
                 };
-                let _ = self.credit(shard_no).fetch_update(AcqRel, Relaxed, grant);
+                let _ = self.credit(shard_no).fetch_update(quota::CHANGE, quota::READ, grant);
                 got >= need
             },
         )
@@ -127,7 +129,7 @@ impl Engine {
     /// Takes up to `n` blocks that a shard was granted and does not use.
     fn take_spare(&self, shard_no: u64, n: u64) -> u64 {
         let mut taken = 0;
-        let _ = self.credit(shard_no).fetch_update(AcqRel, Relaxed, |w| {
+        let _ = self.credit(shard_no).fetch_update(quota::CHANGE, quota::READ, |w| {
             let (granted, used) = unpack(w);
             taken = granted.saturating_sub(used).min(n);
             (taken > 0).then(|| pack(granted - taken, used))
@@ -141,13 +143,13 @@ impl Engine {
             let (granted, _) = unpack(w);
             Some(pack(granted.max(used), used))
         };
-        let _ = self.credit(shard_no).fetch_update(AcqRel, Relaxed, set);
+        let _ = self.credit(shard_no).fetch_update(quota::CHANGE, quota::READ, set);
     }
 
     /// The first opener of a store, after the limit may have changed: nothing is granted beyond use.
     pub(super) fn revoke_spare(&self) {
         for s in 0..self.geo.shards {
-            let (_, used) = unpack(self.credit(s).load(Relaxed));
+            let (_, used) = unpack(self.credit(s).load(quota::READ));
             self.credit(s).store(pack(used, used), Relaxed);
         }
     }
@@ -156,6 +158,6 @@ impl Engine {
     pub(super) fn blocks_used(&self) -> u64 {
         let current = generation::number(self.clear_gen());
         let reaped = |no: &u64| self.region.shard(*no).reaped() == current;
-        (0..self.geo.shards).filter(reaped).map(|s| unpack(self.credit(s).load(Relaxed)).1).sum()
+        (0..self.geo.shards).filter(reaped).map(|s| unpack(self.credit(s).load(quota::READ)).1).sum()
     }
 }

@@ -7,7 +7,7 @@ use super::{Engine, stats::Counter};
 use crate::{
     error::{Error, Result},
     os::{mutex::Locked, process::Owner},
-    shm::{layout::header, sync::*},
+    shm::{layout::header, order, sync::*},
 };
 
 impl Engine {
@@ -27,7 +27,7 @@ impl Engine {
             self.foreign().store(0, SeqCst);
             mutex.consistent();
         }
-        self.foreign().store(Owner::me().to_word(), SeqCst);
+        self.foreign().store(Owner::me().to_word(), order::exclusive::ANNOUNCE);
         // Writers test the flag after taking their shard's lock: who took it before the flag stood is through when
         // we have held it once.
         for no in 0..self.geo.shards {

@@ -8,7 +8,7 @@ use super::{
     index::Found,
     write::Place,
 };
-use crate::shm::{Line, Region, Source, ask_for, first_slot, layout::SLOTS, sync::*};
+use crate::shm::{Line, Region, Source, ask_for, first_slot, layout::SLOTS, order::chain, sync::*};
 
 use purpose::{READ, WRITE};
 
@@ -71,14 +71,14 @@ impl Engine {
                 let slot = first_slot(tagged);
                 tagged &= tagged - 1;
                 // Acquire: what the slot leads to was written before. By now it may be a link: see `glance`.
-                let off = entry::slot_off(line[slot].load(Acquire));
+                let off = entry::slot_off(line[slot].load(chain::FOLLOW));
                 if let Some((words, stored)) = self.entry_at(off)
                     && stored.is(key)
                 {
                     return Some(Found { bucket, slot: slot as u64, off, header: Header::unpack(words) });
                 }
             }
-            bucket = self.link_of(line[SLOTS as usize].load(Acquire))?;
+            bucket = self.link_of(line[SLOTS as usize].load(chain::FOLLOW))?;
             hops += 1;
             if hops > self.geo.overflow {
                 return None;
@@ -129,12 +129,12 @@ impl Engine {
         let tag = hash as u16;
         let tagged = region.tagged(first, tag);
         if tagged == 0 {
-            let follows = entry::is_link(first[SLOTS as usize].load(Acquire));
+            let follows = entry::is_link(first[SLOTS as usize].load(chain::FOLLOW));
             return if follows || entry::is_unusual(tag) { Glance::Unclear } else { Glance::Nothing };
         }
         let slot = first_slot(tagged);
         // Acquire: what the slot leads to was written before. By now it may be a link.
-        let off = entry::slot_off(first[slot].load(Acquire));
+        let off = entry::slot_off(first[slot].load(chain::FOLLOW));
         match self.plain_entry::<PURPOSE>(region, off, key) {
             Some((words, value)) => {
                 Glance::Entry(Match { bucket: head, slot: slot as u64, off, words, value })

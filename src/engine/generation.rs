@@ -3,7 +3,7 @@
 //! back, and a clear is still one store.
 #![forbid(unsafe_code)]
 
-use crate::shm::{Region, layout::header, sync::*};
+use crate::shm::{Region, layout::header, order::clear};
 
 /// Three rotations: one bit of the number changes three of the code, and no number but 0 has the code 0.
 fn code(number: u32) -> u32 {
@@ -26,7 +26,7 @@ pub(super) fn after(w: u64) -> u64 {
 /// The region's.
 #[inline(always)]
 pub(super) fn current(region: &Region) -> u64 {
-    region.header_word::<{ header::CLEAR_GEN }>().load(Acquire)
+    region.header_word::<{ header::CLEAR_GEN }>().load(clear::READ)
 }
 
 /// How many clears there were.

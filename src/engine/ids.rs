@@ -16,7 +16,7 @@
 use std::time::Duration;
 
 use super::{Engine, visit::Missed};
-use crate::shm::{Home, sync::*};
+use crate::shm::{Home, order::ids as order, sync::*};
 
 const CLAIMED: u32 = 1 << 31;
 /// In the shard's hint: the number is not only probably free, but kept. No number is so large.
@@ -107,7 +107,7 @@ impl Engine {
                 return Some(id);
             }
             let ok = id != 0 && u64::from(id) <= self.geo.capacity;
-            self.clear_hint(0, word, bit, || ok && self.id_word(id).load(SeqCst) == 0);
+            self.clear_hint(0, word, bit, || ok && self.id_word(id).load(order::LOOK) == 0);
         }
         None
     }
@@ -118,10 +118,10 @@ impl Engine {
             return false;
         }
         let claimed = CLAIMED | shard.no as u32;
-        let ok = self.id_word(id).compare_exchange(0, claimed, SeqCst, Relaxed).is_ok();
+        let ok = self.id_word(id).compare_exchange(0, claimed, order::CLAIM, Relaxed).is_ok();
         if ok {
             let (word, bit) = (u64::from(id) / 64, 1 << (id % 64));
-            let left = self.bits(0, word).fetch_and(!bit, SeqCst) & !bit;
+            let left = self.bits(0, word).fetch_and(!bit, order::BIT) & !bit;
             // The shard goes on beside it, as far as others have not come there.
             let next = if left != 0 { word * 64 + u64::from(left.trailing_zeros()) } else { (word + 1) * 64 };
             shard.id_hint().store(next as u32, Relaxed);
@@ -131,14 +131,14 @@ impl Engine {
 
     /// Clears a bit that turned out wrong, and sets it again if `free` says that it became right meanwhile.
     fn clear_hint(&self, level: usize, word: u64, bit: u64, free: impl Fn() -> bool) {
-        self.bits(level, word).fetch_and(!(1 << bit), SeqCst);
+        self.bits(level, word).fetch_and(!(1 << bit), order::BIT);
         if free() {
-            self.bits(level, word).fetch_or(1 << bit, SeqCst);
+            self.bits(level, word).fetch_or(1 << bit, order::BIT);
         }
     }
 
     fn word_has_free(&self, level: usize, word: u64) -> bool {
-        word < self.layout.id_words[level] && self.bits(level, word).load(SeqCst) != 0
+        word < self.layout.id_words[level] && self.bits(level, word).load(order::LOOK) != 0
     }
 
     /// Records where a number's slot is.
@@ -213,14 +213,14 @@ impl Engine {
     }
 
     fn give_id(&self, id: u32) {
-        self.id_word(id).store(0, Release);
+        self.id_word(id).store(0, order::FREE);
         self.hint_free(id);
     }
 
     /// Sets the bits of a free number.
     fn hint_free(&self, id: u32) {
         // Set even where it is: who clears the bit after this sees by it that the number is free, who did before is undone.
-        self.bits(0, u64::from(id) / 64).fetch_or(1 << (id % 64), SeqCst);
+        self.bits(0, u64::from(id) / 64).fetch_or(1 << (id % 64), order::BIT);
         self.hint_above(id);
     }
 
@@ -231,7 +231,7 @@ impl Engine {
             let (word, bit) = (at / 64, at % 64);
             let bits = self.bits(level, word);
             if bits.load(SeqCst) >> bit & 1 == 0 {
-                bits.fetch_or(1 << bit, SeqCst);
+                bits.fetch_or(1 << bit, order::BIT);
             }
             at = word;
         }

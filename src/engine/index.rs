@@ -15,6 +15,7 @@ use super::{
 use crate::shm::{
     Line, Source, first_slot,
     layout::{SLOTS, shard},
+    order::chain,
     sync::*,
 };
 
@@ -187,7 +188,7 @@ impl Engine {
             Vacancy::Slot { bucket, slot } => {
                 self.set_stamp(bucket, slot, stamp);
                 self.place(id, bucket, slot);
-                self.slot(bucket, slot).store(word, Release);
+                self.slot(bucket, slot).store(word, chain::PUBLISH);
             }
             Vacancy::Overflow { last, new } => {
                 // The last slot's item moves to the new bucket, then one store makes both it and the new item reachable.
@@ -200,7 +201,7 @@ impl Engine {
                     self.place(h.id, new, 1);
                 }
                 self.place(id, new, 2);
-                self.slot(last, SLOTS).store(entry::slot(LINK, new << 3), Release);
+                self.slot(last, SLOTS).store(entry::slot(LINK, new << 3), chain::PUBLISH);
                 self.set_stamp(last, SLOTS, u64::MAX);
                 self.bump(head);
             }
@@ -209,7 +210,7 @@ impl Engine {
 
     /// Empties a slot and tells readers; drops overflow buckets that became empty.
     pub(super) fn unpublish(&self, head: u64, bucket: u64, slot: u64) {
-        self.slot(bucket, slot).store(0, Release);
+        self.slot(bucket, slot).store(0, chain::PUBLISH);
         self.set_stamp(bucket, slot, u64::MAX);
         if bucket != head {
             self.drop_if_empty(head, bucket);
@@ -231,7 +232,7 @@ impl Engine {
         for _ in 0..=self.geo.overflow {
             match self.next(before) {
                 Some(next) if next == bucket => {
-                    self.slot(before, SLOTS).store(rest, Release);
+                    self.slot(before, SLOTS).store(rest, chain::PUBLISH);
                     self.bump(head);
                     self.slot(bucket, SLOTS).store(0, Relaxed);
                     self.give_overflow(self.shard_of(head), bucket);
@@ -301,8 +302,8 @@ pub(super) fn bump(head: &Line) {
     let v = &head[0];
     // Only the holder of the shard's lock writes versions: no read-modify-write is needed. Release orders the
     // change of the slot before it; the fence orders it before the writes that reuse the memory.
-    v.store(v.load(Relaxed).wrapping_add(1), Release);
-    fence(Release);
+    v.store(v.load(Relaxed).wrapping_add(1), chain::BUMP);
+    fence(chain::RETIRE);
 }
 
 /// Where a new slot word goes.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     os::{clock, futex, process::Owner},
-    shm::{layout::header, sync::*},
+    shm::{layout::header, order::fillers, sync::*},
 };
 
 /// How often a waiter looks whether the filler is alive.
@@ -71,7 +71,8 @@ impl Engine {
                 return Ok(Fill::TimedOut);
             }
             let waiters = self.region.half(header::LEASE_WAITERS);
-            waiters.fetch_add(1, SeqCst);
+            waiters.fetch_add(1, fillers::WAIT);
+            fence(fillers::BETWEEN);
             futex::wait(self.lease_seq(), seen, left.min(LOOK));
             waiters.fetch_sub(1, SeqCst);
         }
@@ -192,8 +193,9 @@ impl Engine {
 
     /// Wakes everybody who waits for a value.
     pub(super) fn wake_fillers(&self) {
-        self.lease_seq().fetch_add(1, SeqCst);
-        if self.region.half(header::LEASE_WAITERS).load(SeqCst) != 0 {
+        self.lease_seq().fetch_add(1, fillers::SIGNAL);
+        fence(fillers::BETWEEN);
+        if self.region.half(header::LEASE_WAITERS).load(fillers::CHECK) != 0 {
             futex::wake_all(self.lease_seq());
         }
     }

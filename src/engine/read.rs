@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     os::clock,
-    shm::{Region, layout::header, sync::*},
+    shm::{Region, layout::header, order::chain, sync::*},
 };
 
 /// Tries without the lock before a reader asks for it.
@@ -43,16 +43,16 @@ impl Engine {
         let (head, bucket) = region.head(hash);
         let version = &bucket[0];
         // Acquire: the slots are read after the version.
-        let v = version.load(Acquire);
+        let v = version.load(chain::BEGIN);
         // The usual case, by itself so that it stays short: nothing changes meanwhile, and the item is a plain one.
         match self.glance::<READ>(region, (head, bucket), hash, key) {
             Glance::Entry(m) => {
                 // Before any allocation or other effect: header and key belonged together, or this is not what was stored.
-                fence(Acquire);
+                fence(chain::RECHECK);
                 if version.load(Relaxed) == v && self.is_readable(&m) {
                     let taken = sink.take(&m.value);
                     // The copy's loads come before the version's second load.
-                    fence(Acquire);
+                    fence(chain::RECHECK);
                     if version.load(Relaxed) == v {
                         let f = m.found();
                         return if taken {
@@ -64,7 +64,7 @@ impl Engine {
                 }
             }
             Glance::Nothing => {
-                fence(Acquire);
+                fence(chain::RECHECK);
                 if version.load(Relaxed) == v {
                     return Ok(self.count_miss(region, touch));
                 }
@@ -82,14 +82,14 @@ impl Engine {
         let mut wasted = 0;
         for _ in 0..TRIES {
             // Acquire: the slots are read after the version.
-            let v = version.load(Acquire);
+            let v = version.load(chain::BEGIN);
             let found = self.probe(head, tag, key);
             // As in `get`, before and after the copy.
-            fence(Acquire);
+            fence(chain::RECHECK);
             if version.load(Relaxed) == v {
                 let look = self.classify(found, touch);
                 let taken = !matches!(&look, Look::Hit(f) if !self.take(f, sink));
-                fence(Acquire);
+                fence(chain::RECHECK);
                 if version.load(Relaxed) == v {
                     return self.settle(look, taken, touch);
                 }
@@ -245,9 +245,9 @@ impl Engine {
         let region = &*self.region;
         let (head, bucket) = region.head(hash);
         // As in `get`.
-        let v = bucket[0].load(Acquire);
+        let v = bucket[0].load(chain::BEGIN);
         let glance = self.glance::<LOOK>(region, (head, bucket), hash, key);
-        fence(Acquire);
+        fence(chain::RECHECK);
         if bucket[0].load(Relaxed) == v {
             match glance {
                 Glance::Entry(m) if self.is_readable(&m) => return item_id(m.found().header.id),
@@ -267,9 +267,9 @@ impl Engine {
         };
         let version = self.version(head);
         for _ in 0..TRIES {
-            let v = version.load(Acquire);
+            let v = version.load(chain::BEGIN);
             let found = self.probe(head, tag, key);
-            fence(Acquire);
+            fence(chain::RECHECK);
             if version.load(Relaxed) == v {
                 return known(found);
             }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::shm::{
     block::{self, Wanted},
-    sync::*,
+    order::chain,
 };
 
 impl Engine {
@@ -36,7 +36,7 @@ impl Engine {
         let words = entry::renewed(m.words, value.len() as u32, expires);
         self.fill_words(off, words, place.key, value);
         self.note_expiry(guard, expires);
-        place.line[m.slot as usize & 7].store(entry::slot(place.tag, off), Release);
+        place.line[m.slot as usize & 7].store(entry::slot(place.tag, off), chain::PUBLISH);
         bump(place.line);
         block::free(&self.region, guard.home, m.off);
         if !options.keep_ttl && self.config.eviction != Eviction::None {
@@ -113,7 +113,7 @@ impl Engine {
         };
         self.fill(off, header, place.key, new.value);
         self.note_expiry(guard, new.expires);
-        self.slot(f.bucket, f.slot).store(entry::slot(place.tag, off), Release);
+        self.slot(f.bucket, f.slot).store(entry::slot(place.tag, off), chain::PUBLISH);
         self.bump(place.head);
         block::free(&self.region, guard.home, f.off);
         Ok(())

@@ -16,6 +16,7 @@ use crate::{
     shm::{
         Home, Region,
         layout::{SHARD, header, shard},
+        order,
         sync::*,
     },
 };
@@ -69,7 +70,7 @@ impl ShardGuard<'_> {
         let w = self.word(shard::EARLIEST);
         let is_first = expires != 0 && expires < w.load(Relaxed);
         if is_first {
-            w.store(expires, Relaxed);
+            w.store(expires, order::earliest::SHARD);
         }
         is_first
     }
@@ -115,7 +116,7 @@ impl Engine {
     #[inline(always)]
     fn is_usual(&self, region: &Region, home: Home<'_>) -> bool {
         region.header_word::<{ header::LOCK_GEN }>().load(Relaxed) == self.lock_gen
-            && region.header_word::<{ header::FOREIGN }>().load(SeqCst) == 0
+            && region.header_word::<{ header::FOREIGN }>().load(order::exclusive::CHECK) == 0
             && home.is_in_order(generation::number(generation::current(region)))
     }
 
@@ -130,7 +131,7 @@ impl Engine {
         loop {
             let guard = self.enter(no, tried, patience)?;
             self.make_whole(&guard);
-            if self.region.word(header::FOREIGN).load(SeqCst) == 0 || self.is_mine() {
+            if self.region.word(header::FOREIGN).load(order::exclusive::CHECK) == 0 || self.is_mine() {
                 let current = self.clear_gen();
                 if guard.reaped() != generation::number(current) {
                     self.reap(&guard, current, None);

@@ -18,6 +18,7 @@ use crate::{
     shm::{
         block,
         layout::{header, shard},
+        order::{self, earliest},
         sync::*,
     },
 };
@@ -43,11 +44,11 @@ impl Engine {
     pub fn clear(&self) -> Result<()> {
         self.wait_exclusive()?;
         let word = self.region.word(header::CLEAR_GEN);
-        let mut seen = word.load(Acquire);
+        let mut seen = word.load(order::clear::READ);
         loop {
             let next = generation::after(seen);
             self.reap_laggards(generation::number(next))?;
-            match word.compare_exchange(seen, next, AcqRel, Acquire) {
+            match word.compare_exchange(seen, next, order::clear::ADVANCE, order::clear::READ) {
                 Ok(_) => break,
                 Err(now) => seen = now,
             }
@@ -119,8 +120,8 @@ impl Engine {
     pub(super) fn note_earliest(&self, expires: u64) {
         let all = self.region.word(header::EARLIEST);
         // The shard's word before the header's: `note_swept` has them the other way round, so one of us sees the other.
-        fence(SeqCst);
-        let mut seen = all.load(SeqCst);
+        fence(earliest::BETWEEN);
+        let mut seen = all.load(earliest::ALL);
         loop {
             let lower = match seen {
                 // It is being computed: as we may be too late for that, it must be again.
@@ -129,7 +130,7 @@ impl Engine {
                 _ => return,
             };
             // A failed exchange says nothing about the new value: decide again.
-            match all.compare_exchange_weak(seen, lower, SeqCst, SeqCst) {
+            match all.compare_exchange_weak(seen, lower, earliest::ALL, earliest::ALL) {
                 Ok(_) => return,
                 Err(now) => seen = now,
             }
@@ -142,17 +143,17 @@ impl Engine {
     pub(super) fn note_swept(&self) {
         let all = self.region.word(header::EARLIEST);
         let ticket = COMPUTING | self.next_ticket();
-        all.store(ticket, SeqCst);
-        fence(SeqCst);
+        all.swap(ticket, earliest::ALL);
+        fence(earliest::BETWEEN);
         let generation = self.clear_gen();
-        let (mut earliest, mut reaped) = (u64::MAX, true);
+        let (mut until, mut reaped) = (u64::MAX, true);
         for no in 0..self.geo.shards {
             let home = self.region.shard(no);
-            earliest = earliest.min(home.word(shard::EARLIEST).load(Relaxed));
+            until = until.min(home.word(shard::EARLIEST).load(earliest::SHARD));
             reaped &= home.reaped() == generation::number(generation);
         }
         // Fails where a writer or another sweeper came in between: what it stored stands.
-        let _ = all.compare_exchange(ticket, earliest.max(LOOK_AGAIN), SeqCst, Relaxed);
+        let _ = all.compare_exchange(ticket, until.max(LOOK_AGAIN), earliest::ALL, Relaxed);
         if reaped {
             self.region.word(header::REAPED).store(generation, Relaxed);
         }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     os::clock,
-    shm::{Source, layout::SLOTS, sync::*},
+    shm::{Source, layout::SLOTS, order::chain, sync::*},
 };
 
 /// Chains that a walk asks for ahead: entries of so many, the index of twice as many.
@@ -64,9 +64,9 @@ impl Engine {
         for head in *bucket..end {
             self.look_ahead(head);
             let len = into.len();
-            let v = self.version(head).load(Acquire);
+            let v = self.version(head).load(chain::BEGIN);
             self.read_chain(head, into);
-            fence(Acquire);
+            fence(chain::RECHECK);
             if self.version(head).load(Relaxed) != v {
                 into.truncate(len);
                 self.read_again(head, into);
@@ -81,9 +81,9 @@ impl Engine {
     fn read_again<P: Picture>(&self, head: u64, into: &mut P) {
         let len = into.len();
         for _ in 1..TRIES {
-            let v = self.version(head).load(Acquire);
+            let v = self.version(head).load(chain::BEGIN);
             self.read_chain(head, into);
-            fence(Acquire);
+            fence(chain::RECHECK);
             if self.version(head).load(Relaxed) == v {
                 return;
             }

@@ -17,6 +17,7 @@ use crate::{
     shm::{
         Line, ask_for, block,
         layout::{header, shard},
+        order::chain,
         sync::*,
     },
 };
@@ -252,7 +253,7 @@ impl Engine {
     #[inline(always)]
     pub(super) fn fill_words(&self, off: u64, words: (u64, u64), key: &[u8], value: &[u8]) {
         // The version that retired this block's last entry is visible before any byte of the new one.
-        fence(Release);
+        fence(chain::RETIRE);
         entry::write(&self.region, off, self.geo.checksums.then_some(&self.secret), words, key, value);
     }
 

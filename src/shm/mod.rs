@@ -6,6 +6,7 @@ mod copy;
 mod few;
 pub(crate) mod layout;
 pub(crate) mod marks;
+pub mod order;
 mod piece;
 mod region;
 mod size_class;

@@ -12,6 +12,7 @@
 
 use super::{
     layout::{SPAN, SPAN_META, header},
+    order::spans,
     region::{Region, sync::*},
 };
 
@@ -84,11 +85,11 @@ pub(super) fn free_run(r: &Region, shard_no: u64, head: u64, n: u64) {
     let mut freed = 1;
     for i in (head + 1..end).rev() {
         let body = pack(BODY, 0, shard_no, head);
-        if meta(r, i, 0).compare_exchange(body, DIRTY, Release, Relaxed).is_ok() {
+        if meta(r, i, 0).compare_exchange(body, DIRTY, spans::FREE, spans::LOOK).is_ok() {
             freed += 1;
         }
     }
-    meta(r, head, 0).store(DIRTY, Release);
+    meta(r, head, 0).store(DIRTY, spans::FREE);
     dirty_plus(r, freed);
     r.word(header::LAST_RUN).store(head + 1, Relaxed);
 }
@@ -143,11 +144,11 @@ fn claim_at(r: &Region, at: u64, n: u64, shard_no: u64, class: u64) -> Result<()
             _ => pack(BODY, 0, shard_no, at),
         };
         let word = meta(r, at + i, 0);
-        let old = word.load(Relaxed);
+        let old = word.load(spans::LOOK);
         let free = matches!(state(old), FREE | DIRTY);
-        if !free || word.compare_exchange(old, new, AcqRel, Relaxed).is_err() {
+        if !free || word.compare_exchange(old, new, spans::TAKE, spans::LOOK).is_err() {
             for j in (0..i).rev() {
-                meta(r, at + j, 0).store(DIRTY, Release);
+                meta(r, at + j, 0).store(DIRTY, spans::FREE);
             }
             dirty_plus(r, i);
             return Err(at + i);
@@ -160,12 +161,13 @@ fn claim_at(r: &Region, at: u64, n: u64, shard_no: u64, class: u64) -> Result<()
 }
 
 pub(super) fn dirty_plus(r: &Region, n: u64) {
-    r.word(header::SPAN_DIRTY).fetch_add(n, Relaxed);
+    r.word(header::SPAN_DIRTY).fetch_add(n, spans::DIRTY);
 }
 
 fn dirty_minus(r: &Region, n: u64) {
     // Only a hint: it must not wrap when it was lost in a crash.
-    let _ = r.word(header::SPAN_DIRTY).fetch_update(Relaxed, Relaxed, |d| Some(d.saturating_sub(n)));
+    let _ =
+        r.word(header::SPAN_DIRTY).fetch_update(spans::DIRTY, spans::DIRTY, |d| Some(d.saturating_sub(n)));
 }
 
 /// Spans that are free but still have pages.
@@ -186,7 +188,7 @@ pub(crate) fn trim(r: &Region, most: u64) -> bool {
     dirty_minus(r, n);
     let gone = r.give_back(start(r, at), n * SPAN);
     for i in at..at + n {
-        meta(r, i, 0).store(if gone { FREE } else { DIRTY }, Release);
+        meta(r, i, 0).store(if gone { FREE } else { DIRTY }, spans::FREE);
     }
     if !gone {
         dirty_plus(r, n);
@@ -198,7 +200,8 @@ pub(crate) fn trim(r: &Region, most: u64) -> bool {
 /// Takes a free span with pages away from those who look for one, until its pages are given back.
 fn take_to_punch(r: &Region, span: u64) -> bool {
     let word = meta(r, span, 0);
-    word.load(Relaxed) == DIRTY && word.compare_exchange(DIRTY, PUNCHING, AcqRel, Relaxed).is_ok()
+    word.load(spans::LOOK) == DIRTY
+        && word.compare_exchange(DIRTY, PUNCHING, spans::TAKE, spans::LOOK).is_ok()
 }
 
 /// After the death of somebody under the pool lock: nobody is punching any more.
