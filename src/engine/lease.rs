@@ -70,10 +70,9 @@ impl Engine {
             if left.is_zero() {
                 return Ok(Fill::TimedOut);
             }
-            let waiters = self.region.half(header::LEASE_WAITERS);
-            waiters.fetch_add(1, SeqCst);
+            // Before the kernel compares: who changed it since then has not seen the mark, but is seen itself.
+            self.region.half(header::LEASE_WAITERS).store(1, SeqCst);
             futex::wait(self.lease_seq(), seen, left.min(LOOK));
-            waiters.fetch_sub(1, SeqCst);
         }
     }
 
@@ -188,7 +187,9 @@ impl Engine {
     /// Wakes everybody who waits for a value.
     pub(super) fn wake_fillers(&self) {
         self.lease_seq().fetch_add(1, SeqCst);
-        if self.region.half(header::LEASE_WAITERS).load(SeqCst) != 0 {
+        // Taken back by who wakes, not by who slept: a waiter that was killed asks for one call too many, not for one each time.
+        let waiters = self.region.half(header::LEASE_WAITERS);
+        if waiters.load(SeqCst) != 0 && waiters.swap(0, SeqCst) != 0 {
             futex::wake_all(self.lease_seq());
         }
     }

@@ -174,7 +174,10 @@ impl Engine {
             }
             let next = self.region.word(header::NEXT_FULL_SWEEP);
             let due = next.load(Relaxed);
-            if now < due || next.compare_exchange(due, now + every, Relaxed, Relaxed).is_err() {
+            // A time further away than the interval is from before the clock was set back.
+            if now < due && due - now <= every
+                || next.compare_exchange(due, now + every, Relaxed, Relaxed).is_err()
+            {
                 return self.reap_all(None);
             }
         }

@@ -10,6 +10,7 @@ use super::{Engine, generation, stats::Counter};
 use crate::{
     error::{Error, Result},
     os::{
+        clock,
         mutex::{Locked, NotTaken, RobustMutex},
         process::Owner,
     },
@@ -94,6 +95,9 @@ impl Engine {
     /// [`Engine::lock`] where nothing else is to be done; else what [`Engine::lock_slowly`] goes on from.
     #[inline(always)]
     pub(super) fn lock_at_once(&self, no: u64) -> std::result::Result<ShardGuard<'_>, Tried> {
+        if !self.is_admitted() {
+            return Err(Err(NotTaken::UNTRIED));
+        }
         let region = &*self.region;
         let home = region.shard(no);
         let tried = home.lock().try_lock();
@@ -114,6 +118,7 @@ impl Engine {
     #[cold]
     #[inline(never)]
     pub(super) fn lock_slowly(&self, no: u64, mut tried: Tried) -> Result<ShardGuard<'_>> {
+        let start = clock::monotonic();
         loop {
             let guard = self.enter(no, tried)?;
             self.make_whole(&guard);
@@ -127,6 +132,11 @@ impl Engine {
             // Never wait with a shard held: the other thread may need it.
             guard.release();
             self.wait_exclusive()?;
+            // Others may be faster each time.
+            if clock::monotonic() - start > self.config.lock_timeout {
+                self.count(Counter::Timeouts, 1);
+                return Err(Error::Timeout { waited: self.config.lock_timeout });
+            }
             tried = self.region.shard(no).lock().try_lock();
         }
     }
@@ -187,10 +197,18 @@ impl Engine {
 
     /// Locks within `lock_timeout`; counts waits, and what was given up.
     pub(super) fn acquire(&self, mutex: RobustMutex) -> Result<Locked> {
-        self.acquire_after(mutex, mutex.try_lock())
+        let tried = if self.is_admitted() { mutex.try_lock() } else { Err(NotTaken::UNTRIED) };
+        self.acquire_after(mutex, tried)
     }
 
     fn acquire_after(&self, mutex: RobustMutex, tried: Tried) -> Result<Locked> {
+        let tried = match tried {
+            Err(taken) if taken.is_untried() => {
+                self.admit()?;
+                mutex.try_lock()
+            }
+            tried => tried,
+        };
         let taken = match tried {
             Ok(locked) => return Ok(locked),
             Err(taken) => taken,
@@ -199,6 +217,10 @@ impl Engine {
         let locked = mutex.wait(taken, self.config.lock_timeout);
         if let Err(Error::Timeout { .. }) = locked {
             self.count(Counter::Timeouts, 1);
+            if let Some(thread) = mutex.lost_owner() {
+                self.count(Counter::LockLost, 1);
+                return Err(Error::LockLost { thread });
+            }
         }
         locked
     }
