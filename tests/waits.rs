@@ -196,25 +196,21 @@ fn a_full_cache_is_swept_after_the_clock_went_back() {
         config.no_expire = true;
         config.sweep_on_full = 60;
     });
-    let fill_and_store = || {
+    let fill_and_store = |new: &str| {
         let old = SetOptions { expires: Expires::At(1), ..UPDATE };
-        for n in 0..u32::MAX {
-            match rig.engine.set(&n.to_le_bytes(), b"v", &old) {
-                Ok(_) => {}
-                Err(_) => break,
-            }
-            if rig.engine.stats().items == rig.engine.stats().capacity {
-                break;
-            }
-        }
-        rig.set("new", b"v")
+        let full = |stats: ucache::Stats| stats.items == stats.capacity;
+        (0..100_u32).take_while(|_| !full(rig.engine.stats())).for_each(|n| {
+            rig.engine.set(&n.to_le_bytes(), b"v", &old).expect("there is room");
+        });
+        assert!(full(rig.engine.stats()));
+        rig.set(new, b"v")
     };
     set_clock(7200);
-    fill_and_store().expect("swept, as never before");
-    let refused = fill_and_store();
+    fill_and_store("a").expect("swept, as never before");
+    let refused = fill_and_store("b");
     assert!(matches!(refused, Err(Error::Full { .. })), "not yet again: {refused:?}");
     set_clock(-7200);
-    fill_and_store().expect("swept, as the clock says nothing of when it was");
+    fill_and_store("c").expect("swept, as the clock says nothing of when it was");
 }
 
 /// Linux before 5.18 could lose the list of a dying process's locks when the machine had no memory.

@@ -173,6 +173,15 @@ impl Engine {
         self.lease_words(f).map(|[_, number, _]| number)
     }
 
+    /// Whether an entry is the placeholder of a filler that is alive and in time, whatever its expiry says: that is by the wall
+    /// clock, for the sweeper, and somebody may have set it forward.
+    #[cold]
+    pub(super) fn is_awaited(&self, f: &Found) -> bool {
+        f.header.flags & LEASE != 0
+            && f.header.generation == self.clear_gen() % entry::GENERATIONS
+            && self.is_pending(f)
+    }
+
     /// Whether the filler is alive and in time.
     fn is_pending(&self, f: &Found) -> bool {
         self.lease_words(f).is_some_and(|[owner, _, deadline]| {

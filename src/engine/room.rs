@@ -174,8 +174,7 @@ impl Engine {
             }
             let next = self.region.word(header::NEXT_FULL_SWEEP);
             let due = next.load(Relaxed);
-            // A time further away than the interval is from before the clock was set back.
-            if now < due && due - now <= every
+            if !self.is_full_sweep_due(due, now)
                 || next.compare_exchange(due, now + every, Relaxed, Relaxed).is_err()
             {
                 return self.reap_all(None);
