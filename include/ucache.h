@@ -24,7 +24,8 @@
  *
  * Every function may be called by any thread, and by any process forked after the cache was made: all of them
  * share it. A cache with store=FILE is also shared by unrelated processes that open the same file. A process may
- * be killed at any moment: the others go on, and find every item whole.
+ * be killed at any moment: the others go on, and find every item whole. A child that a bare clone() or system call
+ * made, or in another PID or time namespace, can only read: its locks would not end with it.
  *
  * Reading takes no lock. Writing waits for another live writer, up to lock_timeout (1000 ms unless the cache's
  * definition says otherwise), and then fails. Not for signal handlers: these functions may call malloc.
@@ -424,7 +425,8 @@ typedef enum ucache_status {
 	UCACHE_E_DAMAGED = -12,		/* beyond repair: close it, open it anew */
 	UCACHE_E_MEMORY = -13,
 	UCACHE_E_SYSTEM = -14,		/* a system call failed */
-	UCACHE_E_INTERNAL = -15		/* a defect of the library */
+	UCACHE_E_INTERNAL = -15,	/* a defect of the library */
+	UCACHE_E_PROCESS = -16		/* may not write: made by a bare clone(), or in another PID or time namespace */
 } ucache_status;
 
 #define UCACHE_NEVER	((uint64_t) 0)		/* ttl: does not expire */
@@ -563,6 +565,7 @@ struct ucache_stats {
 	uint64_t owner_dead;		/* locks found with a dead owner */
 	uint64_t repaired;		/* shards rebuilt */
 	uint64_t dropped_corrupt;	/* damaged items dropped */
+	uint64_t lock_lost;		/* given up: the kernel did not pass on a dead owner's lock */
 };
 
 /*

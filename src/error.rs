@@ -82,6 +82,18 @@ pub enum Error {
     /// The calling thread already holds this lock (a signal handler re-entered the cache).
     #[error("the calling thread is already inside this cache")]
     WouldDeadlock,
+    /// The calling thread or process may not lock: it came by a bare `clone`, or is in another PID or time namespace. Reads go on.
+    #[error("the calling process may not write to the cache: {0}")]
+    ForeignProcess(&'static str),
+    /// The holder of a lock is dead, and the kernel did not pass the lock on.
+    #[error(
+        "a lock of the cache belongs to thread {thread}, which is dead, and the kernel did not pass it on (out of memory, \
+         before Linux 5.18): end all users of the cache"
+    )]
+    LockLost {
+        /// Its thread id.
+        thread: u32,
+    },
     /// The caller's buffer is too small for the value.
     #[error("the value has {needed} bytes, the buffer {len}")]
     BufferTooSmall {

@@ -1,23 +1,35 @@
-//! Containers: processes in PID namespaces of their own, and without a `/proc` that tells of others.
+//! Containers: processes in PID and time namespaces of their own, and without a `/proc` that tells of others. And children that
+//! the C library did not make.
 
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
+#[path = "support/engine_value.rs"]
+mod engine_value;
 #[path = "support/private_mounts.rs"]
 mod private_mounts;
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering::SeqCst},
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
     thread::{scope, sleep},
     time::{Duration, Instant},
 };
 
 use engine_proc::{Child, Scratch, alone, wait_for};
+use engine_value::Bytes;
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
 use private_mounts::unshare_mounts;
-use ucache::{Cache, Error};
+use ucache::{
+    Cache, Error,
+    engine::{Config, Engine, Expires, Math, Mode, SetOptions, Store, Touch},
+};
 
 const ROOT: &str = "this test makes namespaces: run it as root, with CAP_SYS_ADMIN";
 
@@ -57,6 +69,228 @@ fn a_store_has_users_of_one_pid_namespace() {
         Child::fork(|| assert!(open().is_ok(), "of the same namespace")).join();
     });
     open().expect("a store");
+}
+
+const UPDATE: SetOptions =
+    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
+
+fn set(engine: &Engine, key: &str, value: &str) -> Result<(), Error> {
+    engine.set(key.as_bytes(), value.as_bytes(), &UPDATE).map(drop)
+}
+
+/// The value of the key "from", read with and without the shard's lock.
+fn assert_readable(engine: &Engine) {
+    let (mut plain, mut counted) = (Bytes::default(), Bytes::default());
+    assert!(engine.get(b"from", Touch::Yes, &mut plain).expect("get").is_some());
+    assert!(engine.get_counted(b"from", &mut counted).expect("get_counted").is_some());
+    assert_eq!((&plain.0[..], &counted.0[..]), (&b"outside"[..], &b"outside"[..]));
+}
+
+/// Everything that needs a lock is refused with `reason`; reads go on.
+fn assert_foreign(engine: &Engine, reason: &str) {
+    assert_readable(engine);
+    let lease = Duration::from_secs(1);
+    let refused = [
+        set(engine, "from", "inside"),
+        engine.delete(b"from").map(drop),
+        engine.math(b"number", Math::Inc, 1, &UPDATE).map(drop),
+        engine.begin_fill(b"page", lease, lease, &mut Bytes::default()).map(drop),
+        engine.sweep().map(drop),
+        engine.exclusive_begin(),
+    ];
+    for (number, refused) in refused.into_iter().enumerate() {
+        let Err(Error::ForeignProcess(why)) = refused else { panic!("{number}: {refused:?}") };
+        assert!(why.contains(reason), "{number}: {why}");
+    }
+}
+
+fn outside(store: Option<&Path>) -> Arc<Engine> {
+    let mut config = Config::new("outside", 100);
+    config.lock_timeout = Duration::from_millis(200);
+    config.store = store.map(|path| Store { path: path.to_owned(), delete_unusable: false });
+    let engine = Engine::create(&config).expect("a cache");
+    set(&engine, "from", "outside").expect("set");
+    engine
+}
+
+/// Nobody was held up, nothing is left behind.
+fn assert_untouched(engine: &Engine) {
+    assert_readable(engine);
+    set(engine, "from", "outside").expect("set");
+    engine.math(b"number", Math::Inc, 1, &UPDATE).expect("math");
+    engine.sweep().expect("sweep");
+    let stats = engine.stats();
+    assert_eq!((stats.owner_dead, stats.timeouts, stats.lock_lost), (0, 0, 0));
+}
+
+/// glibc writes the parent's thread id into the locks of a child that a bare system call made, and the kernel does not know of
+/// them when it dies.
+#[test]
+fn a_bare_clone_may_not_write_and_its_threads_and_children_may() {
+    let _alone = alone();
+    let cache = outside(None);
+    Child::clone_bare(|| {
+        assert_foreign(&cache, "bare fork or clone");
+        scope(|threads| {
+            threads.spawn(|| set(&cache, "thread", "of the C library's").expect("set"));
+        });
+        assert_foreign(&cache, "bare fork or clone");
+        Child::fork(|| set(&cache, "child", "of the C library's").expect("set")).join();
+        assert_foreign(&cache, "bare fork or clone");
+    })
+    .join();
+    assert_untouched(&cache);
+    for key in ["thread", "child"] {
+        assert!(cache.exists(key.as_bytes()).is_some(), "{key}");
+    }
+}
+
+/// What a C program and uWSGI see of it.
+#[test]
+fn a_bare_clone_is_told_so_in_c() {
+    use std::ptr;
+
+    use ucache::capi::{
+        lifecycle::uwsgi_cache_create,
+        raw::{uwsgi_cache_exists2, uwsgi_cache_set2},
+        short::{
+            detail::ucache_error,
+            handle::{ucache_close, ucache_open},
+            status::ucache_strerror,
+            write::ucache_set,
+        },
+    };
+    let _alone = alone();
+    let said = |text| {
+        // SAFETY: a string of the library's.
+        unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    };
+    let mut handle = ptr::null_mut();
+    // SAFETY: a place for the handle, and a string that ends with a NUL.
+    assert_eq!(unsafe { ucache_open(&raw mut handle, c"name=short,items=100".as_ptr()) }, 0);
+    // SAFETY: as above.
+    let uwsgi = unsafe { uwsgi_cache_create(c"name=uwsgi,items=100".as_ptr()) };
+    Child::clone_bare(|| {
+        // SAFETY: a handle, key and value of one byte each.
+        let status = unsafe { ucache_set(handle, c"k".as_ptr().cast(), 1, c"v".as_ptr().cast(), 1, 0) };
+        assert_eq!(
+            (status, said(ucache_strerror(status))),
+            (-16, "the calling process may not write to the cache".to_owned())
+        );
+        assert!(said(ucache_error()).contains("bare fork or clone"), "{}", said(ucache_error()));
+        // SAFETY: a cache of this library's, key and value of one byte each.
+        unsafe {
+            assert_eq!(uwsgi_cache_set2(uwsgi, c"k".as_ptr(), 1, c"v".as_ptr(), 1, 0, 0), -1);
+            assert_eq!(uwsgi_cache_exists2(uwsgi, c"k".as_ptr(), 1), 0);
+        }
+    })
+    .join();
+    // SAFETY: the handle, which ends here.
+    unsafe { ucache_close(handle) };
+}
+
+/// Thread ids of two namespaces are the same, and nobody sees the death of the other one's threads.
+#[test]
+fn a_child_in_another_pid_namespace_may_not_write() {
+    let _alone = alone();
+    let cache = outside(None);
+    in_a_container(|| {
+        assert_foreign(&cache, "another PID namespace");
+        Child::fork(|| assert_foreign(&cache, "another PID namespace")).join();
+        // A cache of its own, with children, is as anywhere.
+        let own = Cache::builder("inside").items(100).build().expect("a cache");
+        Child::fork(|| {
+            own.set("child", "v").expect("set");
+        })
+        .join();
+        own.set("own", "v").expect("set");
+        assert_eq!(own.stats().items, 2);
+    });
+    assert_untouched(&cache);
+}
+
+/// The opener of a store has ended, and a child of its, in another namespace, goes on.
+#[test]
+fn a_store_inherited_into_another_pid_namespace_is_not_written_there() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("store");
+    let words = Scratch::new(1);
+    let opener = Child::fork(|| {
+        let cache = outside(Some(&path));
+        unshare(CloneFlags::CLONE_NEWPID).expect(ROOT);
+        // SAFETY: the child goes on after its parent has ended, and ends by itself.
+        if unsafe { libc::fork() } == 0 {
+            words[0].store(1, SeqCst);
+            wait_for("the other user", || words[0].load(SeqCst) == 2);
+            assert_foreign(&cache, "another PID namespace");
+            words[0].store(3, SeqCst);
+            // SAFETY: ends this process and nothing else.
+            unsafe { libc::_exit(0) };
+        }
+        wait_for("the child", || words[0].load(SeqCst) == 1);
+        // SAFETY: as above; the child keeps the store in use.
+        unsafe { libc::_exit(0) };
+    });
+    opener.join();
+    let here = Engine::attach(&path).expect("the store of this namespace");
+    set(&here, "here", "v").expect("set");
+    words[0].store(2, SeqCst);
+    wait_for("the child", || words[0].load(SeqCst) == 3);
+    assert_untouched(&here);
+}
+
+/// In another time namespace threads started at other times, so that the living count as dead, and leases end early or late.
+#[test]
+fn a_child_in_another_time_namespace_may_not_write() {
+    const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+    let _alone = alone();
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("store");
+    let (cache, words) = (outside(None), Scratch::new(1));
+    let store = outside(Some(&path));
+    Child::fork(|| {
+        unshare(CLONE_NEWTIME).expect(ROOT);
+        fs::write("/proc/self/timens_offsets", "monotonic 9000 0\nboottime 9000 0\n").expect(ROOT);
+        Child::fork(|| {
+            assert_foreign(&cache, "another time namespace");
+            let refused = Cache::attach(&path);
+            let Err(Error::Store { reason, .. }) = refused else { panic!("{refused:?}") };
+            assert!(reason.contains("another time namespace"), "{reason}");
+            words[0].store(1, SeqCst);
+        })
+        .join();
+    })
+    .join();
+    assert_eq!(words[0].load(SeqCst), 1);
+    assert_untouched(&cache);
+    assert_untouched(&store);
+}
+
+/// `unshare --pid --fork` without `--mount-proc`: `/proc` tells of other threads with the same ids.
+#[test]
+fn a_dead_filler_is_noticed_where_proc_is_the_outer_one() {
+    let _alone = alone();
+    let namesake = Child::fork(|| sleep(Duration::from_secs(300)));
+    in_a_container(|| {
+        let cache = Cache::builder("outer proc").items(100).build().expect("a cache");
+        let before = namesake.pid().as_raw() - 1;
+        fs::write("/proc/sys/kernel/ns_last_pid", before.to_string()).expect(ROOT);
+        let began = Scratch::new(1);
+        let filler = Child::fork(|| {
+            let _ = cache.get_or_set_with("dead", |_| {
+                began[0].store(1, SeqCst);
+                sleep(Duration::from_secs(60));
+                "never"
+            });
+        });
+        assert_eq!(filler.pid(), namesake.pid());
+        wait_for("the filler to begin", || began[0].load(SeqCst) == 1);
+        assert!(filler.kill());
+        let start = Instant::now();
+        assert_eq!(cache.get_or_set_with("dead", |_| "taken over").expect("filled"), b"taken over");
+        assert!(start.elapsed() < Duration::from_secs(20), "the lease of 30 seconds was waited for");
+    });
 }
 
 /// `udp=` of a multicast group: all servers of a machine hear what one of them says.

@@ -372,15 +372,38 @@ fn who_is_alone_is_alone() {
 mod sleepers {
     use super::*;
 
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) enum Bug {
+        None,
+        /// The waiter is noted after it looked at the word.
+        NotedLate,
+        /// No fence between the two words.
+        NoFence,
+        /// Whoever wakes takes the note back, also that of a waiter that came in between.
+        TakenBack,
+    }
+
     struct Words {
         seq: AtomicU64,
-        waiters: AtomicU64,
+        /// The latest value that somebody sleeps on, plus 1.
+        waited: AtomicU64,
         value: AtomicU64,
         asleep: AtomicU64,
         woken: AtomicU64,
-        /// Whether the waiter is counted before it sleeps.
-        counted: bool,
-        fenced: bool,
+        bug: Bug,
+    }
+
+    fn between(w: &Words) {
+        if w.bug != Bug::NoFence {
+            fence(fillers::BETWEEN);
+        }
+    }
+
+    fn note(w: &Words, seen: u64) {
+        let _ = w
+            .waited
+            .fetch_update(fillers::WAIT, fillers::WAIT, |noted| (seen + 1 > noted).then_some(seen + 1));
+        between(w);
     }
 
     fn waiter(w: &Words) {
@@ -388,43 +411,42 @@ mod sleepers {
         if w.value.load(Relaxed) != 0 {
             return;
         }
-        if w.counted {
-            w.waiters.fetch_add(1, fillers::WAIT);
+        if w.bug != Bug::NotedLate {
+            note(w, seen);
         }
-        if w.fenced {
-            fence(fillers::BETWEEN);
-        }
-        // futex(FUTEX_WAIT): a sequentially consistent comparison in the kernel.
-        if w.seq.load(SeqCst) == seen {
+        // futex(FUTEX_WAIT).
+        if w.seq.load(Relaxed) == seen {
+            if w.bug == Bug::NotedLate {
+                note(w, seen);
+            }
             w.asleep.store(1, SeqCst);
         }
     }
 
-    fn filler(w: &Words) {
-        w.value.store(7, Relaxed);
-        w.seq.fetch_add(1, fillers::SIGNAL);
-        if w.fenced {
-            fence(fillers::BETWEEN);
-        }
-        if w.waiters.load(fillers::CHECK) != 0 {
+    fn wake(w: &Words) {
+        let ended = w.seq.fetch_add(1, fillers::SIGNAL);
+        between(w);
+        let waits = if w.bug == Bug::TakenBack {
+            w.waited.swap(0, SeqCst) != 0 && w.asleep.load(SeqCst) != 0
+        } else {
+            w.waited.load(fillers::CHECK) == ended + 1
+        };
+        if waits {
             w.woken.store(1, SeqCst);
         }
     }
 
-    pub(super) fn are_woken(counted: bool, fenced: bool) -> bool {
+    pub(super) fn are_woken(bug: Bug) -> bool {
         holds(move || {
             let word = || AtomicU64::new(0);
-            let w = Words {
-                seq: word(),
-                waiters: word(),
-                value: word(),
-                asleep: word(),
-                woken: word(),
-                counted,
-                fenced,
-            };
+            let w = Words { seq: word(), waited: word(), value: word(), asleep: word(), woken: word(), bug };
             let w = Arc::new(w);
-            together(&w, vec![waiter, filler]);
+            let filler: fn(&Words) = |w| {
+                w.value.store(7, Relaxed);
+                wake(w);
+            };
+            // Another key's filler changes the same word.
+            together(&w, vec![waiter, filler, wake]);
             assert!(w.asleep.load(SeqCst) <= w.woken.load(SeqCst), "a sleeper that nobody wakes");
         })
     }
@@ -432,9 +454,11 @@ mod sleepers {
 
 #[test]
 fn sleepers_are_woken() {
-    assert!(sleepers::are_woken(true, true));
-    assert!(!sleepers::are_woken(false, true), "a waiter that is not counted goes unnoticed");
-    assert!(!sleepers::are_woken(true, false), "a missing fence goes unnoticed");
+    use sleepers::{Bug, are_woken};
+    assert!(are_woken(Bug::None));
+    for bug in [Bug::NotedLate, Bug::NoFence, Bug::TakenBack] {
+        assert!(!are_woken(bug), "{bug:?} goes unnoticed");
+    }
 }
 
 /// `engine::sweep::clear`: an entry keeps the low bits of its generation; here two values of them, checked at each clear.

@@ -44,6 +44,8 @@ impl Default for Defaults {
 /// - [`Error::Timeout`]: a live process held a lock for longer than [`lock_timeout`](Builder::lock_timeout). A lock
 ///   whose owner died never leads to this: it is taken over and what it guards is repaired.
 /// - [`Error::WouldDeadlock`]: the calling thread is inside this cache already (a signal handler came back to it).
+/// - [`Error::ForeignProcess`]: the calling process came by a bare `clone`, or is in another PID or time namespace: it can
+///   only read. [`Error::LockLost`]: Linux before 5.18 lost a dead process's lock when memory ran out; end all users.
 ///
 /// After an error the cache holds what it held before.
 ///

@@ -153,7 +153,7 @@ macro_rules! same_stats {
 
 same_stats!(items capacity bytes reserved_bytes blocks_used max_key max_value shards last_modified hits misses stored
     deleted evicted expired cleared full rejected_limit rejected_full rejected_blocks no_space lock_waits timeouts
-    owner_dead repaired dropped_corrupt);
+    owner_dead repaired dropped_corrupt lock_lost);
 
 macro_rules! same_status {
     ($($declared:ident $ours:ident),+) => {
@@ -171,4 +171,4 @@ same_status!(UCACHE_OK Ok, UCACHE_NOT_FOUND NotFound,
     UCACHE_E_TIMEOUT Timeout, UCACHE_E_DEADLOCK Deadlock,
     UCACHE_E_STORE Store, UCACHE_E_DAMAGED Damaged,
     UCACHE_E_MEMORY Memory, UCACHE_E_SYSTEM System,
-    UCACHE_E_INTERNAL Internal);
+    UCACHE_E_INTERNAL Internal, UCACHE_E_PROCESS Process);

@@ -102,6 +102,9 @@ impl From<Error> for Failure {
             Error::Timeout { .. } => Some(
                 "a process that holds the lock stands still: look for one that is stopped (state T in ps)",
             ),
+            Error::LockLost { .. } => {
+                Some("of a store, the next user that has it alone makes its locks anew")
+            }
             Error::Damaged(_) => Some("`ucache check --repair` mends what can be mended"),
             _ => None,
         };

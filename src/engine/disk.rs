@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{Blocks, Config, Eviction, HugePages, Store, geometry::MAX_SHARDS, hash::Secret};
+use super::{Blocks, Config, Eviction, HugePages, Store, geometry::MAX_SHARDS, hash::Secret, users};
 use crate::{
     error::{Error, Result},
     os::{
@@ -157,14 +157,18 @@ impl<'a> Disk<'a> {
     }
 
     /// Refuses a store whose users are in another PID namespace: thread ids, by which locks know their owners, mean others there.
+    /// Of another time namespace: there the times since boot, by which threads and leases are told apart, are others.
     pub(super) fn check_namespace(&self) -> Result<()> {
-        let (theirs, own) = (self.word(header::NAMESPACE), process::pid_namespace());
-        if theirs == 0 || own == 0 || theirs == own {
-            return Ok(());
-        }
-        Err(self.refuse(
-            "is in use in another PID namespace (a container's): join that one (nsenter -p), or share it",
-        ))
+        let why = match users::namespaces(|at| self.word(at)) {
+            None => return Ok(()),
+            Some(users::Namespace::Pid) => {
+                "is in use in another PID namespace (a container's): join that one (nsenter -p), or share it"
+            }
+            Some(users::Namespace::Time) => {
+                "is in use in another time namespace: join that one (nsenter -T), or share it"
+            }
+        };
+        Err(self.refuse(why))
     }
 
     /// Whether it can be a store of native uWSGI's with the settings of `config`.

@@ -67,9 +67,12 @@ impl Engine {
                 mutex.unlock();
             }
             Ok(Locked::Clean) => {
+                // Who has the lock sets the mark after that, and clears it before: nobody else's mark can be there.
+                self.foreign().store(0, SeqCst);
                 mutex.unlock();
             }
-            Err(Error::WouldDeadlock) => {}
+            // Between taking the lock and setting its mark, in a signal handler.
+            Err(Error::WouldDeadlock) if self.is_mine() => {}
             Err(e) => return Err(e),
         }
         Ok(())

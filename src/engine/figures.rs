@@ -19,7 +19,7 @@ pub(crate) struct Figure {
 
 impl Stats {
     /// All figures, gauges first; always the same ones in the same order.
-    pub(crate) fn figures(&self) -> [Figure; 25] {
+    pub(crate) fn figures(&self) -> [Figure; 26] {
         let gauge = |name, help, value| Figure { name, help, gauge: true, value };
         let counter = |name, help, value| Figure { name, help, gauge: false, value };
         [
@@ -49,6 +49,11 @@ impl Stats {
             counter("lock_waits", "How often a writer found a lock taken by another one", self.lock_waits),
             counter("timeouts", "Operations given up after lock_timeout", self.timeouts),
             counter("owner_dead", "Locks found with a dead owner", self.owner_dead),
+            counter(
+                "lock_lost",
+                "Operations given up because the kernel did not pass on the lock of a dead owner",
+                self.lock_lost,
+            ),
             counter("repaired", "Shards rebuilt", self.repaired),
             counter("dropped_corrupt", "Items dropped because they were damaged", self.dropped_corrupt),
             counter("cleared", "Clears", self.cleared),

@@ -70,11 +70,8 @@ impl Engine {
             if left.is_zero() {
                 return Ok(Fill::TimedOut);
             }
-            let waiters = self.region.half(header::LEASE_WAITERS);
-            waiters.fetch_add(1, fillers::WAIT);
-            fence(fillers::BETWEEN);
+            self.note_waiter(seen);
             futex::wait(self.lease_seq(), seen, left.min(LOOK));
-            waiters.fetch_sub(1, SeqCst);
         }
     }
 
@@ -175,6 +172,15 @@ impl Engine {
         self.lease_words(f).map(|[_, number, _]| number)
     }
 
+    /// Whether an entry is the placeholder of a filler that is alive and in time, whatever its expiry says: that is by the wall
+    /// clock, for the sweeper, and somebody may have set it forward.
+    #[cold]
+    pub(super) fn is_awaited(&self, f: &Found) -> bool {
+        f.header.flags & LEASE != 0
+            && f.header.generation == self.clear_gen() % entry::GENERATIONS
+            && self.is_pending(f)
+    }
+
     /// Whether the filler is alive and in time.
     fn is_pending(&self, f: &Found) -> bool {
         self.lease_words(f).is_some_and(|[owner, _, deadline]| {
@@ -191,11 +197,20 @@ impl Engine {
         self.region.half(header::LEASE_SEQ)
     }
 
+    /// Notes that somebody is about to sleep on this value of the word. The latest one counts: those who slept on an earlier
+    /// value were woken when it ended. So a waiter that is killed in its sleep leaves nothing to be taken back.
+    fn note_waiter(&self, seen: u32) {
+        let next = seen.wrapping_add(1);
+        let later = |noted: u32| (next.wrapping_sub(noted).cast_signed() > 0).then_some(next);
+        let _ = self.region.half(header::LEASE_WAITED).fetch_update(fillers::WAIT, fillers::WAIT, later);
+        fence(fillers::BETWEEN);
+    }
+
     /// Wakes everybody who waits for a value.
     pub(super) fn wake_fillers(&self) {
-        self.lease_seq().fetch_add(1, fillers::SIGNAL);
+        let ended = self.lease_seq().fetch_add(1, fillers::SIGNAL);
         fence(fillers::BETWEEN);
-        if self.region.half(header::LEASE_WAITERS).load(fillers::CHECK) != 0 {
+        if self.region.half(header::LEASE_WAITED).load(fillers::CHECK) == ended.wrapping_add(1) {
             futex::wake_all(self.lease_seq());
         }
     }

@@ -15,7 +15,12 @@ use super::{
 };
 use crate::{
     error::Result,
-    os::{huge, mutex::MUTEX_SIZE, process, thread::First},
+    os::{
+        huge,
+        mutex::{self, MUTEX_SIZE},
+        process,
+        thread::First,
+    },
     shm::{
         Region,
         layout::{Layout, SPAN, header, shard},
@@ -52,6 +57,7 @@ impl Engine {
 
     pub(super) fn assemble(region: Region, config: Config, notes: Vec<String>) -> Self {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
+        mutex::prepare();
         let layout = *region.layout();
         let secret = Secret(read_secret(&region));
         let header_len = entry::header_len(layout.geo.checksums);
@@ -73,6 +79,7 @@ impl Engine {
             region: Arc::new(region),
             config,
             forks: AtomicU32::new(process::fork_count()),
+            admitted: AtomicU32::new(u32::MAX),
             dropped: 0,
             notes,
         }

@@ -96,6 +96,8 @@ pub struct Engine {
     may_punch: bool,
     /// Forks seen when the region was opened: tells a child from who opened it.
     forks: AtomicU32,
+    /// Forks seen when the process was found fit to lock; `u32::MAX` = not yet.
+    admitted: AtomicU32,
     /// Damaged items that were left out when this process put the store in order.
     dropped: u64,
     /// What was noticed when the region was made, for the host's log.

@@ -242,7 +242,9 @@ impl Engine {
         w(header::LOCK_GEN).fetch_add(1, AcqRel);
         self.init_locks()?;
         w(header::FOREIGN).store(0, Relaxed);
-        self.region.half(header::LEASE_WAITERS).store(0, Relaxed);
+        self.region
+            .half(header::LEASE_WAITED)
+            .store(self.region.half(header::LEASE_SEQ).load(Relaxed), Relaxed);
         // One wrong bit of it would be the end of everything, or put a full cache's sweep off for ever.
         let generation = w(header::CLEAR_GEN);
         generation.store(generation::mended(generation.load(Relaxed)), Relaxed);

@@ -183,7 +183,7 @@ impl Engine {
         let hash = self.hash(key);
         let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
         let guard = match self.lock_raw(self.shard_of(head)) {
-            Err(Error::Timeout { .. }) => {
+            Err(Error::Timeout { .. } | Error::LockLost { .. } | Error::ForeignProcess(_)) => {
                 let meta = self.get(key, Touch::No, sink)?;
                 let hits = self.exists(key).and_then(|id| self.hits_word(id.0.get()));
                 return Ok(meta.map(|meta| Meta { hits: hits.map_or(0, |w| w.load(Relaxed).into()), ..meta }));

@@ -234,7 +234,9 @@ impl Engine {
             }
             let next = self.region.word(header::NEXT_FULL_SWEEP);
             let due = next.load(Relaxed);
-            if now < due || next.compare_exchange(due, now + every, Relaxed, Relaxed).is_err() {
+            if !self.is_full_sweep_due(due, now)
+                || next.compare_exchange(due, now + every, Relaxed, Relaxed).is_err()
+            {
                 return self.reap_all(None);
             }
         }

@@ -10,6 +10,7 @@ use super::{Engine, generation, stats::Counter};
 use crate::{
     error::{Error, Result},
     os::{
+        clock,
         mutex::{Locked, NotTaken, RobustMutex},
         process::Owner,
     },
@@ -103,6 +104,9 @@ impl Engine {
     /// [`Engine::lock`] where nothing else is to be done; else what [`Engine::lock_slowly`] goes on from.
     #[inline(always)]
     pub(super) fn lock_at_once(&self, no: u64) -> std::result::Result<ShardGuard<'_>, Tried> {
+        if !self.is_admitted() {
+            return Err(Err(NotTaken::UNTRIED));
+        }
         let region = &*self.region;
         let home = region.shard(no);
         let tried = home.lock().try_lock();
@@ -128,6 +132,7 @@ impl Engine {
         mut tried: Tried,
         patience: Duration,
     ) -> Result<ShardGuard<'_>> {
+        let start = clock::monotonic();
         loop {
             let guard = self.enter(no, tried, patience)?;
             self.make_whole(&guard);
@@ -141,6 +146,11 @@ impl Engine {
             // Never wait with a shard held: the other thread may need it.
             guard.release();
             self.wait_exclusive_within(patience)?;
+            // Others may be faster each time.
+            if clock::monotonic() - start > patience {
+                self.count(Counter::Timeouts, u64::from(patience == self.config.lock_timeout));
+                return Err(Error::Timeout { waited: patience });
+            }
             tried = self.region.shard(no).lock().try_lock();
         }
     }
@@ -201,10 +211,18 @@ impl Engine {
 
     /// Locks within `patience`; counts waits, and operations that gave up after `lock_timeout`.
     pub(super) fn acquire(&self, mutex: RobustMutex, patience: Duration) -> Result<Locked> {
-        self.acquire_after(mutex, mutex.try_lock(), patience)
+        let tried = if self.is_admitted() { mutex.try_lock() } else { Err(NotTaken::UNTRIED) };
+        self.acquire_after(mutex, tried, patience)
     }
 
     fn acquire_after(&self, mutex: RobustMutex, tried: Tried, patience: Duration) -> Result<Locked> {
+        let tried = match tried {
+            Err(taken) if taken.is_untried() => {
+                self.admit()?;
+                mutex.try_lock()
+            }
+            tried => tried,
+        };
         let taken = match tried {
             Ok(locked) => return Ok(locked),
             Err(taken) => taken,
@@ -213,6 +231,10 @@ impl Engine {
         let locked = mutex.wait(taken, patience);
         if patience == self.config.lock_timeout && matches!(locked, Err(Error::Timeout { .. })) {
             self.count(Counter::Timeouts, 1);
+            if let Some(thread) = mutex.lost_owner() {
+                self.count(Counter::LockLost, 1);
+                return Err(Error::LockLost { thread });
+            }
         }
         locked
     }

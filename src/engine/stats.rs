@@ -45,6 +45,7 @@ pub(crate) enum Counter {
     Cleared,
     RejectedBlocks,
     LockWaits,
+    LockLost,
 }
 
 /// An engine's serial and place for a note, the slot there, the region.
@@ -153,6 +154,10 @@ impl Engine {
 
     /// A free slot, else a dead thread's, else 0.
     fn claim_slot(&self) -> u64 {
+        // Elsewhere other threads have the ids that owners of slots are known by.
+        if self.foreign_namespace().is_some() {
+            return 0;
+        }
         let me = Owner::me().to_word();
         let owner = |slot: u64| self.region.word(self.layout.stats + slot * STATS);
         for slot in 1..STATS_SLOTS {
@@ -212,6 +217,7 @@ impl Engine {
             lock_waits: self.total(Counter::LockWaits),
             timeouts: self.total(Counter::Timeouts),
             owner_dead: self.total(Counter::OwnerDead),
+            lock_lost: self.total(Counter::LockLost),
             repaired: self.total(Counter::Repaired),
             dropped_corrupt: self.total(Counter::DroppedCorrupt),
             cleared: self.total(Counter::Cleared),

@@ -170,11 +170,18 @@ impl Engine {
         let word = |at: u64| self.region.word(at).load(Relaxed);
         let until = match (self.config.no_expire, self.config.sweep_on_full) {
             (true, 0) => u64::MAX,
-            (true, _) => word(header::NEXT_FULL_SWEEP),
+            (true, _) if self.is_full_sweep_due(word(header::NEXT_FULL_SWEEP), clock::unix_secs()) => 0,
+            (true, _) => u64::MAX,
             (false, _) => word(header::EARLIEST),
         };
         word(header::REAPED) == self.clear_gen()
             && (until == u64::MAX || (!is_ticket(until) && clock::unix_secs() < until))
+    }
+
+    /// Whether a sweep for room that is due then is due now: also if that is further away than the interval, as it is when the
+    /// clock has been set back.
+    pub(super) fn is_full_sweep_due(&self, due: u64, now: u64) -> bool {
+        due <= now || due - now > u64::from(self.config.sweep_on_full)
     }
 
     /// Reaps all shards that are due and not held; returns how many items went, and which shards were missed.
@@ -229,8 +236,9 @@ impl Engine {
             let Some(header) = self.header_at(off).filter(|h| h.key_len > 0) else { return true };
             let current = header.generation == generation % GENERATIONS;
             let expired = header.expires != 0 && now.is_some_and(|now| header.expires <= now);
-            if !current || expired {
-                dead = Some((Found { bucket, slot, off, header }, current));
+            let found = Found { bucket, slot, off, header };
+            if !current || expired && !self.is_awaited(&found) {
+                dead = Some((found, current));
                 return false;
             }
             if header.expires != 0 {

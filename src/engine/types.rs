@@ -220,6 +220,8 @@ pub struct Stats {
     pub timeouts: u64,
     /// Locks found with a dead owner.
     pub owner_dead: u64,
+    /// Operations given up because the kernel did not pass on a dead owner's lock.
+    pub lock_lost: u64,
     /// Shards rebuilt.
     pub repaired: u64,
     /// Items dropped by a rebuild because they were damaged.

@@ -1,11 +1,12 @@
-//! Who uses a store: the lock that all of them share, and the marks of how they left it.
+//! Who may use a cache, and who uses a store: the lock that all of them share, and the marks of how they left it.
 #![forbid(unsafe_code)]
 
 use super::Engine;
 use crate::{
-    error::Result,
+    error::{Error, Result},
     os::{
         file::{Lock, StoreFile, USERS},
+        mutex::{self, Standing},
         process::{self, Owner},
     },
     shm::{layout::header, sync::*},
@@ -26,7 +27,47 @@ impl Engine {
         w(header::BOOT).store(process::boot_id(), Relaxed);
         w(header::UNCLEAN).store(unclean, Relaxed);
         w(header::OPENER).store(Owner::me().to_word(), Relaxed);
-        w(header::NAMESPACE).store(id.map_or(0, |_| process::pid_namespace()), Relaxed);
+        w(header::NAMESPACE).store(process::pid_namespace(), Relaxed);
+        w(header::TIME_NAMESPACE).store(process::time_namespace(), Relaxed);
+    }
+
+    /// Whether this process was found fit to lock since it was forked.
+    #[inline(always)]
+    pub(super) fn is_admitted(&self) -> bool {
+        self.admitted.load(Relaxed) == process::fork_mark()
+    }
+
+    /// Finds out whether the calling thread may lock: whether all others know its locks by its thread id, and see its death.
+    ///
+    /// # Errors
+    /// [`Error::ForeignProcess`] says why not.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn admit(&self) -> Result<()> {
+        if self.is_admitted() {
+            return Ok(());
+        }
+        let standing = mutex::thread_standing();
+        if standing == Standing::Foreign {
+            return Err(Error::ForeignProcess(
+                "its process was made by a bare fork or clone, and its locks would outlive it: make it with fork()",
+            ));
+        }
+        if let Some(which) = self.foreign_namespace() {
+            return Err(Error::ForeignProcess(which));
+        }
+        if standing == Standing::Process {
+            self.admitted.store(process::fork_count(), Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Why the calling process is not in the namespaces of who made or opened the cache; `None` = it is.
+    pub(super) fn foreign_namespace(&self) -> Option<&'static str> {
+        namespaces(|at| self.region.word(at).load(Relaxed)).map(|which| match which {
+            Namespace::Pid => "it is in another PID namespace than who made the cache (other thread ids): make it in this one",
+            Namespace::Time => "it is in another time namespace than who made the cache (other clocks): make it in this one",
+        })
     }
 
     /// Makes the calling process the one that opened the store: the one that did has ended, having left all to this child (a
@@ -59,6 +100,22 @@ impl Engine {
         // Shared again, because children may live on; it ends when the last of them closes the file.
         let _ = file.lock(USERS, Lock::Shared, false);
     }
+}
+
+/// A namespace that users of a cache share.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Namespace {
+    Pid,
+    Time,
+}
+
+/// Which of the calling process's namespaces is another than the one that a header tells of, as far as both are known.
+pub(super) fn namespaces(word: impl Fn(u64) -> u64) -> Option<Namespace> {
+    let differ = |theirs: u64, own: u64| theirs != 0 && own != 0 && theirs != own;
+    if differ(word(header::NAMESPACE), process::pid_namespace()) {
+        return Some(Namespace::Pid);
+    }
+    differ(word(header::TIME_NAMESPACE), process::time_namespace()).then_some(Namespace::Time)
 }
 
 impl Drop for Engine {

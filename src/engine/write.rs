@@ -235,7 +235,7 @@ impl Engine {
 
     /// An entry that was found under the lock (a placeholder, too), if it is live; one that is not goes.
     fn live_or_gone(&self, guard: &ShardGuard<'_>, place: &Place<'_>, f: &Found) -> Option<Found> {
-        if self.is_live(&f.header) {
+        if self.is_live(&f.header) || self.is_awaited(f) {
             return Some(*f);
         }
         self.remove(guard, place.head, f);

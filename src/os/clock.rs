@@ -28,9 +28,8 @@ pub(crate) fn monotonic() -> Duration {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// Absolute time of the clock that timed mutex calls use, `after` from now.
-pub(super) fn realtime_deadline(after: Duration) -> libc::timespec {
-    let t = read(libc::CLOCK_REALTIME) + after;
+/// A duration, or a time of one of the clocks, for a system call.
+pub(super) fn timespec(t: Duration) -> libc::timespec {
     libc::timespec {
         tv_sec: libc::time_t::try_from(t.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: libc::c_long::from(t.subsec_nanos().cast_signed()),

@@ -4,10 +4,8 @@ use std::{sync::atomic::AtomicU32, time::Duration};
 
 /// Sleeps while `word` holds `expected`, at most `timeout`. May wake early.
 pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Duration) {
-    let ts = libc::timespec {
-        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: libc::c_long::from(timeout.subsec_nanos().cast_signed()),
-    };
+    // FUTEX_WAIT measures a relative time by the monotonic clock.
+    let ts = super::clock::timespec(timeout);
     // SAFETY: the word is valid and aligned; the kernel only compares it. Not FUTEX_PRIVATE: other processes wake us.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, &raw const ts, 0, 0) };
 }

@@ -23,8 +23,7 @@ impl Owner {
         if at == forks {
             return Self(word);
         }
-        // SAFETY: gettid has no preconditions.
-        let tid = unsafe { libc::syscall(libc::SYS_gettid) } as u32;
+        let tid = thread_id();
         let start = if let Thread::Started(start) = thread(tid) { start } else { UNKNOWN };
         let word = u64::from(tid) << 32 | u64::from(start);
         ME.set((forks, word));
@@ -66,8 +65,39 @@ enum Thread {
     Hidden,
 }
 
+/// The calling thread's id: the kernel's own answer, not what the C library remembers.
+pub(crate) fn thread_id() -> u32 {
+    // SAFETY: gettid has no preconditions.
+    unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+}
+
+/// The id of the thread that the process began with, which a `fork` made.
+pub(crate) fn first_thread_id() -> u32 {
+    // SAFETY: getpid has no preconditions.
+    unsafe { libc::syscall(libc::SYS_getpid) as u32 }
+}
+
+/// Whether the kernel knows a list of robust locks of a thread of this process; `None` = it does not tell.
+pub(crate) fn has_robust_list(tid: u32) -> Option<bool> {
+    let (mut head, mut len) = (ptr::null_mut::<libc::c_void>(), 0_usize);
+    // SAFETY: two places for what the call writes.
+    let rc = unsafe { libc::syscall(libc::SYS_get_robust_list, tid, &raw mut head, &raw mut len) };
+    (rc == 0).then_some(!head.is_null())
+}
+
+/// Whether there is no thread with that id in this PID namespace, or only its zombie.
+pub(crate) fn has_ended(tid: u32) -> bool {
+    matches!(thread(tid), Thread::Ended)
+}
+
+/// Whether `/proc` counts threads as this process does: not where it was mounted in an outer PID namespace.
+fn is_proc_ours() -> bool {
+    fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == first_thread_id().to_string().as_str())
+}
+
 fn thread(tid: u32) -> Thread {
-    let Some(stat) = fs::read(format!("/proc/{tid}/stat")).ok().filter(|stat| !stat.is_empty()) else {
+    let stat = if is_proc_ours() { fs::read(format!("/proc/{tid}/stat")).ok() } else { None };
+    let Some(stat) = stat.filter(|stat| !stat.is_empty()) else {
         // SAFETY: signal 0 is none: only whether the thread exists is asked.
         let rc = unsafe { libc::syscall(libc::SYS_tkill, tid, 0) };
         let gone = rc != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
@@ -91,8 +121,17 @@ fn started(stat: &[u8]) -> Option<Thread> {
 
 /// What tells the PID namespace from others, never 0; 0 = unknown.
 pub(crate) fn pid_namespace() -> u64 {
+    namespace("/proc/self/ns/pid")
+}
+
+/// The same of the time namespace: where the clocks that count from the machine's start begin.
+pub(crate) fn time_namespace() -> u64 {
+    namespace("/proc/self/ns/time")
+}
+
+fn namespace(path: &str) -> u64 {
     use std::os::unix::fs::MetadataExt;
-    fs::metadata("/proc/self/ns/pid").map_or(0, |ns| ns.ino() ^ ns.dev().rotate_left(32))
+    fs::metadata(path).map_or(0, |ns| ns.ino() ^ ns.dev().rotate_left(32))
 }
 
 /// Forks that led to this process, seen by asking; starts at 1.

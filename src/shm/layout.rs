@@ -53,8 +53,10 @@ pub(crate) mod header {
     pub(crate) const LIMITS_SUM: u64 = 152;
     /// The thread that opened the store when nobody else had it.
     pub(crate) const OPENER: u64 = 160;
-    /// The PID namespace of that thread, 0 = unknown.
+    /// The PID namespace of that thread, or of who made the cache, 0 = unknown.
     pub(crate) const NAMESPACE: u64 = 168;
+    /// The time namespace of the same.
+    pub(crate) const TIME_NAMESPACE: u64 = 176;
     // Limits: may change when the opener is alone.
     pub(crate) const MAX_KEY: u64 = 192;
     pub(crate) const MAX_VALUE: u64 = 200;
@@ -81,7 +83,8 @@ pub(crate) mod header {
     /// Where the next search for free spans with pages begins: a hint.
     pub(crate) const TRIM_CURSOR: u64 = 480;
     pub(crate) const LEASE_SEQ: u64 = 512;
-    pub(crate) const LEASE_WAITERS: u64 = 516;
+    /// The latest value of the word above that somebody slept on, plus 1.
+    pub(crate) const LEASE_WAITED: u64 = 516;
     /// The last number that was given out, of a lease or a sweep.
     pub(crate) const TICKETS: u64 = 520;
     // Read by who finds the cache full.

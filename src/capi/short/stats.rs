@@ -51,6 +51,7 @@ figures! {
     owner_dead: "Locks found with a dead owner.";
     repaired: "Shards rebuilt.";
     dropped_corrupt: "Items dropped because they were damaged.";
+    lock_lost: "Operations given up because the kernel did not pass on a dead owner's lock.";
 }
 
 fn stats(engine: &Engine) -> ucache_stats {
@@ -82,6 +83,7 @@ fn stats(engine: &Engine) -> ucache_stats {
         owner_dead: s.owner_dead,
         repaired: s.repaired,
         dropped_corrupt: s.dropped_corrupt,
+        lock_lost: s.lock_lost,
     }
 }
 

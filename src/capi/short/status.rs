@@ -52,6 +52,7 @@ statuses! {
     Memory = -13, "no memory";
     System = -14, "a system call failed";
     Internal = -15, "internal error";
+    Process = -16, "the calling process may not write to the cache";
 }
 
 impl From<&Error> for Status {
@@ -69,7 +70,8 @@ impl From<&Error> for Status {
             Error::BufferTooSmall { .. } => Self::TooSmall,
             Error::NoSuchCache(_) => Self::Name,
             Error::Store { .. } => Self::Store,
-            Error::Damaged(_) => Self::Damaged,
+            Error::Damaged(_) | Error::LockLost { .. } => Self::Damaged,
+            Error::ForeignProcess(_) => Self::Process,
             Error::Os { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => Self::Memory,
             Error::Os { .. } => Self::System,
         }
@@ -97,6 +99,6 @@ mod tests {
         let texts: BTreeSet<_> = Status::ALL.iter().map(|&status| said(status as c_int)).collect();
         assert_eq!(texts.len(), Status::ALL.len());
         assert!(!texts.contains("unknown status"));
-        assert!([6, -16, c_int::MIN, c_int::MAX].iter().all(|&number| said(number) == "unknown status"));
+        assert!([6, -17, c_int::MIN, c_int::MAX].iter().all(|&number| said(number) == "unknown status"));
     }
 }
