@@ -141,6 +141,10 @@ impl Engine {
                 return slot;
             }
             mine.slots.retain(|(.., region)| region.strong_count() > 0);
+            // Where there is no memory for a note of it, no slot is taken: nobody would give it back.
+            if mine.slots.try_reserve(1).is_err() {
+                return 0;
+            }
             if self.config.store_guard {
                 guard::admit();
             }

@@ -18,15 +18,18 @@ impl Engine {
     }
 
     /// Who runs this region now, and that it was not closed.
-    pub(super) fn stamp_identity(&self, unclean: u64) {
+    pub(super) fn stamp_identity(&self, unclean: u64) -> Result<()> {
         let w = |at: u64| self.region.word(at);
         let id = self.region.file().map(StoreFile::id);
+        let (boot, namespace) =
+            if id.is_some() { (process::boot_id()?, process::pid_namespace()?) } else { (0, 0) };
         w(header::DEV).store(id.map_or(0, |i| i.dev), Relaxed);
         w(header::INO).store(id.map_or(0, |i| i.ino), Relaxed);
-        w(header::BOOT).store(process::boot_id(), Relaxed);
+        w(header::BOOT).store(boot, Relaxed);
         w(header::UNCLEAN).store(unclean, Relaxed);
         w(header::OPENER).store(Owner::me().to_word(), Relaxed);
-        w(header::NAMESPACE).store(id.map_or(0, |_| process::pid_namespace()), Relaxed);
+        w(header::NAMESPACE).store(namespace, Relaxed);
+        Ok(())
     }
 
     /// Makes the calling process the one that opened the store: the one that did has ended, having left all to this child (a

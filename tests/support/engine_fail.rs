@@ -38,11 +38,16 @@ static FAIL: AtomicUsize = AtomicUsize::new(usize::MAX);
 static AFTER: AtomicUsize = AtomicUsize::new(0);
 /// Whether it goes on failing.
 static ALWAYS: AtomicBool = AtomicBool::new(false);
+/// Whether the test itself is at work.
+static ASIDE: AtomicBool = AtomicBool::new(false);
 static WITH: AtomicI32 = AtomicI32::new(0);
 static SEEN: [AtomicUsize; CALLS.len()] = [const { AtomicUsize::new(0) }; CALLS.len()];
 
 /// Counts a call; -1 with errno when it is its turn to fail.
 fn turn(call: usize) -> bool {
+    if ASIDE.load(SeqCst) {
+        return false;
+    }
     SEEN[call].fetch_add(1, SeqCst);
     if FAIL.load(SeqCst) != call || !ALWAYS.load(SeqCst) && AFTER.fetch_sub(1, SeqCst) != 1 {
         return false;
@@ -116,6 +121,14 @@ pub(crate) fn without<T>(call: usize, errno: c_int, f: impl FnOnce() -> T) -> T 
     let result = f();
     FAIL.store(usize::MAX, SeqCst);
     ALWAYS.store(false, SeqCst);
+    result
+}
+
+/// What the test does for itself meanwhile: its calls neither fail nor count.
+pub(crate) fn aside<T>(f: impl FnOnce() -> T) -> T {
+    ASIDE.store(true, SeqCst);
+    let result = f();
+    ASIDE.store(false, SeqCst);
     result
 }
 
