@@ -1,6 +1,7 @@
 //! System calls that fail: each call that a store makes, at its first, second, ... time, until nothing fails any more.
-//! The functions below take the place of libc's in this program.
 
+#[path = "support/engine_fail.rs"]
+mod engine_fail;
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
 #[path = "support/engine_store.rs"]
@@ -9,12 +10,11 @@ mod engine_store;
 mod engine_value;
 
 use std::{
-    ffi::{c_int, c_void},
     fs,
-    sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
+use engine_fail::{CALLS, aside, call, exhaust, failing, seen, without};
 use engine_proc::{alone, say};
 use engine_store::{ADD, UPDATE, assert_filled, config, fill, memory};
 use ucache::{
@@ -22,89 +22,12 @@ use ucache::{
     engine::{Config, Engine, Touch},
 };
 
-/// The calls that can be made to fail.
-const CALLS: [&str; 7] = ["fallocate", "ftruncate", "mmap", "msync", "fsync", "pwrite", "rename"];
-static FAIL: AtomicUsize = AtomicUsize::new(usize::MAX);
-static AFTER: AtomicUsize = AtomicUsize::new(0);
-/// Whether it goes on failing.
-static ALWAYS: AtomicBool = AtomicBool::new(false);
-static WITH: AtomicI32 = AtomicI32::new(0);
-static SEEN: [AtomicUsize; CALLS.len()] = [const { AtomicUsize::new(0) }; CALLS.len()];
-
-/// Counts a call; -1 with errno when it is its turn to fail.
-fn turn(call: usize) -> bool {
-    SEEN[call].fetch_add(1, SeqCst);
-    if FAIL.load(SeqCst) != call || !ALWAYS.load(SeqCst) && AFTER.fetch_sub(1, SeqCst) != 1 {
-        return false;
-    }
-    if !ALWAYS.load(SeqCst) {
-        FAIL.store(usize::MAX, SeqCst);
-    }
-    // SAFETY: errno is this thread's.
-    unsafe { *libc::__errno_location() = WITH.load(SeqCst) };
-    true
-}
-
-macro_rules! in_place_of {
-    ($($call:literal $name:ident = $number:ident ($($arg:ident: $type:ty),+);)+) => {$(
-        /// # Safety
-        /// As the function of this name.
-        #[unsafe(no_mangle)]
-        unsafe extern "C" fn $name($($arg: $type),+) -> isize {
-            // SAFETY: the system call of the same name, with what the caller vouches for.
-            if turn($call) { -1 } else { unsafe { libc::syscall(libc::$number, $($arg),+) as isize } }
-        }
-    )+};
-}
-
-in_place_of! {
-    0 fallocate = SYS_fallocate (fd: c_int, mode: c_int, at: i64, len: i64);
-    1 ftruncate = SYS_ftruncate (fd: c_int, len: i64);
-    1 ftruncate64 = SYS_ftruncate (fd: c_int, len: i64);
-    2 mmap = SYS_mmap (at: *mut c_void, len: usize, prot: c_int, flags: c_int, fd: c_int, off: i64);
-    3 msync = SYS_msync (at: *mut c_void, len: usize, flags: c_int);
-    4 fsync = SYS_fsync (fd: c_int);
-    5 pwrite = SYS_pwrite64 (fd: c_int, from: *const c_void, len: usize, at: i64);
-    5 pwrite64 = SYS_pwrite64 (fd: c_int, from: *const c_void, len: usize, at: i64);
-    6 rename = SYS_rename (from: *const libc::c_char, to: *const libc::c_char);
-}
-
-/// Runs `f` with the `n`-th call of a kind failing; says whether it came to that.
-fn failing<T>(call: usize, n: usize, errno: c_int, f: impl FnOnce() -> T) -> (T, bool) {
-    WITH.store(errno, SeqCst);
-    AFTER.store(n, SeqCst);
-    FAIL.store(call, SeqCst);
-    let result = f();
-    (result, FAIL.swap(usize::MAX, SeqCst) == usize::MAX)
-}
-
-fn seen(call: &str) -> usize {
-    SEEN[CALLS.iter().position(|&c| c == call).expect("a call")].load(SeqCst)
-}
-
-/// `f` with each call failing at each of its times and each error, until there is no such time.
-fn exhaust(what: &str, f: impl Fn(&str)) {
-    let mut failures = 0;
-    for (call, name) in CALLS.iter().enumerate() {
-        for n in 1.. {
-            let errno = [libc::ENOSPC, libc::EDQUOT, libc::EIO, libc::ENOMEM][(n + call) % 4];
-            let ((), failed) = failing(call, n, errno, || f(&format!("{what}: {name} {n} errno {errno}")));
-            if !failed {
-                break;
-            }
-            failures += 1;
-        }
-    }
-    say(&format!("{what}: {failures} failures"));
-    assert!(failures > 0, "{what}: no call was made to fail");
-}
-
 /// Making a store fails cleanly, and the next try makes it.
 #[test]
 fn creation() {
     let _alone = alone();
     exhaust("creation", |what| {
-        let dir = memory();
+        let dir = aside(memory);
         let path = dir.path().join("store");
         let first = Engine::create(&config(&path));
         let again = first.unwrap_or_else(|e| {
@@ -112,7 +35,7 @@ fn creation() {
             Engine::create(&config(&path)).unwrap_or_else(|e| panic!("{what}: again: {e}"))
         });
         fill_once(&again, what);
-        drop(dir);
+        aside(|| drop(dir));
     });
 }
 
@@ -131,7 +54,7 @@ fn opening_and_moving() {
     let copy = dir.path().join("copy");
     for capacity in [2000, 2001] {
         exhaust(&format!("opening for {capacity}"), |what| {
-            fs::copy(&path, &copy).expect("a copy");
+            aside(|| fs::copy(&path, &copy)).expect("a copy");
             let wanted = Config { capacity, ..config(&copy) };
             // The first one to fail is the one that the loop asked for; the second opening has none.
             let first = Engine::create(&wanted).map(|engine| assert_filled(&engine, 1));
@@ -140,8 +63,8 @@ fn opening_and_moving() {
                 let again = Engine::create(&wanted).unwrap_or_else(|e| panic!("{what}: again: {e}"));
                 assert_filled(&again, 1);
             }
-            fs::remove_file(&copy).expect("remove");
-            assert!(!dir.path().join("copy.new").exists(), "{what}: something was left");
+            let left = aside(|| (fs::remove_file(&copy), dir.path().join("copy.new").exists()));
+            assert!(left.0.is_ok() && !left.1, "{what}: something was left");
         });
     }
 }
@@ -161,12 +84,12 @@ fn an_opening_that_fails_proves_nothing() {
     bytes[at] ^= 1;
     exhaust("opening of a damaged copy", |what| {
         let copy = dir.path().join("copy");
-        fs::write(&copy, &bytes).expect("a copy");
+        aside(|| fs::write(&copy, &bytes)).expect("a copy");
         let engine = Engine::create(&config(&copy)).or_else(|_| Engine::create(&config(&copy)));
         let engine = engine.unwrap_or_else(|e| panic!("{what}: again: {e}"));
         assert_eq!((engine.exists(b"damaged"), engine.stats().dropped_corrupt), (None, 1), "{what}");
         drop(engine);
-        fs::remove_file(&copy).expect("the copy");
+        aside(|| fs::remove_file(&copy)).expect("the copy");
     });
 }
 
@@ -183,9 +106,9 @@ fn storing() {
         let before = fs::metadata(&path).expect("stat").len();
         for n in 0..200_u32 {
             // Growing is tried amply, then barely; what failed is not tried again for a while.
-            WITH.store(errno, SeqCst);
             let key = format!("large {n}");
-            let (stored, _) = failing(0, 1, errno, || engine.set(key.as_bytes(), &[7; 190_000], &ADD));
+            let (stored, _) =
+                failing(call("fallocate"), 1, errno, || engine.set(key.as_bytes(), &[7; 190_000], &ADD));
             if let Err(e) = stored {
                 assert!(matches!(e, Error::NoSpace { .. }), "{e:?}");
                 refused += 1;
@@ -214,22 +137,19 @@ fn a_full_disk_is_not_asked_for_each_item() {
     fill(&engine, 1);
     let large = |n: u32| engine.set(format!("large {n}").as_bytes(), &[7; 190_000], &ADD);
     // What is backed already is used up first.
-    WITH.store(libc::ENOSPC, SeqCst);
-    ALWAYS.store(true, SeqCst);
-    FAIL.store(0, SeqCst);
     let start = Instant::now();
     let (before, mut refused) = (seen("fallocate"), 0);
-    for n in 0..1000 {
-        refused += usize::from(matches!(large(n), Err(Error::NoSpace { .. })));
-    }
+    without(call("fallocate"), libc::ENOSPC, || {
+        for n in 0..1000 {
+            refused += usize::from(matches!(large(n), Err(Error::NoSpace { .. })));
+        }
+    });
     let (asked, seconds) = (seen("fallocate") - before, start.elapsed().as_secs() as usize);
-    // The disk has room again: that is noticed.
-    FAIL.store(usize::MAX, SeqCst);
-    ALWAYS.store(false, SeqCst);
     say(&format!("{refused} refused items, {asked} calls of fallocate"));
     assert!(refused > 900, "{refused} refused");
     assert!(asked >= 2 && asked <= 2 * (seconds + 1), "{asked} calls for {refused} items in {seconds} s");
     assert_filled(&engine, 1);
+    // The disk has room again: that is noticed.
     while large(2000).is_err() {
         assert!(start.elapsed() < Duration::from_secs(60), "the store does not grow again");
         std::thread::sleep(Duration::from_millis(20));
@@ -244,7 +164,7 @@ fn syncing() {
     let path = dir.path().join("store");
     let engine = Engine::create(&config(&path)).expect("a store");
     fill(&engine, 1);
-    for call in [3, 4] {
+    for call in ["msync", "fsync"].map(call) {
         for errno in [libc::EIO, libc::ENOSPC, libc::EDQUOT] {
             let (synced, failed) = failing(call, 1, errno, || engine.sync());
             assert!(failed && matches!(synced, Err(Error::Os { .. })), "{}: {synced:?}", CALLS[call]);

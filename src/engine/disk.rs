@@ -159,7 +159,7 @@ impl<'a> Disk<'a> {
     /// Refuses a store whose users are in another PID namespace: thread ids, by which locks know their owners, mean others there.
     /// Of another time namespace: there the times since boot, by which threads and leases are told apart, are others.
     pub(super) fn check_namespace(&self) -> Result<()> {
-        let why = match users::namespaces(|at| self.word(at)) {
+        let why = match users::namespaces(|at| self.word(at))? {
             None => return Ok(()),
             Some(users::Namespace::Pid) => {
                 "is in use in another PID namespace (a container's): join that one (nsenter -p), or share it"
@@ -195,12 +195,18 @@ impl<'a> Disk<'a> {
         }
     }
 
+    /// Whether the machine is known not to have been started again since the file was opened the last time.
+    pub(super) fn is_of_this_boot(&self) -> Result<bool> {
+        let boot = process::boot_id()?;
+        Ok(boot != 0 && boot == self.word(header::BOOT))
+    }
+
     /// Bytes of it that are data: the file's length says it, and the header must agree. It may differ by one flipped bit,
     /// by the last growth of who died, or because the power failed between the header and the file's new length.
     pub(super) fn committed(&self, layout: &Layout) -> Result<u64> {
         let told = self.word(header::COMMITTED);
         let there = self.len.min(layout.end) / SPAN * SPAN;
-        let excused = (told ^ there).count_ones() == 1 || self.word(header::BOOT) != process::boot_id();
+        let excused = (told ^ there).count_ones() == 1 || !self.is_of_this_boot()?;
         if there < layout.data || told > there && !(excused && self.len.is_multiple_of(SPAN)) {
             return Err(self.refuse(&format!("is cut off: {} bytes of {told}", self.len)));
         }

@@ -187,7 +187,10 @@ pub(crate) fn write(
 ) {
     match checksums {
         None => r.put(off, [w0, w1], key, value),
-        Some(secret) => write_summed(r, off, [w0, w1, sum(secret, w0, w1, key, value)], key, value),
+        Some(secret) => {
+            let sum = sum(secret, [w0, w1, secret.hash(key), secret.hash(value)]);
+            write_summed(r, off, [w0, w1, sum], key, value);
+        }
     }
 }
 
@@ -197,8 +200,7 @@ fn write_summed(r: &Region, off: u64, head: [u64; 3], key: &[u8], value: &[u8]) 
 }
 
 #[inline(never)]
-fn sum(secret: &Secret, w0: u64, w1: u64, key: &[u8], value: &[u8]) -> u64 {
-    let parts = [w0, w1, secret.hash(key), secret.hash(value)];
+fn sum(secret: &Secret, parts: [u64; 4]) -> u64 {
     let mut bytes = [0u8; 32];
     for (to, from) in bytes.chunks_exact_mut(8).zip(parts) {
         to.copy_from_slice(&from.to_le_bytes());
@@ -206,13 +208,14 @@ fn sum(secret: &Secret, w0: u64, w1: u64, key: &[u8], value: &[u8]) -> u64 {
     secret.hash(&bytes)
 }
 
-/// Whether the checksum holds, on a private copy of key and value.
-pub(crate) fn checksum_holds(r: &Region, off: u64, secret: &Secret, h: &Header) -> bool {
+/// Whether the checksum holds, given the hash of the key. Under the lock of a shard that is being repaired: takes no memory.
+pub(crate) fn checksum_holds(r: &Region, off: u64, secret: &Secret, h: &Header, key: u64) -> bool {
     let (w0, w1) = h.words();
-    let key = key(r, off, HeaderLen::Summed as u64, h);
-    let mut bytes = Vec::new();
-    value(r, off, HeaderLen::Summed as u64, h).copy_to_vec(&mut bytes);
-    r.word(off + 16).load(Relaxed) == sum(secret, w0, w1, &key, &bytes)
+    let at = value_off(off, HeaderLen::Summed as u64, h.key_len);
+    let value = secret.hash_pieces(h.value_len as usize, |from, into| {
+        r.source(at + from as u64, into.len()).copy_to_slice(into);
+    });
+    r.word(off + 16).load(Relaxed) == sum(secret, [w0, w1, key, value])
 }
 
 #[cfg(test)]

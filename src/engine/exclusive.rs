@@ -31,7 +31,7 @@ impl Engine {
         // Writers test the flag after taking their shard's lock: who took it before the flag stood is through when
         // we have held it once.
         for no in 0..self.geo.shards {
-            if let Err(e) = self.lock_raw(no) {
+            if let Err(e) = self.lock_as_is(no) {
                 self.exclusive_end();
                 return Err(e);
             }

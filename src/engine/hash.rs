@@ -35,6 +35,8 @@ impl std::fmt::Debug for Seeds {
 
 /// Most bytes that are hashed as two words.
 const SHORT: usize = 16;
+/// Bytes of shared memory that are hashed at a time, a multiple of 32.
+const PIECE: usize = 1024;
 
 impl Secret {
     /// Hash of `bytes`.
@@ -89,6 +91,36 @@ impl Secret {
         fold(s[3] ^ seed, fold(word(tail) ^ s[1], word(&tail[8..]) ^ seed) ^ s[2])
     }
 
+    /// [`Secret::hash`] of `len` bytes that are in nobody's private memory: `read` copies those from a multiple of 8 on. Takes no
+    /// memory but the stack's.
+    pub(crate) fn hash_pieces(&self, len: usize, mut read: impl FnMut(usize, &mut [u8])) -> u64 {
+        let (s, mut piece) = (&self.0, [0; PIECE]);
+        if len <= PIECE {
+            read(0, &mut piece[..len]);
+            return self.hash(&piece[..len]);
+        }
+        let mut seed = self.seed(len);
+        let mut lane = seed ^ s[3];
+        // As in `long`: 1 to 32 bytes stay, and the last 16 are read once more.
+        let whole = (len - 1) / 32 * 32;
+        for at in (0..whole).step_by(PIECE) {
+            let bytes = &mut piece[..PIECE.min(whole - at)];
+            read(at, bytes);
+            for block in bytes.chunks_exact(32) {
+                seed = fold(word(block) ^ s[1], word(&block[8..]) ^ seed);
+                lane = fold(word(&block[16..]) ^ s[2], word(&block[24..]) ^ lane);
+            }
+        }
+        seed ^= lane;
+        let bytes = &mut piece[..len - (whole - 16)];
+        read(whole - 16, bytes);
+        let (rest, tail) = (&bytes[16..], &bytes[bytes.len() - 16..]);
+        if rest.len() > 16 {
+            seed = fold(word(rest) ^ s[1], word(&rest[8..]) ^ seed);
+        }
+        fold(s[3] ^ seed, fold(word(tail) ^ s[1], word(&tail[8..]) ^ seed) ^ s[2])
+    }
+
     /// Up to 16 bytes as two words; every byte counts and lengths are told apart by the seed.
     #[inline]
     fn short(bytes: &[u8]) -> (u64, u64) {
@@ -107,6 +139,18 @@ mod tests {
 
     const S: Secret =
         Secret([0x1234_5678_9ABC_DEF1, 0xFEDC_BA98_7654_3211, 0x0F1E_2D3C_4B5A_6979, 0x1122_3344_5566_7789]);
+
+    #[test]
+    fn pieces_have_the_hash_of_the_whole() {
+        let bytes: Vec<u8> = (0..4 * PIECE + 100).map(|i| (i * 31 / 7) as u8).collect();
+        for len in (0..200).chain(PIECE - 70..PIECE + 70).chain(2 * PIECE - 70..bytes.len()) {
+            let read = |at: usize, into: &mut [u8]| {
+                assert!(at.is_multiple_of(8), "{len}: {at}");
+                into.copy_from_slice(&bytes[at..at + into.len()]);
+            };
+            assert_eq!(S.hash_pieces(len, read), S.hash(&bytes[..len]), "{len}");
+        }
+    }
 
     #[test]
     fn every_byte_and_the_length_count() {

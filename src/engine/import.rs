@@ -50,14 +50,17 @@ impl Beside {
         Ok((beside, Engine::new_store(file, config)?))
     }
 
-    /// Puts the new store in the old one's place.
-    fn replace(mut self, engine: &Engine) -> Result<()> {
+    /// Puts the new store in the old one's place, for its users; returns what is to be told beside that.
+    fn replace(mut self, engine: &Engine) -> Result<String> {
         // Nothing of the old one goes before all of the new one is on disk.
         engine.sync()?;
+        engine.join_users()?;
         fs::rename(&self.path, &self.place).map_err(|source| Error::Os { call: "rename", source })?;
         self.done = true;
-        file::sync_directory(&self.place)?;
-        engine.join_users()
+        // From here on the new one is the store, whatever fails. Until its name is on disk a power failure brings the old one
+        // back, which is whole as well.
+        let unsure = file::sync_directory(&self.place).err();
+        Ok(unsure.map_or_else(String::new, |e| format!("; its new name may not be on disk yet: {e}")))
     }
 
     /// Another name for the old file, so that it stays when the new one takes its place.
@@ -81,6 +84,14 @@ impl Beside {
     }
 }
 
+/// An empty vector with room for `n`; a lack of memory is an error.
+pub(super) fn room_for<T>(n: usize) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    let no_memory = |_| Error::Os { call: "malloc", source: io::ErrorKind::OutOfMemory.into() };
+    all.try_reserve_exact(n).map_err(no_memory)?;
+    Ok(all)
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -101,7 +112,7 @@ impl Engine {
         let path = disk.path;
         let refuse = |why: String| file::refused(path, &format!("{what}; {why}"));
         let old = Self::existing(&mut disk, geo, file, None, true)?;
-        let mut items = old.places();
+        let mut items = old.places()?;
         let mut left = 0;
         if items.len() as u64 > config.capacity {
             if config.eviction == Eviction::None {
@@ -115,12 +126,12 @@ impl Engine {
             let Some(file) = old.region.file() else { return Err(Error::Damaged("a store without a file")) };
             let (beside, mut new) = Beside::make(path, file, config)?;
             items.iter().try_for_each(|&(_, off)| old.copy_entry(off, &new))?;
-            beside.replace(&new)?;
+            let unsure = beside.replace(&new)?;
             let gone =
                 if left == 0 { String::new() } else { format!("; the {left} least recently used are gone") };
             let n = items.len();
             new.notes.push(format!(
-                "store {} {what}: its {n} items were moved to a new one{gone}",
+                "store {} {what}: its {n} items were moved to a new one{gone}{unsure}",
                 path.display()
             ));
             Ok(new)
@@ -146,10 +157,10 @@ impl Engine {
             let (beside, mut new) = Beside::make(path, file, config)?;
             native.each(now, |item| new.restore(&item.key, &item.value, item.expires, item.flags))?;
             let kept = beside.keep_old()?;
-            beside.replace(&new)?;
+            let unsure = beside.replace(&new)?;
             new.notes.push(format!(
                 "store {} was native uWSGI's: {} items imported; left out: {} damaged, {} expired, {} duplicates; the old \
-                 file is {}",
+                 file is {}{unsure}",
                 path.display(),
                 c.imported,
                 c.damaged,
@@ -169,8 +180,8 @@ impl Engine {
     }
 
     /// Where the live entries are, those first that would be evicted first.
-    fn places(&self) -> Vec<(u64, u64)> {
-        let mut places = Vec::new();
+    fn places(&self) -> Result<Vec<(u64, u64)>> {
+        let mut places = room_for(usize::try_from(self.counted_items()).unwrap_or(usize::MAX))?;
         for head in 0..self.geo.heads {
             self.each_slot(head, |bucket, slot, word| {
                 let off = entry::slot_off(word);
@@ -183,14 +194,15 @@ impl Engine {
         // S3-FIFO's stamps have the small queue before the main one, and what is used less before what is used more.
         // Stable: without stamps they stay in the order of the walk.
         places.sort_by_key(|&(stamp, _)| stamp);
-        places
+        Ok(places)
     }
 
     fn copy_entry(&self, off: u64, to: &Self) -> Result<()> {
         let Some(h) = self.header_at(off) else { return Ok(()) };
         let key = entry::key(&self.region, off, self.entry_head, &h);
-        let mut value = Vec::new();
-        entry::value(&self.region, off, self.entry_head, &h).copy_to_vec(&mut value);
+        let source = entry::value(&self.region, off, self.entry_head, &h);
+        let mut value = room_for(source.len())?;
+        source.copy_to_vec(&mut value);
         to.restore(&key, &value, h.expires, h.flags)
     }
 

@@ -1,8 +1,6 @@
 //! A look inside: how the shards are filled, what an item's use was, and whether every entry is what it claims to be.
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
-
 use super::{
     Engine, ItemId,
     config::MAX_KEY,
@@ -11,7 +9,11 @@ use super::{
 };
 use crate::{
     error::Result,
-    shm::{layout::SLOTS, marks::Buffer, sync::*},
+    shm::{
+        layout::SLOTS,
+        marks::{Bits, Buffer},
+        sync::*,
+    },
 };
 
 /// What [`Engine::inspect`] found.
@@ -67,13 +69,15 @@ impl Engine {
     /// waits for one shard at most.
     ///
     /// # Errors
-    /// [`Error::Timeout`](crate::Error::Timeout).
+    /// [`Error::Timeout`](crate::Error::Timeout); [`Error::Os`](crate::Error::Os): there is no memory for the look, or for the
+    /// repair of a shard, which is as it was then.
     pub fn inspect(&self, repair: bool, mut progress: impl FnMut(u64, u64)) -> Result<Inspection> {
         let (mut found, mut key) = (Inspection::default(), Buffer::new(MAX_KEY as usize)?);
         for no in 0..self.geo.shards {
+            let mut chained = Bits::new(self.geo.overflow)?;
             let guard = self.lock_raw(no)?;
             let damaged = found.damaged;
-            self.inspect_shard(&guard, &mut found, &mut key);
+            self.inspect_shard(&guard, &mut found, &mut key, &mut chained);
             if repair && found.damaged > damaged {
                 found.dropped += self.repair(&guard)?;
             }
@@ -83,15 +87,26 @@ impl Engine {
         Ok(found)
     }
 
-    fn inspect_shard(&self, guard: &ShardGuard<'_>, found: &mut Inspection, key: &mut Buffer) {
+    /// `chained`: an unset bit for each overflow bucket of the shard.
+    fn inspect_shard(
+        &self,
+        guard: &ShardGuard<'_>,
+        found: &mut Inspection,
+        key: &mut Buffer,
+        chained: &mut Bits,
+    ) {
         let mut entries = 0;
+        let start = self.geo.heads + guard.no * self.geo.overflow;
         let first = guard.no * self.heads_per_shard;
         for head in first..first + self.heads_per_shard {
-            let mut seen = HashSet::new();
+            let (mut at, mut is_new) = (head, true);
             self.each_slot(head, |bucket, slot, _| {
                 entries += 1;
+                if bucket != at {
+                    (at, is_new) = (bucket, bucket >= start && chained.set(bucket - start));
+                }
                 match self.judge_slot(guard.no, head, (bucket, slot), true, key) {
-                    _ if !seen.insert((bucket, slot)) => found.damaged(head, "is chained in a circle"),
+                    _ if !is_new => found.damaged(head, "is chained in a circle, or to another one's bucket"),
                     Ok(sound) => self.tally(&sound.header, (bucket, slot), found),
                     Err(reason) => found.damaged(head, reason),
                 }

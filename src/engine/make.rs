@@ -116,7 +116,7 @@ impl Engine {
         }
         w(header::LOCK_GEN).store(1, Relaxed);
         self.write_limits(config);
-        self.stamp_identity(1);
+        self.stamp_identity(1)?;
         self.init_locks()?;
         self.init_ids();
         for no in 0..self.geo.shards {

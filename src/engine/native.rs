@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 
-use super::{Eviction, NativeShape, entry::UNGETTABLE};
+use super::{Eviction, NativeShape, entry::UNGETTABLE, import::room_for};
 use crate::{error::Result, os::file::StoreFile};
 
 const HEAD: u64 = 88;
@@ -256,7 +256,8 @@ impl<'a> NativeStore<'a> {
     }
 
     fn bytes(&self, at: u64, len: u64) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; len as usize];
+        let mut bytes = room_for(len as usize)?;
+        bytes.resize(len as usize, 0);
         self.file.read_at(&mut bytes, at)?;
         Ok(bytes)
     }

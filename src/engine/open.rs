@@ -18,7 +18,7 @@ use crate::{
         file::{self, Lock, OPENING, StoreFile, USERS},
         guard::Guard,
         map::Mapping,
-        process::{self, Owner},
+        process::Owner,
     },
     shm::{
         Region,
@@ -108,8 +108,14 @@ impl Engine {
         deadline: Instant,
     ) -> Result<Option<Self>> {
         // Somebody may have replaced the file while we waited.
-        if StoreFile::open(path, false).is_ok_and(|now| now.id() != file.id()) {
-            return Ok(None);
+        match StoreFile::open(path, false) {
+            Ok(now) if now.id() == file.id() => {}
+            Ok(_) => return Ok(None),
+            Err(Error::Os { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            // Who cannot look must not take a file for the store that has that name no more.
+            Err(e) => return Err(e),
         }
         let mut alone = file.lock(USERS, Lock::Exclusive, false)?;
         while !alone && !file.lock(USERS, Lock::Shared, false)? {
@@ -207,8 +213,8 @@ impl Engine {
         };
         limits.check()?;
         let id = file.id();
-        let same_boot = disk.word(header::BOOT) == process::boot_id()
-            && (disk.word(header::DEV), disk.word(header::INO)) == (id.dev, id.ino);
+        let same_boot =
+            disk.is_of_this_boot()? && (disk.word(header::DEV), disk.word(header::INO)) == (id.dev, id.ino);
         if alone && (!same_boot || disk.word(header::COMMITTED) != committed) {
             // A copy, or what a crash of the machine has left, may have holes.
             file.back(committed)?;
@@ -238,6 +244,8 @@ impl Engine {
     fn take_over(&mut self, unclean: bool, verify: bool) -> Result<()> {
         let w = |at: u64| self.region.word(at);
         let mark = if unclean { 2 } else { 1 };
+        // Whatever fails from here on, this is no user that closed the store.
+        let forks = self.forks.swap(0, Relaxed);
         // First, so that a user whose descriptor was closed under it stops writing.
         w(header::LOCK_GEN).fetch_add(1, AcqRel);
         self.init_locks()?;
@@ -277,8 +285,9 @@ impl Engine {
             self.region.shard(no).set_dirty(false);
         }
         // Last: until every entry has proved itself, whoever opens the file next must let them do so.
-        self.stamp_identity(mark);
+        self.stamp_identity(mark)?;
         self.dropped = dropped;
+        self.forks.store(forks, Relaxed);
         Ok(())
     }
 

@@ -102,7 +102,7 @@ impl Engine {
             std::hint::spin_loop();
         }
         // The way out of a storm of writers: under the shard's lock; when that cannot be had in time, a miss.
-        let Ok(_guard) = self.lock_raw(self.shard_of(head)) else {
+        let Ok(_guard) = self.lock_to_read(self.shard_of(head)) else {
             return Ok(self.count_miss(&self.region, touch));
         };
         let look = self.classify(self.probe(head, tag, key), touch);
@@ -182,7 +182,7 @@ impl Engine {
     pub fn get_counted<S: Sink>(&self, key: &[u8], sink: &mut S) -> Result<Option<Meta>> {
         let hash = self.hash(key);
         let (head, tag) = (self.head_of(hash), entry::tag_of(hash));
-        let guard = match self.lock_raw(self.shard_of(head)) {
+        let guard = match self.lock_to_read(self.shard_of(head)) {
             Err(Error::Timeout { .. } | Error::LockLost { .. } | Error::ForeignProcess(_)) => {
                 let meta = self.get(key, Touch::No, sink)?;
                 let hits = self.exists(key).and_then(|id| self.hits_word(id.0.get()));
@@ -275,7 +275,7 @@ impl Engine {
             }
             std::hint::spin_loop();
         }
-        let _guard = self.lock_raw(self.shard_of(head)).ok()?;
+        let _guard = self.lock_to_read(self.shard_of(head)).ok()?;
         known(self.probe(head, tag, key))
     }
 

@@ -43,12 +43,14 @@ pub(super) struct Pass {
 
 impl Engine {
     /// Makes a shard whole. The caller holds its lock, however it got it.
+    ///
+    /// # Errors
+    /// As [`Engine::rebuild`]: the shard is as it was, and still has its mark. Whoever locks it next tries again.
     #[cold]
-    pub(super) fn recover(&self, guard: &ShardGuard<'_>) {
-        if self.rebuild(guard, false).is_err() {
-            self.empty_shard(guard);
-        }
+    pub(super) fn recover(&self, guard: &ShardGuard<'_>) -> Result<()> {
+        self.rebuild(guard, false)?;
         self.recovered(guard);
+        Ok(())
     }
 
     /// Makes a shard whole in which something was damaged: every entry must prove itself. Returns the items dropped.
@@ -56,7 +58,6 @@ impl Engine {
     /// # Errors
     /// As [`Engine::rebuild`].
     pub(super) fn repair(&self, guard: &ShardGuard<'_>) -> Result<u64> {
-        guard.set_dirty(true);
         let dropped = self.rebuild(guard, true)?;
         self.recovered(guard);
         Ok(dropped)
@@ -72,16 +73,18 @@ impl Engine {
     /// themselves by their checksums, and those that no slot leads to are looked for.
     ///
     /// # Errors
-    /// There is no scratch memory; nothing but versions was changed.
+    /// There is no scratch memory; nothing was changed.
     pub(super) fn rebuild(&self, guard: &ShardGuard<'_>, verify: bool) -> Result<u64> {
-        // First of all readers must drop what they are copying: nobody knows how far the dead writer was.
+        // All that can fail comes first: what is half rebuilt would be worse than what the dead writer left.
+        let (blocks, overflow) = (Marks::new(&self.region)?, Bits::new(self.geo.overflow)?);
+        let (ids, key) = (Bits::new(self.geo.capacity + 1)?, Buffer::new(MAX_KEY as usize)?);
+        guard.set_dirty(true);
+        // Then readers must drop what they are copying: nobody knows how far the dead writer was.
         let first = guard.no * self.heads_per_shard;
         for head in first..first + self.heads_per_shard {
             self.bump(head);
         }
         fence(SeqCst);
-        let (blocks, overflow) = (Marks::new(&self.region)?, Bits::new(self.geo.overflow)?);
-        let (ids, key) = (Bits::new(self.geo.capacity + 1)?, Buffer::new(MAX_KEY as usize)?);
         let mut pass = Pass {
             verify,
             blocks,
@@ -104,7 +107,7 @@ impl Engine {
             self.adopt_orphans(guard, &mut pass);
             self.go_on_after(guard, pass.newest);
         }
-        block::rebuild(&self.region, guard.home, Some(&pass.blocks));
+        block::rebuild(&self.region, guard.home, &pass.blocks);
         // A slot that was emptied, and whose item was found again, is no loss.
         let dropped = pass.dropped.saturating_sub(pass.adopted);
         self.count(Counter::DroppedCorrupt, dropped);
@@ -127,26 +130,6 @@ impl Engine {
         self.note_earliest(earliest);
         guard.id_hint().store(0, Relaxed);
         self.recount_blocks(guard.no, credit);
-    }
-
-    /// Without scratch memory nothing can be told apart: the shard starts empty.
-    fn empty_shard(&self, guard: &ShardGuard<'_>) {
-        let first = guard.no * self.heads_per_shard;
-        let dropped = u64::from(guard.used().load(Relaxed));
-        for head in first..first + self.heads_per_shard {
-            (1..=SLOTS).for_each(|slot| self.slot(head, slot).store(0, Release));
-            self.bump(head);
-        }
-        let start = self.geo.heads + guard.no * self.geo.overflow;
-        for bucket in start..start + self.geo.overflow {
-            (0..=SLOTS).for_each(|slot| self.slot(bucket, slot).store(0, Relaxed));
-        }
-        guard.word(shard::OVERFLOW_FREE).store(0, Relaxed);
-        guard.word(shard::OVERFLOW_BUMP).store(0, Relaxed);
-        block::rebuild(&self.region, guard.home, None);
-        self.count(Counter::DroppedCorrupt, dropped);
-        self.recount(guard, 0, u64::MAX, 0);
-        guard.word(shard::SMALL).store(0, Relaxed);
     }
 
     /// Walks one chain with bounds; what does not belong there is cut out.

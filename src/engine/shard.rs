@@ -135,7 +135,7 @@ impl Engine {
         let start = clock::monotonic();
         loop {
             let guard = self.enter(no, tried, patience)?;
-            self.make_whole(&guard);
+            self.make_whole(&guard)?;
             if self.region.word(header::FOREIGN).load(order::exclusive::CHECK) == 0 || self.is_mine() {
                 let current = self.clear_gen();
                 if guard.reaped() != generation::number(current) {
@@ -181,7 +181,16 @@ impl Engine {
     #[inline(never)]
     fn lock_raw_slowly(&self, no: u64, tried: Tried) -> Result<ShardGuard<'_>> {
         let guard = self.enter(no, tried, self.config.lock_timeout)?;
-        self.make_whole(&guard);
+        self.make_whole(&guard)?;
+        Ok(guard)
+    }
+
+    /// The lock for a reader. A shard that cannot be repaired now can still be read: nobody changes it meanwhile, and each
+    /// chain has every key's old or new value, as for readers without the lock.
+    pub(super) fn lock_to_read(&self, no: u64) -> Result<ShardGuard<'_>> {
+        let guard = self.lock_as_is(no)?;
+        // The next writer meets the same failure, and tells it.
+        let _ = self.make_whole(&guard);
         Ok(guard)
     }
 
@@ -203,10 +212,10 @@ impl Engine {
         Ok(guard)
     }
 
-    fn make_whole(&self, guard: &ShardGuard<'_>) {
-        if guard.is_dirty() {
-            self.recover(guard);
-        }
+    /// Repairs a shard that a death has left half changed. Without the means the shard keeps its mark: who locks it next
+    /// tries again.
+    fn make_whole(&self, guard: &ShardGuard<'_>) -> Result<()> {
+        if guard.is_dirty() { self.recover(guard) } else { Ok(()) }
     }
 
     /// Locks within `patience`; counts waits, and operations that gave up after `lock_timeout`.

@@ -142,6 +142,10 @@ impl Engine {
                 return slot;
             }
             mine.slots.retain(|(.., region)| region.strong_count() > 0);
+            // Where there is no memory for a note of it, no slot is taken: nobody would give it back.
+            if mine.slots.try_reserve(1).is_err() {
+                return 0;
+            }
             if self.config.store_guard {
                 guard::admit();
             }
@@ -155,7 +159,7 @@ impl Engine {
     /// A free slot, else a dead thread's, else 0.
     fn claim_slot(&self) -> u64 {
         // Elsewhere other threads have the ids that owners of slots are known by.
-        if self.foreign_namespace().is_some() {
+        if !matches!(self.foreign_namespace(), Ok(None)) {
             return 0;
         }
         let me = Owner::me().to_word();

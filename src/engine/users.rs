@@ -19,16 +19,19 @@ impl Engine {
     }
 
     /// Who runs this region now, and that it was not closed.
-    pub(super) fn stamp_identity(&self, unclean: u64) {
+    pub(super) fn stamp_identity(&self, unclean: u64) -> Result<()> {
         let w = |at: u64| self.region.word(at);
         let id = self.region.file().map(StoreFile::id);
+        let boot = if id.is_some() { process::boot_id()? } else { 0 };
+        let (pid, time) = (process::pid_namespace()?, process::time_namespace()?);
         w(header::DEV).store(id.map_or(0, |i| i.dev), Relaxed);
         w(header::INO).store(id.map_or(0, |i| i.ino), Relaxed);
-        w(header::BOOT).store(process::boot_id(), Relaxed);
+        w(header::BOOT).store(boot, Relaxed);
         w(header::UNCLEAN).store(unclean, Relaxed);
         w(header::OPENER).store(Owner::me().to_word(), Relaxed);
-        w(header::NAMESPACE).store(process::pid_namespace(), Relaxed);
-        w(header::TIME_NAMESPACE).store(process::time_namespace(), Relaxed);
+        w(header::NAMESPACE).store(pid, Relaxed);
+        w(header::TIME_NAMESPACE).store(time, Relaxed);
+        Ok(())
     }
 
     /// Whether this process was found fit to lock since it was forked.
@@ -53,7 +56,7 @@ impl Engine {
                 "its process was made by a bare fork or clone, and its locks would outlive it: make it with fork()",
             ));
         }
-        if let Some(which) = self.foreign_namespace() {
+        if let Some(which) = self.foreign_namespace()? {
             return Err(Error::ForeignProcess(which));
         }
         if standing == Standing::Process {
@@ -63,11 +66,15 @@ impl Engine {
     }
 
     /// Why the calling process is not in the namespaces of who made or opened the cache; `None` = it is.
-    pub(super) fn foreign_namespace(&self) -> Option<&'static str> {
-        namespaces(|at| self.region.word(at).load(Relaxed)).map(|which| match which {
+    ///
+    /// # Errors
+    /// It could not be found out now.
+    pub(super) fn foreign_namespace(&self) -> Result<Option<&'static str>> {
+        let which = namespaces(|at| self.region.word(at).load(Relaxed))?;
+        Ok(which.map(|which| match which {
             Namespace::Pid => "it is in another PID namespace than who made the cache (other thread ids): make it in this one",
             Namespace::Time => "it is in another time namespace than who made the cache (other clocks): make it in this one",
-        })
+        }))
     }
 
     /// Makes the calling process the one that opened the store: the one that did has ended, having left all to this child (a
@@ -110,12 +117,16 @@ pub(super) enum Namespace {
 }
 
 /// Which of the calling process's namespaces is another than the one that a header tells of, as far as both are known.
-pub(super) fn namespaces(word: impl Fn(u64) -> u64) -> Option<Namespace> {
+///
+/// # Errors
+/// It could not be found out now.
+pub(super) fn namespaces(word: impl Fn(u64) -> u64) -> Result<Option<Namespace>> {
     let differ = |theirs: u64, own: u64| theirs != 0 && own != 0 && theirs != own;
-    if differ(word(header::NAMESPACE), process::pid_namespace()) {
-        return Some(Namespace::Pid);
+    if differ(word(header::NAMESPACE), process::pid_namespace()?) {
+        return Ok(Some(Namespace::Pid));
     }
-    differ(word(header::TIME_NAMESPACE), process::time_namespace()).then_some(Namespace::Time)
+    let other = differ(word(header::TIME_NAMESPACE), process::time_namespace()?);
+    Ok(other.then_some(Namespace::Time))
 }
 
 impl Drop for Engine {

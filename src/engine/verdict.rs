@@ -43,10 +43,14 @@ impl Engine {
         }
         let key = key.first(header.key_len as usize);
         self.region.source(off + self.entry_head, key.len()).copy_to_slice(key);
-        if sums && self.geo.checksums && !entry::checksum_holds(&self.region, off, &self.secret, &header) {
+        let hash = self.secret.hash(key);
+        let is_sound = !sums
+            || !self.geo.checksums
+            || entry::checksum_holds(&self.region, off, &self.secret, &header, hash);
+        if !is_sound {
             return Err("leads to an entry whose checksum is wrong");
         }
-        Ok(Sound { header, block, hash: self.secret.hash(key) })
+        Ok(Sound { header, block, hash })
     }
 
     /// The entry that a slot of the chain of `head` leads to: [`Engine::judge`], and it belongs there, and its key is not

@@ -90,7 +90,7 @@ impl Engine {
             into.truncate(len);
             std::hint::spin_loop();
         }
-        if let Ok(_guard) = self.lock_raw(self.shard_of(head)) {
+        if let Ok(_guard) = self.lock_to_read(self.shard_of(head)) {
             self.read_chain(head, into);
         }
     }

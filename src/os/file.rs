@@ -130,9 +130,18 @@ impl StoreFile {
 
     /// Whether the descriptor still is the file that was opened.
     pub(crate) fn is_same(&self) -> bool {
-        self.file()
-            .and_then(|f| f.metadata().map_err(|source| Error::Os { call: "fstat", source }))
-            .is_ok_and(|m| (m.dev(), m.ino()) == (self.id.dev, self.id.ino))
+        self.check_same().is_ok()
+    }
+
+    /// [`StoreFile::is_same`], or why not.
+    fn check_same(&self) -> Result<()> {
+        match self.file()?.metadata() {
+            Ok(m) if (m.dev(), m.ino()) == (self.id.dev, self.id.ino) => Ok(()),
+            Err(source) if source.raw_os_error() != Some(libc::EBADF) => {
+                Err(Error::Os { call: "fstat", source })
+            }
+            _ => Err(Error::Damaged("the store's descriptor was closed by somebody else")),
+        }
     }
 
     /// Length, bytes.
@@ -181,9 +190,7 @@ impl StoreFile {
     }
 
     fn allocate(&self, from: u64, to: u64) -> Result<()> {
-        if !self.is_same() {
-            return Err(Error::Damaged("the store's descriptor was closed by somebody else"));
-        }
+        self.check_same()?;
         if to > size_limit() {
             // The call itself would end the process with SIGXFSZ.
             return Err(Error::Os { call: "fallocate", source: io::Error::from_raw_os_error(libc::EFBIG) });
@@ -219,9 +226,7 @@ impl StoreFile {
 
     /// Waits until everything is on disk.
     pub(crate) fn fsync(&self) -> Result<()> {
-        if !self.is_same() {
-            return Err(Error::Damaged("the store's descriptor was closed by somebody else"));
-        }
+        self.check_same()?;
         self.file()?.sync_all().map_err(|source| Error::Os { call: "fsync", source })
     }
 
@@ -254,18 +259,21 @@ impl StoreFile {
         }
     }
 
-    fn fs_type(&self) -> Option<u64> {
+    fn fs_type(&self) -> Result<u64> {
         // SAFETY: all-zero is a valid statfs; the descriptor is open.
         unsafe {
             let mut st: libc::statfs = std::mem::zeroed();
-            (libc::fstatfs(self.as_raw_fd(), &raw mut st) == 0).then_some(st.f_type as u64 & 0xFFFF_FFFF)
+            if libc::fstatfs(self.as_raw_fd(), &raw mut st) != 0 {
+                return Err(Error::last_os("fstatfs"));
+            }
+            Ok(st.f_type as u64 & 0xFFFF_FFFF)
         }
     }
 
     /// Why no store can be on this file system, if so: memory must be shared by all, and what `fallocate` has given must
     /// stay writable on a full disk.
     fn unfit_filesystem(&self) -> Result<Option<&'static str>> {
-        Ok(match self.fs_type().map_or(Fit::Good, fitness) {
+        Ok(match fitness(self.fs_type()?) {
             Fit::Good => None,
             Fit::Never(reason) => Some(reason),
             Fit::InPlaceOnly if self.len()? == 0 && self.write_in_place() => None,

@@ -166,7 +166,8 @@ fn bury(cell: &Cell, fault: usize, start: usize, len: usize) -> bool {
             unsafe { AtomicU64::from_ptr(word as *mut u64) }.fetch_add(1, Ordering::AcqRel);
         }
     }
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    // Shared: as much private memory as the store is long may be over RLIMIT_DATA.
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
     // SAFETY: replaces pages of a mapping that its owner keeps mapped while the cell is set; whoever accesses them does so
     // by atomics or copies that may see zeros.
     let p = unsafe {

@@ -5,6 +5,7 @@
 //! thread, once more for what they make, and for the main thread never.
 
 use std::{
+    alloc::{Layout, alloc},
     cell::RefCell,
     ffi::c_void,
     sync::atomic::{
@@ -44,10 +45,18 @@ impl<T: 'static> Local<T> {
 
     #[cold]
     fn begin(&self, key: libc::pthread_key_t) -> Option<*mut T> {
-        let here = Box::into_raw(Box::new((self.make)()));
+        const { assert!(size_of::<T>() > 0) };
+        // `Box::new` would end the process where there is no memory.
+        // SAFETY: of a size that is not 0.
+        let here = unsafe { alloc(Layout::new::<T>()) }.cast::<T>();
+        if here.is_null() {
+            return None;
+        }
+        // SAFETY: memory for one `T` that nobody else has.
+        unsafe { here.write((self.make)()) };
         // SAFETY: as above; the thread has no value yet.
         if unsafe { libc::pthread_setspecific(key, here.cast()) } != 0 {
-            // SAFETY: nobody else has it.
+            // SAFETY: made above as a box makes it, and nobody else has it.
             drop(unsafe { Box::from_raw(here) });
             return None;
         }
@@ -72,7 +81,7 @@ impl<T: 'static> Local<T> {
     }
 
     extern "C" fn end(value: *mut c_void) {
-        // SAFETY: `begin` made it of this type; the key is empty again, so nobody finds it any more.
+        // SAFETY: `begin` made it of this type, as a box makes it; the key is empty again, so nobody finds it any more.
         drop(unsafe { Box::from_raw(value.cast::<T>()) });
     }
 }

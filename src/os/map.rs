@@ -49,10 +49,13 @@ impl Mapping {
         Ok(map)
     }
 
-    /// Scratch memory of this process alone, without malloc (whose locks a fork may have left locked).
+    /// Scratch memory of the calling thread, without malloc (whose locks a fork may have left locked).
     pub(crate) fn scratch(len: usize) -> Result<Self> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        Self::map(len.max(1), libc::PROT_READ | libc::PROT_WRITE, flags, -1)
+        // Shared with children that have no use for it, because it then does not count against RLIMIT_DATA.
+        Self::anonymous(len.max(1)).or_else(|_| {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            Self::map(len.max(1), libc::PROT_READ | libc::PROT_WRITE, flags, -1)
+        })
     }
 
     /// Takes over what `mmap` returned.

@@ -2,13 +2,16 @@
 
 use std::{
     cell::Cell,
-    fs, ptr,
+    fs::{self, File},
+    io::{self, Read, Write},
+    ptr,
     sync::atomic::{AtomicPtr, AtomicU32, Ordering},
 };
 
 use once_cell::race::OnceBox;
 
 use super::map::page_size;
+use crate::error::{Error, Result};
 
 /// A thread that owns something in shared memory: its id, and when it started (ids are used again).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,18 +95,44 @@ pub(crate) fn has_ended(tid: u32) -> bool {
 
 /// Whether `/proc` counts threads as this process does: not where it was mounted in an outer PID namespace.
 fn is_proc_ours() -> bool {
-    fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == first_thread_id().to_string().as_str())
+    // Without malloc, as `read_stat`.
+    let (mut link, mut own) = ([0u8; 16], [0u8; 16]);
+    // SAFETY: a string that ends with a NUL, and a place for as many bytes as are named.
+    let n = unsafe { libc::readlink(c"/proc/self".as_ptr(), link.as_mut_ptr().cast(), link.len()) };
+    let mut rest = &mut own[..];
+    usize::try_from(n).is_ok() && write!(rest, "{}", first_thread_id()).is_ok() && link == own
 }
 
 fn thread(tid: u32) -> Thread {
-    let stat = if is_proc_ours() { fs::read(format!("/proc/{tid}/stat")).ok() } else { None };
+    let mut room = [0; 1024];
+    let stat = if is_proc_ours() { read_stat(tid, &mut room) } else { None };
     let Some(stat) = stat.filter(|stat| !stat.is_empty()) else {
         // SAFETY: signal 0 is none: only whether the thread exists is asked.
         let rc = unsafe { libc::syscall(libc::SYS_tkill, tid, 0) };
         let gone = rc != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
         return if gone { Thread::Ended } else { Thread::Hidden };
     };
-    started(&stat).unwrap_or(Thread::Hidden)
+    started(stat).unwrap_or(Thread::Hidden)
+}
+
+/// The start of `/proc/TID/stat`, without malloc: a repair asks, and it may be what there is no memory for.
+fn read_stat(tid: u32, room: &mut [u8; 1024]) -> Option<&[u8]> {
+    let mut path = [0; 32];
+    let mut rest = &mut path[..];
+    write!(rest, "/proc/{tid}/stat").ok()?;
+    let left = rest.len();
+    let path = std::str::from_utf8(&path[..path.len() - left]).ok()?;
+    let mut file = File::open(path).ok()?;
+    let mut len = 0;
+    while len < room.len() {
+        match file.read(&mut room[len..]) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+    Some(&room[..len])
 }
 
 /// Reads `/proc/TID/stat`.
@@ -119,19 +148,35 @@ fn started(stat: &[u8]) -> Option<Thread> {
     Some(Thread::Started((ticks as u32).max(UNKNOWN + 1)))
 }
 
-/// What tells the PID namespace from others, never 0; 0 = unknown.
-pub(crate) fn pid_namespace() -> u64 {
-    namespace("/proc/self/ns/pid")
+/// What tells the PID namespace from others, never 0; 0 = this system does not tell.
+pub(crate) fn pid_namespace() -> Result<u64> {
+    namespace("stat of /proc/self/ns/pid", "/proc/self/ns/pid")
 }
 
 /// The same of the time namespace: where the clocks that count from the machine's start begin.
-pub(crate) fn time_namespace() -> u64 {
-    namespace("/proc/self/ns/time")
+pub(crate) fn time_namespace() -> Result<u64> {
+    namespace("stat of /proc/self/ns/time", "/proc/self/ns/time")
 }
 
-fn namespace(path: &str) -> u64 {
+fn namespace(call: &'static str, path: &str) -> Result<u64> {
     use std::os::unix::fs::MetadataExt;
-    fs::metadata(path).map_or(0, |ns| ns.ino() ^ ns.dev().rotate_left(32))
+    Ok(told(call, fs::metadata(path))?.map_or(0, |ns| ns.ino() ^ ns.dev().rotate_left(32)))
+}
+
+/// What `/proc` says; `None` = it does not say that (not mounted, not permitted).
+///
+/// # Errors
+/// It could not be asked now: what is not known for want of a descriptor must not count as never told.
+fn told<T>(call: &'static str, asked: io::Result<T>) -> Result<Option<T>> {
+    match asked {
+        Ok(told) => Ok(Some(told)),
+        Err(source) => match source.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN | libc::EIO) => {
+                Err(Error::Os { call, source })
+            }
+            _ => Ok(None),
+        },
+    }
 }
 
 /// Forks that led to this process, seen by asking; starts at 1.
@@ -228,12 +273,15 @@ pub(crate) fn random_words(words: &mut [u64]) {
 }
 
 /// Identity of the running kernel, 0 when it is not told.
-pub(crate) fn boot_id() -> u64 {
+pub(crate) fn boot_id() -> Result<u64> {
     // Whoever is first may be so twice: a child forked meanwhile must not wait for its parent's thread.
     static ID: OnceBox<u64> = OnceBox::new();
-    *ID.get_or_init(|| {
-        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let hex: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
-        Box::new(u64::from_str_radix(&hex, 16).unwrap_or(0))
-    })
+    if let Some(&id) = ID.get() {
+        return Ok(id);
+    }
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = told("read of /proc/sys/kernel/random/boot_id", fs::read_to_string(path))?;
+    let hex = text.iter().flat_map(|text| text.chars()).filter(char::is_ascii_hexdigit).take(16);
+    let id = hex.fold(0, |id, digit| id << 4 | u64::from(digit.to_digit(16).unwrap_or(0)));
+    Ok(*ID.get_or_init(|| Box::new(id)))
 }

@@ -272,9 +272,9 @@ pub(crate) fn each_handed_out(r: &Region, shard_no: u64, mut f: impl FnMut(u64, 
     }
 }
 
-/// Rebuilds a shard's lists from the marks of the blocks that its index reaches; `None` = it reaches none.
-pub(crate) fn rebuild(r: &Region, shard: Home<'_>, marks: Option<&Marks>) {
-    let marked = |span, index| marks.is_some_and(|m| m.get(span, index));
+/// Rebuilds a shard's lists from the marks of the blocks that its index reaches.
+pub(crate) fn rebuild(r: &Region, shard: Home<'_>, marks: &Marks) {
+    let marked = |span, index| marks.get(span, index);
     shard.word(at::SPARE).store(0, Relaxed);
     for class in 0..CLASSES {
         shard.list(class).store(0, Relaxed);
