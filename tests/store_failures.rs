@@ -23,7 +23,7 @@ use ucache::{
 };
 
 /// The calls that can be made to fail.
-const CALLS: [&str; 7] = ["fallocate", "ftruncate", "mmap", "msync", "fsync", "pwrite", "rename"];
+const CALLS: [&str; 7] = ["fallocate", "ftruncate", "mmap", "msync", "fsync", "pwrite", "renameat"];
 static FAIL: AtomicUsize = AtomicUsize::new(usize::MAX);
 static AFTER: AtomicUsize = AtomicUsize::new(0);
 /// Whether it goes on failing.
@@ -66,7 +66,7 @@ in_place_of! {
     4 fsync = SYS_fsync (fd: c_int);
     5 pwrite = SYS_pwrite64 (fd: c_int, from: *const c_void, len: usize, at: i64);
     5 pwrite64 = SYS_pwrite64 (fd: c_int, from: *const c_void, len: usize, at: i64);
-    6 rename = SYS_rename (from: *const libc::c_char, to: *const libc::c_char);
+    6 renameat = SYS_renameat (at: c_int, from: *const libc::c_char, to_at: c_int, to: *const libc::c_char);
 }
 
 /// Runs `f` with the `n`-th call of a kind failing; says whether it came to that.

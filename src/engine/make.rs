@@ -73,6 +73,7 @@ impl Engine {
             region: Arc::new(region),
             config,
             forks: AtomicU32::new(process::fork_count()),
+            restarted: false,
             dropped: 0,
             notes,
         }

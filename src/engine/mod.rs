@@ -93,6 +93,8 @@ pub struct Engine {
     may_punch: bool,
     /// Forks seen when the region was opened: tells a child from who opened it.
     forks: AtomicU32,
+    /// Whether the stamps are those of another boot, or of another file; only while the store is put in order.
+    restarted: bool,
     /// Damaged items that were left out when this process put the store in order.
     dropped: u64,
     /// What was noticed when the region was made, for the host's log.
