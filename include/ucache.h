@@ -447,7 +447,7 @@ const char *ucache_error(void);
  */
 int ucache_open(ucache **out, const char *definition);
 
-/* Opens a store that exists, with the limits it was made with. */
+/* Opens a store that exists, with the limits it was made with. (store_fs=trust needs a definition: ucache_open.) */
 int ucache_attach(ucache **out, const char *path);
 
 /*

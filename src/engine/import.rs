@@ -69,7 +69,9 @@ impl Beside {
         self.new.rename_to(&self.place).map_err(|e| mounted(self.place.path(), e))?;
         self.done = true;
         self.place.sync_names()?;
-        engine.notes.extend(self.note.take().map(|note| format!("store {} {note}", self.place.path().display())));
+        engine
+            .notes
+            .extend(self.note.take().map(|note| format!("store {} {note}", self.place.path().display())));
         engine.join_users()
     }
 
@@ -207,9 +209,8 @@ impl Engine {
 
     /// Whether the second name of a file is the one that an import gave it before it was cut off.
     pub(super) fn was_importing(path: &Path, file: &StoreFile) -> bool {
-        let is_kept = |place: &Place| {
-            (0..KEPT).any(|n| kept(place, n).is_ok_and(|kept| kept.id() == Some(file.id())))
-        };
+        let is_kept =
+            |place: &Place| (0..KEPT).any(|n| kept(place, n).is_ok_and(|kept| kept.id() == Some(file.id())));
         file.names().is_ok_and(|names| names == 2) && Place::of(path).is_ok_and(|place| is_kept(&place))
     }
 

@@ -347,7 +347,8 @@ impl Attempt<'_> {
 }
 
 /// What a name that cannot be removed or taken is: the mount of one file.
-pub(super) const MOUNTED: &str = "cannot be replaced, because this one file is a mount: mount its directory instead";
+pub(super) const MOUNTED: &str =
+    "cannot be replaced, because this one file is a mount: mount its directory instead";
 /// `EBUSY` and `EXDEV` of Linux.
 pub(super) const EBUSY: i32 = 16;
 pub(super) const EXDEV: i32 = 18;

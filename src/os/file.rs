@@ -119,7 +119,9 @@ impl StoreFile {
                     return Self::new(path, file, false);
                 }
             }
-            match Place::of(path)?.create() {
+            let place = Place::of(path)?;
+            place.check_links(None)?;
+            match place.create() {
                 // Somebody was faster.
                 Err(Error::Os { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
                 file => return Self::new(path, file?, true),
@@ -271,7 +273,10 @@ impl StoreFile {
             // Who may not give a file away keeps it, as with any new file.
             let _ = std::os::unix::fs::fchown(mine, Some(meta.uid()), Some(meta.gid()));
         } else {
-            note = Some(format!("was user {}'s, whose directory it is not in, and is user {own}'s now", meta.uid()));
+            note = Some(format!(
+                "was user {}'s, whose directory it is not in, and is user {own}'s now",
+                meta.uid()
+            ));
         }
         let mode = Permissions::from_mode(meta.mode() & 0o777);
         mine.set_permissions(mode).map_err(|source| Error::Os { call: "fchmod", source })?;
@@ -389,7 +394,10 @@ fn size_limit() -> u64 {
 }
 
 /// From now on a file that gets too long for RLIMIT_FSIZE is an error of who writes it, not the end of the process.
-#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "a program's own decision: only the command makes it"))]
+#[cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, reason = "a program's own decision: only the command makes it")
+)]
 pub(crate) fn report_size_limit() {
     // SAFETY: no handler of this program's runs.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };

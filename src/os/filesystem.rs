@@ -123,10 +123,10 @@ fn upper_directory(file: &File) -> Option<PathBuf> {
 
 /// Blanks and backslashes are written with three octal digits.
 fn unescaped(text: &str) -> String {
-    ["\\040", "\\011", "\\012", "\\134"].iter().zip([" ", "\t", "\n", "\\"]).fold(
-        text.to_owned(),
-        |text, (escape, byte)| text.replace(escape, byte),
-    )
+    ["\\040", "\\011", "\\012", "\\134"]
+        .iter()
+        .zip([" ", "\t", "\n", "\\"])
+        .fold(text.to_owned(), |text, (escape, byte)| text.replace(escape, byte))
 }
 
 #[cfg(test)]
@@ -141,8 +141,19 @@ mod tests {
         }
         // NFS, CIFS, SMB, FUSE, 9p, ZFS, bcachefs, Ceph, GFS2, OCFS2, Lustre, ramfs, and what comes some day.
         for magic in [
-            0x6969, 0xFF53_4D42, 0xFE53_4D42, 0x6573_5546, 0x0102_1997, 0x2FC1_2FC1, 0xCA45_1A4E, 0x00C3_6400,
-            0x0116_1970, 0x7461_636F, 0x0BD0_0BD0, 0x8584_58F6, 0x1234_5678,
+            0x6969,
+            0xFF53_4D42,
+            0xFE53_4D42,
+            0x6573_5546,
+            0x0102_1997,
+            0x2FC1_2FC1,
+            0xCA45_1A4E,
+            0x00C3_6400,
+            0x0116_1970,
+            0x7461_636F,
+            0x0BD0_0BD0,
+            0x8584_58F6,
+            0x1234_5678,
         ] {
             assert!(fitness(magic).reason(true).is_some(), "{magic:x}");
         }

@@ -119,7 +119,6 @@ impl Place {
 
     /// Makes the file, 0600, which must not exist; a link is something that exists.
     pub(super) fn create(&self) -> Result<File> {
-        self.check_links(None)?;
         os("open", open_at(self.dir.as_raw_fd(), &self.name, OPEN | libc::O_CREAT | libc::O_EXCL, 0o600))
     }
 
@@ -178,7 +177,8 @@ fn done(call: &'static str, rc: libc::c_int) -> Result<()> {
 }
 
 fn c_string(name: &OsStr) -> Result<CString> {
-    CString::new(name.as_bytes()).map_err(|_| Error::Os { call: "open", source: io::ErrorKind::InvalidInput.into() })
+    CString::new(name.as_bytes())
+        .map_err(|_| Error::Os { call: "open", source: io::ErrorKind::InvalidInput.into() })
 }
 
 fn open_at(dir: libc::c_int, name: &OsStr, flags: libc::c_int, mode: libc::c_uint) -> io::Result<File> {
