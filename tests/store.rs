@@ -178,6 +178,51 @@ fn a_copy_of_a_store_in_use_opens_and_is_never_wrong() {
     assert!(found > 0, "no copy held any item");
 }
 
+/// Such a copy put back into the very file, in the same boot: device, inode and boot are right, the bytes are not.
+#[test]
+fn a_copy_put_back_into_the_same_file_is_not_believed() {
+    let _alone = alone();
+    let (dir, path) = place();
+    let value = *b"a value that is found in the file";
+    let engine = Engine::create(&config(&path)).expect("a store");
+    fill(&engine, 1);
+    engine.set(b"damaged", &value, &UPDATE).expect("set");
+    drop(engine);
+    let mut bytes = fs::read(&path).expect("the store");
+    let at = bytes.windows(value.len()).position(|w| w == value).expect("the value is there");
+    bytes[at] ^= 1;
+    let ino = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).expect("stat"));
+    let before = ino(&path);
+    for round in 0..2 {
+        fs::write(&path, &bytes).expect("put back");
+        assert_eq!(ino(&path), before, "the same file");
+        let engine = Engine::create(&config(&path)).expect("the store");
+        assert_eq!((engine.exists(b"damaged"), engine.dropped_at_opening()), (None, 1), "round {round}");
+        assert_filled(&engine, 1);
+    }
+    // Made while somebody writes, with holes where there were zeros.
+    let backup = dir.path().join("backup");
+    for round in 0..rounds("UCACHE_STORE_ROUNDS", 20) {
+        let books = Scratch::new(usize::try_from(OWN * 2).expect("small"));
+        let writer = Child::fork(|| write_until_killed(&path, 0, &books));
+        wait_for("some stores", || books.iter().map(|w| w.load(SeqCst)).sum::<u64>() > 200);
+        let copied = std::process::Command::new("cp").arg("--sparse=always").args([&path, &backup]).status();
+        assert!(copied.expect("cp runs").success());
+        assert!(writer.kill());
+        let copied = std::process::Command::new("cp").arg("--sparse=always").args([&backup, &path]).status();
+        assert!(copied.expect("cp runs").success());
+        assert_eq!(ino(&path), before, "the same file");
+        let engine = Engine::create(&config(&path)).expect("a copy of a store in use");
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&path).expect("stat")) * 512;
+        assert!(blocks >= fs::metadata(&path).expect("stat").len(), "round {round}: it has holes");
+        // Each value is whole, or not there; and what a later clear has not cleared does not come back with it.
+        let found = (0..OWN).filter(|&key| seq(&engine, key).is_some()).count() as u64;
+        assert!(found <= u64::from(OWN));
+        engine.clear().expect("clear");
+        assert_eq!((0..OWN).filter(|&key| seq(&engine, key).is_some()).count(), 0, "round {round}");
+    }
+}
+
 #[test]
 fn limits_may_change_when_nobody_else_is_there() {
     let _alone = alone();

@@ -97,6 +97,40 @@ fn the_least_recently_used_go_when_fewer_fit() {
     assert_eq!((seq(&engine, 100), seq(&engine, 101)), (None, Some(1)));
 }
 
+/// Opening a store again does not change the order of use, however often, also in caches that only know it roughly.
+#[test]
+fn the_order_of_use_survives_reopening() {
+    let _alone = alone();
+    let (_dir, path) = place();
+    let items = 20_000_u32;
+    let lru = with(&path, u64::from(items), true);
+    let name = |n: u32| format!("{n}").into_bytes();
+    {
+        let engine = Engine::create(&lru).expect("a new store");
+        for n in 0..items {
+            engine.set(&name(n), b"x", &UPDATE).expect("set");
+        }
+        // Later ticks of the clock.
+        std::thread::sleep(Duration::from_millis(50));
+        let mut value = Vec::new();
+        for n in 0..items / 2 {
+            value.clear();
+            assert!(engine.get(&name(n), Touch::Yes, &mut value).expect("get").is_some());
+        }
+    }
+    for _ in 0..4 {
+        drop(Engine::create(&lru).expect("the store"));
+    }
+    let engine = Engine::create(&lru).expect("the store");
+    for n in 0..items / 4 {
+        engine.set(format!("new {n}").as_bytes(), b"x", &UPDATE).expect("set");
+    }
+    let left = |range: std::ops::Range<u32>| range.filter(|&n| engine.exists(&name(n)).is_some()).count();
+    let (used, unused) = (left(0..items / 2), left(items / 2..items));
+    // At random 7,500 of each would be left.
+    assert!(used > 9500 && unused < 5500, "{used} of those that were used are left, {unused} of the others");
+}
+
 /// Both values are named, and the file stays as it was.
 #[test]
 fn what_cannot_be_done_is_refused() {
@@ -107,9 +141,6 @@ fn what_cannot_be_done_is_refused() {
     Child::fork(|| {
         refused(Engine::create(&with(&path, 9000, false)), &["in use", "2000", "9000"]);
         refused(Engine::create(&with(&path, 2000, true)), &["in use", "evict=none", "evict=lru"]);
-        let mut anew = with(&path, 9000, false);
-        anew.store = Some(Store { path: path.clone(), delete_unusable: true });
-        refused(Engine::create(&anew), &["in use", "2000", "9000"]);
     })
     .join();
     drop(engine);
@@ -123,6 +154,53 @@ fn what_cannot_be_done_is_refused() {
     anew.store = Some(Store { path, delete_unusable: true });
     let engine = Engine::create(&anew).expect("store_delete starts fresh");
     assert_eq!((engine.stats().items, engine.stats().capacity), (0, 200));
+}
+
+/// `store_delete` starts afresh beside whoever has the old file: that one keeps it, to itself, to its end.
+#[test]
+fn who_has_a_store_that_was_deleted_keeps_it() {
+    let _alone = alone();
+    let (dir, path) = place();
+    let mut anew = with(&path, 9000, false);
+    anew.store = Some(Store { path: path.clone(), delete_unusable: true });
+    for round in 0..3 {
+        let old = Engine::create(&with(&path, 2000 + round, false)).expect("a store");
+        fill(&old, 1);
+        let before = fs::metadata(&path).expect("stat").ino();
+        // The same settings: nothing to delete.
+        let mut same = with(&path, 2000 + round, false);
+        same.store.clone_from(&anew.store);
+        Child::fork(|| assert_filled(&Engine::create(&same).expect("joined"), 1)).join();
+        assert_eq!(fs::metadata(&path).expect("stat").ino(), before);
+        // All at once: one of them makes the new file.
+        engine_proc::in_children(4, |worker| {
+            let new = Engine::create(&anew).expect("a new store");
+            assert_eq!(new.config().capacity, 9000);
+            let told = new.notes().join("");
+            assert!(told.is_empty() || told.contains("in use") && told.contains("store_delete"), "{told}");
+            let key = 1000 + u32::try_from(worker).expect("few");
+            put(&new, key, 7).expect("set");
+            assert_eq!((seq(&new, key), seq(&new, 1)), (Some(7), None));
+        });
+        assert_ne!(fs::metadata(&path).expect("stat").ino(), before);
+        let new = Engine::attach(&path).expect("the new store");
+        assert_eq!(new.stats().items, 4);
+        // The old one goes on: it reads, writes, grows, is synced, shared with children, and closed.
+        assert_filled(&old, 1);
+        Child::fork(|| fill(&old, 2)).join();
+        for n in 0..40_u32 {
+            old.set(format!("large {n}").as_bytes(), &[7; 190_000], &UPDATE).expect("the old store grows");
+        }
+        old.sync().expect("sync");
+        old.clear().expect("clear");
+        fill(&old, 3);
+        assert_filled(&old, 3);
+        drop(old);
+        assert_eq!((new.stats().items, seq(&new, 1000), seq(&new, 1)), (4, Some(7), None));
+        drop(new);
+        assert_eq!(files(dir.path()), ["store"]);
+        fs::remove_file(&path).expect("remove");
+    }
 }
 
 /// The new file is where a link leads, and has the old one's owner and permissions.
@@ -146,12 +224,16 @@ fn a_death_while_items_move_loses_nothing() {
     let _alone = alone();
     let (dir, path) = place();
     fill(&Engine::create(&with(&path, 2000, false)).expect("a new store"), 1);
+    // How long it takes here and now.
+    let start = std::time::Instant::now();
+    Child::fork(|| drop(Engine::create(&with(&path, 2007, false)).expect("other settings"))).join();
+    let longest = u64::try_from(start.elapsed().as_micros() * 3 / 2).expect("short");
     let (mut killed, mut moved) = (0, 0);
     for round in 0..rounds("UCACHE_STORE_MOVES", 100) {
         let before = fs::metadata(&path).expect("stat").ino();
         let wanted = with(&path, 2000 + (round as u64 + 1) % 7, round % 2 == 0);
         let child = Child::fork(|| drop(Engine::create(&wanted).expect("other settings")));
-        std::thread::sleep(Duration::from_micros(fastrand::u64(0..40_000)));
+        std::thread::sleep(Duration::from_micros(fastrand::u64(0..longest.max(40_000))));
         killed += u32::from(child.kill());
         moved += u32::from(fs::metadata(&path).expect("stat").ino() != before);
         let engine = Engine::attach(&path).expect("one of the two");

@@ -228,6 +228,37 @@ fn a_limit_on_the_files_size() {
     .join();
 }
 
+/// However small it is, and whoever writes first: an error, a file that is whole or not there, and no SIGXFSZ. What was
+/// there before the limit is used as before.
+#[test]
+fn a_limit_on_the_files_size_from_the_start() {
+    let _alone = alone();
+    let (dir, path) = place();
+    fill_small(&Engine::create(&config(&path)).expect("a store"));
+    for limit in [0, 1, 16, 31, 32, 33, 4096, 65_536, 200_000] {
+        Child::fork(|| {
+            // SAFETY: the default action is no handler.
+            unsafe { signal(Signal::SIGXFSZ, SigHandler::SigDfl) }.expect("signal");
+            nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE, limit, limit)
+                .expect("setrlimit");
+            let new = Engine::create(&config(&dir.path().join(format!("new {limit}"))));
+            let error = new.expect_err("the limit leaves no room for a store");
+            assert!(error.to_string().contains("File too large"), "{limit}: {error}");
+            refused(
+                Engine::create(&Config { capacity: 3000, ..config(&path) }),
+                &["2000", "3000", "too large"],
+            );
+            assert!(!path.with_file_name("store.new").exists(), "{limit}");
+            let engine = Engine::create(&config(&path)).expect("the store");
+            assert_small(&engine);
+            fill_small(&engine);
+        })
+        .join();
+    }
+    let engine = Engine::create(&config(&dir.path().join("new 31"))).expect("without a limit");
+    fill_small(&engine);
+}
+
 /// Another process cuts the store while this one uses it. With the guard: misses and errors in every user; without: SIGBUS.
 #[test]
 fn a_truncated_store_ends_as_misses_with_the_guard() {

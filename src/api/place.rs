@@ -10,7 +10,7 @@ impl Builder {
     /// Keeps the cache in this file, which is created if it is missing and opened with its content if it exists.
     ///
     /// Other processes join with [`Cache::attach`](crate::Cache::attach), with the same `store` in their own builder, or
-    /// through uWSGI and C. The file must be on a local filesystem.
+    /// through uWSGI and C. The file must be on a local filesystem ([`store_fs_trust`](Builder::store_fs_trust)), with one name.
     ///
     /// Settings may change from one opening to the next, as long as no other process has the file open, a forked child
     /// included: while there is one, its settings stay in force. [`items`](Builder::items) and
@@ -36,8 +36,9 @@ impl Builder {
         self
     }
 
-    /// Whether a [store](Builder::store) file that cannot be used (not a store, or of an incompatible build) is deleted
-    /// and made anew. Off if not given: [`build`](Builder::build) fails and leaves the file untouched.
+    /// Whether a [store](Builder::store) file that cannot be used (not a store, of an incompatible build, or in use with
+    /// other settings) is deleted and made anew; processes that have the old one open keep it, to themselves. Off if not
+    /// given: [`build`](Builder::build) fails and leaves the file untouched.
     ///
     /// ```
     /// use ucache::{Cache, Error};
@@ -80,6 +81,26 @@ impl Builder {
     /// ```
     pub fn store_guard(mut self, on: bool) -> Self {
         self.config.store_guard = on;
+        self
+    }
+
+    /// Whether the [store](Builder::store) may be on a file system that is not known to keep one: not ext4, XFS, tmpfs, F2FS,
+    /// btrfs without copying on write, or an overlay on one of these. Off if not given: it is refused, with the reason.
+    ///
+    /// Two machines must never use one store at the same time, and on a full disk the file system may end the process with
+    /// SIGBUS. [`Cache::notes`](crate::Cache::notes) says that it was trusted.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let dir = tempfile::tempdir()?;
+    /// let path = dir.path().join("anywhere.ucache");
+    /// let cache = ucache::Cache::builder("anywhere").items(10).store(&path).store_fs_trust(true).build()?;
+    /// cache.set("k", "v")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn store_fs_trust(mut self, on: bool) -> Self {
+        self.config.store_fs_trust = on;
         self
     }
 

@@ -87,6 +87,7 @@ struct Text {
     no_expire: Option<Vec<u8>>,
     lock_timeout: Option<Vec<u8>>,
     store_guard: Option<Vec<u8>>,
+    store_fs: Option<Vec<u8>>,
     hugepages: Option<Vec<u8>>,
 }
 
@@ -132,6 +133,7 @@ impl Text {
             b"no_expire" => &mut self.no_expire,
             b"lock_timeout" => &mut self.lock_timeout,
             b"store_guard" => &mut self.store_guard,
+            b"store_fs" => &mut self.store_fs,
             b"hugepages" => &mut self.hugepages,
             _ => return None,
         })
@@ -195,6 +197,7 @@ pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
         store: store(t.store, flag("store_delete", t.store_delete.as_deref(), &mut notes)),
         native: Some(NativeShape { items, key_size, blocks, block_size: blocksize, bitmap }),
         store_guard: flag("store_guard", t.store_guard.as_deref(), &mut notes),
+        store_fs_trust: store_fs(t.store_fs.as_deref())?,
         huge_pages,
         ..Config::new(&String::from_utf8_lossy(name), 1)
     };
@@ -311,6 +314,14 @@ fn huge_pages(text: Option<&[u8]>) -> Result<HugePages> {
         Some(b"1" | b"yes" | b"on" | b"true") => Ok(HugePages::Advised),
         Some(b"reserved") => Ok(HugePages::Reserved),
         Some(other) => Err(invalid("hugepages", other, "must be 1, reserved or 0".to_owned())),
+    }
+}
+
+fn store_fs(text: Option<&[u8]>) -> Result<bool> {
+    match text.map(<[u8]>::trim_ascii) {
+        None => Ok(false),
+        Some(b"trust") => Ok(true),
+        Some(other) => Err(invalid("store_fs", other, "must be trust".to_owned())),
     }
 }
 

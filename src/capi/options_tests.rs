@@ -42,11 +42,13 @@ fn every_key_and_alias_is_known() {
     let s = ok(
         "name=a,items=5,blocksize=10,blocks=7,hash=murmur2,hash_size=11,key_size=12,store=/s,storesync=13,\
         storedelete=1,node=h:1;;h:2,sync=h:3,udp=h:4,lastmod=1,math_initial=-14,ignore_full=1,lru=1,lazy=1,\
-        sweep_on_full=15,clear_on_full=1,no_expire=1,lock_timeout=16,store_guard=1,hugepages=reserved",
+        sweep_on_full=15,clear_on_full=1,no_expire=1,lock_timeout=16,store_guard=1,store_fs=trust,hugepages=reserved",
     );
     assert_eq!((s.blocksize, s.blocks, s.hash, s.hashsize), (10, 7, Algorithm::Murmur2, 11));
     assert_eq!((s.config.max_key, s.store_sync, s.config.math_initial), (12, 13, -14));
     assert!(s.config.store_guard && s.config.huge_pages == HugePages::Reserved);
+    assert!(s.config.store_fs_trust && !ok("name=a,items=5").config.store_fs_trust);
+    assert_eq!(err("name=a,items=5,store_fs=nfs"), "option store_fs=nfs: must be trust");
     assert_eq!(s.notes, ["option hugepages has no effect on a store: its file system decides"]);
     assert_eq!(s.config.store, Some(Store { path: "/s".into(), delete_unusable: true }));
     assert_eq!(s.nodes, [c"h:1".to_owned(), c"h:2".to_owned()]);

@@ -31,9 +31,19 @@ pub(super) struct Cli {
     /// When to colour and to show progress bars
     #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]
     pub(super) color: When,
+    /// Uses stores on file systems that are not known to keep one, too
+    #[arg(long, global = true, value_enum, value_name = "HOW")]
+    pub(super) store_fs: Option<StoreFs>,
     /// What to do
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+/// What to think of a store's file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum StoreFs {
+    /// It shares memory between processes, and keeps what it has promised on a full disk
+    Trust,
 }
 
 /// When to decorate the output.

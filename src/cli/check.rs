@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsStr,
-    fs,
     io::{self, Write},
     path::Path,
     sync::Arc,
@@ -13,7 +12,7 @@ use serde_json::json;
 use super::{
     Context,
     failure::{Failure, IO, NO, Outcome, UNSUPPORTED},
-    target::{is_server, unopened},
+    target::{is_server, store, unopened},
     text::{count, size},
 };
 use crate::{
@@ -44,14 +43,15 @@ pub(super) fn run(context: &mut Context, target: &OsStr, repair: bool, json: boo
     let (place, engine, _copy) = if repair || !alone {
         // Opening takes the lock for itself.
         drop(file);
-        let engine = Engine::attach(path).map_err(|e| unopened(path, e))?;
+        let engine = store(target)?;
         (if repair { Where::Repair } else { Where::InUse }, engine, None)
     } else {
         let folder = tempfile::tempdir().map_err(|e| no_copy(&e))?;
         let copy = folder.path().join("store");
-        fs::copy(path, &copy).map_err(|e| no_copy(&e))?;
-        // The copy is another file: opening it checks every checksum.
-        let engine = Engine::attach(&copy).map_err(|e| renamed(e, &copy, path))?;
+        // Of the file that is locked, whatever has its name meanwhile.
+        file.copy_to(&copy).map_err(|e| no_copy(&e))?;
+        // Nobody else has the copy: any file system will do.
+        let engine = Engine::attach_on(&copy, true).map_err(|e| renamed(e, &copy, path))?;
         (Where::Copy, engine, Some((folder, file)))
     };
     report(context, &engine, place, json)

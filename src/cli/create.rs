@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use super::{
     args::{Create, Shape},
     failure::{Failure, NO, Outcome, UNREACHABLE, USAGE},
-    target::unopened,
+    target::{any_filesystem, unopened},
 };
 use crate::{
     engine::{Config, Engine, Eviction, Store},
@@ -36,6 +36,7 @@ pub(super) fn config(shape: &Shape, path: &Path, capacity: u64) -> Config {
         max_key: shape.keysize,
         max_value: shape.blocksize,
         eviction: if shape.purge_lru { Eviction::Lru } else { Eviction::None },
+        store_fs_trust: any_filesystem(),
         store: Some(Store { path: path.to_owned(), delete_unusable: false }),
         ..Config::new(name, capacity)
     }

@@ -16,6 +16,7 @@ use super::{
     jsonl, resp,
     target::Target,
 };
+use crate::os::place::Place;
 
 pub(super) fn run(context: &mut Context, args: &Dump) -> Outcome {
     let selection = Selection::new(&args.select)?;
@@ -43,7 +44,11 @@ pub(super) fn run(context: &mut Context, args: &Dump) -> Outcome {
 
 /// Writes beside `path`, so that the file takes its name in one step when it is complete and on disk.
 fn complete(path: &Path, what: &str, to: &mut dyn FnMut(&mut dyn Write) -> Outcome) -> Outcome {
-    // Where the name is a link, what it leads to is replaced.
+    // Where the name is a link, what it leads to is replaced; but not where somebody else's link leads.
+    if let Some(owner) = Place::of(path).ok().and_then(|place| place.stranger()) {
+        return Err(Failure::new(IO, format!("cannot write {what}: it is a link of user {owner}"))
+            .hint("name the file that it leads to"));
+    }
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {

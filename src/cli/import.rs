@@ -7,7 +7,7 @@ use super::{
     args::Import,
     create,
     failure::{Failure, Outcome, UNREACHABLE},
-    target::unopened,
+    target::{any_filesystem, unopened},
     text::count,
 };
 use crate::engine::{Blocks, Engine, NativeShape, config::MAX_VALUE};
@@ -22,7 +22,7 @@ pub(super) fn run(context: &mut Context, args: &Import) -> Outcome {
         return Err(Failure::new(UNREACHABLE, format!("{}: the file is empty", path.display()))
             .hint("there is nothing to import; `create` makes a new store"));
     }
-    match Engine::attach(path) {
+    match Engine::attach_on(path, any_filesystem()) {
         Ok(_) => {
             return Err(Failure::new(UNREACHABLE, format!("{}: is a ucache store already", path.display())));
         }

@@ -37,6 +37,8 @@ use args::{Cli, Command, When};
 use failure::Outcome;
 use target::Target;
 
+use crate::os::file;
+
 /// What every command has at hand.
 struct Context {
     timeout: Duration,
@@ -82,6 +84,8 @@ impl Context {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    target::trust_filesystems(cli.store_fs.is_some());
+    file::report_size_limit();
     let mut context =
         Context { timeout: cli.timeout, color: cli.color, out: BufWriter::new(io::stdout().lock()) };
     let done = run(cli.command, &mut context).and_then(|()| Ok(context.out.flush()?));

@@ -5,7 +5,10 @@ use std::{
     io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -229,7 +232,18 @@ fn server(name: &OsStr) -> Option<(&str, &str)> {
 /// Joins whoever uses the file; the first one rebuilds what a death left behind.
 pub(super) fn store(name: &OsStr) -> Outcome<Arc<Engine>> {
     let path = Path::new(name);
-    Engine::attach(path).map_err(|error| unopened(path, error))
+    Engine::attach_on(path, any_filesystem()).map_err(|error| unopened(path, error))
+}
+
+/// Whether stores may be on any file system: set once, by the command line.
+static ANY_FILESYSTEM: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn trust_filesystems(on: bool) {
+    ANY_FILESYSTEM.store(on, Relaxed);
+}
+
+pub(super) fn any_filesystem() -> bool {
+    ANY_FILESYSTEM.load(Relaxed)
 }
 
 /// Why a store cannot be opened, and what to do.
@@ -254,6 +268,9 @@ pub(super) fn unopened(path: &Path, error: Error) -> Failure {
             let hint = match reason.as_str() {
                 r if r.contains("format") || r.contains("layout") => {
                     "use the `ucache` of the same build as the server, or let the server start afresh: store_delete=1"
+                }
+                r if r.contains("store_fs=trust") => {
+                    "keep it on a local file system, or say `--store-fs trust` where no other machine uses it"
                 }
                 r if r.contains("opening") || r.contains("lock") => {
                     "is a process stopped while it opens the store?"

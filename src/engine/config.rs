@@ -110,6 +110,8 @@ pub struct Config {
     /// A store that somebody truncates is misses and errors from then on, instead of the end of the process (a SIGBUS
     /// handler is installed).
     pub store_guard: bool,
+    /// The store may be on a file system that is not known to keep one (`store_fs=trust`).
+    pub store_fs_trust: bool,
     /// The pages of anonymous memory; without effect on a store.
     pub huge_pages: HugePages,
 }
@@ -134,6 +136,7 @@ impl Config {
             store: None,
             native: None,
             store_guard: false,
+            store_fs_trust: false,
             huge_pages: HugePages::Off,
         }
     }

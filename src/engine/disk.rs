@@ -246,6 +246,7 @@ impl<'a> Disk<'a> {
             store: self.own_store(),
             native: None,
             store_guard: false,
+            store_fs_trust: false,
             huge_pages: HugePages::Off,
         })
     }

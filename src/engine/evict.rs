@@ -267,15 +267,16 @@ impl Engine {
         }
     }
 
-    /// The stamp of an item of a store that was brought here from another boot, or is a copy; notes in `newest` the
-    /// latest of the counts that go on.
+    /// The stamp of an item whose store is put in order; notes in `newest` the latest of the counts that go on.
     pub(super) fn kept_stamp(&self, stamp: u64, newest: &mut u64) -> u64 {
         match self.config.eviction {
             // Not known, or damaged: the first to go.
             _ if stamp == u64::MAX => 0,
             Eviction::None => stamp,
             // The clock started again: older than all that is to come, in the old order.
-            Eviction::Lru if !self.exact_lru() => stamp >> ORDER,
+            Eviction::Lru if !self.exact_lru() && self.restarted => stamp >> ORDER,
+            // Later than now it is damaged.
+            Eviction::Lru if !self.exact_lru() => stamp.min(clock::coarse_millis() << ORDER | USED_IN_TICK),
             Eviction::Lru if stamp > LAST_COUNT => 0,
             Eviction::Lru => {
                 *newest = stamp.max(*newest);

@@ -3,17 +3,24 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    io,
     path::{Path, PathBuf},
 };
 
-use super::{Config, Engine, Eviction, disk::Disk, entry, native::NativeStore, open, write::New};
+use super::{
+    Config, Engine, Eviction,
+    disk::Disk,
+    entry,
+    native::NativeStore,
+    open::{self, Attempt, EBUSY, EXDEV, MOUNTED},
+    write::New,
+};
 use crate::{
     error::{Error, Result},
     os::{
         clock,
         file::{self, Lock, StoreFile, USERS},
+        place::Place,
     },
     shm::layout::Geometry,
 };
@@ -21,66 +28,75 @@ use crate::{
 /// A store being made beside another file; removed unless it takes that file's place.
 struct Beside {
     /// The file to replace, links resolved.
-    place: PathBuf,
-    path: PathBuf,
+    place: Place,
+    new: Place,
     done: bool,
+    note: Option<String>,
 }
 
 impl Drop for Beside {
     fn drop(&mut self) {
         if !self.done {
-            let _ = fs::remove_file(&self.path);
+            let _ = self.new.remove();
         }
     }
 }
 
 impl Beside {
-    /// Makes an empty store `<path>.new`. What somebody began before and did not end is written over.
+    /// Makes an empty store `<path>.new`. What somebody began before and did not end goes.
     fn make(path: &Path, old: &StoreFile, config: &Config) -> Result<(Self, Engine)> {
-        let place = fs::canonicalize(path).map_err(|source| Error::Os { call: "realpath", source })?;
-        let path = with_suffix(&place, ".new");
-        // It is beside the store that a directory has to be writable.
-        let file = StoreFile::open(&path, true).map_err(|e| open::about(&path, e))?;
-        let ours = Disk::read(&path, &file)?.is_ours();
-        if !ours || !file.lock(USERS, Lock::Exclusive, false)? {
-            return Err(file::refused(&path, "is in the way: a store is to be made there"));
+        let place = Place::of(path)?;
+        if place.id() != Some(old.id()) {
+            return Err(file::refused(path, "is not where its name leads"));
         }
-        let beside = Self { place, path, done: false };
-        file.resemble(old)?;
+        let new = place.beside(".new")?;
+        remove_unfinished(&new)?;
+        // It is beside the store that a directory has to be writable.
+        let mut file = StoreFile::make_at(&new).map_err(|e| open::about(new.path(), e))?;
+        let mut beside = Self { place, new, done: false, note: None };
+        file.check_filesystem(beside.new.path(), config.store_fs_trust)?;
+        if !file.lock(USERS, Lock::Exclusive, false)? {
+            return Err(file::refused(beside.new.path(), "was taken by another process"));
+        }
+        beside.note = file.resemble(old, &beside.place)?;
         Ok((beside, Engine::new_store(file, config)?))
     }
 
-    /// Puts the new store in the old one's place, for its users; returns what is to be told beside that.
-    fn replace(mut self, engine: &Engine) -> Result<String> {
+    /// Puts the new store in the old one's place, for its users.
+    fn replace(mut self, engine: &mut Engine) -> Result<()> {
         // Nothing of the old one goes before all of the new one is on disk.
         engine.sync()?;
         engine.join_users()?;
-        fs::rename(&self.path, &self.place).map_err(|source| Error::Os { call: "rename", source })?;
+        self.new.rename_to(&self.place).map_err(|e| mounted(self.place.path(), e))?;
         self.done = true;
         // From here on the new one is the store, whatever fails. Until its name is on disk a power failure brings the old one
         // back, which is whole as well.
-        let unsure = file::sync_directory(&self.place).err();
-        Ok(unsure.map_or_else(String::new, |e| format!("; its new name may not be on disk yet: {e}")))
+        let unsure =
+            self.place.sync_names().err().map(|e| format!("its new name may not be on disk yet: {e}"));
+        let store = self.place.path().display();
+        engine
+            .notes
+            .extend(unsure.into_iter().chain(self.note.take()).map(|note| format!("store {store} {note}")));
+        Ok(())
     }
 
     /// Another name for the old file, so that it stays when the new one takes its place.
     fn keep_old(&self) -> Result<PathBuf> {
-        let old = fs::metadata(&self.place).map_err(|source| Error::Os { call: "stat", source })?;
-        for n in 0..100 {
-            let number = if n == 0 { String::new() } else { format!(".{n}") };
-            let name = with_suffix(&self.place, &format!(".native{number}"));
-            match fs::hard_link(&self.place, &name) {
-                Ok(()) => return Ok(name),
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+        let old = self.place.id();
+        for n in 0..KEPT {
+            let kept = kept(&self.place, n)?;
+            match self.place.link_to(&kept) {
+                Ok(()) => return Ok(kept.path().to_owned()),
+                Err(Error::Os { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
                     // From an import that was cut off here.
-                    if fs::metadata(&name).is_ok_and(|m| (m.dev(), m.ino()) == (old.dev(), old.ino())) {
-                        return Ok(name);
+                    if kept.id() == old {
+                        return Ok(kept.path().to_owned());
                     }
                 }
-                Err(source) => return Err(Error::Os { call: "link", source }),
+                Err(e) => return Err(mounted(self.place.path(), e)),
             }
         }
-        Err(file::refused(&self.place, "has a hundred .native files beside it already"))
+        Err(file::refused(self.place.path(), "has a hundred .native files beside it already"))
     }
 }
 
@@ -92,10 +108,34 @@ pub(super) fn room_for<T>(n: usize) -> Result<Vec<T>> {
     Ok(all)
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
+/// How many native files are kept beside one store.
+const KEPT: u32 = 100;
+
+fn kept(place: &Place, n: u32) -> Result<Place> {
+    place.beside(&if n == 0 { ".native".to_owned() } else { format!(".native.{n}") })
+}
+
+/// Removes what an opening that was cut off has left; anything else of that name is in the way.
+fn remove_unfinished(new: &Place) -> Result<()> {
+    let in_the_way = || file::refused(new.path(), "is in the way: a store is to be made there");
+    let file = match StoreFile::open_at(new) {
+        Err(Error::Os { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(|_| in_the_way())?,
+    };
+    if !Disk::read(new.path(), &file)?.is_ours() || !file.lock(USERS, Lock::Exclusive, false)? {
+        return Err(in_the_way());
+    }
+    new.remove()
+}
+
+/// What the system says of a mount of one file.
+fn mounted(path: &Path, error: Error) -> Error {
+    match error {
+        Error::Os { source, .. } if [Some(EBUSY), Some(EXDEV)].contains(&source.raw_os_error()) => {
+            file::refused(path, MOUNTED)
+        }
+        other => other,
+    }
 }
 
 impl Engine {
@@ -107,7 +147,7 @@ impl Engine {
         file: StoreFile,
         config: &Config,
         what: &str,
-        delete: &mut bool,
+        attempt: &mut Attempt<'_>,
     ) -> Result<Self> {
         let path = disk.path;
         let refuse = |why: String| file::refused(path, &format!("{what}; {why}"));
@@ -126,25 +166,26 @@ impl Engine {
             let Some(file) = old.region.file() else { return Err(Error::Damaged("a store without a file")) };
             let (beside, mut new) = Beside::make(path, file, config)?;
             items.iter().try_for_each(|&(_, off)| old.copy_entry(off, &new))?;
-            let unsure = beside.replace(&new)?;
+            beside.replace(&mut new)?;
             let gone =
                 if left == 0 { String::new() } else { format!("; the {left} least recently used are gone") };
             let n = items.len();
             new.notes.push(format!(
-                "store {} {what}: its {n} items were moved to a new one{gone}{unsure}",
+                "store {} {what}: its {n} items were moved to a new one{gone}",
                 path.display()
             ));
             Ok(new)
         };
         made().map_err(|e| {
-            *delete = false;
+            attempt.delete = false;
             refuse(format!("a new one could not be made ({e}), it stays as it is"))
         })
     }
 
     /// Opens a file that has the size of native uWSGI's store of these settings: its items move to a new store, and the
     /// file gets another name. The caller holds it alone.
-    pub(super) fn import(path: &Path, file: &StoreFile, config: &Config, delete: &mut bool) -> Result<Self> {
+    pub(super) fn import(file: &StoreFile, config: &Config, attempt: &mut Attempt<'_>) -> Result<Self> {
+        let path = attempt.path;
         let Some(shape) = config.native else { return Err(Error::Damaged("no native layout is known")) };
         let now = clock::unix_secs();
         let native = NativeStore::read(file, shape, config.eviction, (!config.no_expire).then_some(now))?;
@@ -157,10 +198,10 @@ impl Engine {
             let (beside, mut new) = Beside::make(path, file, config)?;
             native.each(now, |item| new.restore(&item.key, &item.value, item.expires, item.flags))?;
             let kept = beside.keep_old()?;
-            let unsure = beside.replace(&new)?;
+            beside.replace(&mut new)?;
             new.notes.push(format!(
                 "store {} was native uWSGI's: {} items imported; left out: {} damaged, {} expired, {} duplicates; the old \
-                 file is {}{unsure}",
+                 file is {}",
                 path.display(),
                 c.imported,
                 c.damaged,
@@ -171,12 +212,19 @@ impl Engine {
             Ok(new)
         };
         made().map_err(|e| {
-            *delete = false;
+            attempt.delete = false;
             file::refused(
                 path,
                 &format!("is a native uWSGI store that could not be imported ({e}), it stays as it is"),
             )
         })
+    }
+
+    /// Whether the second name of a file is the one that an import gave it before it was cut off.
+    pub(super) fn was_importing(path: &Path, file: &StoreFile) -> bool {
+        let is_kept =
+            |place: &Place| (0..KEPT).any(|n| kept(place, n).is_ok_and(|kept| kept.id() == Some(file.id())));
+        file.names().is_ok_and(|names| names == 2) && Place::of(path).is_ok_and(|place| is_kept(&place))
     }
 
     /// Where the live entries are, those first that would be evicted first.

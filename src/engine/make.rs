@@ -80,6 +80,7 @@ impl Engine {
             config,
             forks: AtomicU32::new(process::fork_count()),
             admitted: AtomicU32::new(u32::MAX),
+            restarted: false,
             dropped: 0,
             notes,
         }

@@ -98,6 +98,8 @@ pub struct Engine {
     forks: AtomicU32,
     /// Forks seen when the process was found fit to lock; `u32::MAX` = not yet.
     admitted: AtomicU32,
+    /// Whether the stamps are those of another boot, or of another file; only while the store is put in order.
+    restarted: bool,
     /// Damaged items that were left out when this process put the store in order.
     dropped: u64,
     /// What was noticed when the region was made, for the host's log.

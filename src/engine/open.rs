@@ -15,9 +15,10 @@ use super::{
 use crate::{
     error::{Error, Result},
     os::{
-        file::{self, Lock, OPENING, StoreFile, USERS},
+        file::{self, FileId, Lock, OPENING, StoreFile, USERS},
         guard::Guard,
         map::Mapping,
+        place::Place,
         process::Owner,
     },
     shm::{
@@ -33,6 +34,19 @@ const FIRST_SPANS: u64 = 16;
 /// How long an opener waits for another one.
 const OPEN_PATIENCE: Duration = Duration::from_secs(30);
 
+/// An opening under way.
+pub(super) struct Attempt<'a> {
+    pub(super) path: &'a Path,
+    /// Makes the store if it is missing, and its limits are wanted.
+    pub(super) config: Option<&'a Config>,
+    /// Whether an unusable store may be deleted.
+    pub(super) delete: bool,
+    /// Which file took the place of one that was deleted.
+    made: Option<FileId>,
+    notes: Vec<String>,
+    deadline: Instant,
+}
+
 impl Engine {
     /// Makes a cache, or opens its store file if `config` names one that exists.
     ///
@@ -42,7 +56,7 @@ impl Engine {
         config.check()?;
         match &config.store {
             None => Self::anonymous(config),
-            Some(store) => Self::open_store(&store.path, Some(config)),
+            Some(store) => Self::open_store(&store.path, Some(config), config.store_fs_trust),
         }
     }
 
@@ -51,7 +65,12 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`] says why the file cannot be used; it is left untouched.
     pub fn attach(path: &Path) -> Result<Arc<Self>> {
-        Self::open_store(path, None)
+        Self::open_store(path, None, false)
+    }
+
+    /// [`Engine::attach`], on a file system that need not be a known one if it is to be trusted.
+    pub(crate) fn attach_on(path: &Path, trust: bool) -> Result<Arc<Self>> {
+        Self::open_store(path, None, trust)
     }
 
     /// [`Engine::create`] for who does not look into an error of the system: it names the store.
@@ -77,11 +96,13 @@ impl Engine {
     }
 
     /// Opens a store; `config` = makes it if missing, and its limits are wanted.
-    fn open_store(path: &Path, config: Option<&Config>) -> Result<Arc<Self>> {
+    fn open_store(path: &Path, config: Option<&Config>, trust: bool) -> Result<Arc<Self>> {
         let deadline = Instant::now() + OPEN_PATIENCE;
-        let mut delete = config.and_then(|c| c.store.as_ref()).is_some_and(|s| s.delete_unusable);
+        let delete = config.and_then(|c| c.store.as_ref()).is_some_and(|s| s.delete_unusable);
+        let mut attempt = Attempt { path, config, delete, made: None, notes: Vec::new(), deadline };
         loop {
-            let file = StoreFile::open(path, config.is_some())?;
+            let mut file = StoreFile::open(path, config.is_some())?;
+            let trusted = file.check_filesystem(path, trust)?;
             let opening = StoreFile::open(path, false)?;
             if opening.id() != file.id() || !opening.lock(OPENING, Lock::Exclusive, false)? {
                 if Instant::now() > deadline {
@@ -90,26 +111,23 @@ impl Engine {
                 std::thread::sleep(Duration::from_millis(2));
                 continue;
             }
-            let opened = Self::open_exclusively(path, file, config, &mut delete, deadline);
+            let opened = Self::open_exclusively(file, &mut attempt);
             // Said aloud: a child that somebody forked meanwhile has a copy of the description, and would keep the lock.
             opening.lock(OPENING, Lock::Unlock, false)?;
-            if let Some(engine) = opened? {
+            if let Some(mut engine) = opened? {
+                let trusted = trusted.map(|reason| format!("store {} {reason}", path.display()));
+                engine.notes.splice(0..0, attempt.notes.into_iter().chain(trusted));
                 return Ok(Arc::new(engine));
             }
         }
     }
 
     /// With the opening lock held. `None` = the file is not the one that it was, try again.
-    fn open_exclusively(
-        path: &Path,
-        file: StoreFile,
-        config: Option<&Config>,
-        delete: &mut bool,
-        deadline: Instant,
-    ) -> Result<Option<Self>> {
+    fn open_exclusively(file: StoreFile, attempt: &mut Attempt<'_>) -> Result<Option<Self>> {
+        let (path, id) = (attempt.path, file.id());
         // Somebody may have replaced the file while we waited.
         match StoreFile::open(path, false) {
-            Ok(now) if now.id() == file.id() => {}
+            Ok(now) if now.id() == id => {}
             Ok(_) => return Ok(None),
             Err(Error::Os { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(None);
@@ -120,42 +138,48 @@ impl Engine {
         let mut alone = file.lock(USERS, Lock::Exclusive, false)?;
         while !alone && !file.lock(USERS, Lock::Shared, false)? {
             // The last user has it to itself for a moment on its way out.
-            if Instant::now() > deadline {
+            if Instant::now() > attempt.deadline {
                 return Err(file::refused(path, "its users' lock is held by something else"));
             }
             std::thread::sleep(Duration::from_millis(1));
             alone = file.lock(USERS, Lock::Exclusive, false)?;
         }
-        match Self::open_locked(path, file, config, alone, delete) {
-            Err(Error::Store { .. }) if *delete && alone => {
-                *delete = false;
-                std::fs::remove_file(path).map_err(|source| Error::Os { call: "unlink", source })?;
+        match Self::open_locked(file, attempt, alone) {
+            Err(Error::Store { reason, .. }) if attempt.delete => {
+                attempt.delete = false;
+                attempt.start_afresh(id, alone, reason)?;
                 Ok(None)
             }
             other => other.map(Some),
         }
     }
 
-    /// With the opening lock held, and the users' lock exclusive (`alone`) or shared. Takes the wish to `delete` an unusable
+    /// With the opening lock held, and the users' lock exclusive (`alone`) or shared. Takes the wish to delete an unusable
     /// store back where it can be used, but its items could not be moved.
-    fn open_locked(
-        path: &Path,
-        file: StoreFile,
-        config: Option<&Config>,
-        alone: bool,
-        delete: &mut bool,
-    ) -> Result<Self> {
+    fn open_locked(file: StoreFile, attempt: &mut Attempt<'_>, alone: bool) -> Result<Self> {
+        let (path, config) = (attempt.path, attempt.config);
         let mut disk = Disk::read(path, &file)?;
+        let native = config.filter(|c| alone && disk.may_be_native(c));
+        if file.names()? > 1 && !(native.is_some() && Self::was_importing(path, &file)) {
+            return Err(disk.refuse(
+                "has several names (hard links): under another one it may be somebody else's; copy it instead",
+            ));
+        }
         let engine = match config {
-            Some(c) if alone && disk.is_unfinished() => Self::new_store(file, c)?,
-            Some(c) if alone && disk.may_be_native(c) => return Self::import(path, &file, c, delete),
+            Some(c) if alone && disk.is_unfinished() => {
+                if attempt.made != Some(file.id()) {
+                    Place::of(path)?.check_links(Some(file.owner()?))?;
+                }
+                Self::new_store(file, c)?
+            }
+            Some(c) if native.is_some() => return Self::import(&file, c, attempt),
             _ => {
                 let geo = disk.check()?;
                 if !alone {
                     disk.check_namespace()?;
                 }
                 match config.and_then(|c| Some((c, disk.difference(c, &geo)?))) {
-                    Some((c, what)) if alone => return Self::convert(disk, geo, file, c, &what, delete),
+                    Some((c, what)) if alone => return Self::convert(disk, geo, file, c, &what, attempt),
                     Some((_, what)) => return Err(disk.refuse(&format!("is in use; it {what}"))),
                     None => Self::existing(&mut disk, geo, file, config, alone)?,
                 }
@@ -197,6 +221,7 @@ impl Engine {
             store: disk.own_store(),
             native: None,
             store_guard: false,
+            store_fs_trust: false,
             huge_pages: HugePages::Off,
             ..c.clone()
         });
@@ -215,8 +240,8 @@ impl Engine {
         let id = file.id();
         let same_boot =
             disk.is_of_this_boot()? && (disk.word(header::DEV), disk.word(header::INO)) == (id.dev, id.ino);
-        if alone && (!same_boot || disk.word(header::COMMITTED) != committed) {
-            // A copy, or what a crash of the machine has left, may have holes.
+        if alone {
+            // A copy, also one that was put back into the same file, or what a crash of the machine has left, may have holes.
             file.back(committed)?;
         }
         let map = Mapping::file(&file, layout.end as usize, config.and_then(guard_of))?;
@@ -234,14 +259,17 @@ impl Engine {
             // The same thread again, alive: its program was replaced (uWSGI's reload), nobody died.
             let again = same_boot && Owner::from_word(disk.word(header::OPENER)) == Owner::me();
             let unclean = disk.word(header::UNCLEAN) != 0 && !again;
-            // What a crash of the machine has left on disk proves itself; pages of this boot are as they were written.
-            engine.take_over(unclean, !same_boot)?;
+            engine.restarted = !same_boot;
+            engine.take_over(unclean)?;
+            engine.restarted = false;
         }
         Ok(engine.reload())
     }
 
-    /// The first opener: nothing that the last users left in the locks is trusted, every shard is rebuilt.
-    fn take_over(&mut self, unclean: bool, verify: bool) -> Result<()> {
+    /// The first opener: nothing that the last users left in the locks is trusted, every shard is rebuilt, and every entry
+    /// proves itself: that the file and the boot are the same does not tell that the bytes are (a copy made while it was
+    /// written may have been put back into it, a disk may have lost some).
+    fn take_over(&mut self, unclean: bool) -> Result<()> {
         let w = |at: u64| self.region.word(at);
         let mark = if unclean { 2 } else { 1 };
         // Whatever fails from here on, this is no user that closed the store.
@@ -273,11 +301,9 @@ impl Engine {
         let mut dropped = 0;
         for no in 0..self.geo.shards {
             let guard = self.lock_as_is(no)?;
-            dropped += self.rebuild(&guard, verify)?;
-            if verify {
-                // Entries may be older, or younger, than the clear that the disk knows of, and a later clear's number.
-                self.reap(&guard, self.clear_gen(), None);
-            }
+            dropped += self.rebuild(&guard, true)?;
+            // Entries may be older, or younger, than the clear that the disk knows of, and a later clear's number.
+            self.reap(&guard, self.clear_gen(), None);
         }
         self.recover_ids(None);
         self.revoke_spare();
@@ -299,6 +325,40 @@ impl Engine {
         self.region.sync(self.region.word(header::COMMITTED).load(Acquire).min(self.layout.end))
     }
 }
+
+impl Attempt<'_> {
+    /// Puts an empty file in the place of one that cannot be used. Whoever has the old one keeps it.
+    fn start_afresh(&mut self, old: FileId, alone: bool, reason: String) -> Result<()> {
+        let place = Place::of(self.path)?;
+        if place.id() != Some(old) {
+            return Err(file::refused(self.path, &reason));
+        }
+        match place.remove() {
+            Ok(()) => self.made = Some(StoreFile::make_at(&place)?.id()),
+            // Its name cannot go, but what is in it, as nobody else has it.
+            Err(Error::Os { source, .. }) if source.raw_os_error() == Some(EBUSY) && alone => {
+                let file = StoreFile::open_at(&place)?;
+                if file.id() == old {
+                    file.truncate(0)?;
+                    self.made = Some(old);
+                }
+            }
+            Err(Error::Os { source, .. }) if source.raw_os_error() == Some(EBUSY) => {
+                return Err(file::refused(self.path, &format!("{reason}; it {MOUNTED}")));
+            }
+            Err(e) => return Err(e),
+        }
+        self.notes.push(format!("store {} {reason}: a new one was made (store_delete)", self.path.display()));
+        Ok(())
+    }
+}
+
+/// What a name that cannot be removed or taken is: the mount of one file.
+pub(super) const MOUNTED: &str =
+    "cannot be replaced, because this one file is a mount: mount its directory instead";
+/// `EBUSY` and `EXDEV` of Linux.
+pub(super) const EBUSY: i32 = 16;
+pub(super) const EXDEV: i32 = 18;
 
 /// An error of the system names the call, but not the file: the error with it, for who does not look into it.
 pub(super) fn about(path: &Path, error: Error) -> Error {

@@ -1,17 +1,21 @@
 //! Store files: opening, locking between processes, growing.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io,
     os::{
         fd::{AsRawFd, RawFd},
-        unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     },
     path::Path,
     sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed},
 };
 
-use super::clock;
+use super::{
+    clock,
+    filesystem::{self, Fit},
+    place::Place,
+};
 use crate::error::{Error, Result};
 
 /// An open store file; its descriptor is checked before every use, because a host may close and reuse it.
@@ -21,6 +25,10 @@ pub(crate) struct StoreFile {
     file: Option<File>,
     id: FileId,
     refusal: Refusal,
+    /// Whether this process has just made it.
+    made: bool,
+    /// Whether space is made by writing zeros where the file system has no `fallocate`.
+    zeros: bool,
 }
 
 /// The last growth that the file system refused. Asking is dear, some think long before they say no: as much is not asked
@@ -35,6 +43,8 @@ struct Refusal {
     errno: AtomicI32,
 }
 
+/// How often a file that others make and remove is tried.
+const TRIES: usize = 100;
 /// How long a refusal is remembered, milliseconds.
 const REMEMBERED: u64 = 1000;
 
@@ -93,30 +103,50 @@ pub(crate) const OPENING: i64 = i64::MAX - 2;
 pub(crate) const USERS: i64 = i64::MAX - 1;
 
 impl StoreFile {
-    /// Opens (with `create`: or makes) a regular file for reading and writing, 0600, close-on-exec.
+    /// Opens (with `create`: or makes) a regular file for reading and writing, 0600, close-on-exec. An existing one may be
+    /// reached through links; a new one is made where [`Place`] allows it.
     pub(crate) fn open(path: &Path, create: bool) -> Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(create)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
-            .open(path)
-            .map_err(|source| Error::Os { call: "open", source })?;
+        for _ in 0..TRIES {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
+                .open(path);
+            match file {
+                Err(e) if create && e.kind() == io::ErrorKind::NotFound => {}
+                file => {
+                    let file = file.map_err(|source| Error::Os { call: "open", source })?;
+                    return Self::new(path, file, false);
+                }
+            }
+            let place = Place::of(path)?;
+            place.check_links(None)?;
+            match place.create() {
+                // Somebody was faster.
+                Err(Error::Os { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+                file => return Self::new(path, file?, true),
+            }
+        }
+        Err(refused(path, "comes and goes: others make it and remove it"))
+    }
+
+    /// Opens the file of a place; a link is an error.
+    pub(crate) fn open_at(place: &Place) -> Result<Self> {
+        Self::new(place.path(), place.open()?, false)
+    }
+
+    /// Makes the file of a place, which must not exist.
+    pub(crate) fn make_at(place: &Place) -> Result<Self> {
+        Self::new(place.path(), place.create()?, true)
+    }
+
+    fn new(path: &Path, file: File, made: bool) -> Result<Self> {
         let meta = file.metadata().map_err(|source| Error::Os { call: "fstat", source })?;
-        if !meta.file_type().is_file() || meta.file_type().is_fifo() {
+        if !meta.file_type().is_file() {
             return Err(refused(path, "is not a regular file"));
         }
-        let this = Self {
-            id: FileId { dev: meta.dev(), ino: meta.ino() },
-            file: Some(file),
-            refusal: Refusal::default(),
-        };
-        if let Some(reason) = this.unfit_filesystem()? {
-            return Err(refused(path, reason));
-        }
-        Ok(this)
+        let id = FileId { dev: meta.dev(), ino: meta.ino() };
+        Ok(Self { id, file: Some(file), refusal: Refusal::default(), made, zeros: false })
     }
 
     fn file(&self) -> Result<&File> {
@@ -166,8 +196,13 @@ impl StoreFile {
 
     /// Writes at the start.
     pub(crate) fn write_start(&self, bytes: &[u8]) -> Result<()> {
+        self.write(bytes, 0)
+    }
+
+    fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
         use std::os::unix::fs::FileExt;
-        self.file()?.write_all_at(bytes, 0).map_err(|source| Error::Os { call: "pwrite", source })
+        self.check_limit("pwrite", at + bytes.len() as u64)?;
+        self.file()?.write_all_at(bytes, at).map_err(|source| Error::Os { call: "pwrite", source })
     }
 
     /// Allocates `[from, to)` on disk behind the end of the file, or leaves the file as it was. What was refused is not
@@ -191,10 +226,7 @@ impl StoreFile {
 
     fn allocate(&self, from: u64, to: u64) -> Result<()> {
         self.check_same()?;
-        if to > size_limit() {
-            // The call itself would end the process with SIGXFSZ.
-            return Err(Error::Os { call: "fallocate", source: io::Error::from_raw_os_error(libc::EFBIG) });
-        }
+        self.check_limit("fallocate", to)?;
         loop {
             // SAFETY: plain system call on an open descriptor.
             let rc = unsafe {
@@ -204,19 +236,76 @@ impl StoreFile {
                 return Ok(());
             }
             let source = io::Error::last_os_error();
+            if self.zeros && source.raw_os_error() == Some(libc::EOPNOTSUPP) {
+                return self.write_zeros(from, to);
+            }
             if source.kind() != io::ErrorKind::Interrupted {
                 return Err(Error::Os { call: "fallocate", source });
             }
         }
     }
 
-    /// Gives the file the owner and the permissions of another one, as far as this process may.
-    pub(crate) fn resemble(&self, other: &Self) -> Result<()> {
-        let (mine, meta) = (self.file()?, other.file()?.metadata());
+    /// What `fallocate` does, where there is none: what is there stays as it is, and may have holes.
+    fn write_zeros(&self, from: u64, to: u64) -> Result<()> {
+        const PIECE: u64 = 1 << 16;
+        let zeros = [0; PIECE as usize];
+        let mut at = from.max(self.len()?);
+        while at < to {
+            let n = PIECE.min(to - at);
+            self.write(&zeros[..n as usize], at)?;
+            at += n;
+        }
+        Ok(())
+    }
+
+    /// Whether the file may be so long: the call itself would end the process with SIGXFSZ.
+    fn check_limit(&self, call: &'static str, len: u64) -> Result<()> {
+        // What was there before the limit may be written to.
+        if len > size_limit() && len > self.len()? {
+            return Err(Error::Os { call, source: io::Error::from_raw_os_error(libc::EFBIG) });
+        }
+        Ok(())
+    }
+
+    /// Gives the file, made in `place`, the permissions of another one, and its owner, where that is no gift: to this
+    /// process's user, to whom the directory is, or where nobody else can have put the old one there. Says where it is not.
+    pub(crate) fn resemble(&self, other: &Self, place: &Place) -> Result<Option<String>> {
+        let (mine, meta, dir) = (self.file()?, other.file()?.metadata(), place.directory()?);
         let meta = meta.map_err(|source| Error::Os { call: "fstat", source })?;
-        // Who may not give a file away keeps it, as with any new file.
-        let _ = std::os::unix::fs::fchown(mine, Some(meta.uid()), Some(meta.gid()));
-        mine.set_permissions(meta.permissions()).map_err(|source| Error::Os { call: "fchmod", source })
+        // SAFETY: geteuid always succeeds.
+        let own = unsafe { libc::geteuid() };
+        let private = [0, own].contains(&dir.uid()) && dir.mode() & 0o022 == 0 || dir.mode() & 0o1000 != 0;
+        let mut note = None;
+        if meta.uid() == own || meta.uid() == dir.uid() || private {
+            // Who may not give a file away keeps it, as with any new file.
+            let _ = std::os::unix::fs::fchown(mine, Some(meta.uid()), Some(meta.gid()));
+        } else {
+            note = Some(format!(
+                "was user {}'s, whose directory it is not in, and is user {own}'s now",
+                meta.uid()
+            ));
+        }
+        let mode = Permissions::from_mode(meta.mode() & 0o777);
+        mine.set_permissions(mode).map_err(|source| Error::Os { call: "fchmod", source })?;
+        Ok(note)
+    }
+
+    /// How many names it has.
+    pub(crate) fn names(&self) -> Result<u64> {
+        Ok(self.file()?.metadata().map_err(|source| Error::Os { call: "fstat", source })?.nlink())
+    }
+
+    /// Who owns it.
+    pub(crate) fn owner(&self) -> Result<u32> {
+        Ok(self.file()?.metadata().map_err(|source| Error::Os { call: "fstat", source })?.uid())
+    }
+
+    /// Writes all of it to a new file, 0600.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the command makes copies"))]
+    pub(crate) fn copy_to(&self, path: &Path) -> io::Result<()> {
+        let mut from = self.file().map_err(io::Error::from)?;
+        let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        io::copy(&mut from, &mut to).map(|_| ())
     }
 
     /// Sets the length.
@@ -259,29 +348,24 @@ impl StoreFile {
         }
     }
 
-    fn fs_type(&self) -> Result<u64> {
-        // SAFETY: all-zero is a valid statfs; the descriptor is open.
-        unsafe {
-            let mut st: libc::statfs = std::mem::zeroed();
-            if libc::fstatfs(self.as_raw_fd(), &raw mut st) != 0 {
-                return Err(Error::last_os("fstatfs"));
-            }
-            Ok(st.f_type as u64 & 0xFFFF_FFFF)
+    /// Refuses a file system that is not known to be right, unless it is to be trusted (then the reason comes back). A
+    /// file that was just made there is removed again.
+    pub(crate) fn check_filesystem(&mut self, path: &Path, trust: bool) -> Result<Option<String>> {
+        let fit = filesystem::of(self.file()?)?;
+        let flags = || self.inode_flags().is_some_and(|flags| flags & NOCOW != 0);
+        let in_place = fit == Fit::InPlaceOnly && (self.len()? == 0 && self.write_in_place() || flags());
+        let Some(reason) = fit.reason(in_place) else { return Ok(None) };
+        if trust {
+            self.zeros = true;
+            return Ok(Some(format!("{reason}; it is used all the same (store_fs=trust)")));
         }
-    }
-
-    /// Why no store can be on this file system, if so: memory must be shared by all, and what `fallocate` has given must
-    /// stay writable on a full disk.
-    fn unfit_filesystem(&self) -> Result<Option<&'static str>> {
-        Ok(match fitness(self.fs_type()?) {
-            Fit::Good => None,
-            Fit::Never(reason) => Some(reason),
-            Fit::InPlaceOnly if self.len()? == 0 && self.write_in_place() => None,
-            Fit::InPlaceOnly if self.inode_flags().is_some_and(|flags| flags & NOCOW != 0) => None,
-            Fit::InPlaceOnly => Some(
-                "is on btrfs and copied on every write: make its directory `chattr +C` and let it be made there",
-            ),
-        })
+        if self.made && self.len()? == 0 {
+            let place = Place::of(path)?;
+            if place.id() == Some(self.id) {
+                let _ = place.remove();
+            }
+        }
+        Err(refused(path, &format!("{reason} (store_fs=trust uses it all the same)")))
     }
 
     fn inode_flags(&self) -> Option<libc::c_int> {
@@ -305,32 +389,6 @@ const GET_FLAGS: libc::c_ulong = 0x8008_6601;
 const SET_FLAGS: libc::c_ulong = 0x4008_6602;
 const NOCOW: libc::c_int = 0x0080_0000;
 
-/// What a file system is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fit {
-    Good,
-    /// Only files that are not copied on write.
-    InPlaceOnly,
-    /// No store; why.
-    Never(&'static str),
-}
-
-/// By the magic numbers of linux/magic.h and of the modules outside of the kernel.
-fn fitness(fs_type: u64) -> Fit {
-    match fs_type {
-        0x6969 => Fit::Never("is on NFS, which cannot share memory between processes safely"),
-        0xFF53_4D42 | 0xFE53_4D42 | 0x517B => {
-            Fit::Never("is on CIFS/SMB, which cannot share memory between processes safely")
-        }
-        0x6573_5546 => Fit::Never("is on FUSE, which cannot share memory between processes safely"),
-        0x0102_1997 => Fit::Never("is on 9p, which cannot share memory between processes safely"),
-        0x2FC1_2FC1 => Fit::Never("is on ZFS, which copies on write: a full disk would be a bus error"),
-        0xCA45_1A4E => Fit::Never("is on bcachefs, which copies on write: a full disk would be a bus error"),
-        0x9123_683E => Fit::InPlaceOnly,
-        _ => Fit::Good,
-    }
-}
-
 /// The longest file that this process may write, bytes.
 fn size_limit() -> u64 {
     // SAFETY: all-zero is a valid rlimit, which the call fills in.
@@ -340,11 +398,14 @@ fn size_limit() -> u64 {
     }
 }
 
-/// Waits until the names in the directory of `path` are on disk.
-pub(crate) fn sync_directory(path: &Path) -> Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let done = File::open(parent).and_then(|dir| dir.sync_all());
-    done.map_err(|source| Error::Os { call: "fsync of the directory", source })
+/// From now on a file that gets too long for RLIMIT_FSIZE is an error of who writes it, not the end of the process.
+#[cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, reason = "a program's own decision: only the command makes it")
+)]
+pub(crate) fn report_size_limit() {
+    // SAFETY: no handler of this program's runs.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 impl AsRawFd for StoreFile {
@@ -366,21 +427,4 @@ impl Drop for StoreFile {
 
 pub(crate) fn refused(path: &Path, reason: &str) -> Error {
     Error::Store { path: path.to_owned(), reason: reason.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filesystems_that_cannot_keep_a_store_are_told_apart() {
-        for magic in [0x6969, 0xFF53_4D42, 0xFE53_4D42, 0x6573_5546, 0x0102_1997, 0x2FC1_2FC1, 0xCA45_1A4E] {
-            assert!(matches!(fitness(magic), Fit::Never(_)), "{magic:x}");
-        }
-        assert_eq!(fitness(0x9123_683E), Fit::InPlaceOnly);
-        // ext4, xfs, tmpfs, overlayfs.
-        for magic in [0xEF53, 0x5846_5342, 0x0102_1994, 0x794C_7630] {
-            assert_eq!(fitness(magic), Fit::Good, "{magic:x}");
-        }
-    }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod file;
+mod filesystem;
 pub(crate) mod futex;
 pub(crate) mod guard;
 pub(crate) mod huge;
@@ -10,5 +11,6 @@ pub(crate) mod local;
 pub(crate) mod map;
 pub(crate) mod mutex;
 pub(crate) mod pipe;
+pub(crate) mod place;
 pub(crate) mod process;
 pub(crate) mod thread;

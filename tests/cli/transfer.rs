@@ -151,6 +151,50 @@ impl Drop for Redis {
     }
 }
 
+/// A dump takes the place of what a link leads to, but not of what somebody else's link leads to.
+#[test]
+fn a_dump_is_not_written_where_somebody_elses_link_leads() {
+    use std::os::unix::fs::{lchown, symlink};
+
+    let store = Store::new("cli dump link");
+    fill(&store.cache);
+    let (victim, link) = (store.dir.path().join("victim"), store.dir.path().join("link"));
+    fs::write(&victim, "precious").unwrap();
+    symlink(&victim, &link).unwrap();
+    let dump = || store.run(&["dump", "-o", link.to_str().unwrap()]);
+    lchown(&link, Some(65_534), None).expect("this test gives a link away: run it as root");
+    let said = dump().failed(5);
+    assert!(said.contains("a link of user 65534"), "{said}");
+    assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    lchown(&link, Some(0), None).unwrap();
+    dump().text();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read_to_string(&victim).unwrap().lines().count(), 305);
+}
+
+/// A limit on the size of files is an error in words, and leaves nothing behind.
+#[test]
+fn a_dump_that_a_limit_cuts_off_is_an_error() {
+    use nix::sys::resource::{Resource, setrlimit};
+
+    let store = Store::new("cli dump limit");
+    fill(&store.cache);
+    let limited = |args: &[&str]| {
+        let mut command = crate::command();
+        command.args(args);
+        let limit = || Ok(setrlimit(Resource::RLIMIT_FSIZE, 1000, 1000)?);
+        // SAFETY: setrlimit is async-signal-safe.
+        unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, limit) };
+        crate::Ran::from(command.output().unwrap())
+    };
+    let names = || fs::read_dir(store.dir.path()).unwrap().count();
+    let (path, before) = (store.path(), names());
+    let out = store.dir.path().join("out");
+    let said = limited(&["dump", path.to_str().unwrap(), "-o", out.to_str().unwrap()]).failed(5);
+    assert!(said.contains("File too large"), "{said}");
+    assert_eq!(names(), before, "a part of it was left");
+}
+
 #[test]
 fn a_real_redis_takes_the_stream() {
     let store = Store::new("cli redis");

@@ -82,10 +82,13 @@ in_place_of! {
     5 pwrite = SYS_pwrite64 (fd: c_int, from: *const c_void, len: usize, at: i64);
     5 pwrite64 = SYS_pwrite64 (fd: c_int, from: *const c_void, len: usize, at: i64);
     6 rename = SYS_rename (from: *const c_char, to: *const c_char);
+    6 renameat = SYS_renameat (dir: c_int, from: *const c_char, to_dir: c_int, to: *const c_char);
     7 munmap = SYS_munmap (at: *mut c_void, len: usize);
     8 madvise = SYS_madvise (at: *mut c_void, len: usize, advice: c_int);
     9 open = SYS_open (path: *const c_char, flags: c_int, mode: c_uint);
     9 open64 = SYS_open (path: *const c_char, flags: c_int, mode: c_uint);
+    9 openat = SYS_openat (dir: c_int, path: *const c_char, flags: c_int, mode: c_uint);
+    9 openat64 = SYS_openat (dir: c_int, path: *const c_char, flags: c_int, mode: c_uint);
     10 statx = SYS_statx (dir: c_int, path: *const c_char, flags: c_int, mask: c_uint, into: *mut c_void);
     11 pread = SYS_pread64 (fd: c_int, into: *mut c_void, len: usize, at: i64);
     11 pread64 = SYS_pread64 (fd: c_int, into: *mut c_void, len: usize, at: i64);
@@ -96,6 +99,7 @@ in_place_of! {
     15 getrandom = SYS_getrandom (into: *mut c_void, len: usize, flags: c_uint);
     16 linkat = SYS_linkat (dir: c_int, from: *const c_char, to_dir: c_int, to: *const c_char, flags: c_int);
     17 unlink = SYS_unlink (path: *const c_char);
+    17 unlinkat = SYS_unlinkat (dir: c_int, path: *const c_char, flags: c_int);
     18 fchmod = SYS_fchmod (fd: c_int, mode: c_uint);
 }
 
