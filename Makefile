@@ -64,7 +64,7 @@ mutants: ## puts known bugs back, one at a time: each must be noticed
 # Figures and a plot of every part go to target/bench. PART: one or more of uwsgi, peers, memory, engine, instructions.
 PART ?= uwsgi peers memory engine instructions
 RIVALS := $(filter uwsgi peers memory,$(PART))
-MICRO := --bench engine --bench floor --bench resident
+MICRO := --bench engine --bench floor --bench resident --bench longest
 
 bench: ## ratios against uWSGI and others (PART=uwsgi|peers|memory|engine|instructions, QUICK=1, ROUNDS=5)
 	@.ci/deps bench
