@@ -5,6 +5,8 @@
 //! cargo bench --bench longest
 //! ```
 
+#![allow(clippy::disallowed_macros, reason = "a bench prints its figures")]
+
 use std::time::{Duration, Instant};
 
 use ucache::engine::{Config, Engine, Expires, Mode, SetOptions};
