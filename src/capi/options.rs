@@ -2,7 +2,7 @@
 
 use std::{ffi::CString, path::PathBuf, time::Duration};
 
-use super::{hash::Algorithm, kvlist};
+use super::{hash::Algorithm, kvlist, shown::shown};
 use crate::{
     engine::{
         Blocks, Config, Eviction, HugePages, NativeShape, Store,
@@ -94,11 +94,11 @@ impl Text {
     fn parse(text: &[u8], notes: &mut Vec<String>) -> Self {
         let mut found = Self::default();
         for (key, value) in kvlist::parse(text) {
-            let shown = String::from_utf8_lossy(&key).into_owned();
+            let name = shown(&key);
             match (found.slot(&key), value) {
                 (Some(slot), Some(value)) => *slot = Some(value),
-                (Some(_), None) => notes.push(format!("option {shown} has no value and is ignored")),
-                (None, _) => notes.push(format!("unknown option {shown} is ignored{}", found.hint(&shown))),
+                (Some(_), None) => notes.push(format!("option {name} has no value and is ignored")),
+                (None, _) => notes.push(format!("unknown option {name} is ignored{}", found.hint(&name))),
             }
         }
         found
@@ -219,7 +219,7 @@ pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
 }
 
 fn invalid(option: &'static str, value: &[u8], reason: String) -> Error {
-    Error::InvalidOption { option, value: String::from_utf8_lossy(value).into_owned(), reason }
+    Error::InvalidOption { option, value: shown(value), reason }
 }
 
 /// What was ignored may be what is missing, misspelled.
@@ -259,7 +259,7 @@ fn flag(option: &'static str, text: Option<&[u8]>, notes: &mut Vec<String>) -> b
     let off =
         [&b"0"[..], b"no", b"off", b"false"].iter().any(|off| text.trim_ascii().eq_ignore_ascii_case(off));
     if off {
-        let text = String::from_utf8_lossy(text);
+        let text = shown(text);
         notes.push(format!("option {option}={text} is off (uWSGI's own cache takes any value as on)"));
     }
     !off
@@ -299,7 +299,7 @@ fn eviction(text: Option<&[u8]>, purge_lru: bool) -> Result<Eviction> {
             .find(|policy| policy.to_string().as_bytes() == text)
             .ok_or_else(|| Error::InvalidOption {
                 option: "evict",
-                value: String::from_utf8_lossy(text).into_owned(),
+                value: shown(text),
                 reason: "must be none, lru or s3fifo".to_owned(),
             }),
     }
