@@ -53,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) sync_nodes: Vec<CString>,
     /// UDP addresses to listen on.
     pub(crate) udp_servers: Vec<CString>,
+    /// `udp_clear`: a clear that arrives there is taken from everybody, not from `nodes` only.
+    pub(crate) udp_clear: bool,
     /// Lines for the log: what was ignored or read differently from uWSGI.
     pub(crate) notes: Vec<String>,
     /// How many of the notes, from the first on, tell of what was ignored.
@@ -75,6 +77,7 @@ struct Text {
     nodes: Option<Vec<u8>>,
     sync: Option<Vec<u8>>,
     udp_servers: Option<Vec<u8>>,
+    udp_clear: Option<Vec<u8>>,
     bitmap: Option<Vec<u8>>,
     lastmod: Option<Vec<u8>>,
     math_initial: Option<Vec<u8>>,
@@ -120,6 +123,7 @@ impl Text {
             b"node" | b"nodes" => &mut self.nodes,
             b"sync" => &mut self.sync,
             b"udp" | b"udp_servers" | b"udp_server" | b"udpservers" | b"udpserver" => &mut self.udp_servers,
+            b"udp_clear" => &mut self.udp_clear,
             b"bitmap" => &mut self.bitmap,
             b"lastmod" => &mut self.lastmod,
             b"math_initial" => &mut self.math_initial,
@@ -213,6 +217,7 @@ pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
         nodes: list("nodes", t.nodes.as_deref())?,
         sync_nodes: list("sync", t.sync.as_deref())?,
         udp_servers: list("udp_servers", t.udp_servers.as_deref())?,
+        udp_clear: flag("udp_clear", t.udp_clear.as_deref(), &mut notes),
         notes,
         ignored,
     })
