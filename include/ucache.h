@@ -205,7 +205,7 @@ struct uwsgi_cache_magic_context {
  *   store=FILE             store_sync=SECONDS        store_delete=1     lastmod=1    math_initial=N
  *   sweep_on_full=SECONDS  clear_on_full=1           no_expire=1        ignore_full=1
  *   lock_timeout=MS (1000) nodes=HOST:PORT;...       udp=HOST:PORT;...  sync=HOST:PORT;...
- *   evict=lru|s3fifo|none  store_guard=1             hugepages=1        store_fs=trust
+ *   evict=lru|s3fifo|none  store_guard=1             hugepages=1        store_fs=trust         udp_clear=1
  * N items hold N-1, as in uWSGI (1 holds 1). A comma inside a value is written \, and a backslash \\.
  * NULL makes a cache "default" of 1000 items. In a uWSGI server NULL is the cache of its option "cache". If the name is taken,
  * the log says so, and the new cache is known by its pointer only.

@@ -281,7 +281,9 @@ fn what_is_refused_is_said_once() {
     let lines = |text: &str| said.lines().filter(|line| line.contains(text)).count();
     assert_eq!(lines("*** DANGER cache \"full\" is FULL !!! ***"), 1, "{said}");
     assert_eq!(
-        lines("cache \"full\": \"a\\nkey\" was not stored: the value has 70000 bytes, the limit is 65536"),
+        lines(
+            "cache \"full\": \"a\\nk\"... (5 bytes) was not stored: the value has 70000 bytes, the limit is 65536"
+        ),
         1,
         "{said}"
     );

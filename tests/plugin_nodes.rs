@@ -13,7 +13,7 @@ use server::{Flavor, Server, within};
 fn replicated(flavor: Flavor, source: &str, question: &str) -> String {
     let address = free_address();
     let cache = "cache2 = name=c,items=100,blocksize=100000";
-    let receiver = Server::start(flavor, 1, &format!("{cache},udp={address}"));
+    let receiver = Server::start(flavor, 1, &format!("{cache},udp={address},udp_clear=1"));
     let sender = Server::start(flavor, 1, &format!("{cache},nodes={address}"));
     // datagrams may be lost while the receiver starts
     within(20, "a first change arrives", || {

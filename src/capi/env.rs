@@ -47,6 +47,11 @@ pub(crate) trait Env: Sync {
     /// Called once, at the end of `uwsgi_cache_create_all`: a host does here what else its own function did
     /// (registers the hash algorithms, which a router asks for by name; notes that the caches exist).
     fn caches_created(&self) {}
+    /// Whether the calling thread may ask the system's resolver for the address of a server to copy from: not beside a
+    /// thread that forks processes which go on with what they inherit.
+    fn may_look_up(&self) -> bool {
+        true
+    }
     /// Whether `uwsgi_cache_sync_all` writes every store before it returns (a plain program asked for it), or
     /// starts a thread that writes those whose `store_sync` is due (a host's master calls it every second).
     fn sync_at_once(&self) -> bool {

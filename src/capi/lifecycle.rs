@@ -2,6 +2,7 @@
 
 use std::{
     ffi::c_char,
+    os::unix::ffi::OsStrExt,
     ptr,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -14,6 +15,7 @@ use super::{
     leave,
     options::{self, Defaults, Settings},
     peer, preload, report,
+    shown::shown,
     types::uwsgi_cache,
     view::View,
 };
@@ -134,7 +136,7 @@ pub(super) fn create(definition: &Definition) -> Option<&'static Cache> {
             Some(cache)
         }
         Err(e) => {
-            let text = String::from_utf8_lossy(text);
+            let text = shown(text);
             env::get().log(&format!("unable to create the cache \"{text}\": {e}"));
             env::get().create_failed();
             None
@@ -146,7 +148,7 @@ fn make(text: &[u8]) -> Result<&'static Cache> {
     let env = env::get();
     let defaults = Defaults { store_sync: env.store_sync(), no_expire: env.no_expire() };
     let settings: Settings = options::parse(text, defaults)?;
-    let name = settings.name.to_string_lossy().into_owned();
+    let name = shown(settings.name.to_bytes());
     for note in &settings.notes {
         env.log(&format!("cache \"{name}\": {note}"));
     }
@@ -161,7 +163,7 @@ fn make(text: &[u8]) -> Result<&'static Cache> {
         env.keep_fd(fd);
         leave::at_exit();
     }
-    let view = View::new(&settings, env.new_lock(&name))?;
+    let view = View::new(&settings, env.new_lock(&settings.name.to_string_lossy()))?;
     Ok(Cache::publish(engine, settings, view))
 }
 
@@ -171,13 +173,15 @@ fn geometry(cache: &Cache) -> String {
     let blocks =
         config.blocks.map_or_else(String::new, |b| format!(" in {} blocks of {} bytes", b.count, b.size));
     let memory = match &config.store {
-        Some(store) => format!("store {} ({} items found)", store.path.display(), stats.items),
+        Some(store) => {
+            format!("store {} ({} items found)", shown(store.path.as_os_str().as_bytes()), stats.items)
+        }
         None => "memory".to_owned(),
     };
     format!(
         "cache \"{}\" ready: up to {} items{}, keys up to {} bytes, values up to {} bytes{blocks}; {memory} grows with \
          the data, {} MB of addresses reserved",
-        cache.settings.name.to_string_lossy(),
+        shown(cache.settings.name.to_bytes()),
         config.capacity,
         match config.eviction {
             Eviction::None => "",

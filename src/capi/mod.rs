@@ -37,6 +37,7 @@ pub mod raw;
 pub mod remote;
 mod report;
 pub mod short;
+pub(crate) mod shown;
 mod standalone;
 pub mod sweep;
 pub mod sync;

@@ -2,7 +2,7 @@
 
 use std::{ffi::CString, path::PathBuf, time::Duration};
 
-use super::{hash::Algorithm, kvlist};
+use super::{hash::Algorithm, kvlist, shown::shown};
 use crate::{
     engine::{
         Blocks, Config, Eviction, HugePages, NativeShape, Store,
@@ -53,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) sync_nodes: Vec<CString>,
     /// UDP addresses to listen on.
     pub(crate) udp_servers: Vec<CString>,
+    /// `udp_clear`: a clear that arrives there is taken from everybody, not from `nodes` only.
+    pub(crate) udp_clear: bool,
     /// Lines for the log: what was ignored or read differently from uWSGI.
     pub(crate) notes: Vec<String>,
     /// How many of the notes, from the first on, tell of what was ignored.
@@ -75,6 +77,7 @@ struct Text {
     nodes: Option<Vec<u8>>,
     sync: Option<Vec<u8>>,
     udp_servers: Option<Vec<u8>>,
+    udp_clear: Option<Vec<u8>>,
     bitmap: Option<Vec<u8>>,
     lastmod: Option<Vec<u8>>,
     math_initial: Option<Vec<u8>>,
@@ -95,11 +98,11 @@ impl Text {
     fn parse(text: &[u8], notes: &mut Vec<String>) -> Self {
         let mut found = Self::default();
         for (key, value) in kvlist::parse(text) {
-            let shown = String::from_utf8_lossy(&key).into_owned();
+            let name = shown(&key);
             match (found.slot(&key), value) {
                 (Some(slot), Some(value)) => *slot = Some(value),
-                (Some(_), None) => notes.push(format!("option {shown} has no value and is ignored")),
-                (None, _) => notes.push(format!("unknown option {shown} is ignored{}", found.hint(&shown))),
+                (Some(_), None) => notes.push(format!("option {name} has no value and is ignored")),
+                (None, _) => notes.push(format!("unknown option {name} is ignored{}", found.hint(&name))),
             }
         }
         found
@@ -121,6 +124,7 @@ impl Text {
             b"node" | b"nodes" => &mut self.nodes,
             b"sync" => &mut self.sync,
             b"udp" | b"udp_servers" | b"udp_server" | b"udpservers" | b"udpserver" => &mut self.udp_servers,
+            b"udp_clear" => &mut self.udp_clear,
             b"bitmap" => &mut self.bitmap,
             b"lastmod" => &mut self.lastmod,
             b"math_initial" => &mut self.math_initial,
@@ -216,13 +220,14 @@ pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
         nodes: list("nodes", t.nodes.as_deref())?,
         sync_nodes: list("sync", t.sync.as_deref())?,
         udp_servers: list("udp_servers", t.udp_servers.as_deref())?,
+        udp_clear: flag("udp_clear", t.udp_clear.as_deref(), &mut notes),
         notes,
         ignored,
     })
 }
 
 fn invalid(option: &'static str, value: &[u8], reason: String) -> Error {
-    Error::InvalidOption { option, value: String::from_utf8_lossy(value).into_owned(), reason }
+    Error::InvalidOption { option, value: shown(value), reason }
 }
 
 /// What was ignored may be what is missing, misspelled.
@@ -262,7 +267,7 @@ fn flag(option: &'static str, text: Option<&[u8]>, notes: &mut Vec<String>) -> b
     let off =
         [&b"0"[..], b"no", b"off", b"false"].iter().any(|off| text.trim_ascii().eq_ignore_ascii_case(off));
     if off {
-        let text = String::from_utf8_lossy(text);
+        let text = shown(text);
         notes.push(format!("option {option}={text} is off (uWSGI's own cache takes any value as on)"));
     }
     !off
@@ -302,7 +307,7 @@ fn eviction(text: Option<&[u8]>, purge_lru: bool) -> Result<Eviction> {
             .find(|policy| policy.to_string().as_bytes() == text)
             .ok_or_else(|| Error::InvalidOption {
                 option: "evict",
-                value: String::from_utf8_lossy(text).into_owned(),
+                value: shown(text),
                 reason: "must be none, lru or s3fifo".to_owned(),
             }),
     }

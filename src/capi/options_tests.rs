@@ -41,7 +41,7 @@ fn every_key_and_alias_is_known() {
     }
     let s = ok(
         "name=a,items=5,blocksize=10,blocks=7,hash=murmur2,hash_size=11,key_size=12,store=/s,storesync=13,\
-        storedelete=1,node=h:1;;h:2,sync=h:3,udp=h:4,lastmod=1,math_initial=-14,ignore_full=1,lru=1,lazy=1,\
+        storedelete=1,node=h:1;;h:2,sync=h:3,udp=h:4,udp_clear=1,lastmod=1,math_initial=-14,ignore_full=1,lru=1,lazy=1,\
         sweep_on_full=15,clear_on_full=1,no_expire=1,lock_timeout=16,store_guard=1,store_fs=trust,hugepages=reserved",
     );
     assert_eq!((s.blocksize, s.blocks, s.hash, s.hashsize), (10, 7, Algorithm::Murmur2, 11));
@@ -53,6 +53,7 @@ fn every_key_and_alias_is_known() {
     assert_eq!(s.config.store, Some(Store { path: "/s".into(), delete_unusable: true }));
     assert_eq!(s.nodes, [c"h:1".to_owned(), c"h:2".to_owned()]);
     assert_eq!((s.sync_nodes, s.udp_servers), (vec![c"h:3".to_owned()], vec![c"h:4".to_owned()]));
+    assert!(s.udp_clear && !ok("name=a,items=5").udp_clear);
     assert!(s.ignore_full && s.lazy_expire && s.config.last_modified && s.config.clear_on_full);
     assert_eq!((s.config.eviction, s.config.sweep_on_full), (Eviction::Lru, 15));
     assert!(!s.config.no_expire, "lazy_expire wins over no_expire");

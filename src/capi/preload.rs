@@ -10,6 +10,7 @@ use flate2::{Compression, read::GzEncoder};
 use super::{
     cache::Cache,
     env::{self, Preload},
+    shown::shown,
     types::FLAG_UPDATE,
 };
 
@@ -44,7 +45,7 @@ pub(super) fn check() {
         if let (Some(name), rest) = parts(&preload)
             && Cache::by_name(name).is_none()
         {
-            let (name, rest) = (name.escape_ascii(), rest.escape_ascii());
+            let (name, rest) = (shown(name), shown(rest));
             env::get().log(&format!("unable to store \"{rest}\": there is no cache \"{name}\""));
         }
     }
@@ -91,7 +92,7 @@ fn put(cache: &Cache, key: &[u8], value: &[u8], first: bool) {
 }
 
 fn say(cache: &Cache, what: &str, key: &[u8], why: &str) {
-    let (key, name) = (key.escape_ascii(), cache.settings.name.to_string_lossy());
+    let (key, name) = (shown(key), shown(cache.settings.name.to_bytes()));
     env::get().log(&format!("{what} \"{key}\" in cache \"{name}\"{why}"));
 }
 

@@ -3,7 +3,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{cache::Cache, env};
+use super::{
+    cache::Cache,
+    env,
+    shown::{shown, start_of},
+};
 use crate::{
     engine::{Eviction, Stats},
     error::Error,
@@ -53,7 +57,7 @@ pub(super) fn start(cache: &Cache) {
     cache.view.limits().full.count.store(stats.full, Ordering::Relaxed);
     cache.view.limits().repaired.count.store(repairs(&stats), Ordering::Relaxed);
     if stats.last_unclean {
-        let (name, dropped) = (cache.settings.name.to_string_lossy(), stats.dropped_corrupt);
+        let (name, dropped) = (shown(cache.settings.name.to_bytes()), stats.dropped_corrupt);
         env::get().log(&format!(
             "cache \"{name}\": the store was not closed by its last users: checked, {dropped} damaged items dropped"
         ));
@@ -71,7 +75,7 @@ pub(super) fn repaired(cache: &Cache, stats: &Stats) {
         return;
     }
     pace.count.store(repairs(stats), Ordering::Relaxed);
-    let name = cache.settings.name.to_string_lossy();
+    let name = shown(cache.settings.name.to_bytes());
     let Stats { owner_dead, repaired, dropped_corrupt, .. } = stats;
     env::get().log(&format!(
         "cache \"{name}\": repaired after the death of a process; in all {owner_dead} locks of the dead, {repaired} \
@@ -88,7 +92,7 @@ fn cannot_grow(cache: &Cache) {
         return;
     }
     pace.count.store(times, Ordering::Relaxed);
-    let name = cache.settings.name.to_string_lossy();
+    let name = shown(cache.settings.name.to_bytes());
     env::get().log(&format!(
         "cache \"{name}\": its store cannot grow: {why} ({more} times since the last such line)"
     ));
@@ -104,7 +108,7 @@ pub(super) fn full(cache: &Cache, stats: &Stats) {
         return;
     }
     pace.count.store(stats.full, Ordering::Relaxed);
-    let name = cache.settings.name.to_string_lossy();
+    let name = shown(cache.settings.name.to_bytes());
     let count = if times == 1 { String::new() } else { format!(" ({times} times since the last such line)") };
     let line = match cache.settings.config.eviction {
         Eviction::None => format!("*** DANGER cache \"{name}\" is FULL !!! ***{count}"),
@@ -118,7 +122,7 @@ pub(super) fn full(cache: &Cache, stats: &Stats) {
 #[cold]
 pub(super) fn locked(cache: &Cache, error: &Error) {
     if cache.view.limits().locked.take(unix_secs()) {
-        let name = cache.settings.name.to_string_lossy();
+        let name = shown(cache.settings.name.to_bytes());
         env::get().log(&format!("cache \"{name}\": the write lock could not be taken: {error}"));
     }
 }
@@ -142,11 +146,11 @@ pub(super) fn refused(cache: &Cache, key: &[u8], error: &Error) {
                 return;
             }
             let more = pace.count.swap(0, Ordering::Relaxed);
-            let name = cache.settings.name.to_string_lossy();
-            let key = key[..key.len().min(64)].escape_ascii();
+            let name = shown(cache.settings.name.to_bytes());
+            let key = start_of(key);
             let more =
                 if more == 0 { String::new() } else { format!(" ({more} more since the last such line)") };
-            env::get().log(&format!("cache \"{name}\": \"{key}\" was not stored: {error}{more}"));
+            env::get().log(&format!("cache \"{name}\": {key} was not stored: {error}{more}"));
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     env::{Definition, Env, Preload},
-    mem,
+    mem, shown,
     types::{uwsgi_cache, uwsgi_lock_item},
 };
 use crate::os::pipe;
@@ -27,7 +27,7 @@ impl Env for Standalone {
 
     fn log(&self, line: &str) {
         // One write a line, so that processes sharing stderr do not mix theirs; where it cannot go, it is lost.
-        let _ = pipe::write_to_stderr(format!("[ucache] {line}\n").as_bytes());
+        let _ = pipe::write_to_stderr(format!("[ucache] {}\n", shown::line(line)).as_bytes());
     }
 
     fn new_lock(&self, name: &str) -> *mut uwsgi_lock_item {

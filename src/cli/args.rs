@@ -9,7 +9,7 @@ use super::units::{Ttl, seconds, ttl};
 /// Shown after the list of commands, and in the man page.
 const AFTER: &str = "\
 TARGET is a store file (as `store=` of a cache names it), whether servers use it at the moment or not; or NAME@ADDRESS, \
-a cache of a running uWSGI, where ADDRESS is HOST:PORT or the path of a unix socket that speaks the uwsgi protocol \
+a cache of a running uWSGI, where ADDRESS is HOST:PORT, the path of a unix socket, or @ and the name of an abstract one, that speaks the uwsgi protocol \
 (`socket =`, not `http-socket =`). `@ADDRESS` is the server's first cache. A file whose name holds an @ is given as \
 ./FILE.
 

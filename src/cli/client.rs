@@ -8,13 +8,16 @@
 //! A native server closes without a word where its answer is "no", or where it does not know the command.
 
 use std::{
+    ffi::OsStr,
     fmt, io,
     io::{BufReader, Read, Write},
     net::{TcpStream, ToSocketAddrs},
-    os::unix::net::UnixStream,
-    path::PathBuf,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
     time::Duration,
 };
+
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{
     failure::{Failure, Outcome, REFUSED, UNREACHABLE, UNSUPPORTED},
@@ -31,6 +34,8 @@ const MAX_VALUE: u64 = u32::MAX as u64;
 enum Address {
     Tcp(String),
     Unix(PathBuf),
+    /// The name of a socket without a file.
+    Abstract(String),
 }
 
 /// One cache of one server.
@@ -57,20 +62,24 @@ impl fmt::Display for Client {
         match &self.address {
             Address::Tcp(at) => write!(f, "{}@{at}", self.cache),
             Address::Unix(path) => write!(f, "{}@{}", self.cache, path.display()),
+            Address::Abstract(name) => write!(f, "{}@@{name}", self.cache),
         }
     }
 }
 
 impl Client {
-    /// `address` is HOST:PORT or a path.
+    /// `address` is HOST:PORT, a path, or `@` (or `\0`) and the name of an abstract socket.
     pub(super) fn new(cache: &str, address: &str, timeout: Duration) -> Outcome<Self> {
         let address = if address.starts_with(['/', '.']) {
             Address::Unix(address.into())
         } else if address.contains(':') {
             Address::Tcp(address.to_owned())
+        } else if let Some(name) = abstract_name(address) {
+            Address::Abstract(name.to_owned())
         } else {
             return Err(Failure::new(UNREACHABLE, format!("{address:?} is no address of a server")).hint(
-                "give HOST:PORT or the path of a unix socket: NAME@127.0.0.1:3031, NAME@/run/app.sock",
+                "give HOST:PORT or the path of a unix socket: NAME@127.0.0.1:3031, NAME@/run/app.sock; \
+                 NAME@@app is the abstract socket @app",
             ));
         };
         Ok(Self { cache: cache.to_owned(), address, timeout })
@@ -213,12 +222,14 @@ impl Client {
     fn connect(&self) -> io::Result<Box<dyn Stream>> {
         let limit = Some(self.timeout);
         match &self.address {
-            Address::Unix(path) => {
-                let stream = UnixStream::connect(path)?;
-                stream.set_read_timeout(limit)?;
-                stream.set_write_timeout(limit)?;
-                Ok(Box::new(stream))
-            }
+            Address::Unix(path) => Ok(Box::new(self.connect_unix(path)?)),
+            // uWSGI counts the NUL behind an abstract name as a part of it, others do not.
+            Address::Abstract(name) => match self.connect_unix(OsStr::new(&format!("\0{name}\0")).as_ref()) {
+                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                    Ok(Box::new(self.connect_unix(OsStr::new(&format!("\0{name}")).as_ref())?))
+                }
+                connected => Ok(Box::new(connected?)),
+            },
             Address::Tcp(at) => {
                 let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
                 for address in at.to_socket_addrs()? {
@@ -235,6 +246,15 @@ impl Client {
                 Err(last)
             }
         }
+    }
+
+    fn connect_unix(&self, name: &Path) -> io::Result<UnixStream> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_read_timeout(Some(self.timeout))?;
+        // Also bounds the connection to a server whose backlog is full.
+        socket.set_write_timeout(Some(self.timeout))?;
+        socket.connect(&SockAddr::unix(name)?)?;
+        Ok(OwnedFd::from(socket).into())
     }
 
     fn gone(&self, error: &io::Error) -> Failure {
@@ -297,6 +317,11 @@ impl Answer {
         }
         self.rest.take_bytes(usize::try_from(len).unwrap_or(usize::MAX))
     }
+}
+
+/// The name behind `@` or `\0`, which uWSGI takes for the same.
+fn abstract_name(address: &str) -> Option<&str> {
+    address.strip_prefix('@').or_else(|| address.strip_prefix("\\0")).filter(|name| !name.is_empty())
 }
 
 fn field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use super::text::line;
 use crate::error::Error;
 
 /// What the commands return.
@@ -71,9 +72,10 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)?;
+        // Names and reasons come from outside: a part stays one line, and says nothing to a terminal.
+        f.write_str(&line(&self.text))?;
         match &self.hint {
-            Some(hint) if !self.text.is_empty() => write!(f, "\n  {hint}"),
+            Some(hint) if !self.text.is_empty() => write!(f, "\n  {}", line(hint)),
             _ => Ok(()),
         }
     }

@@ -26,6 +26,18 @@ pub(super) fn escape(bytes: &[u8]) -> String {
     text
 }
 
+/// Text as one line: control characters are escaped, all else stays.
+pub(super) fn line(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
+        if c.is_control() {
+            line.extend(c.escape_default())
+        } else {
+            line.push(c)
+        }
+        line
+    })
+}
+
 fn hex(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
         // Writing to a string cannot fail.

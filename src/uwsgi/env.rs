@@ -93,6 +93,12 @@ impl Env for Host {
         false
     }
 
+    fn may_look_up(&self) -> bool {
+        // The main thread is the one that forks workers; the legion's thread, for one, is not.
+        // SAFETY: neither call has preconditions.
+        unsafe { libc::syscall(libc::SYS_gettid) == libc::c_long::from(libc::getpid()) }
+    }
+
     fn read_file(&self, name: &[u8]) -> Result<Vec<u8>, String> {
         type OpenAndRead =
             unsafe extern "C" fn(*mut c_char, *mut usize, c_int, *mut *mut c_char) -> *mut c_char;

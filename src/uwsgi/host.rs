@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{elf, elf::Object, elf::Symbol, layout, raw};
+use crate::capi::shown;
 
 /// The functions of the host that the glue calls, and its one big struct.
 #[derive(Debug)]
@@ -93,8 +94,8 @@ impl Host {
 
     /// One line in uWSGI's log.
     pub(crate) fn log(&self, line: &str) {
-        // A line cannot hold a NUL; escape instead of cutting it short.
-        let line = CString::new(line.replace('\0', "\\0")).unwrap_or_default();
+        // Without control characters, hence without a NUL.
+        let line = CString::new(shown::line(line)).unwrap_or_default();
         // SAFETY: `uwsgi_log` is a printf; the only conversion gets a NUL-terminated string.
         unsafe { (self.log)(c"[ucache] %s\n".as_ptr(), line.as_ptr()) };
     }

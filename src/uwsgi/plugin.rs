@@ -188,7 +188,7 @@ extern "C" fn on_init() -> c_int {
         for name in options::unknown(host) {
             host.log(&format!("unknown option {name}"));
         }
-        request::install_wait();
+        request::install_wait(host);
         match STATE.get() {
             Some(State::Taken(takeover)) => verify(host, takeover),
             Some(State::Linked(why)) => {

@@ -66,14 +66,20 @@ pub(crate) fn handle(request: *mut raw::wsgi_request) -> c_int {
     UWSGI_OK
 }
 
-/// Lets remote caches wait the way the host does, which under gevent or another loop runs other requests meanwhile.
-pub(crate) fn install_wait() {
+/// The host's plain waits, which run nothing else meanwhile: for reading and for writing, 0 = not exported.
+static PLAIN: OnceLock<[usize; 2]> = OnceLock::new();
+
+/// Lets remote caches wait the way the host does where that runs other requests meanwhile (gevent and other loops).
+/// Its plain waits are left alone: they count whole seconds, and one of them ends with the first signal.
+pub(crate) fn install_wait(host: &Host) {
+    let address = |name| host.function(name).map_or(0, |f| f.addr());
+    PLAIN.get_or_init(|| [c"uwsgi_simple_wait_read_hook", c"uwsgi_simple_wait_write_hook"].map(address));
     net::install_wait(|fd, write, seconds| {
-        let Some(host) = host::get() else { return -1 };
+        let (host, plain) = (host::get()?, PLAIN.get()?[usize::from(write)]);
         // SAFETY: the host sets both hooks before any request runs, and a loop replaces them as whole pointers.
         unsafe {
             let hook = if write { (*host.server).wait_write_hook } else { (*host.server).wait_read_hook };
-            hook.map_or(-1, |wait| wait(fd, seconds))
+            hook.filter(|&hook| hook as usize != plain).map(|wait| wait(fd, seconds))
         }
     });
 }

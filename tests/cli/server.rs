@@ -1,6 +1,15 @@
 //! The command on caches of running servers, with the plugin and native, through their sockets.
 
-use std::{io::ErrorKind, os::unix::fs::symlink};
+use std::{
+    io::ErrorKind,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::symlink,
+            net::{SocketAddr, UnixStream},
+        },
+    },
+};
 
 use crate::{native::Server, ports::free_address, ucache, ucache_with};
 
@@ -69,6 +78,31 @@ fn a_server_with_the_plugin() {
     // Without a name it is the first cache.
     ucache(["set", &format!("@{}", server.tcp), "k", "v"]).text();
     assert_eq!(ucache(["get", &server.cache("first"), "k"]).out, b"v");
+}
+
+/// Abstract unix sockets, whose names uWSGI ends with a NUL, and a server whose backlog is full.
+#[test]
+fn unix_sockets_without_a_file_and_busy_ones() {
+    let name = format!("ucache-cli-{}", std::process::id());
+    let socket = format!("@{name}");
+    let native = Server::start(&DEFINITIONS, &["--socket", &socket]);
+    for at in [format!("box@@{name}"), format!("box@\\0{name}")] {
+        ucache(["update", &at, "k", "v"]).text();
+        assert_eq!(ucache(["get", &native.cache("box"), "k"]).out, b"v", "{at}");
+    }
+    let nobody = ucache(["get", "box@@nobody-listens-here", "k"]).failed(3);
+    assert!(nobody.contains("box@@nobody-listens-here: cannot connect: Connection refused"), "{nobody}");
+    let forged = ucache(["get", "box@/nowhere\nforged\u{1b}[31m", "k"]).failed(3);
+    assert!(forged.starts_with("ucache: box@/nowhere\\nforged\\u{1b}[31m: cannot connect"), "{forged}");
+    // Without uWSGI's NUL, and with nobody to accept.
+    let plain = format!("{name}-plain");
+    let address = SocketAddr::from_abstract_name(&plain).unwrap();
+    let full = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    full.bind(&socket2::SockAddr::unix(format!("\0{plain}")).unwrap()).unwrap();
+    full.listen(0).unwrap();
+    let _waiting = UnixStream::connect_addr(&address).unwrap();
+    let said = ucache(["get", &format!("box@@{plain}"), "k", "--timeout", "0.3"]).failed(3);
+    assert!(said.contains("cannot connect") && said.contains("--timeout"), "{said}");
 }
 
 #[test]

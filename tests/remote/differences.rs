@@ -30,7 +30,7 @@ fn told_by_a_native_node(code: &str) -> Server {
 fn pair(name: &str) -> (String, String) {
     let udp = free_address();
     let (from, to) = (name.to_owned(), format!("{name} node"));
-    c::serve_udp(c::create(&format!("name={to},items=100,blocksize=100000,udp={udp}")));
+    c::serve_udp(c::create(&format!("name={to},items=100,blocksize=100000,udp={udp},udp_clear=1")));
     c::create(&format!("name={from},items=100,blocksize=100000,nodes={udp}"));
     eventually("a change arrives", || c::update(b"first", b"v", &from) && c::exists(b"first", &to));
     (from, to)

@@ -125,7 +125,7 @@ fn changes_replicate_in_four_directions() {
     four(|source, target| {
         let way = format!("{source:?} -> {target:?}");
         let udp = free_address();
-        let to = start(target, &format!("{SHAPE},udp={udp}"));
+        let to = start(target, &format!("{SHAPE},udp={udp},udp_clear=1"));
         let from = start(source, &format!("{SHAPE},nodes={udp}"));
         settle(&from, &to, 0);
         change(&from, &|| settle(&from, &to, 0));

@@ -4,6 +4,7 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     thread,
     time::Duration,
 };
@@ -189,6 +190,41 @@ fn d52_a_value_that_drips_does_not_hold_a_worker() {
     assert_eq!(c::value(b"k", &host.cache("first")).unwrap(), b"v");
     assert!(!c::exists(b"slow", &host.cache("first")));
     assert_eq!(worker(&host), pid);
+}
+
+/// Whether the only worker serves somebody else within four seconds, while one client is slow in this way.
+fn serves_others(server: &Server, slow: fn(UnixStream)) -> bool {
+    let stream = UnixStream::connect(&server.unix).unwrap();
+    thread::spawn(move || slow(stream));
+    thread::sleep(Duration::from_millis(300));
+    c::update(b"k", b"v", &server.cache("first"))
+}
+
+/// A large dump that is taken slowly, and a large value that is sent so: what was announced buys no time.
+#[test]
+fn d52_large_transfers_that_drip_do_not_hold_a_worker() {
+    fn takes_slowly(mut stream: UnixStream) {
+        stream.write_all(&packet(6, b"first")).unwrap();
+        (0..100).for_each(|_| {
+            let _ = stream.read(&mut [0; 16_384]);
+            thread::sleep(Duration::from_millis(50));
+        });
+    }
+    fn sends_slowly(mut stream: UnixStream) {
+        let request = array(&[b"cmd", b"set", b"key", b"slow", b"size", b"90000000"]);
+        stream.write_all(&packet(17, &request)).unwrap();
+        (0..100).for_each(|_| {
+            let _ = stream.write_all(&[b'v'; 1024]);
+            thread::sleep(Duration::from_millis(50));
+        });
+    }
+    let definition = ["name=first,items=4,blocksize=100000000"];
+    for slow in [takes_slowly, sends_slowly] {
+        let native = Server::start(&definition, &["--socket-timeout", "1"]);
+        assert!(!serves_others(&native, slow), "its only worker waits for the next byte");
+        let host = start(&definition, &["--socket-timeout", "1"]);
+        assert!(serves_others(&host, slow), "{}", host.log());
+    }
 }
 
 /// A server that behaves as told towards whoever connects.

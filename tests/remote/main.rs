@@ -1,11 +1,17 @@
 //! Remote caches, replication and dumps, against ucache itself and against a real native uWSGI in both directions.
 //!
-//! Needs `uwsgi` with the plugins `cache`, `python3` and (feature `uwsgi`) `gevent_python3`: `.ci/deps all` installs
-//! them; `UWSGI_BIN` names another one. Everything listens on 127.0.0.1.
+//! Needs `uwsgi` with the plugins `cache`, `python3` and (feature `uwsgi`) `gevent_python3` and `greenlet_python3`:
+//! `.ci/deps all` installs them; `UWSGI_BIN` names another one. Everything listens on 127.0.0.1.
 
+#[cfg(feature = "uwsgi")]
+mod addresses;
+#[cfg(feature = "uwsgi")]
+mod app;
 mod c;
 mod client;
 mod commands;
+#[cfg(feature = "uwsgi")]
+mod datagrams;
 mod differences;
 #[cfg(feature = "uwsgi")]
 mod directions;
@@ -14,6 +20,8 @@ mod hostile;
 mod hygiene;
 #[cfg(feature = "uwsgi")]
 mod kept;
+#[cfg(feature = "uwsgi")]
+mod logged;
 mod native;
 #[cfg(feature = "uwsgi")]
 mod plugin;
@@ -23,3 +31,5 @@ mod ports;
 mod replication;
 mod server;
 mod sync;
+#[cfg(feature = "uwsgi")]
+mod waits;

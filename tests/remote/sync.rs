@@ -1,5 +1,10 @@
 //! The copy of a cache from another server, from and to a native one.
 
+use std::{
+    ffi::c_char,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
 use crate::{
     c,
     hygiene::alone,
@@ -121,5 +126,48 @@ fn a_server_that_comes_up_later_is_asked_again() {
         c::start_sync_servers();
         eventually("the copy arrives", || c::exists(b"k", "late"));
         assert_eq!(c::value(b"stored meanwhile", "late").unwrap(), b"newer");
+    });
+}
+
+/// Calls of the system's resolver by this process.
+static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+
+type Lookup = unsafe extern "C" fn(
+    *const c_char,
+    *const c_char,
+    *const libc::addrinfo,
+    *mut *mut libc::addrinfo,
+) -> libc::c_int;
+
+/// In the place of libc's, for the whole test program.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn getaddrinfo(
+    node: *const c_char,
+    service: *const c_char,
+    hints: *const libc::addrinfo,
+    found: *mut *mut libc::addrinfo,
+) -> libc::c_int {
+    LOOKUPS.fetch_add(1, Ordering::SeqCst);
+    // SAFETY: libc has a function of this name and type; the caller vouches for the arguments.
+    unsafe {
+        let real = libc::dlsym(libc::RTLD_NEXT, c"getaddrinfo".as_ptr());
+        std::mem::transmute::<*mut libc::c_void, Lookup>(real)(node, service, hints, found)
+    }
+}
+
+/// The threads that ask again run beside a master that forks, and a child would inherit the resolver's locks.
+#[test]
+fn a_name_is_looked_up_once_and_not_by_the_threads_that_ask_again() {
+    let test = "sync::a_name_is_looked_up_once_and_not_by_the_threads_that_ask_again";
+    alone(test, free_address, |at| {
+        let port = at.rsplit_once(':').unwrap().1;
+        let before = LOOKUPS.load(Ordering::SeqCst);
+        c::create(&format!("name=named,items=100,sync=localhost:{port};no.such.host.invalid:1"));
+        assert_eq!(LOOKUPS.load(Ordering::SeqCst), before + 2);
+        c::start_sync_servers();
+        let native = Server::start_on(at, &["name=named,items=100"], &[]);
+        assert!(c::update(b"k", b"v", &native.cache("named")));
+        eventually("the copy arrives", || c::exists(b"k", "named"));
+        assert_eq!(LOOKUPS.load(Ordering::SeqCst), before + 2);
     });
 }

@@ -23,7 +23,7 @@ use super::{
     throttle::Throttle,
 };
 use crate::{
-    capi::{buffer::Gift, env, types::*},
+    capi::{buffer::Gift, env, shown::shown, types::*},
     engine::config::MAX_VALUE,
     os::clock::unix_secs,
 };
@@ -124,10 +124,7 @@ fn ask(server: &[u8], request: &Request<'_>, value: &[u8]) -> Option<(Answer, Ve
     match exchange(server, request, value, env::get().socket_timeout()) {
         Ok(answer) => answer,
         Err(fault) => {
-            FAULTS.log(|| {
-                let cache = String::from_utf8_lossy(request.cache);
-                format!("remote cache {cache:?} at {}: {fault}", String::from_utf8_lossy(server))
-            });
+            FAULTS.log(|| format!("remote cache \"{}\" at {}: {fault}", shown(request.cache), shown(server)));
             None
         }
     }

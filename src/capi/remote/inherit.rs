@@ -1,17 +1,18 @@
 //! Sockets whose copies a child of fork closes at once: a connection that only the child still has open would look
-//! alive to its peer after the parent's death, and nobody would answer it. And what a process does at its exit.
+//! alive to its peer after the parent's death, and nobody would answer it; a UDP port would go on taking datagrams that
+//! nobody reads. And what a process does at its exit.
 
 use std::{
     net::Shutdown,
     ops::Deref,
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd},
     sync::{
         Once,
         atomic::{AtomicI32, Ordering},
     },
 };
 
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 
 const FREE: i32 = -1;
 
@@ -21,14 +22,14 @@ static OPEN: [AtomicI32; 160] = [const { AtomicI32::new(FREE) }; 160];
 
 /// A socket of this process alone; shut down for all copies when it is dropped.
 #[derive(Debug)]
-pub(super) struct Owned {
-    socket: Socket,
+pub(super) struct Owned<S: AsFd = Socket> {
+    socket: S,
     slot: Option<usize>,
 }
 
-impl Owned {
+impl<S: AsFd> Owned<S> {
     /// Takes the socket. With all slots taken a child keeps its copy open, as with any other descriptor.
-    pub(super) fn new(socket: Socket) -> Self {
+    pub(super) fn new(socket: S) -> Self {
         static HANDLERS: Once = Once::new();
         HANDLERS.call_once(|| {
             // SAFETY: the handlers stay in memory as long as the process lives (the library is linked `nodelete`); one
@@ -38,7 +39,7 @@ impl Owned {
                 libc::atexit(at_exit);
             }
         });
-        let fd = socket.as_raw_fd();
+        let fd = socket.as_fd().as_raw_fd();
         let free =
             |slot: &AtomicI32| slot.compare_exchange(FREE, fd, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         let slot = OPEN.iter().position(free);
@@ -46,21 +47,21 @@ impl Owned {
     }
 }
 
-impl Deref for Owned {
-    type Target = Socket;
+impl<S: AsFd> Deref for Owned<S> {
+    type Target = S;
 
-    fn deref(&self) -> &Socket {
+    fn deref(&self) -> &S {
         &self.socket
     }
 }
 
-impl Drop for Owned {
+impl<S: AsFd> Drop for Owned<S> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.and_then(|at| OPEN.get(at)) {
             slot.store(FREE, Ordering::Release);
         }
-        // The peer may be gone already.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        // The peer may be gone already, and a UDP socket has none.
+        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
     }
 }
 

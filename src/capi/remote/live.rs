@@ -4,15 +4,17 @@ use std::{ffi::CStr, ptr};
 
 use super::{
     dump::Geometry,
+    inherit::Owned,
     serve,
     sync::{self, Job},
-    udp,
+    udp::{self, Receiver},
 };
 use crate::{
     capi::{
         cache::{self, Cache},
         env,
         hash::Algorithm,
+        shown::shown,
         thread,
         types::uwsgi_string_list,
     },
@@ -55,7 +57,7 @@ pub(crate) fn setup_nodes(cache: &Cache) {
         return;
     }
     if let Err(why) = udp::setup_nodes(handle(cache), &nodes) {
-        env::get().log(&format!("cache \"{}\": {why}", cache.settings.name.to_string_lossy()));
+        env::get().log(&format!("cache \"{}\": {why}", shown(cache.settings.name.to_bytes())));
         env::get().create_failed();
     }
 }
@@ -103,7 +105,7 @@ pub(crate) fn start_servers() {
     sync::retry_pending();
     for cache in cache::all().filter(|c| !c.settings.udp_servers.is_empty()) {
         let started = bind(cache).and_then(|sockets| {
-            thread::spawn("ucache-udp", move || udp::receive_for_ever(sockets, &cache.engine))
+            thread::spawn("ucache-udp", move || udp::receive_for_ever(sockets, receiver(cache)))
                 .map_err(|e| format!("udp server: no thread: {e}"))
         });
         if let Err(why) = started {
@@ -116,7 +118,7 @@ pub(crate) fn start_servers() {
 /// Receives UDP changes in the calling thread. Returns only if no address can be bound.
 pub(crate) fn udp_loop(cache: &'static Cache) {
     match bind(cache) {
-        Ok(sockets) => udp::receive_for_ever(sockets, &cache.engine),
+        Ok(sockets) => udp::receive_for_ever(sockets, receiver(cache)),
         Err(why) => {
             env::get().log(&why);
             env::get().create_failed();
@@ -124,12 +126,16 @@ pub(crate) fn udp_loop(cache: &'static Cache) {
     }
 }
 
-fn bind(cache: &Cache) -> Result<Vec<std::net::UdpSocket>, String> {
-    let name = cache.settings.name.to_string_lossy();
+fn receiver(cache: &'static Cache) -> Receiver {
+    Receiver { engine: &cache.engine, handle: handle(cache), clears: cache.settings.udp_clear }
+}
+
+fn bind(cache: &Cache) -> Result<Vec<Owned<std::net::UdpSocket>>, String> {
+    let name = shown(cache.settings.name.to_bytes());
     let addresses: Vec<_> = cache.settings.udp_servers.iter().map(|n| n.to_bytes().to_vec()).collect();
     let sockets = udp::bind(&addresses)?;
     for address in &addresses {
-        env::get().log(&format!("udp server for cache \"{name}\" on {}", String::from_utf8_lossy(address)));
+        env::get().log(&format!("udp server for cache \"{name}\" on {}", shown(address)));
     }
     Ok(sockets)
 }

@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, c_int},
     io::{self, ErrorKind, Read},
-    net::ToSocketAddrs,
+    net::{IpAddr, ToSocketAddrs},
     os::{fd::AsRawFd, unix::ffi::OsStrExt},
     sync::OnceLock,
     time::{Duration, Instant},
@@ -11,8 +11,9 @@ use std::{
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-/// Waits until `fd` can be read (or written): above 0 = it can, 0 = `seconds` have passed, below 0 = an error.
-pub(crate) type Wait = fn(fd: c_int, write: bool, seconds: c_int) -> c_int;
+/// Waits until `fd` can be read (or written): above 0 = it can, 0 = `seconds` have passed, below 0 = given up. `None` =
+/// the calling thread serves nobody else, and may wait as it likes.
+pub(crate) type Wait = fn(fd: c_int, write: bool, seconds: c_int) -> Option<c_int>;
 
 static WAIT: OnceLock<Wait> = OnceLock::new();
 
@@ -36,10 +37,21 @@ impl Conn {
     /// A host name is resolved by the system's resolver, within the resolver's own time limits.
     pub(crate) fn open(server: &[u8], timeout: Duration) -> io::Result<Self> {
         let deadline = Instant::now() + timeout;
+        Self::open_any(&stream_addresses(server)?, deadline)
+    }
+
+    /// As [`Conn::open`], to addresses that have been looked up before.
+    pub(super) fn open_known(addresses: &[SockAddr], timeout: Duration) -> io::Result<Self> {
+        Self::open_any(addresses, Instant::now() + timeout)
+    }
+
+    fn open_any(addresses: &[SockAddr], deadline: Instant) -> io::Result<Self> {
         let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-        for address in stream_addresses(server)? {
-            match Self::connect(&address, deadline) {
+        for address in addresses {
+            match Self::connect(address, deadline) {
                 Ok(conn) => return Ok(conn),
+                // It is the right one, and busy.
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(e),
                 Err(e) => last = e,
             }
         }
@@ -53,10 +65,10 @@ impl Conn {
         loop {
             match conn.socket.connect(address) {
                 Ok(()) => return Ok(conn),
-                // A unix socket whose backlog is full gives no event to wait for.
+                // The backlog of a unix socket is full. There is no event to wait for, and a sleep would stop all that
+                // this thread serves (under gevent the whole worker): the call fails, as in native.
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    conn.left()?;
-                    std::thread::sleep(Duration::from_millis(5));
+                    return Err(io::Error::new(ErrorKind::WouldBlock, "the server's backlog is full"));
                 }
                 Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {
                     conn.wait(true)?;
@@ -106,21 +118,14 @@ impl Conn {
     fn wait(&self, write: bool) -> io::Result<()> {
         let left = self.left()?;
         let fd = self.socket.as_raw_fd();
-        let ready = match WAIT.get() {
-            Some(wait) => {
-                // A host counts in whole seconds: the deadline is then checked on the way back.
-                let seconds = c_int::try_from(left.as_millis().div_ceil(1000)).unwrap_or(c_int::MAX);
-                wait(fd, write, seconds)
-            }
+        // A host counts in whole seconds: the deadline is then checked on the way back.
+        let seconds = c_int::try_from(left.as_millis().div_ceil(1000)).unwrap_or(c_int::MAX);
+        match WAIT.get().and_then(|wait| wait(fd, write, seconds)) {
+            Some(1..) => Ok(()),
+            Some(0) => Err(ErrorKind::TimedOut.into()),
+            // A greenlet that an exception ended, say: errno is of no use, and another wait would not be allowed.
+            Some(_) => Err(io::Error::other("the host's event loop gave up waiting")),
             None => poll(fd, write, left),
-        };
-        match ready {
-            1.. => Ok(()),
-            0 => Err(ErrorKind::TimedOut.into()),
-            _ => match io::Error::last_os_error() {
-                e if e.kind() == ErrorKind::Interrupted => Ok(()),
-                e => Err(e),
-            },
         }
     }
 }
@@ -180,11 +185,19 @@ impl Poller {
     }
 }
 
-fn poll(fd: c_int, write: bool, left: Duration) -> c_int {
+/// Waits in the calling thread; a signal ends the wait early.
+fn poll(fd: c_int, write: bool, left: Duration) -> io::Result<()> {
     let mut poll = libc::pollfd { fd, events: if write { libc::POLLOUT } else { libc::POLLIN }, revents: 0 };
     let ms = c_int::try_from(left.as_millis() + 1).unwrap_or(c_int::MAX);
     // SAFETY: `poll` is one valid pollfd that this frame owns for the whole call.
-    unsafe { libc::poll(&raw mut poll, 1, ms) }
+    match unsafe { libc::poll(&raw mut poll, 1, ms) } {
+        1.. => Ok(()),
+        0 => Err(ErrorKind::TimedOut.into()),
+        _ => match io::Error::last_os_error() {
+            e if e.kind() == ErrorKind::Interrupted => Ok(()),
+            e => Err(e),
+        },
+    }
 }
 
 /// Reads exactly `len` bytes. Memory grows with what arrives, not with what the peer announced.
@@ -194,28 +207,39 @@ pub(crate) fn read_value(from: &mut impl Read, len: u64) -> io::Result<Vec<u8>> 
     if got as u64 == len { Ok(value) } else { Err(ErrorKind::UnexpectedEof.into()) }
 }
 
-fn stream_addresses(server: &[u8]) -> io::Result<Vec<SockAddr>> {
-    if server.contains(&b':') {
-        return inet_addresses(server);
+/// Where to connect to, in the order to try.
+pub(super) fn stream_addresses(server: &[u8]) -> io::Result<Vec<SockAddr>> {
+    let unix = |path: &[u8]| SockAddr::unix(OsStr::from_bytes(path));
+    match server {
+        _ if server.contains(&b':') => inet_addresses(server),
+        b"" | b"@" | b"\\0" => Err(invalid("the address is empty")),
+        // uWSGI counts the NUL behind an abstract name as a part of it, others do not.
+        [b'@', name @ ..] | [b'\\', b'0', name @ ..] => {
+            let plain = [b"\0", name].concat();
+            let found = [&plain[..], b"\0"].concat();
+            // The longest plain name has no room for a NUL.
+            Ok(unix(&found).into_iter().chain([unix(&plain)?]).collect())
+        }
+        path => Ok(vec![unix(path)?]),
     }
-    let path = match server {
-        [b'@', name @ ..] | [b'\\', b'0', name @ ..] => [b"\0", name].concat(),
-        path => path.to_vec(),
-    };
-    if path.len() < 2 && path.first().is_none_or(|&b| b == 0) {
-        return Err(invalid("the address is empty"));
-    }
-    Ok(vec![SockAddr::unix(OsStr::from_bytes(&path))?])
 }
 
 /// The addresses of `host:port`; an empty host is this machine, as for native.
 pub(crate) fn inet_addresses(server: &[u8]) -> io::Result<Vec<SockAddr>> {
+    Ok(host_and_port(server)?.to_socket_addrs()?.map(SockAddr::from).collect())
+}
+
+fn host_and_port(server: &[u8]) -> io::Result<(&str, u16)> {
     let text = std::str::from_utf8(server).map_err(|_| invalid("the address is not text"))?;
     let (host, port) = text.rsplit_once(':').ok_or_else(|| invalid("no port in the address"))?;
     let port: u16 = port.parse().map_err(|_| invalid("the port is not 0 to 65535"))?;
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    let host = if host.is_empty() { "0.0.0.0" } else { host };
-    Ok((host, port).to_socket_addrs()?.map(SockAddr::from).collect())
+    Ok((if host.is_empty() { "0.0.0.0" } else { host }, port))
+}
+
+/// Whether the system's resolver has to be asked for the address of a server.
+pub(super) fn is_named(server: &[u8]) -> bool {
+    server.contains(&b':') && host_and_port(server).is_ok_and(|(host, _)| host.parse::<IpAddr>().is_err())
 }
 
 fn invalid(why: &'static str) -> io::Error {

@@ -24,7 +24,7 @@ use super::{
     throttle::Throttle,
 };
 use crate::{
-    capi::{cache::Cache, env, types::*},
+    capi::{cache::Cache, env, shown::shown, types::*},
     engine::{Cursor, Meta, Touch},
     error::Error,
     os::clock::unix_secs,
@@ -78,7 +78,7 @@ enum Fault {
     Packet(#[from] PacketError),
     #[error("{0}")]
     Cache(#[from] Error),
-    #[error("no cache has the name {0:?}")]
+    #[error("no cache has the name \"{0}\"")]
     NoCache(String),
     #[error(
         "a value of {0} bytes does not fit the answer, at most {MAX_FIELD} do (ask with modifier2 5 or 17)"
@@ -100,8 +100,7 @@ pub(super) fn read(cache: &Cache, key: &[u8], touch: Touch) -> Result<Option<(Ve
 
 fn find(name: &[u8]) -> Outcome<&'static Cache> {
     // A peer chooses the name: the log gets no more of it than a real one may have.
-    let shown = || String::from_utf8_lossy(&name[..name.len().min(255)]).into_owned();
-    Cache::by_name(name).ok_or_else(|| Fault::NoCache(shown()))
+    Cache::by_name(name).ok_or_else(|| Fault::NoCache(shown(&name[..name.len().min(255)])))
 }
 
 fn send(peer: &mut dyn Peer, parts: &[&[u8]]) -> Outcome {
@@ -109,9 +108,9 @@ fn send(peer: &mut dyn Peer, parts: &[&[u8]]) -> Outcome {
         // One segment, where that costs no big copy.
         [head, body] if body.len() <= PIECE => peer.write(&[*head, *body].concat()),
         parts => {
-            let deadline = Deadline::new(parts.iter().map(|part| part.len() as u64).sum());
+            let mut deadline = Deadline::new();
             let mut pieces = parts.iter().flat_map(|part| part.chunks(PIECE));
-            pieces.all(|piece| deadline.open() && peer.write(piece))
+            pieces.all(|piece| deadline.send(peer, piece))
         }
     };
     if ok { Ok(()) } else { Err(Fault::Peer) }
@@ -171,8 +170,8 @@ fn image(name: &[u8], peer: &mut dyn Peer) -> Outcome {
         true
     })?;
     send(peer, &[&head])?;
-    let deadline = Deadline::new(g.image_len().unwrap_or(0));
-    if dump::write_image(g, &records, &mut |piece| deadline.open() && peer.write(piece)) {
+    let mut deadline = Deadline::new();
+    if dump::write_image(g, &records, &mut |piece| deadline.send(peer, piece)) {
         Ok(())
     } else {
         Err(Fault::Peer)
@@ -247,10 +246,8 @@ fn command(cache: &Cache, request: &Request<'_>, peer: &mut dyn Peer) -> Outcome
         }
         Command::Dump => {
             send(peer, &[&Answer::from(Status::Ok).encode()?])?;
-            let deadline = Deadline::new(cache.engine.stats().bytes);
-            each_record(cache, |r| {
-                deadline.open() && dump::encode_record(&r).is_none_or(|bytes| peer.write(&bytes))
-            })?;
+            let mut deadline = Deadline::new();
+            each_record(cache, |r| dump::encode_record(&r).is_none_or(|bytes| deadline.send(peer, &bytes)))?;
             send(peer, &[&dump::end_of_records()])?;
             Ok(None)
         }
@@ -266,7 +263,7 @@ fn receive(size: u64, limit: u64, peer: &mut dyn Peer) -> Outcome<Vec<u8>> {
         return Err(Error::ValueTooLong { len: size, limit }.into());
     }
     let size = usize::try_from(size).map_err(|_| Fault::Peer)?;
-    let deadline = Deadline::new(size as u64);
+    let mut deadline = Deadline::new();
     let mut value = Vec::new();
     while value.len() < size {
         let piece = peer.read((size - value.len()).min(PIECE), deadline.left()).ok_or(Fault::Peer)?;
@@ -275,24 +272,41 @@ fn receive(size: u64, limit: u64, peer: &mut dyn Peer) -> Outcome<Vec<u8>> {
         }
         value.try_reserve(piece.len()).map_err(|_| Error::NoSpace { len: size as u64 })?;
         value.extend_from_slice(piece);
+        deadline.moved = value.len() as u64;
     }
     Ok(value)
 }
 
-/// The end of one transfer's time: `socket-timeout`, and a second for each megabyte. A peer that sends or takes a
-/// byte a second does not keep a worker.
-pub(super) struct Deadline(Instant);
+/// The longest that a transfer of this many bytes may take: `socket-timeout`, and a second for each megabyte.
+pub(super) fn time_for(bytes: u64) -> Duration {
+    env::get().socket_timeout() + Duration::from_secs(bytes >> 20)
+}
+
+/// The end of one transfer's time, which moves on with what has been transferred: a peer that sends or takes a byte a
+/// second does not keep a worker, however much it has announced or asked for.
+struct Deadline {
+    start: Instant,
+    /// Bytes transferred.
+    moved: u64,
+}
 
 impl Deadline {
-    pub(super) fn new(bytes: u64) -> Self {
-        Self(Instant::now() + env::get().socket_timeout() + Duration::from_secs(bytes >> 20))
+    fn new() -> Self {
+        Self { start: Instant::now(), moved: 0 }
     }
 
-    pub(super) fn left(&self) -> Duration {
-        self.0.saturating_duration_since(Instant::now())
+    fn left(&self) -> Duration {
+        time_for(self.moved).saturating_sub(self.start.elapsed())
     }
 
-    pub(super) fn open(&self) -> bool {
+    fn open(&self) -> bool {
         !self.left().is_zero()
+    }
+
+    /// `false` = the peer is gone or too slow.
+    fn send(&mut self, peer: &mut dyn Peer, bytes: &[u8]) -> bool {
+        let sent = self.open() && peer.write(bytes);
+        self.moved += bytes.len() as u64;
+        sent
     }
 }

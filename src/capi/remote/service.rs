@@ -25,7 +25,7 @@ use super::{
     magic::{Command, MAGIC, Request},
     net::{self, Poller},
     packet::{HEADER_LEN, Header, MODIFIER1},
-    serve::{self, Deadline, Peer},
+    serve::{self, Peer},
 };
 use crate::{
     capi::{env, thread},
@@ -282,7 +282,7 @@ impl Link {
     fn enter(&mut self, phase: Phase, bytes: u64) {
         if self.phase != phase {
             self.phase = phase;
-            let time = if phase == Phase::Idle { IDLE } else { Deadline::new(bytes).left() };
+            let time = if phase == Phase::Idle { IDLE } else { serve::time_for(bytes) };
             self.end = Instant::now() + time;
         }
     }

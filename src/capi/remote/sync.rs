@@ -6,21 +6,23 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    io::{self, BufReader, Read},
+    io::{self, BufReader, ErrorKind, Read},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
 };
+
+use socket2::SockAddr;
 
 use super::{
     client::{self, Fault},
     dump::{self, Counts, Geometry, Record},
     list::List,
     magic::{Command, Request, Status},
-    net::Conn,
+    net::{self, Conn},
     packet::{self, Header},
 };
 use crate::{
-    capi::{env, thread},
+    capi::{env, shown::shown, thread},
     engine::{Engine, Expires, Mode, SetOptions},
     os::clock::unix_secs,
 };
@@ -45,10 +47,41 @@ pub(crate) struct Job {
     pub(crate) servers: Vec<Vec<u8>>,
 }
 
+/// A server to copy from.
+#[derive(Debug)]
+struct Source {
+    name: Vec<u8>,
+    addresses: io::Result<Vec<SockAddr>>,
+}
+
+impl Source {
+    /// Looks a name up, if this thread may. It is done once: the threads that try again run beside a master that forks
+    /// workers, and a worker could inherit the resolver's locks as such a thread held them.
+    fn find(name: &[u8]) -> Self {
+        let addresses = if net::is_named(name) && !env::get().may_look_up() {
+            Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "names are looked up at the start only: give an address",
+            ))
+        } else {
+            net::stream_addresses(name)
+        };
+        Self { name: name.to_vec(), addresses }
+    }
+
+    fn connect(&self, timeout: Duration) -> io::Result<Conn> {
+        match &self.addresses {
+            Ok(addresses) => Conn::open_known(addresses, timeout),
+            Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
+        }
+    }
+}
+
 /// A copy that no server has given yet.
 #[derive(Debug)]
 struct Pending {
     job: Job,
+    sources: Vec<Source>,
     taken: AtomicBool,
 }
 
@@ -56,9 +89,16 @@ static PENDING: List<Pending> = List::new();
 
 /// Copies the cache from the first server that can give it. If none can, the job waits for [`retry_pending`].
 pub(crate) fn from_nodes(job: Job) {
-    if !job.servers.is_empty() && !round(&job, Mode::Update) {
-        env::get().log(&format!("{}: no server could give a copy, starting without", label(&job)));
-        PENDING.push(Pending { job, taken: AtomicBool::new(false) });
+    let mut sources: Vec<_> = job.servers.iter().map(|name| Source::find(name)).collect();
+    if sources.is_empty() || round(&job, &sources, Mode::Update) {
+        return;
+    }
+    env::get().log(&format!("{}: no server could give a copy, starting without", label(&job)));
+    for lost in sources.extract_if(.., |source| source.addresses.is_err()) {
+        env::get().log(&format!("{} from {}: is not tried again", label(&job), shown(&lost.name)));
+    }
+    if !sources.is_empty() {
+        PENDING.push(Pending { job, sources, taken: AtomicBool::new(false) });
     }
 }
 
@@ -67,7 +107,7 @@ pub(crate) fn retry_pending() {
     for pending in PENDING.iter().filter(|p| !p.taken.swap(true, Relaxed)) {
         let started = thread::spawn("ucache-sync", || {
             let mut pause = Duration::from_secs(1);
-            while !round(&pending.job, Mode::Add) {
+            while !round(&pending.job, &pending.sources, Mode::Add) {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
@@ -79,15 +119,15 @@ pub(crate) fn retry_pending() {
 }
 
 fn label(job: &Job) -> String {
-    format!("sync of cache \"{}\"", String::from_utf8_lossy(&job.name))
+    format!("sync of cache \"{}\"", shown(&job.name))
 }
 
 /// One try of every server; `true` = one of them gave a whole copy.
-fn round(job: &Job, mode: Mode) -> bool {
-    job.servers.iter().any(|server| {
-        let from = String::from_utf8_lossy(server);
+fn round(job: &Job, sources: &[Source], mode: Mode) -> bool {
+    sources.iter().any(|source| {
+        let from = shown(&source.name);
         let mut store = Store { engine: job.engine, mode, now: unix_secs(), stored: 0, refused: 0 };
-        let result = fetch(job, server, &mut |record| store.put(&record));
+        let result = fetch(job, source, &mut |record| store.put(&record));
         let Store { stored, refused, .. } = store;
         let line = match &result {
             Ok(counts) => format!("{stored} items, {refused} refused, {} damaged", counts.damaged),
@@ -120,9 +160,9 @@ impl Store<'_> {
     }
 }
 
-fn fetch(job: &Job, server: &[u8], each: &mut dyn FnMut(Record)) -> Result<Counts, Fault> {
+fn fetch(job: &Job, source: &Source, each: &mut dyn FnMut(Record)) -> Result<Counts, Fault> {
     let timeout = env::get().socket_timeout();
-    let conn = Conn::open(server, timeout)?;
+    let conn = source.connect(timeout)?;
     conn.write_all(&Request::new(Command::Dump, &job.name, b"").encode()?)?;
     let mut stream = BufReader::with_capacity(65_536, Steady::new(conn, timeout));
     match client::read_answer(&mut stream)? {
@@ -131,7 +171,7 @@ fn fetch(job: &Job, server: &[u8], each: &mut dyn FnMut(Record)) -> Result<Count
         // A native server does not know the request and closes.
         None => {}
     }
-    let conn = Conn::open(server, timeout)?;
+    let conn = source.connect(timeout)?;
     let ask = Header::cache(6, job.name.len())?;
     conn.write_all(&[&ask.to_bytes(), &job.name[..]].concat())?;
     let mut stream = BufReader::with_capacity(65_536, Steady::new(conn, timeout));
@@ -155,7 +195,7 @@ fn agree(ours: &Geometry, payload: &[u8]) -> Result<(), Fault> {
     for (what, theirs, ours) in [("items", items?, ours.items), ("blocksize", blocksize?, ours.blocksize)] {
         if theirs != ours {
             let text = format!("its cache has {what}={theirs}, this one {ours}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text).into());
+            return Err(io::Error::new(ErrorKind::InvalidData, text).into());
         }
     }
     Ok(())

@@ -18,6 +18,7 @@ use crate::{
         cache::Cache,
         guard::guard,
         options::{self, Defaults, Settings},
+        shown::shown,
     },
     engine::Engine,
     error::{Error, Result},
@@ -145,7 +146,7 @@ unsafe fn give(
 fn open(definition: &[u8]) -> Result<ucache> {
     let settings = options::parse(definition, Defaults::default())?;
     let refused = |reason: &str| {
-        let value = String::from_utf8_lossy(definition).into_owned();
+        let value = shown(definition);
         Err(Error::InvalidOption { option: "definition", value, reason: reason.to_owned() })
     };
     // A mistake in spelling must not make another cache than the one that was meant; there is no log to tell it in.
