@@ -37,7 +37,7 @@ pub mod raw;
 pub mod remote;
 mod report;
 pub mod short;
-mod standalone;
+pub(crate) mod standalone;
 pub mod sweep;
 pub mod sync;
 mod thread;

@@ -66,6 +66,8 @@ def build(to, tests, environment):
             # Copied: the next build of the tree itself puts its own program there.
             (to / "bin").mkdir(exist_ok=True)
             found[path.name.rsplit("-", 1)[0]] = shutil.copy2(to / path, to / "bin" / path.name)
+            # What tests of the plugin load, and expect beside them.
+            shutil.copy2((to / path).with_name("libucache.so"), to / "bin")
     return found
 
 
