@@ -13,7 +13,8 @@ pub(crate) trait Env: Sync {
     fn head(&self) -> *mut *mut uwsgi_cache;
     /// Writes one line (without its end) to the log; the default is stderr.
     fn log(&self, line: &str);
-    /// A lock item, called "cache_" and the name, for the new cache `name`; listed in the host's lock list. Never NULL.
+    /// A lock item, called "cache_" and the name, for the new cache `name`; in the host's list of locks where all processes
+    /// that read it will have the item's memory. Never NULL.
     fn new_lock(&self, name: &str) -> *mut uwsgi_lock_item;
     /// A cache could not be made; the reason has been logged. A host ends here (as native does), a plain program
     /// returns and gets NULL.

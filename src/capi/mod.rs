@@ -38,7 +38,7 @@ pub mod remote;
 mod report;
 pub mod short;
 pub(crate) mod shown;
-mod standalone;
+pub(crate) mod standalone;
 pub mod sweep;
 pub mod sync;
 mod thread;

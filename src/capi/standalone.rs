@@ -20,6 +20,20 @@ static HEAD: AtomicPtr<uwsgi_cache> = AtomicPtr::new(ptr::null_mut());
 #[derive(Debug)]
 pub(super) struct Standalone;
 
+/// A lock that is in nobody's list.
+pub(crate) fn lock_item(name: &str) -> *mut uwsgi_lock_item {
+    let id = CString::new(format!("cache_{name}")).unwrap_or_default().into_raw();
+    let item = uwsgi_lock_item {
+        id,
+        lock_ptr: new_rwlock().cast(),
+        rw: 1,
+        pid: 0,
+        can_deadlock: 0,
+        next: ptr::null_mut(),
+    };
+    Box::into_raw(Box::new(item))
+}
+
 impl Env for Standalone {
     fn head(&self) -> *mut *mut uwsgi_cache {
         HEAD.as_ptr()
@@ -31,16 +45,7 @@ impl Env for Standalone {
     }
 
     fn new_lock(&self, name: &str) -> *mut uwsgi_lock_item {
-        let id = CString::new(format!("cache_{name}")).unwrap_or_default().into_raw();
-        let item = uwsgi_lock_item {
-            id,
-            lock_ptr: new_rwlock().cast(),
-            rw: 1,
-            pid: 0,
-            can_deadlock: 0,
-            next: ptr::null_mut(),
-        };
-        Box::into_raw(Box::new(item))
+        lock_item(name)
     }
 
     fn create_failed(&self) {}

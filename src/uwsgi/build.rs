@@ -5,25 +5,11 @@ use std::{env, fmt::Write as _, fs, panic::AssertUnwindSafe, path::Path, path::P
 
 mod layout;
 
-/// The structs that the glue touches; bindgen adds what they contain.
-const TYPES: [&str; 11] = [
-    "uwsgi_server",
-    "uwsgi_plugin",
-    "uwsgi_option",
-    "uwsgi_opt",
-    "uwsgi_string_list",
-    "uwsgi_lock_item",
-    "uwsgi_lock_ops",
-    "uwsgi_cache",
-    "uwsgi_cache_item",
-    "wsgi_request",
-    "uwsgi_metric",
-];
-
 /// Writes the bindings and the digest of the interface; the error says what to install.
 pub(crate) fn generate() -> Result<(), String> {
     println!("cargo::rerun-if-changed=src/uwsgi/build.rs");
     println!("cargo::rerun-if-changed=src/uwsgi/layout.rs");
+    println!("cargo::rerun-if-changed=src/uwsgi/layout/header.rs");
     println!("cargo::rerun-if-env-changed=UWSGI_BIN");
     println!("cargo::rerun-if-env-changed=PATH");
     let binary = find()?;
@@ -36,12 +22,14 @@ pub(crate) fn generate() -> Result<(), String> {
     fs::write(&path, &header).map_err(|e| format!("{}: {e}", path.display()))?;
     let mut bindings = bindings(&path, &cflags)?;
     shim(&out, &cflags)?;
-    // The bytes are looked for by name in the finished library, hence the prefix.
-    let digest = layout::digest(&header, &cflags);
+    // The bytes are looked for by name in the finished library, hence the prefixes.
+    let layout::Digests { all, plugin } = layout::Digests::of(&header, &cflags);
     let _ = write!(
         bindings,
-        "\n/// Fingerprint of the uWSGI that the plugin was built against.\n\
-         pub static LAYOUT: &str = \"ucache-layout={digest}\";\n\
+        "\n/// Fingerprint of the structs of the uWSGI that the plugin was built against.\n\
+         pub static LAYOUT: &str = \"ucache-layout={all}\";\n\
+         /// The same of what makes a plugin of it.\n\
+         pub static PLUGIN_LAYOUT: &str = \"ucache-plugin-layout={plugin}\";\n\
          /// Version of that uWSGI.\npub const BUILT_AGAINST: &str = {:?};\n",
         version.trim()
     );
@@ -113,7 +101,8 @@ fn bindings(header: &Path, cflags: &str) -> Result<String, String> {
         .ignore_functions()
         .wrap_unsafe_ops(true)
         .rust_edition(bindgen::RustEdition::Edition2024);
-    for name in TYPES {
+    // It adds what they contain.
+    for name in layout::TYPES {
         builder = builder.allowlist_type(name);
     }
     // bindgen panics when libclang itself is missing.

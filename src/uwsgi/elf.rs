@@ -3,7 +3,15 @@
 //! `dlsym(RTLD_DEFAULT)` answers for the process as a whole; the takeover needs to know which *object* a function
 //! is in, and how many bytes it has. Both are in the object's own `.dynsym`.
 
-use std::{collections::HashMap, ffi::CStr, ffi::c_int, ffi::c_void, ops::Range};
+use std::{
+    collections::HashMap,
+    ffi::{CStr, OsStr, c_int, c_void},
+    ops::Range,
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
+};
+
+use super::image::Image;
 
 const DT_HASH: u64 = 4;
 const DT_STRTAB: u64 = 5;
@@ -26,6 +34,8 @@ pub(crate) struct Object {
     base: usize,
     dynamic: usize,
     executable: Vec<Range<usize>>,
+    /// The file; empty for the program.
+    path: PathBuf,
 }
 
 /// All objects of the process, the program first.
@@ -44,7 +54,10 @@ pub(crate) fn objects() -> Vec<Object> {
         let Some(dynamic) = headers.iter().find(|h| h.p_type == libc::PT_DYNAMIC) else { return 0 };
         let code = |h: &&libc::Elf64_Phdr| h.p_type == libc::PT_LOAD && h.p_flags & libc::PF_X != 0;
         let executable = headers.iter().filter(code).map(|h| of(h)..of(h).wrapping_add(address(h.p_memsz)));
-        list.push(Object { base, dynamic: of(dynamic), executable: executable.collect() });
+        // SAFETY: NULL or a NUL-terminated name that stays as it is during the call.
+        let path = (!info.dlpi_name.is_null()).then(|| unsafe { CStr::from_ptr(info.dlpi_name) });
+        let path = OsStr::from_bytes(path.unwrap_or_default().to_bytes()).into();
+        list.push(Object { base, dynamic: of(dynamic), executable: executable.collect(), path });
         0
     }
     let mut list: Vec<Object> = Vec::new();
@@ -63,6 +76,19 @@ impl Object {
     /// Whether `range` lies in one executable segment.
     pub(crate) fn executes(&self, range: &Range<usize>) -> bool {
         self.executable.iter().any(|code| code.start <= range.start && range.end <= code.end)
+    }
+
+    /// The file that the object was loaded from; `None` = it cannot be read, or is another one by now.
+    pub(crate) fn image(&self) -> Option<Image> {
+        let program = PathBuf::from("/proc/self/exe");
+        let path = if self.path.as_os_str().is_empty() { &program } else { &self.path };
+        let image = Image::open(path).ok()?;
+        (image.dynamic()? == self.in_file(self.dynamic)).then_some(image)
+    }
+
+    /// An address of this process as the object's file counts.
+    pub(crate) fn in_file(&self, address: usize) -> u64 {
+        address.wrapping_sub(self.base) as u64
     }
 
     /// The exported symbols whose names `wanted` accepts.

@@ -111,7 +111,7 @@ impl Host {
     /// Whether this is the uWSGI that the glue was compiled for; the error says both and what to do.
     pub(crate) fn check_layout(&self) -> Result<(), String> {
         let cflags = self.cflags();
-        let running = layout::digest(&own(self.dot_h), &cflags);
+        let running = self.layout().all;
         let built = raw::LAYOUT.trim_start_matches("ucache-layout=");
         let (size, expected) = (self.server_size, size_of::<raw::uwsgi_server>());
         let version = version(&cflags);
@@ -128,7 +128,7 @@ impl Host {
         }
         if size != expected {
             return Err(format!(
-                "uWSGI {version} has the header that the plugin was built with, but its struct uwsgi_server has \
+                "uWSGI {version} has the structs that the plugin was built for, but its struct uwsgi_server has \
                  {size} bytes instead of {expected}: this uWSGI reports other flags than it was built with"
             ));
         }
@@ -138,6 +138,26 @@ impl Host {
                 .to_owned());
         }
         Ok(())
+    }
+
+    /// Whether it reads a plugin and its options as we have written them, whatever its other structs are.
+    pub(crate) fn reads_plugins_alike(&self) -> bool {
+        self.layout().plugin == raw::PLUGIN_LAYOUT.trim_start_matches("ucache-plugin-layout=")
+    }
+
+    fn layout(&self) -> layout::Digests {
+        layout::Digests::of(&own(self.dot_h), &self.cflags())
+    }
+
+    /// The value of an option as far as the host has read its configuration by now; `None` = not given, or without a
+    /// value.
+    pub(crate) fn option_so_far(&self, name: &CStr) -> Option<String> {
+        type Get = unsafe extern "C" fn(*const c_char) -> *const c_char;
+        let get = self.function(c"uwsgi_get_exported_opt")?;
+        // SAFETY: uwsgi.h declares it with this signature; it only compares the name with those in its own list.
+        let value = unsafe { std::mem::transmute::<*const (), Get>(get)(name.as_ptr()) };
+        // SAFETY: NULL or a string of its configuration, NUL-terminated and never freed.
+        (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned())
     }
 
     /// The version of the running host, as far as it tells.

@@ -4,10 +4,19 @@
 //! expect a held lock. The host fills the table when it has read its options, so it is wrapped when the first cache
 //! is made. `rwlock_check` stays: nobody ever holds the host's lock of our caches, so it truthfully says 0.
 
-use std::{ffi::CString, sync::OnceLock};
+use std::{
+    ffi::CString,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
 
 use super::{host::Host, raw};
-use crate::capi::lock;
+use crate::{
+    capi::{lock, standalone},
+    os::process::fork_count,
+};
 
 type Op = unsafe extern "C" fn(*mut raw::uwsgi_lock_item);
 
@@ -42,9 +51,35 @@ wrapper!(rlock);
 wrapper!(wlock);
 wrapper!(rwunlock);
 
-/// Makes and lists a lock of the host for the cache `name`. Never NULL: the host ends when it cannot.
+/// The process that may list locks at the host, as its fork count; 0 = the host has not got that far.
+static LISTER: AtomicU32 = AtomicU32::new(0);
+/// Whether other processes may have the list of locks.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// From here on this process alone lists locks: a child that the application forks while it is loaded does not.
+pub(super) fn seal() {
+    LISTER.store(fork_count(), Ordering::Relaxed);
+}
+
+/// From here on nobody lists locks.
+pub(super) fn close() {
+    CLOSED.store(true, Ordering::Relaxed);
+}
+
+/// Whether every process that reads the list of locks will have the memory of a new one.
+fn may_list() -> bool {
+    let lister = LISTER.load(Ordering::Relaxed);
+    !CLOSED.load(Ordering::Relaxed) && (lister == 0 || lister == fork_count())
+}
+
+/// Makes a lock for the cache `name`, and lists it at the host if all processes are still to be forked. The list is
+/// shared by all of them: the memory of a lock made later would be missing in the master, which walks the list when a
+/// process ends. Never NULL: the host ends when it cannot.
 pub(super) fn new(host: &Host, name: &str) -> *mut raw::uwsgi_lock_item {
     wrap(host);
+    if !may_list() {
+        return standalone::lock_item(name).cast();
+    }
     // The host keeps the pointer.
     let id = CString::new(format!("cache_{name}")).unwrap_or_default().into_raw();
     // SAFETY: start-up is single-threaded, the host has filled its table before it makes caches.

@@ -12,6 +12,7 @@ use crate::capi::guard::guard;
 const OPTIONAL_ARGUMENT: c_int = 2;
 
 static OR_NATIVE: AtomicBool = AtomicBool::new(false);
+static SERVE: AtomicBool = AtomicBool::new(false);
 static QUIET: AtomicBool = AtomicBool::new(false);
 
 /// A switch of the plugin.
@@ -21,11 +22,16 @@ struct Switch {
     value: &'static AtomicBool,
 }
 
-static SWITCHES: [Switch; 2] = [
+static SWITCHES: [Switch; 3] = [
     Switch {
         name: c"ucache-or-native",
         help: c"go on with uWSGI's own cache when ucache cannot take it over (default: stop)",
         value: &OR_NATIVE,
+    },
+    Switch {
+        name: c"ucache-serve",
+        help: c"serve the cache protocol (modifier1 111) on the uwsgi sockets, as `plugin = cache` does",
+        value: &SERVE,
     },
     Switch {
         name: c"ucache-quiet",
@@ -37,6 +43,18 @@ static SWITCHES: [Switch; 2] = [
 /// Whether to go on natively when the takeover failed.
 pub(crate) fn or_native() -> bool {
     OR_NATIVE.load(Ordering::Relaxed)
+}
+
+/// [`or_native`] before the options are known, where the plugin's may not even be registered: as far as the host has
+/// read its configuration, or in the environment.
+pub(crate) fn or_native_so_far(host: &Host) -> bool {
+    let environment = || std::env::var("UWSGI_UCACHE_OR_NATIVE").ok();
+    host.option_so_far(c"ucache-or-native").or_else(environment).and_then(|value| parse(&value)) == Some(true)
+}
+
+/// Whether the cache protocol is asked for.
+pub(crate) fn serve() -> bool {
+    SERVE.load(Ordering::Relaxed)
 }
 
 /// Whether start-up lines are wanted, by our option and by uWSGI's own (`no-initial-output`).

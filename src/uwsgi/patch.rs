@@ -2,59 +2,84 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt, ptr};
 
-use super::elf::Symbol;
+use super::{
+    elf::Symbol,
+    jump::{BREAKPOINT, Jump, breakpoint},
+};
 
 /// One function to redirect.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Redirect {
     pub(crate) name: &'static str,
     /// The function whose first bytes become a jump.
     pub(crate) from: Symbol,
+    /// Its bytes in the program's file; `None` = unknown.
+    pub(crate) file: Option<Vec<u8>>,
+    /// How many arguments it has.
+    pub(crate) arguments: usize,
     /// Where it jumps to.
     pub(crate) to: usize,
 }
 
-/// Machine code of a jump to any address, put over the first bytes of a function that starts with `code`. A landing
-/// pad for indirect branches (`endbr64`, `bti c`) stays one. It clobbers nothing that the calling convention keeps.
-#[cfg(target_arch = "x86_64")]
-fn jump(code: &[u8], to: usize) -> Vec<u8> {
-    const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
-    let pad: &[u8] = if code.starts_with(&ENDBR64) { &ENDBR64 } else { &[] };
-    // jmp *0(%rip), followed by the address. The target needs no endbr64 of its own: the loader switches indirect
-    // branch tracking off for a process in which one object (any Rust library) is not built for it.
-    [pad, &[0xff, 0x25, 0, 0, 0, 0], &to.to_le_bytes()].concat()
+/// What was written where.
+#[derive(Debug)]
+pub(crate) struct Patch {
+    /// The function's name.
+    pub(crate) name: &'static str,
+    address: usize,
+    before: Vec<u8>,
+    after: Vec<u8>,
 }
 
-/// As above. `paciasp` counts as a landing pad, so it is replaced by one.
-#[cfg(target_arch = "aarch64")]
-fn jump(code: &[u8], to: usize) -> Vec<u8> {
-    const BTI_C: [u8; 4] = 0xd503_245f_u32.to_le_bytes();
-    const PACIASP: [u8; 4] = 0xd503_233f_u32.to_le_bytes();
-    let pad: &[u8] = if code.starts_with(&BTI_C) || code.starts_with(&PACIASP) { &BTI_C } else { &[] };
-    // ldr x16, #8; br x16, followed by the address. x16 is the register that linkers use for the same purpose.
-    let (ldr, br) = (0x5800_0050_u32.to_le_bytes(), 0xd61f_0200_u32.to_le_bytes());
-    [pad, &ldr, &br, &to.to_le_bytes()].concat()
+impl Redirect {
+    /// The jump to write, over what is `now` there. The function's first bytes are left alone, and with them a
+    /// breakpoint that somebody has set there: it goes on working, and may be removed at any time.
+    fn plan(&self, now: &[u8]) -> Result<Patch, String> {
+        let name = self.name;
+        let file = self.file.as_deref().filter(|file| file.len() == now.len()).unwrap_or(now);
+        let unlike = |at: &usize| now[*at..].iter().zip(&file[*at..]).take(BREAKPOINT).any(|(a, b)| a != b);
+        let mut until = 0;
+        let jump = loop {
+            let jump = Jump::new(file, self.arguments, until, self.to);
+            if now.len() < jump.len() {
+                return Err(format!("{name} has {} bytes, a jump needs {}", now.len(), jump.len()));
+            }
+            let changed: Vec<usize> = (0..jump.len()).step_by(BREAKPOINT).filter(unlike).collect();
+            if changed.iter().any(|&at| !breakpoint(&now[at..])) || jump.is_in(now) {
+                return Err(format!("{name} is redirected already: is another copy of ucache loaded?"));
+            }
+            match changed.last().copied().filter(|&at| at >= jump.keeps) {
+                None if [0, jump.keeps].iter().any(|&at| breakpoint(&file[at..])) => {}
+                None => break jump,
+                Some(at) if at > until => {
+                    until = at;
+                    continue;
+                }
+                Some(_) => {}
+            }
+            return Err(format!("a breakpoint is on {name}: set it when uWSGI has started"));
+        };
+        let before = now[jump.keeps..jump.len()].to_vec();
+        Ok(Patch { name, address: self.from.address + jump.keeps, before, after: jump.bytes })
+    }
 }
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-compile_error!("the takeover knows x86-64 and aarch64");
-
-/// Whether `code` starts with a jump made here, to anywhere.
-fn is_jump(code: &[u8]) -> bool {
-    let any = jump(code, 0);
-    code.starts_with(&any[..any.len() - size_of::<usize>()])
-}
-
-/// Whether `code` starts with a jump made here to `to`.
-pub(crate) fn leads_to(code: &[u8], to: usize) -> bool {
-    code.starts_with(&jump(code, to))
+impl Patch {
+    /// Whether the jump is still there.
+    ///
+    /// # Safety
+    /// The function is still mapped.
+    pub(crate) unsafe fn stands(&self) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { code(Symbol { address: self.address, size: self.after.len() }) == self.after }
+    }
 }
 
 /// The bytes of a function, read one by one: another writer may be at work.
 ///
 /// # Safety
 /// `from` is a mapped, readable function of that size.
-pub(crate) unsafe fn code(from: Symbol) -> Vec<u8> {
+unsafe fn code(from: Symbol) -> Vec<u8> {
     // SAFETY: the caller's promise.
     (0..from.size).map(|i| unsafe { ptr::read_volatile((from.address as *const u8).add(i)) }).collect()
 }
@@ -65,46 +90,28 @@ pub(crate) unsafe fn code(from: Symbol) -> Vec<u8> {
 /// # Safety
 /// The addresses are functions of this process, with at least the size given, and no thread is inside one of them
 /// or enters one before this returns. What they jump to has the same signature.
-pub(crate) unsafe fn apply(list: &[Redirect]) -> Result<Writer, String> {
-    let mut plan = Vec::with_capacity(list.len());
-    for redirect in list {
-        // SAFETY: the caller's promise.
-        let before = unsafe { code(redirect.from) };
-        if is_jump(&before) {
-            return Err(format!(
-                "{} is redirected already: is another copy of ucache loaded?",
-                redirect.name
-            ));
-        }
-        let after = jump(&before, redirect.to);
-        if before.len() < after.len() {
-            let (name, has, needs) = (redirect.name, before.len(), after.len());
-            return Err(format!("{name} has {has} bytes, a jump needs {needs}"));
-        }
-        plan.push((redirect.name, redirect.from.address, before[..after.len()].to_vec(), after));
-    }
-    let Some((_, address, before, _)) = plan.first() else { return Err("nothing to redirect".into()) };
+pub(crate) unsafe fn apply(list: &[Redirect]) -> Result<(Writer, Vec<Patch>), String> {
+    // SAFETY: the caller's promise.
+    let plan = list.iter().map(|redirect| redirect.plan(&unsafe { code(redirect.from) }));
+    let plan = plan.collect::<Result<Vec<Patch>, String>>()?;
+    let Some(first) = plan.first() else { return Err("nothing to redirect".into()) };
     // SAFETY: writes the bytes that are there.
-    let writer = unsafe { Writer::choose(*address, before) }?;
-    let written = plan.iter().try_for_each(|(name, address, _, after)| {
+    let writer = unsafe { Writer::choose(first.address, &first.before) }?;
+    let written = plan.iter().try_for_each(|patch| {
         // SAFETY: the range was checked against the function's size; the caller keeps threads out.
-        unsafe { writer.write(*address, after) }.map_err(|e| format!("{name}: {e}"))?;
-        let (address, size) = (*address, after.len());
+        unsafe { writer.write(patch.address, &patch.after) }.map_err(|e| format!("{}: {e}", patch.name))?;
         // SAFETY: just written.
-        if unsafe { code(Symbol { address, size }) } == *after {
-            Ok(())
-        } else {
-            Err(format!("{name}: reads back otherwise"))
-        }
+        let stands = unsafe { patch.stands() };
+        if stands { Ok(()) } else { Err(format!("{}: reads back otherwise", patch.name)) }
     });
     if let Err(why) = written {
-        for (_, address, before, _) in &plan {
+        for patch in &plan {
             // SAFETY: puts the original bytes back. What cannot be put back was not writable in the first place.
-            let _ = unsafe { writer.write(*address, before) };
+            let _ = unsafe { writer.write(patch.address, &patch.before) };
         }
         return Err(why);
     }
-    Ok(writer)
+    Ok((writer, plan))
 }
 
 /// A way to write to program text.

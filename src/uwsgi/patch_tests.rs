@@ -1,6 +1,6 @@
 //! Real machine code on scratch pages, written in both ways.
 
-use std::{io::Write, os::fd::AsRawFd};
+use std::{io::Write, os::fd::AsRawFd, slice};
 
 use super::*;
 
@@ -10,8 +10,10 @@ mod machine {
     pub(super) const ONE: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa, 0xb8, 1, 0, 0, 0, 0xc3];
     /// mov eax, 1; ret
     pub(super) const PLAIN_ONE: &[u8] = &[0xb8, 1, 0, 0, 0, 0xc3];
-    pub(super) const PAD: usize = 4;
-    pub(super) const JUMP: usize = 14;
+    /// What stays of each: both instructions, the only one before `ret`.
+    pub(super) const KEPT: [usize; 2] = [9, 5];
+    pub(super) const JUMP: usize = 12;
+    pub(super) const INT3: &[u8] = &[0xcc];
 }
 #[cfg(target_arch = "aarch64")]
 mod machine {
@@ -19,10 +21,13 @@ mod machine {
     pub(super) const ONE: &[u8] = &[0x5f, 0x24, 0x03, 0xd5, 0x20, 0, 0x80, 0x52, 0xc0, 0x03, 0x5f, 0xd6];
     /// mov w0, #1; ret
     pub(super) const PLAIN_ONE: &[u8] = &[0x20, 0, 0x80, 0x52, 0xc0, 0x03, 0x5f, 0xd6];
-    pub(super) const PAD: usize = 4;
+    /// What stays of each.
+    pub(super) const KEPT: [usize; 2] = [8, 4];
     pub(super) const JUMP: usize = 16;
+    /// brk #0
+    pub(super) const INT3: &[u8] = &[0, 0, 0x20, 0xd4];
 }
-use machine::{JUMP, ONE, PAD, PLAIN_ONE};
+use machine::{INT3, JUMP, KEPT, ONE, PLAIN_ONE};
 
 /// Program text that returns 1, in a mapping of its own: private like a program's, or shared and read-only, which
 /// neither way of writing gets past.
@@ -49,33 +54,83 @@ extern "C" fn two() -> i32 {
 }
 
 fn redirect(name: &'static str, address: usize, size: usize) -> Redirect {
-    Redirect { name, from: Symbol { address, size }, to: two as *const () as usize }
+    let from = Symbol { address, size };
+    Redirect { name, from, file: None, arguments: 0, to: two as *const () as usize }
+}
+
+fn bytes(redirect: &Redirect) -> Vec<u8> {
+    // SAFETY: functions of these tests, never unmapped.
+    unsafe { code(redirect.from) }
 }
 
 #[test]
-fn a_patched_function_runs_the_other_and_keeps_its_landing_pad() {
+fn a_patched_function_runs_the_other_and_keeps_its_first_instruction() {
     let (with_pad, plain) = (function(ONE, false), function(PLAIN_ONE, false));
     assert_eq!((call(with_pad), call(plain)), (1, 1));
-    let list = [redirect("a", with_pad, PAD + JUMP), redirect("b", plain, JUMP)];
+    let list = [redirect("a", with_pad, KEPT[0] + JUMP), redirect("b", plain, KEPT[1] + JUMP)];
     // SAFETY: functions of this test only.
-    let writer = unsafe { apply(&list) }.unwrap();
+    let (writer, patches) = unsafe { apply(&list) }.unwrap();
     assert_eq!(writer.name(), "/proc/self/mem");
     assert_eq!((call(with_pad), call(plain)), (2, 2));
+    assert_eq!(bytes(&list[0])[..KEPT[0]], ONE[..KEPT[0]]);
+    assert_eq!(bytes(&list[1])[..KEPT[1]], PLAIN_ONE[..KEPT[1]]);
     // SAFETY: as above.
-    let code = |r: &Redirect| unsafe { code(r.from) };
-    assert_eq!(code(&list[0])[..PAD], ONE[..PAD]);
-    assert!(list.iter().all(|r| leads_to(&code(r), r.to) && !leads_to(&code(r), r.to + 1)));
-    // A second copy of the library would find the jump of the first.
+    assert!(patches.iter().all(|patch| unsafe { patch.stands() }));
+    // A second copy of the library finds the jump of the first, with the program's file at hand and without.
+    let file = [PLAIN_ONE, &[0; 4096]].concat()[..KEPT[1] + JUMP].to_vec();
+    for file in [None, Some(file)] {
+        // SAFETY: as above.
+        let again = unsafe { apply(&[Redirect { file, ..list[1].clone() }]) }.unwrap_err();
+        assert!(again.contains("b is redirected already"), "{again}");
+    }
     // SAFETY: as above.
-    let again = unsafe { apply(&list[1..]) }.unwrap_err();
-    assert!(again.contains("b is redirected already"), "{again}");
+    unsafe { writer.write(plain + KEPT[1], &[0; 4]) }.unwrap();
+    // SAFETY: as above.
+    assert_eq!(patches.iter().map(|patch| unsafe { patch.stands() }).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn a_breakpoint_on_what_stays_is_left_there() {
+    let file = [ONE, &[0; 4096]].concat()[..64].to_vec();
+    // On the landing pad, where the kernel's probes are, and behind it, where gdb's are.
+    for at in [0, 4] {
+        let mut observed = file.clone();
+        observed[at..at + INT3.len()].copy_from_slice(INT3);
+        let address = function(&observed, false);
+        let redirect = Redirect { file: Some(file.clone()), ..redirect("a", address, 64) };
+        // SAFETY: functions of this test only.
+        let (writer, _) = unsafe { apply(slice::from_ref(&redirect)) }.unwrap();
+        assert_eq!(bytes(&redirect)[at..at + INT3.len()], *INT3);
+        // Whoever has set it puts the file's bytes back when he goes.
+        // SAFETY: as above.
+        unsafe { writer.write(address + at, &file[at..at + INT3.len()]) }.unwrap();
+        assert_eq!(call(address), 2);
+    }
+}
+
+#[test]
+fn a_breakpoint_on_what_would_go_is_named() {
+    let all = [&[INT3, ONE].concat()[..], &[0; 4096]].concat()[..64].to_vec();
+    let address = function(&all, false);
+    // SAFETY: functions of this test only.
+    let why = unsafe { apply(&[redirect("observed", address, 64)]) }.unwrap_err();
+    assert!(why.starts_with("a breakpoint is on observed: "), "{why}");
+    // Behind everything that can be undone.
+    let file = [ONE, &[0; 4096]].concat()[..64].to_vec();
+    let mut observed = file.clone();
+    observed[KEPT[0]..KEPT[0] + INT3.len()].copy_from_slice(INT3);
+    let redirect = Redirect { file: Some(file), ..redirect("a", function(&observed, false), 64) };
+    // SAFETY: as above.
+    let why = unsafe { apply(slice::from_ref(&redirect)) }.unwrap_err();
+    assert!(why.starts_with("a breakpoint is on a: "), "{why}");
+    assert_eq!(bytes(&redirect), observed);
 }
 
 #[test]
 fn mprotect_does_the_same() {
     let address = function(ONE, false);
     probe_mprotect().unwrap();
-    let bytes = jump(ONE, two as *const () as usize);
+    let bytes = Jump::new(ONE, 0, 0, two as *const () as usize).bytes;
     // SAFETY: a function of this test only.
     unsafe { Writer::Mprotect.write(address, &bytes) }.unwrap();
     assert_eq!(call(address), 2);
@@ -84,13 +139,10 @@ fn mprotect_does_the_same() {
 #[test]
 fn a_function_too_short_for_a_jump_leaves_all_alone() {
     let (long, short) = (function(ONE, false), function(ONE, false));
-    let list = [redirect("long", long, 32), redirect("short", short, PAD + JUMP - 1)];
+    let list = [redirect("long", long, 32), redirect("short", short, JUMP - 1)];
     // SAFETY: functions of this test only.
     let why = unsafe { apply(&list) }.unwrap_err();
-    assert!(
-        why.contains(&format!("short has {} bytes, a jump needs {}", PAD + JUMP - 1, PAD + JUMP)),
-        "{why}"
-    );
+    assert!(why.contains(&format!("short has {} bytes, a jump needs {JUMP}", JUMP - 1)), "{why}");
     assert_eq!(call(long), 1);
 }
 

@@ -1,17 +1,17 @@
 //! The two plugin entries that uWSGI sees, and what happens at each of its hooks.
 //!
-//! `ucache_plugin` is what `plugin = ucache` loads: it owns request slot 111 (the cache protocol). A later
-//! `plugin = cache` may overwrite that slot, so everything else hangs on a second, generic entry.
+//! `ucache_plugin` is what `plugin = ucache` loads: it serves no request. The cache protocol is another entry, which is
+//! put where a cache plugin of uWSGI was, or where the operator asks for it.
 
 use std::{
     cell::UnsafeCell,
     ffi::{CStr, c_char, c_int, c_void},
     mem::MaybeUninit,
-    sync::{Mutex, Once, OnceLock},
+    sync::{Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
-use super::{host, host::Host, metrics, options, raw, request, takeover, takeover::Takeover};
+use super::{host, host::Host, lock, metrics, options, raw, request, takeover, takeover::Takeover};
 use crate::capi::{cache::Cache, env, guard::guard, types::uwsgi_cache, view};
 
 /// modifier1 of the cache protocol.
@@ -46,26 +46,36 @@ impl<T> std::fmt::Debug for Shared<T> {
     }
 }
 
-/// The entry that uWSGI looks up by name when it loads `ucache_plugin.so`.
+/// A plugin of uWSGI, and room behind it: a uWSGI whose struct is longer finds zeroes there, which are no hooks.
+#[repr(C)]
+pub(crate) struct Entry {
+    plugin: raw::uwsgi_plugin,
+    more: [usize; 64],
+}
+
+/// The entry that uWSGI looks up by name when it loads `ucache_plugin.so`. Its hooks are added when it is known that
+/// uWSGI's struct is this one.
 #[unsafe(no_mangle)]
-pub(crate) static ucache_plugin: Shared<raw::uwsgi_plugin> = Shared(UnsafeCell::new(raw::uwsgi_plugin {
-    name: c"ucache".as_ptr(),
+pub(crate) static ucache_plugin: Shared<Entry> = Shared(UnsafeCell::new(Entry {
+    plugin: raw::uwsgi_plugin {
+        name: c"ucache".as_ptr(),
+        on_load: Some(on_load),
+        options: OPTIONS.0.get().cast(),
+        ..UNUSED
+    },
+    more: [0; 64],
+}));
+
+/// The entry of the cache protocol.
+static PROTOCOL: Shared<raw::uwsgi_plugin> = Shared(UnsafeCell::new(raw::uwsgi_plugin {
+    name: CACHE_PLUGIN.as_ptr(),
     modifier1: SLOT,
-    on_load: Some(on_load),
     request: Some(on_request),
     ..UNUSED
 }));
 
-/// The entry of all other hooks.
-static HOOKS: Shared<raw::uwsgi_plugin> = Shared(UnsafeCell::new(raw::uwsgi_plugin {
-    name: c"ucache hooks".as_ptr(),
-    options: OPTIONS.0.get().cast(),
-    jail: Some(on_configured),
-    init: Some(on_init),
-    post_init: Some(on_post_init),
-    master_cycle: Some(on_master_cycle),
-    ..UNUSED
-}));
+/// What uWSGI's own plugin for the cache protocol is called.
+const CACHE_PLUGIN: &CStr = c"cache";
 
 static OPTIONS: Shared<options::Table> = Shared(UnsafeCell::new(options::table()));
 
@@ -96,13 +106,24 @@ extern "C" fn on_load() {
 }
 
 /// The host looked for when the C surface is first used without `on_load`: uWSGI as a shared library (pyuwsgi) with
-/// libucache.so preloaded, so that its calls are linked to us.
+/// libucache.so preloaded, so that its calls are linked to us. In a uWSGI whose calls are not, the library is that of
+/// the application which has loaded it, or a second copy: no business of the server's.
 fn preloaded() -> Option<&'static dyn env::Env> {
-    if STATE.get().is_some() {
+    // SAFETY: a lookup by a NUL-terminated name.
+    let called = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"uwsgi_cache_create_all".as_ptr()) };
+    if STATE.get().is_some() || called.addr() != takeover::create_all() {
         return None;
     }
     let host = host::find()?;
-    prepare(host);
+    if let Err(why) = host.check_layout() {
+        stop(host, &why);
+    }
+    // SAFETY: valid for the life of the process, and laid out as we know it.
+    if unsafe { (*host.server).cache_setup } != 0 {
+        return None;
+    }
+    add_hooks();
+    register(host);
     // SAFETY: the first cache is being made, in the host's only thread, by a call that is in our function already.
     let state = match unsafe { takeover::take(host) } {
         Ok(takeover) => State::Taken(takeover),
@@ -112,14 +133,23 @@ fn preloaded() -> Option<&'static dyn env::Env> {
     Some(host)
 }
 
-/// Takes the place of the host's cache; on a failure only the reason is kept, until all options are known.
+/// Takes the place of the host's cache; on a failure only the reason is kept, until all options are known. Nothing of
+/// the host is touched unless its structs are those that the glue was compiled for.
 fn attach(host: &'static Host) {
-    prepare(host);
-    let taken = if env::install(host) {
-        // SAFETY: uWSGI calls `on_load` while it parses its options, in its only thread.
-        unsafe { takeover::take(host) }
-    } else {
-        Err("another part of this process uses libucache.so already".into())
+    let taken = match host.check_layout() {
+        Err(why) => {
+            decide_later(host, &why);
+            Err(why)
+        }
+        Ok(()) => {
+            add_hooks();
+            if env::install(host) {
+                // SAFETY: uWSGI calls `on_load` while it parses its options, in its only thread.
+                unsafe { takeover::take(host) }
+            } else {
+                Err("another part of this process uses libucache.so already".into())
+            }
+        }
     };
     let state = match taken {
         Ok(takeover) => State::Taken(takeover),
@@ -132,13 +162,36 @@ fn attach(host: &'static Host) {
     let _ = STATE.set(state);
 }
 
-/// What comes first in both ways: nothing of the host may be touched unless its structs are those that the glue was
-/// compiled for.
-fn prepare(host: &Host) {
-    if let Err(why) = host.check_layout() {
-        stop(host, &why);
+/// The plugin was built for another uWSGI. It waits for the options like after other failures, if this one reads a
+/// plugin's hooks and options in the same way. Else it has to know now, and leaves nothing but its name.
+fn decide_later(host: &Host, why: &str) {
+    let alike = host.reads_plugins_alike();
+    // SAFETY: uWSGI calls `on_load` in its only thread; nobody else holds a reference to the entry.
+    let plugin = unsafe { &mut (*ucache_plugin.0.get()).plugin };
+    if alike {
+        plugin.jail = Some(on_configured);
+        return;
     }
-    register_hooks(host);
+    plugin.options = std::ptr::null_mut();
+    plugin.on_load = None;
+    if !options::or_native_so_far(host) {
+        stop(
+            host,
+            &format!(
+                "{why}; `ucache-or-native = true` before `plugin = ucache` would go on with uWSGI's own cache"
+            ),
+        );
+    }
+    host.log(GOING_ON);
+}
+
+fn add_hooks() {
+    // SAFETY: as in `decide_later`.
+    let plugin = unsafe { &mut (*ucache_plugin.0.get()).plugin };
+    plugin.jail = Some(on_configured);
+    plugin.init = Some(on_init);
+    plugin.post_init = Some(on_post_init);
+    plugin.master_cycle = Some(on_master_cycle);
 }
 
 /// Ends the server, as it does itself after a bad option.
@@ -148,14 +201,15 @@ fn stop(host: &Host, why: &str) -> ! {
     unsafe { libc::exit(1) }
 }
 
-fn register_hooks(host: &Host) {
+/// Lists the plugin's entry as uWSGI does when it loads one.
+fn register(host: &Host) {
     // SAFETY: uWSGI is starting up in one thread and calls us; nobody else touches its tables.
     let server = unsafe { &mut *host.server };
     let count = usize::try_from(server.gp_cnt).unwrap_or(usize::MAX);
     let Some(slot) = server.gp.get_mut(count) else {
         stop(host, "too many plugins: uWSGI has no room for the hooks of ucache");
     };
-    *slot = HOOKS.0.get();
+    *slot = ucache_plugin.0.get().cast();
     server.gp_cnt += 1;
 }
 
@@ -169,10 +223,12 @@ extern "C" fn on_configured(_: Option<unsafe extern "C" fn(*mut c_void) -> c_int
     });
 }
 
+const GOING_ON: &str = "ucache-or-native: going on with uWSGI's own cache";
+
 /// Goes on natively if the operator allows it, ends the server otherwise.
 fn decide(host: &Host) {
     if options::or_native() {
-        host.log("ucache-or-native: going on with uWSGI's own cache");
+        host.log(GOING_ON);
         return;
     }
     stop(
@@ -189,6 +245,7 @@ extern "C" fn on_init() -> c_int {
             host.log(&format!("unknown option {name}"));
         }
         request::install_wait(host);
+        lock::seal();
         match STATE.get() {
             Some(State::Taken(takeover)) => verify(host, takeover),
             Some(State::Linked(why)) => {
@@ -243,18 +300,39 @@ unsafe fn foreign(mut cache: *mut uwsgi_cache) -> Vec<String> {
     names
 }
 
-/// All plugins are initialised: take the request slot back from a `plugin = cache` that was loaded later, and name the
-/// metrics of the caches that are there.
+/// All plugins are initialised: take the request slots that are ours, and name the metrics of the caches that are
+/// there. From here on there may be other processes.
 extern "C" fn on_post_init() {
     guard((), || {
         let Some(host) = host::get() else { return };
         if matches!(STATE.get(), Some(State::Taken(_) | State::Linked(_))) {
-            let entry = ucache_plugin.0.get();
-            // SAFETY: start-up is single-threaded. `N:ucache` in the configuration sets another slot than 111.
-            unsafe { (*host.server).p[usize::from((*entry).modifier1)] = entry };
+            serve(host);
             metrics::register(host);
         }
+        lock::close();
     });
+}
+
+/// Serves the cache protocol where native would: where uWSGI's plugin for it is. And where the operator asks for it,
+/// by `ucache-serve` or by a number before the plugin's name (`111:ucache`).
+fn serve(host: &Host) {
+    // SAFETY: start-up is single-threaded; nobody else holds a reference to the table.
+    let slots = unsafe { &mut (*host.server).p };
+    // SAFETY: uWSGI writes the number there when it loads the plugin.
+    let named = unsafe { (*ucache_plugin.0.get()).plugin.modifier1 };
+    let asked = |slot: usize| {
+        options::serve() && slot == usize::from(SLOT) || named != 0 && slot == usize::from(named)
+    };
+    for (slot, plugin) in slots.iter_mut().enumerate() {
+        // SAFETY: NULL or a plugin, whose name is NULL or NUL-terminated.
+        let name = unsafe { plugin.as_ref().filter(|p| !p.name.is_null()).map(|p| CStr::from_ptr(p.name)) };
+        if name == Some(CACHE_PLUGIN) || asked(slot) {
+            *plugin = PROTOCOL.0.get();
+            if options::wants_start_up_lines(host) {
+                host.log(&format!("the cache protocol is served: modifier1 {slot} of every uwsgi socket"));
+            }
+        }
+    }
 }
 
 /// A turn of the master's loop, once a second and with every event; the statistics server runs in the same loop.
@@ -277,15 +355,7 @@ extern "C" fn on_master_cycle() {
 
 /// A request for the cache protocol.
 extern "C" fn on_request(request: *mut raw::wsgi_request) -> c_int {
-    guard(UWSGI_OK, || {
-        if let Some(State::Native) = STATE.get() {
-            static SAID: Once = Once::new();
-            let advice = "the cache protocol is not served: uWSGI's own needs `plugin = cache` after `plugin = ucache`";
-            SAID.call_once(|| host::get().into_iter().for_each(|host| host.log(advice)));
-            return UWSGI_OK;
-        }
-        request::handle(request)
-    })
+    guard(UWSGI_OK, || request::handle(request))
 }
 
 /// The request is done (an answer may or may not have been given).

@@ -1,33 +1,86 @@
 //! The takeover: every cache function of the host becomes a jump to ours of the same name.
 
-use super::{host::Host, patch, patch::Redirect};
+use super::{
+    host::Host,
+    patch,
+    patch::{Patch, Redirect},
+};
 use crate::capi::{keys, lifecycle, magic, raw, remote::exports, sweep, sync};
 
-/// Our functions, by the names that they have in the host. `uwsgi_cache_item_key`, `uwsgi_cache_rlock` and
-/// `uwsgi_cache_rwunlock` are not among them: they are too short for a jump and need none, the first returns item +
-/// 88 and the others go through the host's table of lock functions, which has ours.
+/// One of our functions.
+struct Function {
+    /// Its name, here and in the host.
+    name: &'static str,
+    arguments: usize,
+    address: usize,
+}
+
+/// Our functions, by the number of their arguments (which the compiler checks) and by the names that they have in
+/// the host. `uwsgi_cache_item_key`, `uwsgi_cache_rlock` and `uwsgi_cache_rwunlock` are not among them: they are too
+/// short for a jump and need none, the first returns item + 88 and the others go through the host's table of lock
+/// functions, which has ours.
 macro_rules! functions {
-    ($($module:ident: $($name:ident)+;)+) => {
-        fn functions() -> Vec<(&'static str, usize)> {
-            vec![$($((stringify!($name), $module::$name as *const () as usize),)+)+]
+    ($($arguments:tt $module:ident: $($name:ident)+;)+) => {
+        /// All of them.
+        fn functions() -> Vec<Function> {
+            vec![$($(Function {
+                name: stringify!($name),
+                arguments: $arguments,
+                address: pointer!($arguments, $module::$name) as *const () as usize,
+            },)+)+]
         }
     };
 }
 
+/// A function as a pointer with that many arguments.
+macro_rules! pointer {
+    (0, $f:path) => {
+        $f as unsafe extern "C" fn() -> _
+    };
+    (1, $f:path) => {
+        $f as unsafe extern "C" fn(_) -> _
+    };
+    (2, $f:path) => {
+        $f as unsafe extern "C" fn(_, _) -> _
+    };
+    (3, $f:path) => {
+        $f as unsafe extern "C" fn(_, _, _) -> _
+    };
+    (4, $f:path) => {
+        $f as unsafe extern "C" fn(_, _, _, _) -> _
+    };
+    (5, $f:path) => {
+        $f as unsafe extern "C" fn(_, _, _, _, _) -> _
+    };
+    (6, $f:path) => {
+        $f as unsafe extern "C" fn(_, _, _, _, _, _) -> _
+    };
+    (7, $f:path) => {
+        $f as unsafe extern "C" fn(_, _, _, _, _, _, _) -> _
+    };
+}
+
 functions! {
-    lifecycle: uwsgi_cache_by_name uwsgi_cache_by_namelen
-        uwsgi_cache_create uwsgi_cache_create_all uwsgi_cache_init uwsgi_cache_fix;
-    magic: uwsgi_cache_magic_get uwsgi_cache_magic_set uwsgi_cache_magic_del uwsgi_cache_magic_exists
-        uwsgi_cache_magic_clear;
-    raw: uwsgi_cache_get2 uwsgi_cache_get3 uwsgi_cache_get4 uwsgi_cache_num2 uwsgi_cache_exists2
-        uwsgi_cache_set2 uwsgi_cache_del2;
-    keys: uwsgi_cache_keys;
-    sweep: uwsgi_cache_start_sweepers;
-    sync: uwsgi_cache_sync_all;
-    exports: cache_udp_server_loop uwsgi_cache_start_sync_servers uwsgi_cache_setup_nodes
-        uwsgi_cache_sync_from_nodes uwsgi_cache_magic_context_hook
-        uwsgi_cache_prepare_magic_exists uwsgi_cache_prepare_magic_del uwsgi_cache_prepare_magic_clear
-        uwsgi_cache_prepare_magic_set uwsgi_cache_prepare_magic_update;
+    0 exports: uwsgi_cache_start_sync_servers;
+    1 exports: cache_udp_server_loop uwsgi_cache_setup_nodes uwsgi_cache_sync_from_nodes;
+    2 exports: uwsgi_cache_prepare_magic_clear;
+    4 exports: uwsgi_cache_prepare_magic_exists uwsgi_cache_prepare_magic_del;
+    5 exports: uwsgi_cache_magic_context_hook;
+    6 exports: uwsgi_cache_prepare_magic_set uwsgi_cache_prepare_magic_update;
+    3 keys: uwsgi_cache_keys;
+    0 lifecycle: uwsgi_cache_create_all;
+    1 lifecycle: uwsgi_cache_by_name uwsgi_cache_create uwsgi_cache_init uwsgi_cache_fix;
+    2 lifecycle: uwsgi_cache_by_namelen;
+    1 magic: uwsgi_cache_magic_clear;
+    3 magic: uwsgi_cache_magic_del uwsgi_cache_magic_exists;
+    5 magic: uwsgi_cache_magic_get;
+    7 magic: uwsgi_cache_magic_set;
+    3 raw: uwsgi_cache_num2 uwsgi_cache_exists2;
+    4 raw: uwsgi_cache_get2;
+    5 raw: uwsgi_cache_get3 uwsgi_cache_get4 uwsgi_cache_del2;
+    7 raw: uwsgi_cache_set2;
+    0 sweep: uwsgi_cache_start_sweepers;
+    0 sync: uwsgi_cache_sync_all;
 }
 
 /// What was done.
@@ -35,7 +88,7 @@ functions! {
 pub(crate) struct Takeover {
     /// How the host's text was written.
     pub(crate) method: &'static str,
-    redirects: Vec<Redirect>,
+    patches: Vec<Patch>,
 }
 
 /// Redirects the host's cache functions: all, or none and the reason why not.
@@ -52,42 +105,55 @@ pub(crate) unsafe fn take(host: &Host) -> Result<Takeover, String> {
     let list = plan(host)?;
     // SAFETY: `plan` takes addresses and sizes from the host's symbol table, our functions have the signatures that
     // uwsgi.h gives these names, and the caller keeps threads out.
-    let writer = unsafe { patch::apply(&list) }?;
-    Ok(Takeover { method: writer.name(), redirects: list })
+    let (writer, patches) = unsafe { patch::apply(&list) }?;
+    Ok(Takeover { method: writer.name(), patches })
 }
 
 fn plan(host: &Host) -> Result<Vec<Redirect>, String> {
-    let ours = functions();
     let theirs = host
         .object
         .symbols(|name| name.to_bytes().starts_with(b"uwsgi_cache_") || name == c"cache_udp_server_loop");
-    let redirect = |&(name, to): &(&'static str, usize)| {
+    let image = host.object.image();
+    let redirect = |ours: Function| {
+        let name = ours.name;
         let found = theirs.iter().find(|(n, _)| n.to_bytes() == name.as_bytes());
         let Some((_, &from)) = found else { return Err(format!("this uWSGI has no function {name}")) };
         let body = from.address..from.address + from.size;
         if !host.object.executes(&body) {
             return Err(format!("{name} is not in uWSGI's program text"));
         }
-        if host.object.executes(&(to..to + 1)) {
+        if host.object.executes(&(ours.address..ours.address + 1)) {
             return Err(format!(
                 "{name} of this library was resolved to uWSGI's own: link it with -Bsymbolic"
             ));
         }
-        Ok(Redirect { name, from, to })
+        let place = host.object.in_file(from.address);
+        let file = image.as_ref().and_then(|image| image.text(place, from.size).ok());
+        Ok(Redirect { name, from, file, arguments: ours.arguments, to: ours.address })
     };
-    ours.iter().map(redirect).collect()
+    functions().into_iter().map(redirect).collect()
 }
 
 impl Takeover {
     /// How many functions were redirected.
     pub(crate) fn len(&self) -> usize {
-        self.redirects.len()
+        self.patches.len()
     }
 
     /// The functions that lead elsewhere by now.
     pub(crate) fn lost(&self) -> Vec<&'static str> {
         // SAFETY: the host is never unloaded.
-        let ours = |r: &&Redirect| patch::leads_to(&unsafe { patch::code(r.from) }, r.to);
-        self.redirects.iter().filter(|r| !ours(r)).map(|r| r.name).collect()
+        self.patches.iter().filter(|patch| !unsafe { patch.stands() }).map(|patch| patch.name).collect()
     }
+}
+
+/// The address of our function that makes all caches.
+pub(super) fn create_all() -> usize {
+    lifecycle::uwsgi_cache_create_all as *const () as usize
+}
+
+/// The names of all functions, and how many arguments each has.
+#[cfg(test)]
+pub(super) fn names() -> Vec<(&'static str, usize)> {
+    functions().into_iter().map(|function| (function.name, function.arguments)).collect()
 }

@@ -98,7 +98,7 @@ fn where_memory_or_proc_is_confined() {
 #[test]
 fn a_plugin_of_another_release_is_refused() {
     let log = Setup { library: library(), ..setup() }.refuse(CACHE);
-    assert!(log.contains("stopped: built for uWSGI"), "{log}");
+    assert!(log.contains("built for uWSGI") && log.contains("stopped: the takeover failed"), "{log}");
     let log = Setup { library: setup().library, ..Setup::default() }.refuse(CACHE);
-    assert!(log.contains("stopped: built for uWSGI 2.0.31"), "{log}");
+    assert!(log.contains("built for uWSGI 2.0.31") && log.contains("stopped: the takeover failed"), "{log}");
 }

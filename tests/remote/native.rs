@@ -67,6 +67,9 @@ impl Server {
         let mut command = uwsgi();
         // A master runs the UDP servers; without `--die-on-term` a stray TERM would reload it.
         command.args(["--plugin", plugin, "--master", "--die-on-term"]);
+        if plugin != "cache" {
+            command.arg("--ucache-serve");
+        }
         command.args(["--socket", &tcp, "--socket", &unix]).args(options);
         for definition in definitions {
             command.args(["--cache2", definition]);

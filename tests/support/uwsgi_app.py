@@ -25,12 +25,13 @@ def host():
 def leads_to(name):
     """The file that the host's function `name` jumps to, or what it starts with."""
     address = ctypes.cast(getattr(host(), name), ctypes.c_void_p).value
-    code = ctypes.string_at(address, 24)
-    for pad in (b"\xf3\x0f\x1e\xfa", b"\x5f\x24\x03\xd5"):  # endbr64, bti c
-        code = code[4:] if code.startswith(pad) else code
-    for jump in (b"\xff\x25\0\0\0\0", b"\x50\0\0\x58\0\x02\x1f\xd6"):  # jmp *0(%rip); ldr x16, #8; br x16
-        if code.startswith(jump):
-            return file_at(int.from_bytes(code[len(jump):len(jump) + 8], "little"))
+    code = ctypes.string_at(address, 40)
+    # behind the instructions that stay: movabs $to, %rax; jmp *%rax, or ldr x16, #8; br x16 and the address
+    x86, arm = code.find(b"\xff\xe0"), code.find(b"\x50\0\0\x58\0\x02\x1f\xd6")
+    if x86 >= 10 and code[x86 - 10:x86 - 8] == b"\x48\xb8":
+        return file_at(int.from_bytes(code[x86 - 8:x86], "little"))
+    if arm >= 0:
+        return file_at(int.from_bytes(code[arm + 8:arm + 16], "little"))
     return "%s of %s" % (code.hex(), file_at(address))
 
 

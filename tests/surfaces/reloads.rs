@@ -2,7 +2,7 @@
 
 use std::{fs, thread};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 
 use crate::{
     on_both,
@@ -127,5 +127,90 @@ fn brutal_and_requested_reloads_begin_with_stores_alone() {
         for how in ["TERM", "HUP", "uwsgi.reload()", "touch"] {
             scope.spawn(move || on_both(|flavor| begins_with_stores_alone(flavor, how)));
         }
+    });
+}
+
+/// Makes a cache in a worker, through uWSGI's function or that of a library (a path); whether it holds a value.
+fn made_in_a_worker(server: &Server, library: &str) -> String {
+    let source = format!(
+        "import ctypes; C = ctypes.CDLL({library}); C.uwsgi_cache_create.restype = ctypes.c_void_p; \
+         C.uwsgi_cache_magic_get.restype = ctypes.c_void_p; made = bool(C.uwsgi_cache_create(b'name=runtime,items=10')); \
+         set = C.uwsgi_cache_magic_set(b'k', 1, b'v', ctypes.c_uint64(1), ctypes.c_uint64(0), ctypes.c_uint64(0), \
+         b'runtime'); size = ctypes.c_uint64()\n\
+         at = C.uwsgi_cache_magic_get(b'k', 1, ctypes.byref(size), None, b'runtime')\n\
+         made, set, ctypes.string_at(at, size.value)"
+    );
+    server.run(1, &source)
+}
+
+/// D-57: in native the master walks lists of caches and locks that lead into the worker's memory. Here the cache
+/// belongs to the worker, and goes with it.
+#[test]
+fn a_cache_made_in_a_worker_ends_with_it() {
+    let ends = ["SIGKILL of the worker", "SIGHUP of the server"];
+    on_both(|flavor| {
+        for end in ends {
+            let mut server = Server::start(flavor, 1, "cache2 = name=c,items=9");
+            let master = server.master();
+            let locks = || server.stats().matches("\"cache_").count();
+            let listed = locks();
+            assert_eq!(server.run(1, "uwsgi.cache_set('k', 'of all')"), "True");
+            assert_eq!(made_in_a_worker(&server, "None"), "(True, 0, b'v')", "{flavor:?}\n{}", server.log());
+            if flavor == Flavor::Native {
+                if end == ends[0] {
+                    server.run(1, "os.kill(os.getpid(), 9)");
+                } else {
+                    server.signal(Signal::SIGHUP);
+                }
+                within(30, "the master's end", || server.log().contains("Segmentation Fault"));
+                continue;
+            }
+            assert_eq!(locks(), listed);
+            if end == ends[0] {
+                assert_eq!(server.run(1, "os.kill(os.getpid(), 9)"), "(no answer)");
+                within(30, "a new worker", || server.run(1, "1 + 1") == "2");
+                assert_eq!(server.run(1, "uwsgi.cache_get('k')"), "b'of all'");
+            } else {
+                server.reload();
+            }
+            // The cache's thread and the master's go on for some turns.
+            thread::sleep(Duration::from_secs(4));
+            assert_eq!(server.run(1, "uwsgi.cache_set('k2', 'v'), uwsgi.cache_get('k2')"), "(True, b'v')");
+            assert_eq!(server.run(1, "uwsgi.cache_get('k', 'runtime')"), "None");
+            assert_eq!(server.master(), master, "{end}\n{}", server.log());
+            assert!(!server.log().contains("Segmentation Fault"), "{}", server.log());
+        }
+    });
+}
+
+/// A library that the application loads is its own: beside the plugin a second copy, and in a native server the only one.
+#[test]
+fn a_library_of_the_application_leaves_the_server_alone() {
+    on_both(|flavor| {
+        let server = Server::start(flavor, 1, "cache2 = name=c,items=9");
+        let copy = server.dir().join("libucache.so");
+        let library = crate::server::Build::Installed.plugins().join("ucache_plugin.so");
+        fs::copy(library, &copy).expect("a file can be copied");
+        let before = server.stats().matches("\"cache_").count();
+        let made = made_in_a_worker(&server, &format!("{:?}", copy.display().to_string()));
+        assert_eq!(made, "(True, 0, b'v')", "{flavor:?}\n{}", server.log());
+        assert_eq!(
+            server.run(1, "uwsgi.cache_get('k', 'runtime'), uwsgi.cache_set('k', 'w'), uwsgi.cache_get('k')"),
+            "(None, True, b'w')"
+        );
+        assert_eq!(server.stats().matches("\"cache_").count(), before);
+        let master = server.master();
+        for _ in 0..2 {
+            assert_eq!(server.run(1, "os.kill(os.getpid(), 9)"), "(no answer)");
+            within(30, "a new worker", || server.run(1, "1 + 1") == "2");
+        }
+        thread::sleep(Duration::from_secs(2));
+        assert_eq!(server.run(1, "uwsgi.cache_get('k')"), "b'w'", "{flavor:?}\n{}", server.log());
+        assert_eq!(server.master(), master);
+        assert!(
+            kill(master, None).is_ok() && !server.log().contains("Segmentation Fault"),
+            "{}",
+            server.log()
+        );
     });
 }

@@ -1,0 +1,192 @@
+//! The plugin and the uWSGI that it was built for: what another one may differ in, and what happens when it differs in
+//! more.
+#![cfg(feature = "uwsgi")]
+
+#[allow(dead_code, reason = "each test program uses its part")]
+#[path = "support/uwsgi_host.rs"]
+mod uwsgi_host;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use uwsgi_host::{Setup, library};
+
+const CACHE: &str = "cache2 = name=c,items=100,blocksize=4096";
+/// What stands before the fingerprints in the library.
+const MARKS: [&str; 2] = ["ucache-layout=", "ucache-plugin-layout="];
+
+/// This machine, as compilers name it.
+const TARGET: &str =
+    if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
+
+/// Runs the build script of the library under test, with an environment of its own.
+fn build_script(out: &Path, name: &str, value: &str) -> Output {
+    let here = std::env::current_exe().expect("a test has a file");
+    let builds = here.parent().and_then(Path::parent).expect("target/<profile>/deps").join("build");
+    let script = fs::read_dir(&builds)
+        .expect("cargo's build directory")
+        .filter_map(|entry| Some(entry.ok()?.path().join("build-script-build")))
+        .filter(|path| {
+            path.parent()
+                .is_some_and(|p| p.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"ucache-")))
+        })
+        .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+        .max()
+        .expect("the build script of this build")
+        .1;
+    let mut command = Command::new(script);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).env("OUT_DIR", out).env_remove("UWSGI_BIN");
+    // What cargo tells a build script that compiles C.
+    for name in ["TARGET", "HOST"] {
+        command.env(name, TARGET);
+    }
+    let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
+    command.env("OPT_LEVEL", "0").env("DEBUG", "false").env("PROFILE", "debug").env("RUSTC", compiler);
+    command.env(name, value).output().expect("the build script runs")
+}
+
+#[test]
+fn a_build_without_uwsgi_says_what_to_install() {
+    let out = tempfile::tempdir().unwrap();
+    let fails = |name: &str, value: &str| {
+        let output = build_script(out.path(), name, value);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let why = fails("PATH", "/nowhere");
+    assert!(
+        why.contains("apt-get install uwsgi-core uwsgi-dev libclang-dev") && why.contains("UWSGI_BIN"),
+        "{why}"
+    );
+    let why = fails("UWSGI_BIN", "/nowhere/uwsgi");
+    assert!(why.contains("UWSGI_BIN=/nowhere/uwsgi: no such file"), "{why}");
+    let why = fails("UWSGI_BIN", "/bin/false");
+    assert!(why.contains("/bin/false --dot-h gave nothing"), "{why}");
+}
+
+/// A uWSGI that is the installed one with `from` in its header replaced by `to`; the fingerprints of a plugin that is
+/// built for it.
+fn digests(from: &str, to: &str) -> [String; 2] {
+    let dir = tempfile::tempdir().unwrap();
+    let ask = Command::new(uwsgi_host::uwsgi()).arg("--dot-h").stdin(Stdio::null()).output();
+    let header = String::from_utf8_lossy(&ask.expect("uWSGI runs (`make deps`)").stdout).into_owned();
+    assert_eq!(header.matches(from).count(), 1, "{from:?} in uwsgi.h");
+    fs::write(dir.path().join("uwsgi.h"), header.replace(from, to)).unwrap();
+    let program = dir.path().join("uwsgi");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --dot-h ] && exec cat {}/uwsgi.h\nexec {} \"$@\"\n",
+        dir.path().display(),
+        uwsgi_host::uwsgi()
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = build_script(dir.path(), "UWSGI_BIN", &program.display().to_string());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let bindings = fs::read(dir.path().join("uwsgi.rs")).unwrap();
+    MARKS.map(|mark| {
+        let at = places(&bindings, mark);
+        assert_eq!(at.len(), 1, "{mark}");
+        String::from_utf8_lossy(&bindings[at[0]..at[0] + 16]).into_owned()
+    })
+}
+
+/// The places behind a mark where a fingerprint is.
+fn places(bytes: &[u8], mark: &str) -> Vec<usize> {
+    let ends =
+        (0..bytes.len() - 40).filter(|&i| bytes[i..].starts_with(mark.as_bytes())).map(|i| i + mark.len());
+    ends.filter(|&i| bytes[i..i + 16].iter().all(u8::is_ascii_hexdigit)).collect()
+}
+
+/// A copy of the library with these fingerprints: one that was built for another uWSGI.
+fn forged(dir: &Path, digests: [&str; 2]) -> PathBuf {
+    let file = dir.join("libucache.so");
+    let mut bytes = fs::read(library()).unwrap();
+    for (mark, digest) in MARKS.into_iter().zip(digests) {
+        let all = places(&bytes, mark);
+        assert!(!all.is_empty(), "the library has {mark}");
+        for at in all {
+            bytes[at..at + 16].copy_from_slice(digest.as_bytes());
+        }
+    }
+    fs::write(&file, bytes).unwrap();
+    file
+}
+
+fn own_digests() -> [String; 2] {
+    let bytes = fs::read(library()).unwrap();
+    MARKS.map(|mark| {
+        let at = *places(&bytes, mark).first().unwrap_or_else(|| panic!("the library has {mark}"));
+        String::from_utf8_lossy(&bytes[at..at + 16]).into_owned()
+    })
+}
+
+const FORGED: &str = "0123456789abcdef";
+/// What a plugin says that was built for another uWSGI.
+const OTHER: &str = "cannot take over uWSGI's cache: built for uWSGI";
+const STOPPED: &str = "stopped: the takeover failed";
+const GOES_ON: &str = "ucache-or-native: going on with uWSGI's own cache";
+
+#[test]
+fn a_release_with_the_same_structs_is_the_same_uwsgi() {
+    let [all, plugin] = digests(
+        "struct uwsgi_option {",
+        "/* Another comment. */\nint uwsgi_one_function_more(struct wsgi_request *, char *);\nstruct uwsgi_option {",
+    );
+    assert_eq!([all.clone(), plugin.clone()], own_digests());
+    let dir = tempfile::tempdir().unwrap();
+    let library = forged(dir.path(), [&all, &plugin]);
+    let host = Setup { library, ..Setup::default() }.start(CACHE);
+    assert_eq!(host.logged("31 cache functions of uWSGI"), 1, "{}", host.log());
+}
+
+#[test]
+fn a_field_that_moved_is_refused_or_left_to_native() {
+    // One field further on in uwsgi_server: other offsets, and nothing else.
+    let [all, plugin] = digests("\tchar hostname[256];\n", "\tint moved;\n\tchar hostname[256];\n");
+    let own = own_digests();
+    assert!(all != own[0] && plugin == own[1]);
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup { library: forged(dir.path(), [&all, &plugin]), ..Setup::default() };
+    let log = setup.refuse(&format!("{CACHE}\ncache2 = name=kept,items=9,store={{dir}}/store"));
+    assert!(log.contains(OTHER) && log.contains(STOPPED) && log.contains(&all), "{log}");
+    assert!(log.contains("cargo build --release --features uwsgi"), "{log}");
+    assert!(!log.contains("creating a new cache store file"), "{log}");
+    let host = setup.start(&format!("{CACHE}\nucache-or-native = true"));
+    assert_eq!((host.logged(OTHER), host.logged(GOES_ON)), (1, 1), "{}", host.log());
+    assert_eq!(host.logged("cache functions of uWSGI"), 0);
+    assert!(!host.eval("leads_to('uwsgi_cache_magic_get')").contains("libucache"));
+    assert_eq!(host.eval("uwsgi.cache_set('k', b'v', 0, 'c'), uwsgi.cache_get('k', 'c')"), "(True, b'v')");
+    host.signal("HUP");
+    host.until("a reload", |h| h.logged(GOES_ON) == 2);
+    host.until("an answer", |h| h.request("POST", "/", "1 + 1").is_some_and(|a| a.1 == "2"));
+}
+
+/// Where even plugins are laid out otherwise, the option has to be known when the plugin is loaded.
+#[test]
+fn other_plugins_are_refused_or_left_to_native() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = |plugins, env| Setup {
+        library: forged(dir.path(), [FORGED, FORGED]),
+        plugins,
+        env,
+        ..Setup::default()
+    };
+    let after = "plugin = ucache\nplugin = python3\nucache-or-native = true";
+    let log = setup(after, Vec::new()).refuse(CACHE);
+    assert!(log.contains("stopped: built for uWSGI") && log.contains("before `plugin = ucache`"), "{log}");
+    let before = "ucache-or-native = true\nplugin = ucache\nplugin = python3";
+    let by_environment =
+        ("plugin = ucache\nplugin = python3", vec![("UWSGI_UCACHE_OR_NATIVE", "true".to_owned())]);
+    for (plugins, env) in [(before, Vec::new()), by_environment] {
+        let host = setup(plugins, env).start(CACHE);
+        assert_eq!((host.logged(GOES_ON), host.logged("cache functions of uWSGI")), (1, 0), "{}", host.log());
+        assert_eq!(
+            host.eval("uwsgi.cache_set('k', b'v', 0, 'c'), uwsgi.cache_get('k', 'c')"),
+            "(True, b'v')"
+        );
+    }
+}
