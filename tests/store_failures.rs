@@ -11,11 +11,12 @@ mod engine_value;
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     time::{Duration, Instant},
 };
 
 use engine_fail::{CALLS, aside, call, exhaust, failing, seen, without};
-use engine_proc::{alone, say};
+use engine_proc::{Child, alone, say};
 use engine_store::{ADD, UPDATE, assert_filled, config, fill, memory};
 use ucache::{
     Error,
@@ -60,12 +61,15 @@ fn opening_and_moving() {
     let copy = dir.path().join("copy");
     for capacity in [2000, 2001] {
         exhaust(&format!("opening for {capacity}"), |what| {
-            aside(|| fs::copy(&path, &copy)).expect("a copy");
+            let old =
+                aside(|| fs::copy(&path, &copy).and_then(|_| fs::metadata(&copy))).expect("a copy").ino();
             let wanted = Config { capacity, ..config(&copy) };
             // The first one to fail is the one that the loop asked for; the second opening has none.
             let first = Engine::create(&wanted).map(|engine| assert_filled(&engine, 1));
             if let Err(e) = first {
                 assert!(matches!(e, Error::Os { .. } | Error::Store { .. }), "{what}: {e:?}");
+                let now = aside(|| fs::metadata(&copy)).expect("the store").ino();
+                assert_eq!(now, old, "{what}: it took the store's place, and failed: {e}");
                 let again = Engine::create(&wanted).unwrap_or_else(|e| panic!("{what}: again: {e}"));
                 assert_filled(&again, 1);
             }
@@ -73,6 +77,30 @@ fn opening_and_moving() {
             assert!(left.0.is_ok() && !left.1, "{what}: something was left");
         });
     }
+}
+
+/// An opening that fails is no user that closed the store: how the last one left it is still told.
+#[test]
+fn an_opening_that_fails_closes_nothing() {
+    let _alone = alone();
+    let dir = memory();
+    let path = dir.path().join("store");
+    exhaust("opening of a store that was left by a death", |what| {
+        aside(|| {
+            Child::fork(|| {
+                let engine = Engine::create(&config(&path)).expect("a store");
+                fill(&engine, 1);
+                // SAFETY: ends this process, without the marks of a clean end.
+                unsafe { libc::_exit(0) };
+            })
+            .join();
+        });
+        let engine = Engine::create(&config(&path)).or_else(|_| Engine::create(&config(&path)));
+        let engine = engine.unwrap_or_else(|e| panic!("{what}: again: {e}"));
+        assert!(engine.stats().last_unclean, "{what}");
+        assert_filled(&engine, 1);
+        drop(engine);
+    });
 }
 
 /// A copy is not trusted, also after an opening of it that was cut off.

@@ -285,3 +285,36 @@ pub(crate) fn boot_id() -> Result<u64> {
     let id = hex.fold(0, |id, digit| id << 4 | u64::from(digit.to_digit(16).unwrap_or(0)));
     Ok(*ID.get_or_init(|| Box::new(id)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_asked_is_not_what_is_never_told() {
+        let asked = |errno: i32| told("call", Err::<(), _>(io::Error::from_raw_os_error(errno)));
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EIO] {
+            assert!(matches!(asked(errno), Err(Error::Os { call: "call", .. })), "{errno}");
+        }
+        for errno in [libc::ENOENT, libc::EACCES, libc::EPERM, libc::ENOTDIR] {
+            assert!(matches!(asked(errno), Ok(None)), "{errno}");
+        }
+        assert!(matches!(told("call", Ok(7)), Ok(Some(7))));
+        assert_ne!(boot_id().expect("/proc"), 0);
+    }
+
+    #[test]
+    fn the_start_of_a_thread_is_read_without_malloc() {
+        // SAFETY: gettid has no preconditions.
+        let tid = unsafe { libc::syscall(libc::SYS_gettid) } as u32;
+        let whole = fs::read_to_string(format!("/proc/{tid}/stat")).expect("/proc");
+        let mut room = [0; 1024];
+        let read = read_stat(tid, &mut room).expect("/proc");
+        assert_eq!(read.split(|&b| b == b' ').next(), Some(tid.to_string().as_bytes()));
+        assert_eq!(
+            whole.split(' ').nth(21),
+            read.split(|&b| b == b' ').nth(21).and_then(|w| std::str::from_utf8(w).ok())
+        );
+        assert!(read_stat(u32::MAX, &mut room).is_none());
+    }
+}
