@@ -118,7 +118,7 @@ fn a_child_that_is_left_behind_keeps_no_port() {
         let (master, worker) = (pid_of(&app, "getppid()"), pid_of(&app, "getpid()"));
         kill(worker, Signal::SIGKILL).unwrap();
         let again = || app.server.log().matches("uWSGI worker 1 (").count() >= 2;
-        eventually("it is started anew", || again());
+        eventually("it is started anew", again);
         let worker = pid_of(&app, "getpid()");
         // The child has the request's connection, too.
         let source = "(lambda os, fd: os.fork() or (os.close(fd), time.sleep(100), os._exit(0)))\

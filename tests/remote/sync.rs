@@ -140,6 +140,9 @@ type Lookup = unsafe extern "C" fn(
 ) -> libc::c_int;
 
 /// In the place of libc's, for the whole test program.
+///
+/// # Safety
+/// As libc's.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn getaddrinfo(
     node: *const c_char,
