@@ -11,7 +11,7 @@ use std::{
     sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed},
 };
 
-use super::clock;
+use super::{cancel::Shield, clock};
 use crate::error::{Error, Result};
 
 /// An open store file; its descriptor is checked before every use, because a host may close and reuse it.
@@ -181,6 +181,7 @@ impl StoreFile {
     }
 
     fn allocate(&self, from: u64, to: u64) -> Result<()> {
+        let _shield = Shield::raise();
         if !self.is_same() {
             return Err(Error::Damaged("the store's descriptor was closed by somebody else"));
         }
@@ -219,6 +220,7 @@ impl StoreFile {
 
     /// Waits until everything is on disk.
     pub(crate) fn fsync(&self) -> Result<()> {
+        let _shield = Shield::raise();
         if !self.is_same() {
             return Err(Error::Damaged("the store's descriptor was closed by somebody else"));
         }
@@ -334,6 +336,7 @@ fn size_limit() -> u64 {
 
 /// Waits until the names in the directory of `path` are on disk.
 pub(crate) fn sync_directory(path: &Path) -> Result<()> {
+    let _shield = Shield::raise();
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let done = File::open(parent).and_then(|dir| dir.sync_all());
     done.map_err(|source| Error::Os { call: "fsync of the directory", source })
@@ -347,11 +350,13 @@ impl AsRawFd for StoreFile {
 
 impl Drop for StoreFile {
     fn drop(&mut self) {
-        if !self.is_same() {
+        // Closing may block, too.
+        let _shield = Shield::raise();
+        let is_same = self.is_same();
+        match self.file.take() {
             // The number belongs to somebody else by now: closing it would be theft.
-            if let Some(file) = self.file.take() {
-                let _ = std::os::fd::IntoRawFd::into_raw_fd(file);
-            }
+            Some(file) if !is_same => drop(std::os::fd::IntoRawFd::into_raw_fd(file)),
+            mine => drop(mine),
         }
     }
 }

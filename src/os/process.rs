@@ -8,7 +8,7 @@ use std::{
 
 use once_cell::race::OnceBox;
 
-use super::map::page_size;
+use super::{cancel::Shield, map::page_size};
 
 /// A thread that owns something in shared memory: its id, and when it started (ids are used again).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,7 @@ enum Thread {
 }
 
 fn thread(tid: u32) -> Thread {
+    let _shield = Shield::raise();
     let Some(stat) = fs::read(format!("/proc/{tid}/stat")).ok().filter(|stat| !stat.is_empty()) else {
         // SAFETY: signal 0 is none: only whether the thread exists is asked.
         let rc = unsafe { libc::syscall(libc::SYS_tkill, tid, 0) };
@@ -175,6 +176,7 @@ pub(super) fn wiped_page() -> Option<*mut u8> {
 
 /// Fills `words` with random bits of the kernel's.
 pub(crate) fn random_words(words: &mut [u64]) {
+    let _shield = Shield::raise();
     let len = size_of_val(words);
     // SAFETY: the buffer has `len` bytes and any bits make a valid u64.
     let got = unsafe { libc::getrandom(words.as_mut_ptr().cast(), len, 0) };
@@ -193,6 +195,7 @@ pub(crate) fn boot_id() -> u64 {
     // Whoever is first may be so twice: a child forked meanwhile must not wait for its parent's thread.
     static ID: OnceBox<u64> = OnceBox::new();
     *ID.get_or_init(|| {
+        let _shield = Shield::raise();
         let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let hex: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
         Box::new(u64::from_str_radix(&hex, 16).unwrap_or(0))
