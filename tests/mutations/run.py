@@ -66,6 +66,10 @@ def build(to, tests, environment):
             # Copied: the next build of the tree itself puts its own program there.
             (to / "bin").mkdir(exist_ok=True)
             found[path.name.rsplit("-", 1)[0]] = shutil.copy2(to / path, to / "bin" / path.name)
+            for library in ("libucache.so", "libucache.a"):
+                # What programs in C are linked with.
+                if (to / path).with_name(library).exists():
+                    shutil.copy2((to / path).with_name(library), to / "bin" / library)
     return found
 
 
