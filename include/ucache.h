@@ -1,9 +1,17 @@
 /*
  * ucache.h - the C interface of libucache: a crash-safe cache in shared memory.
  *
- * Link with -lucache (static: libucache.a -lgcc_s -lutil -lrt -lpthread -lm -ldl). Nothing of uWSGI is needed:
- * the functions have the names and the binary interface of uWSGI's uwsgi.h, so that code written for it works
- * with either.
+ * Link with -lucache. Nothing of uWSGI is needed: the functions have the names and the binary interface of uWSGI's
+ * uwsgi.h, so that code written for it works with either. Or link statically, with
+ *
+ *	libucache.a -lgcc_s -lutil -lrt -lpthread -lm -ldl
+ *
+ * or, in a program without any shared library (-static), with
+ *
+ *	libucache.a -lgcc_eh -lutil -lrt -lpthread -lm -ldl
+ *
+ * A shared library of your own that has libucache.a inside is linked with -Wl,--exclude-libs,libucache.a besides: else
+ * everybody sees all symbols of libucache.a in it.
  *
  * With uwsgi.h in the same file: include uwsgi.h first. This header then only adds what that one lacks.
  *
@@ -29,6 +37,11 @@
  *
  * Reading takes no lock. Writing waits for another live writer, up to lock_timeout (1000 ms unless the cache's
  * definition says otherwise), and then fails. Not for signal handlers: these functions may call malloc.
+ *
+ * Threads may be cancelled (pthread_cancel, of the deferred type, which is the default). No function here is a cancellation
+ * point, however long it waits: a cancelled thread goes on to the next one of the program's own. cache_udp_server_loop, which
+ * does not return, cannot be cancelled. Functions of the program that are called from here find cancellation as enabled as
+ * the caller had it; see ucache_fill_fn.
  *
  * TWO TIERS
  *
@@ -206,6 +219,8 @@ struct uwsgi_cache_magic_context {
  *   sweep_on_full=SECONDS  clear_on_full=1           no_expire=1        ignore_full=1
  *   lock_timeout=MS (1000) nodes=HOST:PORT;...       udp=HOST:PORT;...  sync=HOST:PORT;...
  *   evict=lru|s3fifo|none  store_guard=1             hugepages=1        store_fs=trust         udp_clear=1
+ * A number may have a unit, in either case: BYTES k, m or g (also kb or kib, ...; k is 1024), N k, m or g (k is 1000), SECONDS
+ * s, m, h or d, MS ms or s.
  * N items hold N-1, as in uWSGI (1 holds 1). A comma inside a value is written \, and a backslash \\.
  * NULL makes a cache "default" of 1000 items. In a uWSGI server NULL is the cache of its option "cache". If the name is taken,
  * the log says so, and the new cache is known by its pointer only.
@@ -331,7 +346,7 @@ void uwsgi_cache_sync_all(void);
 /* Starts a thread for each cache with udp= that applies what other nodes send. */
 void uwsgi_cache_start_sync_servers(void);
 
-/* The body of such a thread; arg is the cache. Does not return while its socket works. */
+/* The body of such a thread; arg is the cache. Does not return while its socket works, and cannot be cancelled. */
 void *cache_udp_server_loop(void *arg);
 
 /* Copies the content of the first server in the cache's sync= list that answers. uwsgi_cache_create does it. */
@@ -392,11 +407,14 @@ const char *ucache_version(void);
  * STATUSES     0 = done. Above 0 = an answer that is no error (the key is not there, ...). Below 0 = an error. The
  *              numbers stay what they are; new ones may be added. errno means nothing afterwards.
  * key, value   So many bytes of any kind, NUL among them. Not empty, not longer than the cache's limits: else
- *              UCACHE_E_KEY, UCACHE_E_VALUE. The library keeps copies only.
+ *              UCACHE_E_KEY, UCACHE_E_VALUE. The library keeps copies only. They may share memory with each other and
+ *              with results: what is asked for is what was there when the function was called.
+ * lengths      Of values, expected values, prefixes and buffers: over SSIZE_MAX, such as -1 of a read() that failed,
+ *              UCACHE_E_ARGUMENT. A prefix longer than any key is that of no key.
  * ttl          Seconds from now, UCACHE_NEVER, or where it says so UCACHE_KEEP_TTL.
  * out, len, result, expires
  *              Where a result goes. NULL if it is not wanted, but for the cache of open, attach and named. Written
- *              only with UCACHE_OK, but for the length with UCACHE_TOO_SMALL.
+ *              only with UCACHE_OK, but for the length with UCACHE_TOO_SMALL. Not in the buffer.
  * NULL         Where not allowed: UCACHE_E_ARGUMENT. (ucache_close(NULL) does nothing.)
  *
  * A handle may be used by all threads at the same time, and by processes forked afterwards, each of which closes its
@@ -501,7 +519,7 @@ int ucache_touch(ucache *cache, const void *key, size_t keylen, uint64_t ttl);
 /*
  * Called for a key, with the length of its value and when it expires (a Unix time, 0 = never). The key is readable
  * until it returns. 0 = go on, anything else ends the walk. It may call what it likes, also on the same cache, but has
- * to return: no exception, no longjmp.
+ * to return, or end its thread (pthread_exit, a cancellation): no exception, no longjmp.
  */
 typedef int (*ucache_key_fn)(void *context, const void *key, size_t keylen, size_t vallen, uint64_t expires);
 
@@ -513,7 +531,8 @@ int ucache_keys(ucache *cache, const void *prefix, size_t prefixlen, ucache_key_
 
 /*
  * Computes a value: writes it to the buffer (size bytes) and its length to *len, and returns 0; anything else = there
- * is none. Has to return, as ucache_key_fn.
+ * is none. Has to return, as ucache_key_fn. If its thread ends in there instead, by pthread_exit or because it was cancelled,
+ * there is no value, and one of those who wait computes it.
  */
 typedef int (*ucache_fill_fn)(void *context, void *buffer, size_t size, size_t *len);
 
@@ -521,8 +540,7 @@ typedef int (*ucache_fill_fn)(void *context, void *buffer, size_t size, size_t *
  * Reads a value as ucache_get does; where there is none, fill computes it in the buffer, and it is stored. Of all
  * callers in all processes one computes, the others wait for its value: 30 seconds at most, then they compute, too, and
  * sooner if it died or gave up. UCACHE_OK also if the value could not be stored (full, too long): the caller has it.
- * UCACHE_STOPPED if there is none. The buffer and what fill writes must not be the key's memory. A fill that asks for its own
- * key gets UCACHE_E_DEADLOCK.
+ * UCACHE_STOPPED if there is none. A fill that asks for its own key gets UCACHE_E_DEADLOCK.
  */
 int ucache_get_or_set(ucache *cache, const void *key, size_t keylen, void *buffer, size_t size, size_t *len,
 	uint64_t ttl, ucache_fill_fn fill, void *context);

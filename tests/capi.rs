@@ -76,8 +76,14 @@ const EXTRAS: [&str; 24] = [
 /// What a static link needs beside libucache.a: `rustc --print native-static-libs` names these on Linux with glibc.
 const NATIVE_LIBS: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
 
+/// For `-static`: there is no shared libgcc then.
+const STATIC_LIBS: [&str; 6] = ["-lgcc_eh", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
+
 const C: Compiler = Compiler { program: "gcc", args: &["-std=c99", "-D_GNU_SOURCE"] };
 const CXX: Compiler = Compiler { program: "g++", args: &["-std=c++17", "-x", "c++"] };
+
+const CLANG: Compiler = Compiler { program: "clang-16", args: &["-std=c99", "-D_GNU_SOURCE"] };
+const CLANG_CXX: Compiler = Compiler { program: "clang-16", args: &["-std=c++17", "-x", "c++"] };
 
 /// With the address and undefined-behaviour sanitizers: the programs' memory, and what the library does to it.
 const SANITIZED: Compiler = Compiler {
@@ -94,6 +100,8 @@ struct Compiler {
 enum Link {
     Shared,
     Static,
+    /// Without any shared library, `-static`.
+    Fully,
 }
 
 fn root() -> &'static Path {
@@ -128,7 +136,7 @@ fn succeed(command: &mut Command, hint: &str) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-const APT: &str = "apt-get install gcc g++ binutils valgrind uwsgi-core uwsgi-dev";
+const APT: &str = "apt-get install gcc g++ clang-16 binutils valgrind uwsgi-core uwsgi-dev";
 
 /// Compiles and links a program; gives its path.
 fn build(dir: &Path, source: &str, compiler: &Compiler, link: Link) -> PathBuf {
@@ -146,6 +154,7 @@ fn build(dir: &Path, source: &str, compiler: &Compiler, link: Link) -> PathBuf {
     match link {
         Link::Shared => command.arg(library("libucache.so")),
         Link::Static => command.arg(library("libucache.a")).args(NATIVE_LIBS),
+        Link::Fully => command.arg("-static").arg(library("libucache.a")).args(STATIC_LIBS),
     };
     succeed(&mut command, APT);
     out
@@ -202,6 +211,17 @@ programs! {
     exit_handlers_may_use_caches: "exit" C Shared;
     exit_handlers_may_use_caches_in_cxx_linked_statically: "exit" CXX Static;
     a_copy_stays_while_nothing_is_given: "kept" C Shared;
+    no_thread_is_cancelled_inside: "cancel" C Shared;
+    no_thread_is_cancelled_inside_in_cxx: "cancel" CXX Shared;
+    no_thread_is_cancelled_inside_without_shared_libraries: "cancel" C Fully;
+    arguments_may_share_memory: "alias" C Shared;
+    behaviour_without_shared_libraries: "behaviour" C Fully;
+    short_interface_without_shared_libraries: "short" C Fully;
+    nulls_are_refused_with_clang: "nulls" CLANG Shared;
+    raw_tier_with_clang: "raw" CLANG Shared;
+    short_interface_with_clang: "short" CLANG Static;
+    no_thread_is_cancelled_inside_with_clang: "cancel" CLANG Shared;
+    sanitizers_find_nothing_where_arguments_share_memory: "alias" SANITIZED Shared;
     sanitizers_find_nothing_in_behaviour: "behaviour" SANITIZED Shared;
     sanitizers_find_nothing_in_the_raw_tier: "raw" SANITIZED Shared;
     sanitizers_find_nothing_in_definitions: "create" SANITIZED Shared;
@@ -308,10 +328,99 @@ fn the_example_runs() {
     }
 }
 
-/// The program that prints the layout, compiled against one header or both.
-fn layout(dir: &Path, args: &[String]) -> String {
-    let out = dir.join("layout");
+/// Every function is called in a thread that is to be cancelled.
+#[test]
+fn cancellation_is_tried_in_every_function() {
+    let tried = std::fs::read_to_string(root().join("tests/c/cancel.c")).expect("the program");
+    let left_out: Vec<_> =
+        EXPORTED.iter().chain(&EXTRAS).filter(|name| !tried.contains(&format!("{name}("))).collect();
+    assert!(left_out.is_empty(), "{left_out:?}");
+}
+
+/// What a thread that ends in a callback had in hand is freed.
+#[test]
+fn valgrind_finds_nothing_where_threads_are_cancelled() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let exe = build(dir.path(), "tests/c/cancel.c", &C, Link::Shared);
+    let mut command = program("valgrind");
+    command
+        .args(["--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite", "-q"])
+        .arg(exe)
+        .arg(dir.path().join("store.ucache"))
+        .arg("briefly");
+    succeed(&mut command, APT);
+}
+
+/// A library with libucache.a inside, as the header says to link it, shows nothing of it, and does not meet another one.
+#[test]
+fn a_library_may_have_ucache_inside() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let so = dir.path().join("libembed.so");
+    let include = format!("-I{}", root().join("include").display());
     let mut command = Command::new("gcc");
+    command
+        .args(["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", &include])
+        .arg(root().join("tests/c/embed.c"))
+        .arg("-o")
+        .arg(&so)
+        .arg(library("libucache.a"))
+        .args(NATIVE_LIBS)
+        .arg("-Wl,--exclude-libs,libucache.a");
+    succeed(&mut command, APT);
+    let listed = succeed(Command::new("nm").args(["-D", "--defined-only"]).arg(&so), APT);
+    let shown: Vec<_> = listed.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(shown, ["embed_answer"]);
+    let exe = dir.path().join("embedded");
+    let mut command = Command::new("gcc");
+    command
+        .args(["-Wall", "-Wextra", "-Werror", &include])
+        .arg(root().join("tests/c/embedded.c"))
+        .arg("-o")
+        .arg(&exe)
+        .arg(&so)
+        .arg(library("libucache.so"));
+    succeed(&mut command, APT);
+    let path = std::env::join_paths([dir.path(), library("libucache.so").parent().expect("a directory")]);
+    succeed(program(&exe).env("LD_LIBRARY_PATH", path.expect("no colons")), "it was just built");
+}
+
+/// The two link lines of the header are those that these tests use.
+#[test]
+fn the_header_says_how_to_link() {
+    let header = std::fs::read_to_string(root().join("include/ucache.h")).expect("the header");
+    let words = header.split_whitespace().filter(|&word| word != "*").collect::<Vec<_>>().join(" ");
+    for line in [NATIVE_LIBS, STATIC_LIBS].map(|libs| format!("libucache.a {}", libs.join(" "))) {
+        assert!(words.contains(&line), "{line}");
+    }
+    assert!(words.contains("-Wl,--exclude-libs,libucache.a"));
+}
+
+#[test]
+fn the_header_compiles_everywhere_without_a_warning() {
+    for (compiler, standards) in [
+        (&C, &["c99", "c11", "c17"][..]),
+        (&CLANG, &["c99", "c11", "c17"]),
+        (&CXX, &["c++11", "c++17", "c++20"]),
+        (&CLANG_CXX, &["c++11", "c++17", "c++20"]),
+    ] {
+        for standard in standards {
+            let language = if standard.starts_with("c++") { "c++" } else { "c" };
+            let mut command = Command::new(compiler.program);
+            command
+                .args(["-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-x", language])
+                .arg(format!("-std={standard}"))
+                .arg("-include")
+                .arg(root().join("include/ucache.h"))
+                .arg("/dev/null");
+            succeed(&mut command, APT);
+        }
+    }
+}
+
+/// The program that prints the layout, compiled against one header or both.
+fn layout(dir: &Path, compiler: &str, args: &[String]) -> String {
+    let out = dir.join("layout");
+    let mut command = Command::new(compiler);
     command.args(args).arg(root().join("tests/c/layout.c")).arg("-o").arg(&out);
     succeed(&mut command, APT);
     succeed(&mut Command::new(out), "it was just built")
@@ -328,12 +437,17 @@ fn structs_and_flags_are_those_of_the_real_uwsgi_h() {
     let ours = format!("-I{}", root().join("include").display());
     let mut real: Vec<String> = defines.map(|flag| flag.replace("\\\"", "\"")).collect();
     real.extend([format!("-I{}", dir.path().display()), ours.clone(), "-DREAL".to_owned()]);
-    let expected = layout(dir.path(), &real);
+    let expected = layout(dir.path(), C.program, &real);
     assert!(expected.lines().count() > 90, "{expected}");
-    assert_eq!(layout(dir.path(), &[ours]), expected);
+    for compiler in [C.program, CLANG.program] {
+        assert_eq!(layout(dir.path(), compiler, &real), expected);
+        assert_eq!(layout(dir.path(), compiler, std::slice::from_ref(&ours)), expected);
+    }
     // Both headers in one file: ucache.h adds to uwsgi.h and repeats nothing.
     real.push("-DBOTH".to_owned());
-    assert_eq!(layout(dir.path(), &real), expected);
+    for compiler in [C.program, CLANG.program] {
+        assert_eq!(layout(dir.path(), compiler, &real), expected);
+    }
 }
 
 /// Names of the dynamic symbols that `nm` shows with these arguments.

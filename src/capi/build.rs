@@ -18,6 +18,8 @@ pub(crate) fn generate() -> Result<(), String> {
     let functions = builder()
         .allowlist_function("(uwsgi_cache|cache_udp|ucache)_.*")
         .blocklist_type("uwsgi_.*|_*(pid|time)_t|ucache|ucache_stats")
+        // What calls the program's functions, whose thread may end in there.
+        .override_abi(bindgen::Abi::CUnwind, "ucache_(keys|key_fn|get_or_set|fill_fn)")
         .layout_tests(false)
         .merge_extern_blocks(true);
     read(functions, "ucache_functions.rs")?;

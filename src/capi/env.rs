@@ -6,13 +6,19 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, time::Duration};
 use once_cell::race::OnceBox;
 
 use super::types::{uwsgi_cache, uwsgi_lock_item};
+use crate::os::cancel::Shield;
 
 /// The surroundings. The defaults are those of a plain program.
 pub(crate) trait Env: Sync {
     /// Where the pointer to the first cache lives.
     fn head(&self) -> *mut *mut uwsgi_cache;
     /// Writes one line (without its end) to the log; the default is stderr.
-    fn log(&self, line: &str);
+    fn log(&self, line: &str) {
+        let _shield = Shield::raise();
+        self.write_log(line);
+    }
+    /// What [`Env::log`] does, with cancellation of the calling thread disabled.
+    fn write_log(&self, line: &str);
     /// A lock item, called "cache_" and the name, for the new cache `name`; in the host's list of locks where all processes
     /// that read it will have the item's memory. Never NULL.
     fn new_lock(&self, name: &str) -> *mut uwsgi_lock_item;

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int};
 
-use super::{cache::Cache, guard::guard, lock, types::uwsgi_cache};
+use super::{cache::Cache, guard::shielded, lock, types::uwsgi_cache};
 
 /// The version as "major.minor.patch"; static memory.
 #[unsafe(no_mangle)]
@@ -19,7 +19,7 @@ pub extern "C" fn ucache_version() -> *const c_char {
 /// See [`crate::capi`]: cache.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ucache_wlock(uc: *mut uwsgi_cache) -> c_int {
-    guard(-1, || {
+    shielded(-1, || {
         // SAFETY: the caller vouches for the cache.
         let Some(cache) = (unsafe { Cache::of(uc) }) else { return -1 };
         if lock::enter(cache, true) { 0 } else { -1 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::env;
+use crate::os::cancel::Shield;
 
 static LOGGED: AtomicBool = AtomicBool::new(false);
 
@@ -22,6 +23,14 @@ pub(crate) fn guard<T>(fail: T, body: impl FnOnce() -> T) -> T {
             fail
         }
     }
+}
+
+/// [`guard`] for what may block: the calling thread is not cancelled in `body`, which calls no function of the program's.
+pub(crate) fn shielded<T>(fail: T, body: impl FnOnce() -> T) -> T {
+    guard(fail, || {
+        let _shield = Shield::raise();
+        body()
+    })
 }
 
 #[cold]

@@ -31,10 +31,10 @@ mod structs {
 
 /// Both functions must fit one type, which the first fixes. Each `_` is an argument.
 macro_rules! same_type {
-    ($($module:ident :: $name:ident ( $($arg:tt)* );)+) => {
+    ($abi:literal $($module:ident :: $name:ident ( $($arg:tt)* );)+) => {
         $(const _: () = {
             #[allow(unused_assignments, reason = "the assignment is the check")]
-            let mut fixed: unsafe extern "C" fn($($arg)*) -> _ = declared::$name;
+            let mut fixed: unsafe extern $abi fn($($arg)*) -> _ = declared::$name;
             fixed = $module::$name;
             let _ = fixed;
         };)+
@@ -42,6 +42,13 @@ macro_rules! same_type {
 }
 
 same_type! {
+    "C-unwind"
+    walk::ucache_keys(_, _, _, _, _);
+    walk::ucache_get_or_set(_, _, _, _, _, _, _, _, _);
+}
+
+same_type! {
+    "C"
     lifecycle::uwsgi_cache_create(_);
     lifecycle::uwsgi_cache_create_all();
     lifecycle::uwsgi_cache_by_name(_);
@@ -97,8 +104,6 @@ same_type! {
     write::ucache_touch(_, _, _, _);
     write::ucache_clear(_);
     write::ucache_sweep(_);
-    walk::ucache_keys(_, _, _, _, _);
-    walk::ucache_get_or_set(_, _, _, _, _, _, _, _, _);
     stats::ucache_stat(_, _, _);
 }
 

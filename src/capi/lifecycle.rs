@@ -11,7 +11,7 @@ use super::{
     arg,
     cache::Cache,
     env::{self, Definition},
-    guard::guard,
+    guard::{guard, shielded},
     leave,
     options::{self, Defaults, Settings},
     peer, preload, report,
@@ -33,7 +33,7 @@ static ALL_CREATED: AtomicBool = AtomicBool::new(false);
 /// See [`crate::capi`]: `arg` is a name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn uwsgi_cache_create(arg: *const c_char) -> *mut uwsgi_cache {
-    guard(ptr::null_mut(), || {
+    shielded(ptr::null_mut(), || {
         let definition = if arg.is_null() {
             env::get().definitions().into_iter().find(|d| matches!(d, Definition::Legacy(_)))
         } else {
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn uwsgi_cache_create(arg: *const c_char) -> *mut uwsgi_ca
 /// Makes every cache that the surroundings define; only the first call of a process does.
 #[unsafe(no_mangle)]
 pub extern "C" fn uwsgi_cache_create_all() {
-    guard((), || {
+    shielded((), || {
         if ALL_CREATED.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -71,7 +71,7 @@ pub extern "C" fn uwsgi_cache_create_all() {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn uwsgi_cache_init(uc: *mut uwsgi_cache) {
     // SAFETY: passed on.
-    guard((), || unsafe { refresh(uc) });
+    shielded((), || unsafe { refresh(uc) });
 }
 
 /// Brings the struct's figures up to date: a cache is never in a state that needs more.
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn uwsgi_cache_init(uc: *mut uwsgi_cache) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn uwsgi_cache_fix(uc: *mut uwsgi_cache) {
     // SAFETY: passed on.
-    guard((), || unsafe { refresh(uc) });
+    shielded((), || unsafe { refresh(uc) });
 }
 
 /// The cache with this name, NULL if there is none; no name = the first.

@@ -43,5 +43,6 @@ pub mod sweep;
 pub mod sync;
 mod thread;
 pub mod types;
+mod units;
 pub(crate) mod view;
 mod write;

@@ -1,8 +1,13 @@
 //! Definitions of caches (`cache2 = name=...,items=...`): from text to checked settings.
 
-use std::{ffi::CString, path::PathBuf, time::Duration};
+use std::{ffi::CString, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use super::{hash::Algorithm, kvlist, shown::shown};
+use super::{
+    hash::Algorithm,
+    kvlist,
+    shown::shown,
+    units::{self, Counts, Number},
+};
 use crate::{
     engine::{
         Blocks, Config, Eviction, HugePages, NativeShape, Store,
@@ -13,6 +18,7 @@ use crate::{
 
 /// Size of a block, bytes, and of the hash table, entries, when nothing is said.
 const DEFAULT_SIZE: u64 = 65_536;
+const DEFAULT_HASHSIZE: u32 = 65_536;
 const DEFAULT_KEYSIZE: u64 = 2048;
 
 /// What a definition does not say.
@@ -173,13 +179,16 @@ pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
     let ignored = notes.len();
     let name = t.name.as_deref().ok_or_else(|| missing("name", &notes))?;
     let items_text = t.items.as_deref().ok_or_else(|| missing("items", &notes))?;
-    let items = number("items", items_text, 1, MAX_ITEMS + 1)?;
-    let blocksize = number_or("blocksize", t.blocksize.as_deref(), 1, MAX_VALUE, DEFAULT_SIZE)?;
-    let blocks = blocks(t.blocks.as_deref(), items)?;
+    let items = number("items", items_text, Counts::Things, 1..=MAX_ITEMS + 1, &mut notes)?;
+    let mut bytes = |option, text: &Option<Vec<u8>>, most, default| {
+        number_or(option, text.as_deref(), Counts::Bytes, 1..=most, default, &mut notes)
+    };
+    let blocksize = bytes("blocksize", &t.blocksize, MAX_VALUE, DEFAULT_SIZE)?;
+    let key_size = bytes("keysize", &t.keysize, MAX_KEY, DEFAULT_KEYSIZE)?;
+    let blocks = blocks(t.blocks.as_deref(), items, &mut notes)?;
     let lazy_expire = flag("lazy_expire", t.lazy_expire.as_deref(), &mut notes);
     let no_expire = flag("no_expire", t.no_expire.as_deref(), &mut notes) || defaults.no_expire;
     let bitmap = flag("bitmap", t.bitmap.as_deref(), &mut notes);
-    let key_size = number_or("keysize", t.keysize.as_deref(), 1, MAX_KEY, DEFAULT_KEYSIZE)?;
     let huge_pages = huge_pages(t.hugepages.as_deref())?;
     if huge_pages != HugePages::Off && t.store.is_some() {
         notes.push("option hugepages has no effect on a store: its file system decides".to_owned());
@@ -191,13 +200,13 @@ pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
         max_value: if bitmap { blocksize.saturating_mul(blocks).min(MAX_VALUE) } else { blocksize },
         blocks: bitmap.then_some(Blocks { size: blocksize, count: blocks }),
         eviction: eviction(t.evict.as_deref(), flag("purge_lru", t.purge_lru.as_deref(), &mut notes))?,
-        sweep_on_full: seconds("sweep_on_full", t.sweep_on_full.as_deref())?,
+        sweep_on_full: sweep_on_full(t.sweep_on_full.as_deref(), &mut notes)?,
         clear_on_full: flag("clear_on_full", t.clear_on_full.as_deref(), &mut notes),
         // uWSGI's lazy_expire makes reads enforce expiry whatever no_expire says.
         no_expire: no_expire && !lazy_expire,
         math_initial: signed("math_initial", t.math_initial.as_deref())?,
         last_modified: flag("lastmod", t.lastmod.as_deref(), &mut notes),
-        lock_timeout: lock_timeout(t.lock_timeout.as_deref())?,
+        lock_timeout: lock_timeout(t.lock_timeout.as_deref(), &mut notes)?,
         store: store(t.store, flag("store_delete", t.store_delete.as_deref(), &mut notes)),
         native: Some(NativeShape { items, key_size, blocks, block_size: blocksize, bitmap }),
         store_guard: flag("store_guard", t.store_guard.as_deref(), &mut notes),
@@ -213,10 +222,10 @@ pub(crate) fn parse(text: &[u8], defaults: Defaults) -> Result<Settings> {
         blocks,
         blocksize,
         hash: hash(t.hash.as_deref())?,
-        hashsize: hashsize(t.hashsize.as_deref())?,
+        hashsize: hashsize(t.hashsize.as_deref(), &mut notes)?,
         ignore_full: flag("ignore_full", t.ignore_full.as_deref(), &mut notes),
         lazy_expire,
-        store_sync: number_or("store_sync", t.store_sync.as_deref(), 0, u64::MAX, defaults.store_sync)?,
+        store_sync: store_sync(t.store_sync.as_deref(), defaults.store_sync, &mut notes)?,
         nodes: list("nodes", t.nodes.as_deref())?,
         sync_nodes: list("sync", t.sync.as_deref())?,
         udp_servers: list("udp_servers", t.udp_servers.as_deref())?,
@@ -236,23 +245,62 @@ fn missing(option: &'static str, notes: &[String]) -> Error {
     invalid(option, b"", format!("must be given{ignored}"))
 }
 
-/// A decimal number; blanks around it are allowed.
-fn number(option: &'static str, text: &[u8], min: u64, max: u64) -> Result<u64> {
-    let digits = text.trim_ascii();
-    let value = std::str::from_utf8(digits).ok().filter(|s| s.bytes().all(|b| b.is_ascii_digit()));
-    value
-        .and_then(|s| s.parse().ok())
-        .filter(|value| (min..=max).contains(value))
-        .ok_or_else(|| invalid(option, text, format!("must be a number from {min} to {max}")))
+/// A number, as [`units`] reads it. A unit is noted: uWSGI reads the digits only.
+fn number(
+    option: &'static str,
+    text: &[u8],
+    of: Counts,
+    bounds: RangeInclusive<u64>,
+    notes: &mut Vec<String>,
+) -> Result<u64> {
+    let (value, digits, why) = match units::read(text, of) {
+        Number::Plain(value) => (Some(value), None, None),
+        Number::WithUnit(value, digits) => (Some(value), Some(digits), None),
+        Number::None(why) => (None, None, why),
+    };
+    let (min, max) = bounds.clone().into_inner();
+    let value = value.filter(|value| bounds.contains(value)).ok_or_else(|| {
+        let why = why.unwrap_or_default();
+        invalid(option, text, format!("must be a number from {min} to {max}{why}"))
+    })?;
+    if let Some(digits) = digits {
+        let text = text.escape_ascii();
+        notes.push(format!("option {option}={text} is {value} (uWSGI's own cache reads it as {digits})"));
+    }
+    Ok(value)
 }
 
-fn number_or(option: &'static str, text: Option<&[u8]>, min: u64, max: u64, default: u64) -> Result<u64> {
-    text.map_or(Ok(default), |text| number(option, text, min, max))
+fn number_or(
+    option: &'static str,
+    text: Option<&[u8]>,
+    of: Counts,
+    bounds: RangeInclusive<u64>,
+    default: u64,
+    notes: &mut Vec<String>,
+) -> Result<u64> {
+    text.map_or(Ok(default), |text| number(option, text, of, bounds, notes))
 }
 
-fn seconds(option: &'static str, text: Option<&[u8]>) -> Result<u32> {
-    let value = number_or(option, text, 0, u64::from(u32::MAX), 0)?;
+/// [`number_or`] of 32 bits.
+fn short_or(
+    option: &'static str,
+    text: Option<&[u8]>,
+    of: Counts,
+    bounds: RangeInclusive<u32>,
+    default: u32,
+    notes: &mut Vec<String>,
+) -> Result<u32> {
+    let bounds = (*bounds.start()).into()..=(*bounds.end()).into();
+    let value = number_or(option, text, of, bounds, default.into(), notes)?;
     Ok(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+fn sweep_on_full(text: Option<&[u8]>, notes: &mut Vec<String>) -> Result<u32> {
+    short_or("sweep_on_full", text, Counts::Seconds, 0..=u32::MAX, 0, notes)
+}
+
+fn store_sync(text: Option<&[u8]>, default: u64, notes: &mut Vec<String>) -> Result<u64> {
+    number_or("store_sync", text, Counts::Seconds, 0..=u64::MAX, default, notes)
 }
 
 fn signed(option: &'static str, text: Option<&[u8]>) -> Result<i64> {
@@ -273,8 +321,8 @@ fn flag(option: &'static str, text: Option<&[u8]>, notes: &mut Vec<String>) -> b
     !off
 }
 
-fn blocks(text: Option<&[u8]>, items: u64) -> Result<u64> {
-    let value = number_or("blocks", text, 1, u64::MAX, items)?;
+fn blocks(text: Option<&[u8]>, items: u64, notes: &mut Vec<String>) -> Result<u64> {
+    let value = number_or("blocks", text, Counts::Things, 1..=u64::MAX, items, notes)?;
     if value < items {
         let value = value.to_string();
         return Err(invalid(
@@ -292,9 +340,8 @@ fn hash(text: Option<&[u8]>) -> Result<Algorithm> {
         .ok_or_else(|| invalid("hash", text, "must be djb33x, murmur2, random, rand or rr".to_owned()))
 }
 
-fn hashsize(text: Option<&[u8]>) -> Result<u32> {
-    let value = number_or("hashsize", text, 1, u64::from(u32::MAX), DEFAULT_SIZE)?;
-    Ok(u32::try_from(value).unwrap_or(u32::MAX))
+fn hashsize(text: Option<&[u8]>, notes: &mut Vec<String>) -> Result<u32> {
+    short_or("hashsize", text, Counts::Things, 1..=u32::MAX, DEFAULT_HASHSIZE, notes)
 }
 
 /// `evict`, which goes before `purge_lru`.
@@ -330,9 +377,9 @@ fn store_fs(text: Option<&[u8]>) -> Result<bool> {
     }
 }
 
-fn lock_timeout(text: Option<&[u8]>) -> Result<Duration> {
+fn lock_timeout(text: Option<&[u8]>, notes: &mut Vec<String>) -> Result<Duration> {
     let longest = u64::try_from(MAX_LOCK_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-    number_or("lock_timeout", text, 1, longest, 1000).map(Duration::from_millis)
+    number_or("lock_timeout", text, Counts::Millis, 1..=longest, 1000, notes).map(Duration::from_millis)
 }
 
 fn store(path: Option<Vec<u8>>, delete_unusable: bool) -> Option<Store> {

@@ -128,7 +128,12 @@ fn bad_values_name_option_value_and_bound() {
     for bad in [
         "items=0",
         "items=-1",
-        "items=1k",
+        "items=1kb",
+        "items=10x",
+        "items=1g",
+        "items=5,blocksize=4g",
+        "items=5,blocksize=1.5m",
+        "items=5,store_sync=1w",
         "items=99999999999999999999",
         "items=",
         "items=5,blocksize=0",
@@ -152,6 +157,29 @@ fn bad_values_name_option_value_and_bound() {
     assert!(err("name=,items=5").contains("name"));
     assert!(err("name=a@b,items=5").contains('@'));
     assert!(err("name=a\0b,items=5").contains("NUL"));
+}
+
+#[test]
+fn units_are_read_and_noted() {
+    let s =
+        ok("name=a,items=1k,blocksize=64K,keysize=1kb,blocks=2k,hashsize=4k,store_sync=5m,sweep_on_full=2m,\
+        lock_timeout=2s,store=/s");
+    assert_eq!((s.items, s.config.capacity, s.blocks, s.hashsize), (1000, 999, 2000, 4000));
+    assert_eq!((s.blocksize, s.config.max_key, s.config.max_value), (65_536, 1024, 65_536));
+    assert_eq!((s.store_sync, s.config.sweep_on_full), (300, 120));
+    assert_eq!(s.config.lock_timeout, Duration::from_secs(2));
+    assert_eq!(s.notes.len(), 8, "{:?}", s.notes);
+    assert_eq!(s.ignored, 0);
+    assert!(s.notes.contains(&"option blocksize=64K is 65536 (uWSGI's own cache reads it as 64)".to_owned()));
+    assert_eq!(ok("name=a,items=1m").config.capacity, 999_999);
+    assert_eq!(
+        err("name=a,items=10x"),
+        "option items=10x: must be a number from 1 to 268435455; \"x\" is no unit (k, m and g are)"
+    );
+    assert_eq!(
+        err("name=a,items=5,blocksize=5g"),
+        "option blocksize=5g: must be a number from 1 to 4294967295"
+    );
 }
 
 #[test]

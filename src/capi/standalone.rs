@@ -39,7 +39,7 @@ impl Env for Standalone {
         HEAD.as_ptr()
     }
 
-    fn log(&self, line: &str) {
+    fn write_log(&self, line: &str) {
         // One write a line, so that processes sharing stderr do not mix theirs; where it cannot go, it is lost.
         let _ = pipe::write_to_stderr(format!("[ucache] {}\n", shown::line(line)).as_bytes());
     }

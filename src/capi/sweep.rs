@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     cache, env,
-    guard::guard,
+    guard::{guard, shielded},
     sync,
     thread::{Once, spawn},
     view,
@@ -18,7 +18,7 @@ static RUNNING: Once = Once::new();
 /// Starts the sweeper of this process; in a host, if expiry is enforced anywhere. Starting it again does nothing.
 #[unsafe(no_mangle)]
 pub extern "C" fn uwsgi_cache_start_sweepers() {
-    guard((), || {
+    shielded((), || {
         // In a plain program more caches may come; a host has made all that it will.
         let is_host = !env::get().sync_at_once();
         if is_host && cache::all().all(|cache| cache.settings.config.no_expire) {

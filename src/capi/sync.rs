@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::{
     cache::{self, Cache},
     env,
-    guard::guard,
+    guard::{guard, shielded},
     thread::{Once, spawn},
 };
 use crate::os::clock::monotonic;
@@ -16,7 +16,7 @@ static RUNNING: Once = Once::new();
 /// store is due at the first call and then every `store_sync` seconds, and a thread does the work.
 #[unsafe(no_mangle)]
 pub extern "C" fn uwsgi_cache_sync_all() {
-    guard((), || {
+    shielded((), || {
         let stores = cache::all().filter(|cache| cache.settings.config.store.is_some());
         if env::get().sync_at_once() {
             stores.for_each(write);

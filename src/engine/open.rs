@@ -15,6 +15,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     os::{
+        cancel::Shield,
         file::{self, FileId, Lock, OPENING, StoreFile, USERS},
         guard::Guard,
         map::Mapping,
@@ -97,6 +98,7 @@ impl Engine {
 
     /// Opens a store; `config` = makes it if missing, and its limits are wanted.
     fn open_store(path: &Path, config: Option<&Config>, trust: bool) -> Result<Arc<Self>> {
+        let _shield = Shield::raise();
         let deadline = Instant::now() + OPEN_PATIENCE;
         let delete = config.and_then(|c| c.store.as_ref()).is_some_and(|s| s.delete_unusable);
         let mut attempt = Attempt { path, config, delete, made: None, notes: Vec::new(), deadline };

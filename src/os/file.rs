@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    cancel::Shield,
     clock,
     filesystem::{self, Fit},
     place::Place,
@@ -225,6 +226,7 @@ impl StoreFile {
     }
 
     fn allocate(&self, from: u64, to: u64) -> Result<()> {
+        let _shield = Shield::raise();
         self.check_same()?;
         self.check_limit("fallocate", to)?;
         loop {
@@ -315,6 +317,7 @@ impl StoreFile {
 
     /// Waits until everything is on disk.
     pub(crate) fn fsync(&self) -> Result<()> {
+        let _shield = Shield::raise();
         self.check_same()?;
         self.file()?.sync_all().map_err(|source| Error::Os { call: "fsync", source })
     }
@@ -416,11 +419,13 @@ impl AsRawFd for StoreFile {
 
 impl Drop for StoreFile {
     fn drop(&mut self) {
-        if !self.is_same() {
+        // Closing may block, too.
+        let _shield = Shield::raise();
+        let is_same = self.is_same();
+        match self.file.take() {
             // The number belongs to somebody else by now: closing it would be theft.
-            if let Some(file) = self.file.take() {
-                let _ = std::os::fd::IntoRawFd::into_raw_fd(file);
-            }
+            Some(file) if !is_same => drop(std::os::fd::IntoRawFd::into_raw_fd(file)),
+            mine => drop(mine),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{os::fd::AsRawFd, ptr::NonNull};
 
 use super::{
+    cancel::Shield,
     file::StoreFile,
     guard::{Guard, Watch},
 };
@@ -101,6 +102,7 @@ impl Mapping {
 
     /// Writes a range to the file and waits for it.
     pub(crate) fn sync(&self, offset: usize, len: usize) -> Result<()> {
+        let _shield = Shield::raise();
         let len = len.min(self.len.saturating_sub(offset));
         // SAFETY: the range lies in this mapping; msync does not change memory.
         if unsafe { libc::msync(self.start.as_ptr().add(offset.min(self.len)).cast(), len, libc::MS_SYNC) }

@@ -1,6 +1,7 @@
 //! The operating system: mappings, robust mutexes, clocks, files, process identity. The only system calls below
 //! the C surface.
 
+pub(crate) mod cancel;
 pub(crate) mod clock;
 pub(crate) mod file;
 mod filesystem;

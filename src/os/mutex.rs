@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{clock, process};
+use super::{cancel::Shield, clock, process};
 use crate::error::{Error, Result};
 
 /// Bytes that [`RobustMutex`] occupies (a 64-byte cell holds one on every libc we know).
@@ -209,6 +209,7 @@ impl RobustMutex {
 
     /// Sleeps for about `time`, [`SHORT_NAP`] at most, and tries again.
     fn nap(self, time: Duration) -> libc::c_int {
+        let _shield = Shield::raise();
         thread::sleep(time.clamp(SHORT_NAP / 16, SHORT_NAP));
         // SAFETY: as in `try_lock`.
         unsafe { libc::pthread_mutex_trylock(self.0) }

@@ -10,7 +10,7 @@ use std::{
 
 use once_cell::race::OnceBox;
 
-use super::map::page_size;
+use super::{cancel::Shield, map::page_size};
 use crate::error::{Error, Result};
 
 /// A thread that owns something in shared memory: its id, and when it started (ids are used again).
@@ -104,6 +104,7 @@ fn is_proc_ours() -> bool {
 }
 
 fn thread(tid: u32) -> Thread {
+    let _shield = Shield::raise();
     let mut room = [0; 1024];
     let stat = if is_proc_ours() { read_stat(tid, &mut room) } else { None };
     let Some(stat) = stat.filter(|stat| !stat.is_empty()) else {
@@ -259,6 +260,7 @@ pub(super) fn wiped_page() -> Option<*mut u8> {
 
 /// Fills `words` with random bits of the kernel's.
 pub(crate) fn random_words(words: &mut [u64]) {
+    let _shield = Shield::raise();
     let len = size_of_val(words);
     // SAFETY: the buffer has `len` bytes and any bits make a valid u64.
     let got = unsafe { libc::getrandom(words.as_mut_ptr().cast(), len, 0) };
@@ -279,6 +281,7 @@ pub(crate) fn boot_id() -> Result<u64> {
     if let Some(&id) = ID.get() {
         return Ok(id);
     }
+    let _shield = Shield::raise();
     let path = "/proc/sys/kernel/random/boot_id";
     let text = told("read of /proc/sys/kernel/random/boot_id", fs::read_to_string(path))?;
     let hex = text.iter().flat_map(|text| text.chars()).filter(char::is_ascii_hexdigit).take(16);

@@ -27,7 +27,7 @@ impl Env for Host {
         unsafe { (&raw mut (*self.server).caches).cast() }
     }
 
-    fn log(&self, line: &str) {
+    fn write_log(&self, line: &str) {
         Host::log(self, line);
     }
 

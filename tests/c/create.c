@@ -12,7 +12,7 @@ static void refused(const char *definition)
 int main(void)
 {
 	static const char *bad[] = {
-		"", ",", "=", "name=x", "items=5", "name=,items=5", "name=x,items=0", "name=x,items=-1", "name=x,items=5k",
+		"", ",", "=", "name=x", "items=5", "name=,items=5", "name=x,items=0", "name=x,items=-1", "name=x,items=5x",
 		"name=x,items=99999999999999999999", "name=x,items=5,blocks=4", "name=x,items=5,blocksize=0",
 		"name=x,items=5,keysize=65536", "name=x,items=5,hash=md5", "name=x,items=5,hashsize=0",
 		"name=x,items=5,hashsize=4294967296", "name=x,items=5,math_initial=ten", "name=x,items=5,lock_timeout=0",

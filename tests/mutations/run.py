@@ -67,8 +67,10 @@ def build(to, tests, environment):
             (to / "bin").mkdir(exist_ok=True)
             name = "lib" if "src/lib.rs" in line else path.name.rsplit("-", 1)[0]
             found[name] = shutil.copy2(to / path, to / "bin" / path.name)
-            # What tests of the plugin load, and expect beside them.
-            shutil.copy2((to / path).with_name("libucache.so"), to / "bin")
+            for library in ("libucache.so", "libucache.a"):
+                # What tests of the plugin load, and programs in C are linked with.
+                if (to / path).with_name(library).exists():
+                    shutil.copy2((to / path).with_name(library), to / "bin" / library)
     return found
 
 

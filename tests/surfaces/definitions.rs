@@ -108,7 +108,7 @@ fn every_key_of_a_definition_gives_the_same_cache() {
 #[test]
 fn numbers_end_where_they_end() {
     // native reads the digits and goes on: 64 bytes a value
-    let rubbish = ["items=10x", "items=10,blocksize=64k", "items=10,keysize=100 bytes"];
+    let rubbish = ["items=10x", "items=10,blocksize=64w", "items=10,keysize=100.5"];
     let lines: String =
         rubbish.iter().enumerate().map(|(n, text)| format!("cache2 = name=c{n},{text}\n")).collect();
     let server = Server::start(Flavor::Native, 1, &lines);
@@ -119,6 +119,32 @@ fn numbers_end_where_they_end() {
     for text in rubbish {
         let log = Server::refuse(Flavor::Ucache, &format!("cache2 = name=c,{text}"));
         assert!(log.contains("must be a number from "), "{text}: {log}");
+    }
+}
+
+/// D-47: native reads the digits only.
+#[test]
+fn units_are_what_they_say() {
+    let line = "cache2 = name=c,items=1k,blocksize=64K,keysize=1KiB,store_sync=5m,hashsize=4k";
+    let fields = ["max_items", "blocks", "blocksize", "keysize", "hashsize"];
+    let figures = |flavor| {
+        let server = Server::start(flavor, 1, line);
+        let stats = server.cache_stats("c");
+        let longest = server.run(1, "uwsgi.cache_set('k', 'v' * 65536, 0, 'c')");
+        (fields.map(|field| stats[field].as_u64().expect("a number")), longest, server.log())
+    };
+    // A native cache of one item holds none.
+    assert_eq!(figures(Flavor::Native).0, [1, 1, 64, 1, 4]);
+    let (ours, longest, log) = figures(Flavor::Ucache);
+    assert_eq!((ours, longest.as_str()), ([1000, 1000, 65_536, 1024, 4000], "True"));
+    for (text, value, digits) in [
+        ("items=1k", 1000, 1),
+        ("blocksize=64K", 65_536, 64),
+        ("keysize=1KiB", 1024, 1),
+        ("store_sync=5m", 300, 5),
+    ] {
+        let said = format!("option {text} is {value} (uWSGI's own cache reads it as {digits})");
+        assert_eq!(log.matches(&said).count(), 1, "{said}\n{log}");
     }
 }
 

@@ -8,12 +8,13 @@ use std::{
 use super::{
     live,
     magic::{AT_ONCE, MAX_TTL},
+    net,
     packet::{self, Builder, PacketError},
 };
 use crate::capi::{
     arg,
     cache::Cache,
-    guard::guard,
+    guard::{guard, shielded},
     types::{uwsgi_buffer, uwsgi_cache, uwsgi_cache_magic_context},
 };
 
@@ -23,7 +24,7 @@ use crate::capi::{
 /// `uc` is a *cache*.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn uwsgi_cache_setup_nodes(uc: *mut uwsgi_cache) {
-    guard((), || {
+    shielded((), || {
         // SAFETY: passed on.
         if let Some(cache) = unsafe { Cache::of(uc) } {
             live::setup_nodes(cache);
@@ -38,6 +39,7 @@ pub(crate) unsafe extern "C" fn uwsgi_cache_setup_nodes(uc: *mut uwsgi_cache) {
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn uwsgi_cache_sync_from_nodes(uc: *mut uwsgi_cache) {
     guard((), || {
+        let _shield = net::shield();
         // SAFETY: passed on.
         if let Some(cache) = unsafe { Cache::of(uc) } {
             live::sync_from_nodes(cache);
@@ -48,7 +50,7 @@ pub(crate) unsafe extern "C" fn uwsgi_cache_sync_from_nodes(uc: *mut uwsgi_cache
 /// Starts one thread for the UDP servers of each cache that has some, and for each copy that failed at start.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn uwsgi_cache_start_sync_servers() {
-    guard((), live::start_servers);
+    shielded((), live::start_servers);
 }
 
 /// What such a thread runs: receives changes for the cache `uc`. Returns NULL, and only if it cannot.
@@ -57,7 +59,7 @@ pub(crate) extern "C" fn uwsgi_cache_start_sync_servers() {
 /// `uc` is a *cache*.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn cache_udp_server_loop(uc: *mut c_void) -> *mut c_void {
-    guard(ptr::null_mut(), || {
+    shielded(ptr::null_mut(), || {
         // SAFETY: passed on.
         if let Some(cache) = unsafe { Cache::of(uc.cast()) } {
             live::udp_loop(cache);

@@ -11,6 +11,8 @@ use std::{
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
+use crate::os::cancel::Shield;
+
 /// Waits until `fd` can be read (or written): above 0 = it can, 0 = `seconds` have passed, below 0 = given up. `None` =
 /// the calling thread serves nobody else, and may wait as it likes.
 pub(crate) type Wait = fn(fd: c_int, write: bool, seconds: c_int) -> Option<c_int>;
@@ -22,6 +24,12 @@ static WAIT: OnceLock<Wait> = OnceLock::new();
 #[cfg_attr(not(feature = "uwsgi"), expect(dead_code, reason = "only a host has a scheduler"))]
 pub(crate) fn install_wait(wait: Wait) -> bool {
     WAIT.set(wait).is_ok()
+}
+
+/// Keeps the calling thread from being cancelled in a connection. `None` where a host's scheduler waits for connections: it
+/// runs other requests of the thread meanwhile, which must not find, or leave, cancellation disabled.
+pub(crate) fn shield() -> Option<Shield> {
+    WAIT.get().is_none().then(Shield::raise)
 }
 
 /// A connection that fails with [`ErrorKind::TimedOut`] once its deadline has passed.

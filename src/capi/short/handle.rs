@@ -16,13 +16,17 @@ use crate::{
     capi::{
         arg,
         cache::Cache,
-        guard::guard,
+        guard::shielded,
         options::{self, Defaults, Settings},
         shown::shown,
     },
     engine::Engine,
     error::{Error, Result},
+    os::cancel::Shield,
 };
+
+/// The cache itself, for who goes on using it without the handle.
+pub(super) type Shared = Arc<Engine>;
 
 /// A cache in use by this process.
 #[allow(non_camel_case_types, reason = "the name of the header")]
@@ -36,6 +40,10 @@ pub struct ucache {
 impl ucache {
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    pub(super) fn shared(&self) -> Shared {
+        Arc::clone(&self.engine)
     }
 
     /// Who is told of changes.
@@ -93,7 +101,7 @@ pub unsafe extern "C" fn ucache_named(out: *mut *mut ucache, name: *const c_char
 /// See [`super`]: `cache` is a handle, which nobody uses now or later.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ucache_close(cache: *mut ucache) {
-    guard((), || {
+    shielded((), || {
         if !cache.is_null() {
             // SAFETY: handles come from `give`, and the caller gives this one up.
             drop(unsafe { Box::from_raw(cache) });
@@ -110,6 +118,7 @@ pub unsafe extern "C" fn ucache_sync(cache: *mut ucache) -> c_int {
     // SAFETY: passed on.
     unsafe {
         on(cache, |engine| {
+            let _shield = Shield::raise();
             engine.sync()?;
             Ok(Status::Ok)
         })
@@ -127,16 +136,15 @@ unsafe fn give(
     make: impl FnOnce(&[u8]) -> Result<ucache>,
 ) -> c_int {
     run(|| -> Outcome {
+        let _shield = Shield::raise();
         if out.is_null() {
             return Err(Fault::Argument("there is no place for the cache: out is NULL"));
         }
+        // SAFETY: the caller vouches for the NUL. A copy, as `out` may lie in the text.
+        let text = (!text.is_null()).then(|| unsafe { arg::name(text) }.to_vec());
         // SAFETY: `out` is not NULL, the caller vouches for the rest.
         unsafe { arg::store(out, std::ptr::null_mut()) };
-        if text.is_null() {
-            return Err(Fault::Argument(missing));
-        }
-        // SAFETY: the caller vouches for the NUL.
-        let handle = make(unsafe { arg::name(text) })?;
+        let handle = make(&text.ok_or(Fault::Argument(missing))?)?;
         // SAFETY: as above.
         unsafe { arg::store(out, Box::into_raw(Box::new(handle))) };
         Ok(Status::Ok)

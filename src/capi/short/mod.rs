@@ -6,10 +6,11 @@
 //! What every function asks of its caller, beside the words of [`crate::capi`]:
 //!
 //! - A *handle* is NULL or came from `ucache_open`, `ucache_attach` or `ucache_named`, and was not closed.
-//! - A *buffer* is NULL with a size of 0, or as many writable bytes as the size beside it says; no other argument lies
-//!   in it.
-//! - A *callback* returns: it neither throws through its caller nor jumps over it.
+//! - A *buffer* is NULL with a size of 0, or as many writable bytes as the size beside it says. The key may lie in it, no
+//!   other argument does.
+//! - A *callback* returns, or ends its thread (see `callback`): it neither throws through its caller nor jumps over it.
 
+mod callback;
 pub mod detail;
 pub mod handle;
 mod nodes;

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::{c_int, c_void},
+    io,
     mem::MaybeUninit,
     slice,
 };
@@ -14,10 +15,14 @@ use super::{
 use crate::{
     capi::arg,
     engine::{Engine, Sink, Touch},
+    error::Error,
     shm::Source,
 };
 
-/// Bytes of the caller; `None` = there are none, or no object is that long. `missing` says that they are NULL.
+/// The longest that an object can be: a length over it is a mistake of the caller's, such as the -1 of a failed `read`.
+const LONGEST: usize = isize::MAX as usize;
+
+/// Bytes of the caller; `None` = there are none. `missing` says that they are NULL.
 ///
 /// # Safety
 /// `data` is NULL or has `len` readable bytes for as long as the slice is in use.
@@ -28,6 +33,9 @@ pub(super) unsafe fn bytes<'a>(
 ) -> Result<Option<&'a [u8]>, Fault> {
     if data.is_null() && len > 0 {
         return Err(Fault::Argument(missing));
+    }
+    if len > LONGEST {
+        return Err(Fault::Argument("a length is over SSIZE_MAX"));
     }
     // SAFETY: the caller vouches for the bytes.
     Ok(unsafe { arg::bytes(data.cast(), len as u64) })
@@ -41,10 +49,37 @@ pub(super) unsafe fn key<'a>(engine: &Engine, key: *const c_void, len: usize) ->
     let limit = engine.config().max_key;
     if len as u64 > limit {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        return Err(crate::error::Error::KeyTooLong { len, limit }.into());
+        return Err(Error::KeyTooLong { len, limit }.into());
     }
     // SAFETY: passed on.
-    unsafe { bytes(key, len, "the key is NULL") }?.ok_or_else(|| crate::error::Error::EmptyKey.into())
+    unsafe { bytes(key, len, "the key is NULL") }?.ok_or_else(|| Error::EmptyKey.into())
+}
+
+/// The key, or a copy of it in `copy` where the buffer has bytes in common with it: what is read is written to the buffer
+/// before the key is looked at for the last time.
+#[inline]
+pub(super) fn apart<'k>(
+    key: &'k [u8],
+    buffer: *mut c_void,
+    size: usize,
+    copy: &'k mut Vec<u8>,
+) -> Result<&'k [u8], Fault> {
+    let (start, end) = (buffer.addr(), buffer.addr().saturating_add(size));
+    let range = key.as_ptr_range();
+    if range.end.addr() <= start || end <= range.start.addr() {
+        return Ok(key);
+    }
+    copied(key, copy)?;
+    Ok(copy)
+}
+
+/// Copies bytes of the caller's to memory of the library's.
+#[cold]
+pub(super) fn copied(bytes: &[u8], to: &mut Vec<u8>) -> Result<(), Fault> {
+    let no_memory = |_| Error::Os { call: "malloc", source: io::ErrorKind::OutOfMemory.into() };
+    to.try_reserve_exact(bytes.len()).map_err(no_memory)?;
+    to.extend_from_slice(bytes);
+    Ok(())
 }
 
 /// The caller's buffer, and how long the value is.
@@ -60,9 +95,11 @@ impl<'a> Room<'a> {
         let buffer = match (buffer.is_null(), size) {
             (_, 0) => &mut [],
             (true, _) => return Err(Fault::Argument("the buffer is NULL")),
-            // No object is larger: what lies behind cannot be the caller's.
+            (_, size) if size > LONGEST => {
+                return Err(Fault::Argument("the size of the buffer is over SSIZE_MAX"));
+            }
             // SAFETY: the caller vouches for the bytes, and for being the only one who uses them.
-            _ => unsafe { slice::from_raw_parts_mut(buffer.cast(), size.min(isize::MAX as usize)) },
+            _ => unsafe { slice::from_raw_parts_mut(buffer.cast(), size) },
         };
         Ok(Self { buffer, len: 0 })
     }
@@ -91,7 +128,7 @@ pub(super) unsafe fn read_into(
     // SAFETY: passed on.
     let mut room = unsafe { Room::new(buffer, size) }?;
     let found = read(&mut room);
-    if matches!(found, Ok(true) | Err(crate::error::Error::BufferTooSmall { .. })) {
+    if matches!(found, Ok(true) | Err(Error::BufferTooSmall { .. })) {
         // SAFETY: the caller vouches for `len`.
         unsafe { arg::store(len, room.len) };
     }
@@ -114,7 +151,8 @@ pub unsafe extern "C" fn ucache_get(
     // SAFETY: the caller vouches for all arguments.
     unsafe {
         on(cache, |engine| {
-            let key = self::key(engine, key, keylen)?;
+            let mut copy = Vec::new();
+            let key = apart(self::key(engine, key, keylen)?, buffer, size, &mut copy)?;
             read_into(buffer, size, len, |room| Ok(engine.get(key, Touch::Yes, room)?.is_some()))
         })
     }
@@ -136,7 +174,8 @@ pub unsafe extern "C" fn ucache_take(
     // SAFETY: the caller vouches for all arguments.
     unsafe {
         change(cache, |engine, nodes| {
-            let key = self::key(engine, key, keylen)?;
+            let mut copy = Vec::new();
+            let key = apart(self::key(engine, key, keylen)?, buffer, size, &mut copy)?;
             read_into(buffer, size, len, |room| {
                 let taken = engine.take_out(key, room)?;
                 if taken {

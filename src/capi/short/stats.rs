@@ -87,6 +87,9 @@ fn stats(engine: &Engine) -> ucache_stats {
     }
 }
 
+/// More bytes than the struct will ever have.
+const LARGEST: usize = 1 << 16;
+
 /// The figures; `size` is the caller's `sizeof (struct ucache_stats)`.
 ///
 /// # Safety
@@ -96,7 +99,7 @@ pub unsafe extern "C" fn ucache_stat(cache: *mut ucache, out: *mut ucache_stats,
     // SAFETY: the caller vouches for the handle.
     unsafe {
         on(cache, |engine| {
-            if out.is_null() || size == 0 || !size.is_multiple_of(size_of::<u64>()) {
+            if out.is_null() || size == 0 || size > LARGEST || !size.is_multiple_of(size_of::<u64>()) {
                 return Err(Fault::Argument("the struct is NULL, or its size is none that it ever had"));
             }
             let figures = stats(engine);

@@ -1,14 +1,18 @@
 //! Calls that call back: the walk over all keys, and get-or-set.
+//!
+//! What stands around a call of the program's function must have nothing to drop, see [`callback`].
 
 use std::{
     ffi::{c_int, c_void},
+    ptr,
     time::Duration,
 };
 
 use super::{
-    detail::{Fault, Outcome, answer, change, on},
+    callback::{self, Filling, Kept},
+    detail::{Fault, Outcome, answer, change, run},
     handle::ucache,
-    read::{Room, bytes, key},
+    read::{Room, apart, bytes, copied, key},
     status::Status,
     write::expires,
 };
@@ -16,11 +20,10 @@ use crate::{
     capi::arg,
     engine::{Cursor, Fill, Stored},
     error::Error,
-    os::process::fork_count,
 };
 
 /// Gets each key; anything but 0 ends the walk.
-pub type KeyFn = unsafe extern "C" fn(
+pub type KeyFn = unsafe extern "C-unwind" fn(
     context: *mut c_void,
     key: *const c_void,
     keylen: usize,
@@ -29,38 +32,90 @@ pub type KeyFn = unsafe extern "C" fn(
 ) -> c_int;
 
 /// Puts a value of at most `size` bytes into `buffer` and its length into `len`: 0; anything else = there is none.
-pub type FillFn =
-    unsafe extern "C" fn(context: *mut c_void, buffer: *mut c_void, size: usize, len: *mut usize) -> c_int;
+pub type FillFn = unsafe extern "C-unwind" fn(
+    context: *mut c_void,
+    buffer: *mut c_void,
+    size: usize,
+    len: *mut usize,
+) -> c_int;
 
 /// How long the others wait for one who computes, and how long that one may take before another does.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A key as the program sees it; its bytes belong to the walk, up to its next step.
+#[derive(Clone, Copy)]
+struct Shown {
+    key: *const c_void,
+    keylen: usize,
+    vallen: usize,
+    expires: u64,
+}
 
 /// Calls `each` for every key that begins with `prefix`.
 ///
 /// # Safety
 /// See [`super`]: handle, callback; `prefix` is NULL or has `prefixlen` readable bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ucache_keys(
+pub unsafe extern "C-unwind" fn ucache_keys(
     cache: *mut ucache,
     prefix: *const c_void,
     prefixlen: usize,
     each: Option<KeyFn>,
     context: *mut c_void,
 ) -> c_int {
-    // SAFETY: the caller vouches for all arguments.
+    let mut walk = ptr::null_mut();
+    // SAFETY: the caller vouches for cache and prefix.
+    let begun = unsafe {
+        change(cache, |_, _| {
+            each.ok_or(Fault::Argument("there is no function to call"))?;
+            // A copy: the function may write where the caller's prefix is.
+            let mut copy = Vec::new();
+            copied(bytes(prefix, prefixlen, "the prefix is NULL")?.unwrap_or_default(), &mut copy)?;
+            walk = callback::keep(Kept::Walk { cursor: Cursor::default(), prefix: copy });
+            Ok(Status::Ok)
+        })
+    };
+    let Some(each) = each.filter(|_| !walk.is_null()) else { return begun };
+    let mut status;
+    loop {
+        let mut shown = None;
+        // SAFETY: the caller vouches for the cache; `walk` is kept.
+        status = unsafe { step(cache, walk, &mut shown) };
+        let Some(Shown { key, keylen, vallen, expires }) = shown else { break };
+        // SAFETY: the caller vouches for the function; the key is there until the next step.
+        if unsafe { each(context, key, keylen, vallen, expires) } != 0 {
+            status = Status::Stopped as c_int;
+            break;
+        }
+    }
+    // SAFETY: kept above; if something is wrong with its destructor, that is no reason for another answer.
+    run(|| {
+        drop(unsafe { callback::give_back(walk) });
+        Ok(Status::Ok)
+    });
+    status
+}
+
+/// The next key of a walk, if there is one.
+///
+/// # Safety
+/// `cache` is a handle; `walk` is a walk that is kept, and what it has shown is not used any more.
+unsafe fn step(cache: *mut ucache, walk: *mut Kept, shown: &mut Option<Shown>) -> c_int {
+    // SAFETY: the caller vouches for both.
     unsafe {
-        on(cache, |engine| {
-            let each = each.ok_or(Fault::Argument("there is no function to call"))?;
-            let prefix = bytes(prefix, prefixlen, "the prefix is NULL")?.unwrap_or_default();
-            let mut cursor = Cursor::default();
-            while let Some(item) = engine.walk(&mut cursor) {
-                if item.ungettable || !item.key.starts_with(prefix) {
+        change(cache, |engine, _| {
+            let Kept::Walk { cursor, prefix } = &mut *walk else { return Ok(Status::Ok) };
+            while let Some(item) = engine.walk_ref(cursor) {
+                if item.about.ungettable || !item.key.starts_with(prefix) {
                     continue;
                 }
-                let length = usize::try_from(item.value_len).unwrap_or(usize::MAX);
-                if each(context, item.key.as_ptr().cast(), item.key.len(), length, item.expires) != 0 {
-                    return Ok(Status::Stopped);
-                }
+                *shown = Some(Shown {
+                    key: item.key.as_ptr().cast(),
+                    keylen: item.key.len(),
+                    vallen: usize::try_from(item.about.value_len).unwrap_or(usize::MAX),
+                    expires: item.about.expires,
+                });
+                break;
             }
             Ok(Status::Ok)
         })
@@ -73,7 +128,7 @@ pub unsafe extern "C" fn ucache_keys(
 /// # Safety
 /// See [`super`]: handle, key, buffer, callback; `len` is an out parameter.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ucache_get_or_set(
+pub unsafe extern "C-unwind" fn ucache_get_or_set(
     cache: *mut ucache,
     key: *const c_void,
     keylen: usize,
@@ -84,14 +139,39 @@ pub unsafe extern "C" fn ucache_get_or_set(
     fill: Option<FillFn>,
     context: *mut c_void,
 ) -> c_int {
+    let mut filling = ptr::null_mut();
+    // SAFETY: the caller vouches for all arguments.
+    let begun = unsafe { begin(cache, (key, keylen), (buffer, size, len), ttl, fill, &mut filling) };
+    let Some(fill) = fill.filter(|_| !filling.is_null()) else { return begun };
+    let mut length = 0;
+    // SAFETY: the caller vouches for the function and the buffer.
+    let made = unsafe { fill(context, buffer, size, &raw mut length) } == 0 && length <= size;
+    // SAFETY: as above; the function wrote `length` bytes if it says so.
+    unsafe { end(cache, filling, made.then_some((buffer, length)), len, ttl) }
+}
+
+/// Reads the key; where it is the caller who computes its value, `filling` is what has been begun.
+///
+/// # Safety
+/// As [`ucache_get_or_set`].
+unsafe fn begin(
+    cache: *mut ucache,
+    (key, keylen): (*const c_void, usize),
+    (buffer, size, len): (*mut c_void, usize, *mut usize),
+    ttl: u64,
+    fill: Option<FillFn>,
+    filling: &mut *mut Kept,
+) -> c_int {
     // SAFETY: the caller vouches for all arguments.
     unsafe {
-        change(cache, |engine, nodes| {
-            let fill = fill.ok_or(Fault::Argument("there is no function to call"))?;
-            let key = self::key(engine, key, keylen)?;
-            let expires = expires(ttl)?;
+        run(|| {
+            let cache = cache.as_ref().ok_or(Fault::Argument("the cache is NULL"))?;
+            fill.ok_or(Fault::Argument("there is no function to call"))?;
+            let mut copy = Vec::new();
+            let key = apart(self::key(cache.engine(), key, keylen)?, buffer, size, &mut copy)?;
+            expires(ttl)?;
             let mut room = Room::new(buffer, size)?;
-            let token = match engine.begin_fill(key, PATIENCE, PATIENCE, &mut room) {
+            let token = match cache.engine().begin_fill(key, PATIENCE, PATIENCE, &mut room) {
                 Ok(Fill::Hit(_)) => {
                     arg::store(len, room.len);
                     return Ok(Status::Ok);
@@ -104,34 +184,55 @@ pub unsafe extern "C" fn ucache_get_or_set(
                 }
                 Err(error) => return Err(error.into()),
             };
-            // The function may write where the caller's key is.
-            let key = &*key.to_vec();
-            let (forks, mut length) = (fork_count(), 0);
-            let made = fill(context, buffer, size, &raw mut length) == 0 && length <= size;
-            // A child that the function forked has not got the duty of its parent.
-            if let Some(token) = token.filter(|_| forks == fork_count()) {
-                if made && length > 0 {
-                    let value = std::slice::from_raw_parts(buffer.cast::<u8>(), length);
-                    // What is not stored (too long, full) is the caller's all the same.
-                    if matches!(engine.end_fill(key, token, value, expires), Ok(Stored::Inserted)) {
-                        nodes.tell_set(key, value, Some(expires));
-                    }
-                } else {
-                    // If this fails, a waiter takes over when the time of the filler is up.
-                    let _ = engine.abandon_fill(key, token);
+            // From here on the fill is given up if something fails.
+            let mut begun = Filling::new(cache.shared(), Vec::new(), token);
+            copied(key, &mut begun.key)?;
+            *filling = callback::keep(Kept::Fill(begun));
+            Ok(Status::Ok)
+        })
+    }
+}
+
+/// Stores what was computed, if anything was.
+///
+/// # Safety
+/// `cache` is a handle and `filling` what [`begin`] has begun, for the last time; the value has its length; `len` is an out
+/// parameter.
+unsafe fn end(
+    cache: *mut ucache,
+    filling: *mut Kept,
+    value: Option<(*mut c_void, usize)>,
+    len: *mut usize,
+    ttl: u64,
+) -> c_int {
+    // SAFETY: the caller vouches for all arguments.
+    unsafe {
+        change(cache, |_, nodes| {
+            let Kept::Fill(mut filling) = callback::give_back(filling) else { return Ok(Status::Ok) };
+            if let Some((data, length @ 1..)) = value
+                && let Some(token) = filling.take_token()
+            {
+                let value = std::slice::from_raw_parts(data.cast::<u8>(), length);
+                let expires = expires(ttl)?;
+                // What is not stored (too long, full) is the caller's all the same.
+                if matches!(
+                    filling.engine.end_fill(&filling.key, token, value, expires),
+                    Ok(Stored::Inserted)
+                ) {
+                    nodes.tell_set(&filling.key, value, Some(expires));
                 }
             }
-            given(made, len, length)
+            given(value, len)
         })
     }
 }
 
 /// # Safety
 /// `len` is an out parameter.
-unsafe fn given(made: bool, len: *mut usize, length: usize) -> Outcome {
-    if made {
+unsafe fn given(value: Option<(*mut c_void, usize)>, len: *mut usize) -> Outcome {
+    if let Some((_, length)) = value {
         // SAFETY: the caller vouches for `len`.
         unsafe { arg::store(len, length) };
     }
-    answer(made, Status::Stopped)
+    answer(value.is_some(), Status::Stopped)
 }

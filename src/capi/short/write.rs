@@ -12,6 +12,7 @@ use crate::{
     capi::arg,
     engine::{Expires, Math, Mode, SetOptions, Stored, Swap},
     error::Error,
+    os::cancel::Shield,
 };
 
 /// A time to live: the item never expires.
@@ -19,7 +20,7 @@ const NEVER: u64 = 0;
 /// A time to live: that of the item that is there.
 const KEEP: u64 = u64::MAX;
 
-/// A value; one that is too long is for the engine to refuse.
+/// A value; one that is too long for the cache is for the engine to refuse.
 ///
 /// # Safety
 /// `value` is NULL or has `len` readable bytes for as long as the slice is in use.
@@ -27,8 +28,7 @@ unsafe fn value<'a>(value: *const c_void, len: usize) -> Result<&'a [u8], Fault>
     // SAFETY: passed on.
     match unsafe { bytes(value, len, "the value is NULL") }? {
         Some(value) => Ok(value),
-        None if len == 0 => Err(Error::EmptyValue.into()),
-        None => Err(Fault::Argument("no value is that long")),
+        None => Err(Error::EmptyValue.into()),
     }
 }
 
@@ -231,6 +231,7 @@ pub unsafe extern "C" fn ucache_clear(cache: *mut ucache) -> c_int {
     // SAFETY: the caller vouches for the handle.
     unsafe {
         change(cache, |engine, nodes| {
+            let _shield = Shield::raise();
             engine.clear()?;
             nodes.tell_clear();
             Ok(Status::Ok)
@@ -247,6 +248,7 @@ pub unsafe extern "C" fn ucache_sweep(cache: *mut ucache) -> c_int {
     // SAFETY: the caller vouches for the handle.
     unsafe {
         on(cache, |engine| {
+            let _shield = Shield::raise();
             engine.sweep()?;
             Ok(Status::Ok)
         })
