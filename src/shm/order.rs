@@ -1,5 +1,5 @@
 //! The memory orderings of the words that several processes change without a common lock, by what each access is for. The
-//! engine uses these names, and so do the models that run under loom (`tests/protocol.rs`, `tests/words.rs`): whoever changes
+//! engine uses these names, and so do the models that run under loom (`tests/protocol.rs`, `tests/words`): whoever changes
 //! an ordering here changes both.
 #![forbid(unsafe_code)]
 

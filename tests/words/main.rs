@@ -17,6 +17,10 @@ use loom::{
 };
 use ucache::shm::order::{clear, earliest, exclusive, fillers, ids, quota, spans};
 
+mod alone;
+mod generations;
+mod sleepers;
+
 /// Runs `body` in all orders; whether it always held.
 fn holds(body: impl Fn() + Sync + Send + 'static) -> bool {
     let mut model = loom::model::Builder::new();
@@ -312,53 +316,6 @@ fn a_span_has_one_user() {
     assert!(!span::has_one_user(true), "a store instead of an exchange goes unnoticed");
 }
 
-/// `engine::exclusive`: a flag, then every shard's lock once; a writer takes its lock, then looks at the flag.
-mod alone {
-    use super::*;
-
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(super) enum Bug {
-        None,
-        /// The writer looks before it has its lock.
-        LookFirst,
-        /// The one who wants to be alone does not wait for those who are writing.
-        NoLocks,
-    }
-
-    struct Words {
-        flag: AtomicU64,
-        shard: Mutex<()>,
-        inside: AtomicU64,
-        bug: Bug,
-    }
-
-    fn writer(w: &Words) {
-        let early = w.bug == Bug::LookFirst && w.flag.load(exclusive::CHECK) == 0;
-        let _shard = w.shard.lock().expect("the shard");
-        if early || (w.bug != Bug::LookFirst && w.flag.load(exclusive::CHECK) == 0) {
-            assert_eq!(w.inside.fetch_or(1, SeqCst) & 2, 0, "a write beside the one who is alone");
-            w.inside.fetch_and(!1, SeqCst);
-        }
-    }
-
-    fn alone(w: &Words) {
-        w.flag.store(1, exclusive::ANNOUNCE);
-        if w.bug != Bug::NoLocks {
-            drop(w.shard.lock().expect("the shard"));
-        }
-        assert_eq!(w.inside.fetch_or(2, SeqCst) & 1, 0, "alone beside a writer");
-        w.inside.fetch_and(!2, SeqCst);
-        w.flag.store(0, exclusive::ANNOUNCE);
-    }
-
-    pub(super) fn is_alone(bug: Bug) -> bool {
-        holds(move || {
-            let w = Words { flag: AtomicU64::new(0), shard: Mutex::new(()), inside: AtomicU64::new(0), bug };
-            together(&Arc::new(w), vec![writer, alone]);
-        })
-    }
-}
-
 #[test]
 fn who_is_alone_is_alone() {
     use alone::{Bug, is_alone};
@@ -368,152 +325,12 @@ fn who_is_alone_is_alone() {
     }
 }
 
-/// `engine::lease`: nobody sleeps on a value that is there. The kernel compares the word as it puts a waiter to sleep.
-mod sleepers {
-    use super::*;
-
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(super) enum Bug {
-        None,
-        /// The waiter is noted after it looked at the word.
-        NotedLate,
-        /// No fence between the two words.
-        NoFence,
-        /// Whoever wakes takes the note back, also that of a waiter that came in between.
-        TakenBack,
-    }
-
-    struct Words {
-        seq: AtomicU64,
-        /// The latest value that somebody sleeps on, plus 1.
-        waited: AtomicU64,
-        value: AtomicU64,
-        asleep: AtomicU64,
-        woken: AtomicU64,
-        bug: Bug,
-    }
-
-    fn between(w: &Words) {
-        if w.bug != Bug::NoFence {
-            fence(fillers::BETWEEN);
-        }
-    }
-
-    fn note(w: &Words, seen: u64) {
-        let _ = w
-            .waited
-            .fetch_update(fillers::WAIT, fillers::WAIT, |noted| (seen + 1 > noted).then_some(seen + 1));
-        between(w);
-    }
-
-    fn waiter(w: &Words) {
-        let seen = w.seq.load(Acquire);
-        if w.value.load(Relaxed) != 0 {
-            return;
-        }
-        if w.bug != Bug::NotedLate {
-            note(w, seen);
-        }
-        // futex(FUTEX_WAIT).
-        if w.seq.load(Relaxed) == seen {
-            if w.bug == Bug::NotedLate {
-                note(w, seen);
-            }
-            w.asleep.store(1, SeqCst);
-        }
-    }
-
-    fn wake(w: &Words) {
-        let ended = w.seq.fetch_add(1, fillers::SIGNAL);
-        between(w);
-        let waits = if w.bug == Bug::TakenBack {
-            w.waited.swap(0, SeqCst) != 0 && w.asleep.load(SeqCst) != 0
-        } else {
-            w.waited.load(fillers::CHECK) == ended + 1
-        };
-        if waits {
-            w.woken.store(1, SeqCst);
-        }
-    }
-
-    pub(super) fn are_woken(bug: Bug) -> bool {
-        holds(move || {
-            let word = || AtomicU64::new(0);
-            let w = Words { seq: word(), waited: word(), value: word(), asleep: word(), woken: word(), bug };
-            let w = Arc::new(w);
-            let filler: fn(&Words) = |w| {
-                w.value.store(7, Relaxed);
-                wake(w);
-            };
-            // Another key's filler changes the same word.
-            together(&w, vec![waiter, filler, wake]);
-            assert!(w.asleep.load(SeqCst) <= w.woken.load(SeqCst), "a sleeper that nobody wakes");
-        })
-    }
-}
-
 #[test]
 fn sleepers_are_woken() {
     use sleepers::{Bug, are_woken};
     assert!(are_woken(Bug::None));
     for bug in [Bug::NotedLate, Bug::NoFence, Bug::TakenBack] {
         assert!(!are_woken(bug), "{bug:?} goes unnoticed");
-    }
-}
-
-/// `engine::sweep::clear`: an entry keeps the low bits of its generation; here two values of them, checked at each clear.
-mod generations {
-    use super::*;
-
-    const TURN: u64 = 2;
-
-    struct Words {
-        generation: AtomicU64,
-        /// Under the shard's lock: what it was reaped for, and the generation of its entry + 1 (0 = none).
-        shard: Mutex<(u64, u64)>,
-        /// The mistake: the check is not of the generation that the exchange ends.
-        apart: bool,
-    }
-
-    fn reap(w: &Words) {
-        let mut shard = w.shard.lock().expect("the shard");
-        let now = w.generation.load(clear::READ);
-        if shard.1 != 0 && shard.1 - 1 != now {
-            shard.1 = 0;
-        }
-        shard.0 = now;
-    }
-
-    fn clear(w: &Words) {
-        let mut seen = w.generation.load(clear::READ);
-        loop {
-            // No entry of the turn before the new generation may be left.
-            if seen + 1 - w.shard.lock().expect("the shard").0 >= TURN {
-                reap(w);
-            }
-            if w.apart {
-                w.generation.fetch_add(1, clear::ADVANCE);
-                return;
-            }
-            match w.generation.compare_exchange(seen, seen + 1, clear::ADVANCE, clear::READ) {
-                Ok(_) => return,
-                Err(now) => seen = now,
-            }
-        }
-    }
-
-    pub(super) fn never_return(apart: bool) -> bool {
-        holds(move || {
-            let w = Words { generation: AtomicU64::new(0), shard: Mutex::new((0, 1)), apart };
-            let w = Arc::new(w);
-            together(&w, vec![clear, clear]);
-            let (_, entry) = *w.shard.lock().expect("the shard");
-            let now = w.generation.load(SeqCst);
-            assert!(
-                entry == 0 || entry - 1 == now || (entry - 1) % TURN != now % TURN,
-                "an entry of {now} - {TURN}"
-            );
-        })
     }
 }
 

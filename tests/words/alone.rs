@@ -1,0 +1,45 @@
+//! `engine::exclusive`: a flag, then every shard's lock once; a writer takes its lock, then looks at the flag.
+
+use super::*;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    None,
+    /// The writer looks before it has its lock.
+    LookFirst,
+    /// The one who wants to be alone does not wait for those who are writing.
+    NoLocks,
+}
+
+struct Words {
+    flag: AtomicU64,
+    shard: Mutex<()>,
+    inside: AtomicU64,
+    bug: Bug,
+}
+
+fn writer(w: &Words) {
+    let early = w.bug == Bug::LookFirst && w.flag.load(exclusive::CHECK) == 0;
+    let _shard = w.shard.lock().expect("the shard");
+    if early || (w.bug != Bug::LookFirst && w.flag.load(exclusive::CHECK) == 0) {
+        assert_eq!(w.inside.fetch_or(1, SeqCst) & 2, 0, "a write beside the one who is alone");
+        w.inside.fetch_and(!1, SeqCst);
+    }
+}
+
+fn alone(w: &Words) {
+    w.flag.store(1, exclusive::ANNOUNCE);
+    if w.bug != Bug::NoLocks {
+        drop(w.shard.lock().expect("the shard"));
+    }
+    assert_eq!(w.inside.fetch_or(2, SeqCst) & 1, 0, "alone beside a writer");
+    w.inside.fetch_and(!2, SeqCst);
+    w.flag.store(0, exclusive::ANNOUNCE);
+}
+
+pub(crate) fn is_alone(bug: Bug) -> bool {
+    holds(move || {
+        let w = Words { flag: AtomicU64::new(0), shard: Mutex::new(()), inside: AtomicU64::new(0), bug };
+        together(&Arc::new(w), vec![writer, alone]);
+    })
+}
