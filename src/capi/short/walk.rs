@@ -88,8 +88,9 @@ pub unsafe extern "C-unwind" fn ucache_keys(
             break;
         }
     }
-    // SAFETY: kept above; if something is wrong with its destructor, that is no reason for another answer.
+    // What went wrong in here, if anything, is no reason for another answer.
     run(|| {
+        // SAFETY: kept above, and not used any more.
         drop(unsafe { callback::give_back(walk) });
         Ok(Status::Ok)
     });
