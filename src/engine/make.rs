@@ -72,7 +72,7 @@ impl Engine {
             may_punch: region.file().is_none() && config.huge_pages != HugePages::Reserved,
             region: Arc::new(region),
             config,
-            forks: AtomicU32::new(process::fork_count()),
+            forks: AtomicU32::new(0),
             dropped: 0,
             notes,
         }

@@ -18,7 +18,7 @@ use crate::{
         file::{self, Lock, OPENING, StoreFile, USERS},
         guard::Guard,
         map::Mapping,
-        process::Owner,
+        process::{self, Owner},
     },
     shm::{
         Region,
@@ -91,9 +91,11 @@ impl Engine {
                 continue;
             }
             let opened = Self::open_exclusively(path, file, config, &mut delete, deadline);
-            // Said aloud: a child that somebody forked meanwhile has a copy of the description, and would keep the lock.
-            opening.lock(OPENING, Lock::Unlock, false)?;
+            // Said aloud: a child that somebody forked meanwhile has a copy of the description, and would keep the lock. What was
+            // opened, or moved, is no failure because of it.
+            let _ = opening.lock(OPENING, Lock::Unlock, false);
             if let Some(engine) = opened? {
+                engine.forks.store(process::fork_count(), Relaxed);
                 return Ok(Arc::new(engine));
             }
         }
@@ -244,8 +246,6 @@ impl Engine {
     fn take_over(&mut self, unclean: bool, verify: bool) -> Result<()> {
         let w = |at: u64| self.region.word(at);
         let mark = if unclean { 2 } else { 1 };
-        // Whatever fails from here on, this is no user that closed the store.
-        let forks = self.forks.swap(0, Relaxed);
         // First, so that a user whose descriptor was closed under it stops writing.
         w(header::LOCK_GEN).fetch_add(1, AcqRel);
         self.init_locks()?;
@@ -285,7 +285,6 @@ impl Engine {
         // Last: until every entry has proved itself, whoever opens the file next must let them do so.
         self.stamp_identity(mark)?;
         self.dropped = dropped;
-        self.forks.store(forks, Relaxed);
         Ok(())
     }
 
