@@ -78,7 +78,7 @@ impl Engine {
             may_punch: region.file().is_none() && config.huge_pages != HugePages::Reserved,
             region: Arc::new(region),
             config,
-            forks: AtomicU32::new(process::fork_count()),
+            forks: AtomicU32::new(0),
             admitted: AtomicU32::new(u32::MAX),
             restarted: false,
             dropped: 0,

@@ -94,7 +94,7 @@ pub struct Engine {
     oldest: oldest::Oldest,
     /// Whether free pages may be given back (never in stores: on a full disk what was given back is gone).
     may_punch: bool,
-    /// Forks seen when the region was opened: tells a child from who opened it.
+    /// Forks seen when the store was opened: tells a child from who opened it. 0 = it is not open yet.
     forks: AtomicU32,
     /// Forks seen when the process was found fit to lock; `u32::MAX` = not yet.
     admitted: AtomicU32,

@@ -20,7 +20,7 @@ use crate::{
         guard::Guard,
         map::Mapping,
         place::Place,
-        process::Owner,
+        process::{self, Owner},
     },
     shm::{
         Region,
@@ -70,6 +70,7 @@ impl Engine {
     }
 
     /// [`Engine::attach`], on a file system that need not be a known one if it is to be trusted.
+    #[cfg(feature = "cli")]
     pub(crate) fn attach_on(path: &Path, trust: bool) -> Result<Arc<Self>> {
         Self::open_store(path, None, trust)
     }
@@ -114,9 +115,11 @@ impl Engine {
                 continue;
             }
             let opened = Self::open_exclusively(file, &mut attempt);
-            // Said aloud: a child that somebody forked meanwhile has a copy of the description, and would keep the lock.
-            opening.lock(OPENING, Lock::Unlock, false)?;
+            // Said aloud: a child that somebody forked meanwhile has a copy of the description, and would keep the lock. What was
+            // opened, or moved, is no failure because of it.
+            let _ = opening.lock(OPENING, Lock::Unlock, false);
             if let Some(mut engine) = opened? {
+                engine.forks.store(process::fork_count(), Relaxed);
                 let trusted = trusted.map(|reason| format!("store {} {reason}", path.display()));
                 engine.notes.splice(0..0, attempt.notes.into_iter().chain(trusted));
                 return Ok(Arc::new(engine));
@@ -274,8 +277,6 @@ impl Engine {
     fn take_over(&mut self, unclean: bool) -> Result<()> {
         let w = |at: u64| self.region.word(at);
         let mark = if unclean { 2 } else { 1 };
-        // Whatever fails from here on, this is no user that closed the store.
-        let forks = self.forks.swap(0, Relaxed);
         // First, so that a user whose descriptor was closed under it stops writing.
         w(header::LOCK_GEN).fetch_add(1, AcqRel);
         self.init_locks()?;
@@ -315,7 +316,6 @@ impl Engine {
         // Last: until every entry has proved itself, whoever opens the file next must let them do so.
         self.stamp_identity(mark)?;
         self.dropped = dropped;
-        self.forks.store(forks, Relaxed);
         Ok(())
     }
 

@@ -91,7 +91,8 @@ impl Engine {
     pub(crate) fn mark_closed(&self) {
         let Some(file) = self.region.file() else { return };
         // A forked child shares the lock of who opened the store, and leaves it alone.
-        if self.forks.load(Relaxed) != process::fork_count() || !file.is_same() {
+        let forks = self.forks.load(Relaxed);
+        if forks != 0 && forks != process::fork_count() || !file.is_same() {
             return;
         }
         // Somebody may have cut it off: there is no header to write to.
@@ -100,9 +101,18 @@ impl Engine {
         }
         let alone = file.lock(USERS, Lock::Exclusive, false).unwrap_or(false);
         if self.region.word(header::LOCK_GEN).load(Relaxed) == self.lock_gen {
-            // Where others stay, the opener's return is no sign that nobody died meanwhile.
-            let mark = if alone { header::UNCLEAN } else { header::OPENER };
-            self.region.word(mark).store(0, Release);
+            let w = |at: u64| self.region.word(at);
+            match (alone, forks != 0) {
+                (true, true) => w(header::UNCLEAN).store(0, Release),
+                // Where others stay, the opener's return is no sign that nobody died meanwhile.
+                (false, true) => w(header::OPENER).store(0, Release),
+                // An opening that failed used nothing: a death before it is still to be told.
+                (true, false) => {
+                    w(header::OPENER).store(0, Release);
+                    let _ = w(header::UNCLEAN).compare_exchange(1, 0, Release, Relaxed);
+                }
+                (false, false) => {}
+            }
         }
         // Shared again, because children may live on; it ends when the last of them closes the file.
         let _ = file.lock(USERS, Lock::Shared, false);
