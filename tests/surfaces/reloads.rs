@@ -1,6 +1,6 @@
 //! Workers and whole servers that end and begin again: by request, by limit, by force.
 
-use std::{fs, thread};
+use std::{fs, thread, time::Duration};
 
 use nix::sys::signal::{Signal, kill};
 
