@@ -328,3 +328,35 @@ fn pyuwsgi() -> (PathBuf, PathBuf) {
     assert!(built.status.success(), "pyuwsgi needs PCRE2's header (apt-get install libpcre2-dev): {errors}");
     (program, dir.join("target/debug/libucache.so"))
 }
+
+/// Makes a cache in a worker, through `library`, and ends the worker: the server goes on. Native's own dies of it, see
+/// `a_cache_made_in_a_worker_ends_with_it`.
+fn assert_survives_a_cache_of_a_worker(host: &Host, library: &str) {
+    let made = format!("ctypes.CDLL({library}).uwsgi_cache_create(b'name=runtime,items=10') != 0");
+    assert_eq!(host.eval(&made), "True", "{}", host.log());
+    assert!(!host.stats().contains("cache_runtime"), "{}", host.stats());
+    for n in 1..=2 {
+        assert_eq!(host.request("POST", "/", "__import__('os').kill(__import__('os').getpid(), 9)"), None);
+        host.until("a new worker", |h| h.logged("Respawned uWSGI worker") == n);
+    }
+    host.until("an answer", |h| h.request("POST", "/", "1 + 1").is_some_and(|answer| answer.1 == "2"));
+    assert_works(host);
+    assert_eq!(host.logged("Segmentation Fault"), 0, "{}", host.log());
+}
+
+#[test]
+fn a_cache_made_in_a_worker_is_in_no_list() {
+    assert_survives_a_cache_of_a_worker(&Host::start(&format!("{CACHE}\nworkers = 1")), "None");
+}
+
+#[test]
+fn a_library_that_an_application_loads_is_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("libucache.so");
+    fs::copy(library(), &copy).unwrap();
+    let copy = format!("{:?}", copy.display().to_string());
+    for plugins in [Setup::default().plugins, "plugin = python3"] {
+        let host = Setup { plugins, ..Setup::default() }.start(&format!("{CACHE}\nworkers = 1"));
+        assert_survives_a_cache_of_a_worker(&host, &copy);
+    }
+}
