@@ -48,14 +48,9 @@ test: ## every test: engine, C, Rust, a real uWSGI with and without the plugin
 	@$(MAKE) -s plugin
 	$(CARGO) test --all-features --no-fail-fast
 
-# The emulator hands pages on to children that a kernel would empty: one test looks at that.
-arm: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER = aarch64-linux-gnu-gcc
-arm: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER = qemu-aarch64 -L /usr/aarch64-linux-gnu
-arm: export CC_aarch64_unknown_linux_gnu = aarch64-linux-gnu-gcc
-arm: ## the engine's tests on an emulated 64-bit ARM processor
+arm: ## 64-bit ARM: the engine's tests on an emulated processor, uWSGI with the plugin on an emulated machine
 	@.ci/deps arm
-	$(CARGO) test --target aarch64-unknown-linux-gnu --no-default-features --lib --test model --test eviction -- \
-		--skip a_first_place_is_one_thread_s_and_no_child_s
+	tests/arm/run
 
 mutants: ## puts known bugs back, one at a time: each must be noticed
 	@.ci/deps all

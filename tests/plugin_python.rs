@@ -23,12 +23,12 @@ use session::Session;
 
 const BOTH: [Flavor; 2] = [Flavor::Native, Flavor::Ucache];
 
-/// Runs `tests/sessions/NAME.txt` on both, in Debian's uWSGI and in PyPI's.
+/// Runs `tests/sessions/NAME.txt` on both, in every uWSGI that is there.
 fn check(name: &str) {
     let path = server::root().join("tests/sessions").join(name).with_extension("txt");
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let session = Session::parse(&text);
-    for (build, flavor) in [Build::Installed, Build::Pypi].into_iter().flat_map(|b| BOTH.map(|f| (b, f))) {
+    for (build, flavor) in Build::all().iter().flat_map(|&b| BOTH.map(|f| (b, f))) {
         let wrong = session.run(build, flavor);
         assert!(wrong.is_empty(), "{name} on {build:?}, {flavor:?}:\n{}", wrong.join("\n"));
     }

@@ -157,3 +157,25 @@ fn a_function_that_cannot_be_written_leaves_all_alone() {
     // SAFETY: as above.
     assert_eq!(unsafe { code(Symbol { address: first, size: ONE.len() }) }, ONE);
 }
+
+/// Pages of programs that are built for it let indirect branches arrive at landing pads only.
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn a_guarded_page_lets_calls_into_a_patched_function() {
+    const PROT_BTI: i32 = 0x10;
+    const HWCAP2_BTI: u64 = 1 << 17;
+    // paciasp; mov w0, #1; autiasp; ret
+    const SIGNED_ONE: &[u8] =
+        &[0x3f, 0x23, 0x03, 0xd5, 0x20, 0, 0x80, 0x52, 0xbf, 0x23, 0x03, 0xd5, 0xc0, 0x03, 0x5f, 0xd6];
+    for one in [ONE, SIGNED_ONE] {
+        let address = function(one, false);
+        // SAFETY: no preconditions.
+        if unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_BTI != 0 {
+            protect(address, 4096, libc::PROT_READ | libc::PROT_EXEC | PROT_BTI).unwrap();
+        }
+        assert_eq!(call(address), 1);
+        // SAFETY: a function of this test only.
+        unsafe { apply(&[redirect("guarded", address, 64)]) }.unwrap();
+        assert_eq!(call(address), 2);
+    }
+}

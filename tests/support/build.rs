@@ -16,6 +16,11 @@ pub(crate) enum Build {
 }
 
 impl Build {
+    /// Those that are there: where the plugin was built elsewhere (`UCACHE_PLUGIN`, see `tests/arm`), the installed one.
+    pub(crate) fn all() -> &'static [Self] {
+        if built_elsewhere().is_some() { &[Self::Installed] } else { &[Self::Installed, Self::Pypi] }
+    }
+
     /// The program.
     ///
     /// # Panics
@@ -40,6 +45,9 @@ impl Build {
         static PYPI: OnceLock<PathBuf> = OnceLock::new();
         match self {
             Self::Installed => INSTALLED.get_or_init(|| {
+                if let Some(directory) = built_elsewhere() {
+                    return directory;
+                }
                 run("make", &["-s", "plugin"]);
                 let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
                 target.join("release")
@@ -68,6 +76,11 @@ impl Build {
         assert!(tests.exists(), "no {}: `make deps` fetches it", tests.display());
         tests
     }
+}
+
+/// The directory of the plugin that is named in the environment.
+fn built_elsewhere() -> Option<PathBuf> {
+    Path::new(&std::env::var_os("UCACHE_PLUGIN")?).parent().map(Path::to_owned)
 }
 
 /// What `.ci/uwsgi-pypi` makes.
