@@ -187,8 +187,18 @@ impl Engine {
 
     /// The lock for a reader. A shard that cannot be repaired now can still be read: nobody changes it meanwhile, and each
     /// chain has every key's old or new value, as for readers without the lock.
+    #[inline(always)]
     pub(super) fn lock_to_read(&self, no: u64) -> Result<ShardGuard<'_>> {
-        let guard = self.lock_as_is(no)?;
+        Ok(match self.lock_at_once(no) {
+            Ok(guard) => guard,
+            Err(tried) => self.lock_to_read_slowly(no, tried)?,
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn lock_to_read_slowly(&self, no: u64, tried: Tried) -> Result<ShardGuard<'_>> {
+        let guard = self.enter(no, tried, self.config.lock_timeout)?;
         // The next writer meets the same failure, and tells it.
         let _ = self.make_whole(&guard);
         Ok(guard)
