@@ -25,9 +25,9 @@ const TARGET: &str =
 
 /// Runs the build script of the library under test, with an environment of its own.
 fn build_script(out: &Path, name: &str, value: &str) -> Output {
-    let here = std::env::current_exe().expect("a test has a file");
-    let builds = here.parent().and_then(Path::parent).expect("target/<profile>/deps").join("build");
-    let script = fs::read_dir(&builds)
+    let builds =
+        Path::new(env!("OUT_DIR")).ancestors().nth(2).expect("target/<profile>/build/ucache-.../out");
+    let script = fs::read_dir(builds)
         .expect("cargo's build directory")
         .filter_map(|entry| Some(entry.ok()?.path().join("build-script-build")))
         .filter(|path| {

@@ -18,6 +18,7 @@ use nix::{
         signal::{SigHandler, Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
+    time::{ClockId, clock_gettime},
     unistd::{ForkResult, Pid, fork},
 };
 
@@ -29,6 +30,13 @@ pub(crate) fn say(line: &str) {
     let mut bytes = line.as_bytes().to_vec();
     bytes.push(b'\n');
     let _ = nix::unistd::write(std::io::stderr(), &bytes);
+}
+
+/// Nanoseconds of the monotonic clock, which all processes share.
+pub(crate) fn now() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock");
+    u64::try_from(time.tv_sec()).expect("positive") * 1_000_000_000
+        + u64::try_from(time.tv_nsec()).expect("positive")
 }
 
 /// A forked child. It is killed and reaped when dropped.

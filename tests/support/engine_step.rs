@@ -20,6 +20,12 @@ pub(crate) fn pin() {
     sched_setaffinity(Pid::from_raw(0), &one).expect("sched_setaffinity");
 }
 
+/// What a stepped child calls where its parent is to step, and where no longer.
+pub(crate) fn mark() {
+    raise(MARK).expect("raise");
+}
+const MARK: Signal = Signal::SIGUSR1;
+
 /// A child that stands before, in or behind its operation.
 #[derive(Debug)]
 pub(crate) struct Stepped {
@@ -27,6 +33,8 @@ pub(crate) struct Stepped {
     /// Instructions done.
     pub(crate) steps: u64,
     done: bool,
+    /// Calls of [`mark`].
+    marks: u64,
 }
 
 impl Stepped {
@@ -40,7 +48,7 @@ impl Stepped {
             raise(Signal::SIGSTOP).expect("raise");
         });
         child.wait_stopped();
-        Self { child, steps: 0, done: false }
+        Self { child, steps: 0, done: false, marks: 0 }
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -70,6 +78,38 @@ impl Stepped {
             other => panic!("on the way to a system call: {other:?}"),
         }
         !self.done
+    }
+
+    /// One instruction of what the child does between two calls of [`mark`]; all else it does at once. `false` = the
+    /// operation has ended.
+    pub(crate) fn step_marked(&mut self) -> bool {
+        while !self.done {
+            let one = self.marks % 2 == 1;
+            let pid = self.child.pid();
+            if one { ptrace::step(pid, None) } else { ptrace::cont(pid, None) }.expect("ptrace");
+            match waitpid(pid, None).expect("waitpid") {
+                WaitStatus::Stopped(_, Signal::SIGTRAP) => {
+                    self.steps += 1;
+                    return true;
+                }
+                WaitStatus::Stopped(_, MARK) => self.marks += 1,
+                WaitStatus::Stopped(_, Signal::SIGSTOP) => self.done = true,
+                other => panic!("after {} steps: {other:?}", self.steps),
+            }
+        }
+        false
+    }
+
+    /// Goes on to the end of the operation.
+    pub(crate) fn finish(&mut self) {
+        while !self.done {
+            ptrace::cont(self.child.pid(), None).expect("ptrace(CONT)");
+            match waitpid(self.child.pid(), None).expect("waitpid") {
+                WaitStatus::Stopped(_, MARK) => {}
+                WaitStatus::Stopped(_, Signal::SIGSTOP) => self.done = true,
+                other => panic!("after {} steps: {other:?}", self.steps),
+            }
+        }
     }
 
     /// SIGKILL where it stands.

@@ -4,10 +4,8 @@
 
 use std::{fmt, sync::atomic::Ordering::SeqCst};
 
-use nix::time::{ClockId, clock_gettime};
-
 use crate::{
-    engine_proc::{Scratch, say},
+    engine_proc::{Scratch, now, say},
     engine_rig::MAX_WORKERS,
 };
 
@@ -33,12 +31,6 @@ pub(crate) struct Times {
     /// Nothing, longest operation, hangs, when the watchdog last looked, when it last came late, how often.
     all: Scratch,
     histogram: Scratch,
-}
-
-pub(crate) fn now() -> u64 {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock");
-    u64::try_from(time.tv_sec()).expect("positive") * 1_000_000_000
-        + u64::try_from(time.tv_nsec()).expect("positive")
 }
 
 impl Times {

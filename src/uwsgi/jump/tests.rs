@@ -173,7 +173,7 @@ fn every_function_of_both_hosts_keeps_its_first_instruction() {
             let (address, size) = exports[name];
             let file = image.text(address, size).unwrap();
             let kept = check(name, &file, arguments, 0);
-            println!("{} {name} ({size} bytes): {kept}", host.display());
+            eprintln!("{} {name} ({size} bytes): {kept}", host.display());
             // A breakpoint further on, as gdb's behind `push %rbp`.
             if file[0] == 0x55 {
                 assert!(Jump::new(&file, arguments, 1, TO).keeps > 1);
