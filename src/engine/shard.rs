@@ -118,7 +118,7 @@ impl Engine {
     #[cold]
     #[inline(never)]
     pub(super) fn lock_slowly(&self, no: u64, mut tried: Tried) -> Result<ShardGuard<'_>> {
-        let start = clock::monotonic();
+        let mut start = None;
         loop {
             let guard = self.enter(no, tried)?;
             self.make_whole(&guard);
@@ -132,8 +132,9 @@ impl Engine {
             // Never wait with a shard held: the other thread may need it.
             guard.release();
             self.wait_exclusive()?;
-            // Others may be faster each time.
-            if clock::monotonic() - start > self.config.lock_timeout {
+            // Others may be faster each time. Who did not have to wait reads no clock.
+            let now = clock::monotonic();
+            if now - *start.get_or_insert(now) > self.config.lock_timeout {
                 self.count(Counter::Timeouts, 1);
                 return Err(Error::Timeout { waited: self.config.lock_timeout });
             }
