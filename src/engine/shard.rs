@@ -132,7 +132,7 @@ impl Engine {
         mut tried: Tried,
         patience: Duration,
     ) -> Result<ShardGuard<'_>> {
-        let start = clock::monotonic();
+        let mut start = None;
         loop {
             let guard = self.enter(no, tried, patience)?;
             self.make_whole(&guard)?;
@@ -146,10 +146,12 @@ impl Engine {
             // Never wait with a shard held: the other thread may need it.
             guard.release();
             self.wait_exclusive_within(patience)?;
-            // Others may be faster each time.
-            if clock::monotonic() - start > patience {
+            // Others may be faster each time. Who did not have to wait reads no clock.
+            let now = clock::monotonic();
+            if now - *start.get_or_insert(now) > patience {
                 self.count(Counter::Timeouts, u64::from(patience == self.config.lock_timeout));
                 return Err(Error::Timeout { waited: patience });
+            }
             }
             tried = self.region.shard(no).lock().try_lock();
         }
