@@ -43,14 +43,20 @@ fn main() {
     };
     print("alone", small_writes(&e, 1 << 40, second));
     let value = vec![1; LARGE as usize];
-    (0..VALUES).for_each(|n| drop(e.set(&n.to_le_bytes(), &value, &SET).expect("set")));
+    let store = || {
+        for n in 0..VALUES {
+            e.set(&n.to_le_bytes(), &value, &SET).expect("set");
+        }
+    };
+    let delete = || (0..VALUES).for_each(|n| assert!(e.delete(&n.to_le_bytes()).expect("delete")));
+    store();
     print("beside 3 GB", small_writes(&e, 1 << 40, second));
     let start = Instant::now();
-    (0..VALUES).for_each(|n| drop(e.delete(&n.to_le_bytes()).expect("delete")));
+    delete();
     println!("3 GB deleted in {:?}", start.elapsed());
     print("while 3 GB go back, by these writes", small_writes(&e, 1 << 40, second));
-    (0..VALUES).for_each(|n| drop(e.set(&n.to_le_bytes(), &value, &SET).expect("set")));
-    (0..VALUES).for_each(|n| drop(e.delete(&n.to_le_bytes()).expect("delete")));
+    store();
+    delete();
     let swept = std::thread::scope(|scope| {
         let sweeper = scope.spawn(|| {
             let start = Instant::now();

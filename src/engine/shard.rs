@@ -152,7 +152,6 @@ impl Engine {
                 self.count(Counter::Timeouts, u64::from(patience == self.config.lock_timeout));
                 return Err(Error::Timeout { waited: patience });
             }
-            }
             tried = self.region.shard(no).lock().try_lock();
         }
     }

@@ -16,8 +16,8 @@ use std::{
 use nix::unistd::Pid;
 
 use crate::{
-    engine_proc::{Child, Scratch, priority, say},
-    engine_times::{Times, now},
+    engine_proc::{Child, Scratch, now, priority, say},
+    engine_times::Times,
 };
 
 /// Operations that take longer are looked at, in nanoseconds.
