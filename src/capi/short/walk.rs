@@ -1,6 +1,6 @@
 //! Calls that call back: the walk over all keys, and get-or-set.
 //!
-//! What stands around a call of the program's function must have nothing to drop, see [`callback`].
+//! What stands around a call of the program's function must have nothing to drop, see `callback`.
 
 use std::{
     ffi::{c_int, c_void},
