@@ -321,7 +321,15 @@ fn real_limits_lose_nothing() {
             die_in(&engine, &CHANGES[1], at);
             let before = engine.stats().repaired;
             Child::fork(|| {
-                limit(resource, if resource == Resource::RLIMIT_AS { address_space() } else { 0 });
+                // No RLIMIT_DATA at all would be none to the kernel.
+                limit(
+                    resource,
+                    match resource {
+                        Resource::RLIMIT_AS => address_space(),
+                        Resource::RLIMIT_DATA => 4096,
+                        _ => 0,
+                    },
+                );
                 let written = engine.set(AT, &[3; 50], &UPDATE).map(drop);
                 limit(resource, getrlimit(resource).expect("getrlimit").1);
                 let no_memory = matches!(&written, Err(Error::Os { source, .. })
@@ -351,10 +359,10 @@ fn a_guard_needs_no_private_memory() {
     config.capacity = 200_000;
     let engine = Engine::create(&config).expect("a store");
     fill(&engine, 1);
+    let mut name = Vec::with_capacity(1000);
     Child::fork(|| {
-        limit(Resource::RLIMIT_DATA, 0);
+        limit(Resource::RLIMIT_DATA, 4096);
         fs::File::options().write(true).open(&path).and_then(|file| file.set_len(0)).expect("truncate");
-        let mut name = Vec::new();
         for key in 0..KEYS {
             engine_value::key_bytes(key, &mut name);
             assert!(engine.exists(&name).is_none(), "key {key}");

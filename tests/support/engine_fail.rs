@@ -12,8 +12,8 @@ use std::{
 
 use crate::engine_proc::say;
 
-/// The calls that can be made to fail.
-pub(crate) const CALLS: [&str; 19] = [
+/// The calls that can be made to fail. Where there is another way to the same, the next such call fails as well.
+pub(crate) const CALLS: [&str; 20] = [
     "fallocate",
     "ftruncate",
     "mmap",
@@ -33,7 +33,11 @@ pub(crate) const CALLS: [&str; 19] = [
     "linkat",
     "unlink",
     "fchmod",
+    "each mmap from",
 ];
+/// Fails from its time on, and is counted as the third.
+const LASTING: usize = CALLS.len() - 1;
+const MMAP: usize = 2;
 static FAIL: AtomicUsize = AtomicUsize::new(usize::MAX);
 static AFTER: AtomicUsize = AtomicUsize::new(0);
 /// Whether it goes on failing.
@@ -49,7 +53,18 @@ fn turn(call: usize) -> bool {
         return false;
     }
     SEEN[call].fetch_add(1, SeqCst);
-    if FAIL.load(SeqCst) != call || !ALWAYS.load(SeqCst) && AFTER.fetch_sub(1, SeqCst) != 1 {
+    let asked = FAIL.load(SeqCst);
+    if asked == LASTING && call == MMAP {
+        if AFTER.load(SeqCst) > 1 {
+            AFTER.fetch_sub(1, SeqCst);
+            return false;
+        }
+        AFTER.store(0, SeqCst);
+        // SAFETY: errno is this thread's.
+        unsafe { *libc::__errno_location() = WITH.load(SeqCst) };
+        return true;
+    }
+    if asked != call || !ALWAYS.load(SeqCst) && AFTER.fetch_sub(1, SeqCst) != 1 {
         return false;
     }
     if !ALWAYS.load(SeqCst) {
@@ -114,7 +129,8 @@ pub(crate) fn failing<T>(call: usize, n: usize, errno: c_int, f: impl FnOnce() -
     AFTER.store(n, SeqCst);
     FAIL.store(call, SeqCst);
     let result = f();
-    (result, FAIL.swap(usize::MAX, SeqCst) == usize::MAX)
+    let asked = FAIL.swap(usize::MAX, SeqCst);
+    (result, if asked == LASTING { AFTER.load(SeqCst) == 0 } else { asked == usize::MAX })
 }
 
 /// Runs `f` with all calls of a kind failing.
