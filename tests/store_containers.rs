@@ -51,7 +51,7 @@ fn has(host: &Host, key: &str) -> bool {
     host.eval(&format!("uwsgi.cache_get('{key}', 'c')")) == "b'v'"
 }
 
-/// D-60: two containers on one store. Native lets both write to it without a word about locks; ucache refuses the second
+/// D-59: two containers on one store. Native lets both write to it without a word about locks; ucache refuses the second
 /// one, which starts afresh with `store_delete`.
 #[test]
 fn a_store_in_use_in_another_pid_namespace() {
@@ -84,7 +84,7 @@ fn a_store_in_use_in_another_pid_namespace() {
     next.end("KILL");
 }
 
-/// D-61: native maps a file on any file system; ucache does where it is known to work, or where it is told to.
+/// D-60: native maps a file on any file system; ucache does where it is known to work, or where it is told to.
 #[test]
 fn a_store_on_a_file_system_that_is_not_listed() {
     let _alone = alone();
@@ -108,7 +108,7 @@ fn a_store_on_a_file_system_that_is_not_listed() {
     });
 }
 
-/// D-62: one file that is mounted by itself. Native ends where it would have to remove it; ucache says what to mount, and
+/// D-61: one file that is mounted by itself. Native ends where it would have to remove it; ucache says what to mount, and
 /// makes it anew in place with `store_delete`.
 #[test]
 fn a_store_that_is_a_mount_of_one_file() {
