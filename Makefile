@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build plugin command run test arm bench pair mutants check semver install uninstall clean
+.PHONY: help deps build plugin command run test arm bench pair mutants soak check semver install uninstall clean
 
 ifeq (,$(shell command -v cargo))
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -55,6 +55,14 @@ arm: ## 64-bit ARM: the engine's tests on an emulated processor, uWSGI with the 
 mutants: ## puts known bugs back, one at a time: each must be noticed
 	@.ci/deps all
 	tests/mutations/run.py
+
+# SEED= repeats a run's choices, not its timing.
+MINUTES ?= 60
+SEED ?=
+
+soak: ## everything at once, for MINUTES=60: kills, stops, limits, clears, a clock that is set; judged as a history
+	@.ci/deps all
+	UCACHE_SOAK_MINUTES=$(MINUTES) $(if $(SEED),UCACHE_SEED=$(SEED)) $(CARGO) test --all-features --test soak -- --nocapture --test-threads=1
 
 # Figures and a plot of every part go to target/bench. PART: one or more of uwsgi, peers, memory, engine, instructions.
 PART ?= uwsgi peers memory engine instructions
