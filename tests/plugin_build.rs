@@ -156,12 +156,13 @@ fn a_field_that_moved_is_refused_or_left_to_native() {
     assert!(log.contains(OTHER) && log.contains(STOPPED) && log.contains(&all), "{log}");
     assert!(log.contains("cargo build --release --features uwsgi"), "{log}");
     assert!(!log.contains("creating a new cache store file"), "{log}");
-    let host = setup.start(&format!("{CACHE}\nucache-or-native = true"));
+    // A worker that is still starting may miss what it is sent: the master waits no minute for it.
+    let mercy = "worker-reload-mercy = 2\nreload-mercy = 2";
+    let host = setup.start(&format!("{CACHE}\nucache-or-native = true\n{mercy}"));
     assert_eq!((host.logged(OTHER), host.logged(GOES_ON)), (1, 1), "{}", host.log());
     assert_eq!(host.logged("cache functions of uWSGI"), 0);
     assert!(!host.eval("leads_to('uwsgi_cache_magic_get')").contains("libucache"));
     assert_eq!(host.eval("uwsgi.cache_set('k', b'v', 0, 'c'), uwsgi.cache_get('k', 'c')"), "(True, b'v')");
-    // At once: a worker that is still starting may miss a graceful reload.
     host.signal("TERM");
     host.until("a reload", |h| h.logged(GOES_ON) == 2);
     host.until("an answer", |h| h.request("POST", "/", "1 + 1").is_some_and(|a| a.1 == "2"));

@@ -125,7 +125,8 @@ impl Model {
         let enforced = !self.config.no_expire || self.config.lazy;
         self.tags |= if every > 0 { d(44) } else { 0 };
         if !enforced {
-            if every == 0 || self.now < self.next_sweep {
+            // Further away than the interval: the clock was set back.
+            if every == 0 || (self.now < self.next_sweep && self.next_sweep - self.now <= every) {
                 return false;
             }
             self.next_sweep = self.now + every;
