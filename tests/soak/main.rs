@@ -32,6 +32,7 @@ use history_actor::{
     Kind::{self, *},
 };
 use history_log::Log;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use ucache::engine::{Blocks, Config, Engine, Eviction, Store};
 
 /// Operations of a window's first process that ends it.
@@ -228,6 +229,9 @@ fn soak(time: Duration) {
         std::env::var("UCACHE_SEED").map_or_else(|_| fastrand::u64(..), |n| n.parse().expect("a number"));
     say(&format!("UCACHE_SEED={seed}"));
     die_of_signals();
+    // A limit that somebody lowers between a process's look at it and its growth of a file is out of anybody's hands.
+    // SAFETY: no handler of this program's runs.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.expect("signal");
     let dir = tempfile::tempdir().expect("a directory");
     let (mut rng, mut sum, start) = (Rng::with_seed(seed), Sum::default(), Instant::now());
     let clock_steps = std::env::var_os("UCACHE_CLOCK").is_some();
