@@ -190,6 +190,7 @@ fn a_repair_that_fails_loses_nothing() {
                         kind.name, change.0, operation.0
                     );
                     engine.set(AT, &[1; 100], &UPDATE).unwrap_or_else(|e| panic!("{what}: {e}"));
+                    let repaired = engine.stats().repaired;
                     die_in(&engine, change, at);
                     if !with_a_failure(&engine, operation, which, n, &what) {
                         break;
@@ -197,6 +198,7 @@ fn a_repair_that_fails_loses_nothing() {
                     failures += 1;
                     // This process repairs, if it was not done.
                     engine.set(AT, &[4; 60], &UPDATE).unwrap_or_else(|e| panic!("{what}: {e}"));
+                    assert!(engine.stats().repaired > repaired, "{what}: nobody has repaired the shard");
                     assert_whole(&engine, &what);
                     let found = engine.inspect(false, |_, _| ()).expect("inspect");
                     assert_eq!((found.damaged, found.loose), (0, 0), "{what}: {found:?}");
