@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use engine_proc::{Child, Scratch, alone, say, wait_for};
+use engine_proc::{Child, Scratch, alone, say, seed, wait_for};
 use engine_step::Stepped;
 use engine_value::{Bytes, Hook};
 use ucache::{
@@ -265,10 +265,7 @@ fn matrix(eviction: Eviction, blocks: bool) {
     let _alone = alone();
     engine_step::pin();
     let stops = std::env::var("UCACHE_STOPS").map_or(8, |n| n.parse().expect("a number"));
-    let seed =
-        std::env::var("UCACHE_SEED").map_or_else(|_| fastrand::u64(..), |n| n.parse().expect("a number"));
-    say(&format!("{eviction:?}, blocks {blocks}: UCACHE_SEED={seed}"));
-    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut rng = fastrand::Rng::with_seed(seed());
     let (mut done, mut held) = (0, 0);
     for state in [State::Empty, State::Full, State::FullAndDue] {
         let case = Case::new(eviction, blocks, state);

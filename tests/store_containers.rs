@@ -4,6 +4,8 @@
 
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
+#[path = "support/on_mounts.rs"]
+mod on_mounts;
 #[path = "support/private_mounts.rs"]
 mod private_mounts;
 #[allow(dead_code, reason = "each test program uses its part")]
@@ -12,9 +14,9 @@ mod uwsgi_host;
 
 use std::{fs, fs::File, path::Path};
 
-use engine_proc::{Child, alone};
+use engine_proc::alone;
 use nix::mount::{MsFlags, mount};
-use private_mounts::unshare_mounts;
+use on_mounts::on_mounts;
 use uwsgi_host::{Host, Setup, uwsgi};
 
 const NATIVE: &str = "plugin = python3";
@@ -31,16 +33,6 @@ fn contained(plugins: &'static str) -> Setup {
 
 fn definition(path: &Path, items: u32, more: &str) -> String {
     format!("cache2 = name=c,items={items},blocksize=5000,store={}{more}", path.display())
-}
-
-/// Runs `body` in a child with mounts of its own, in a directory to mount things in.
-fn on_mounts(body: impl Fn(&Path)) {
-    let dir = tempfile::tempdir().expect("a directory");
-    Child::fork(|| {
-        unshare_mounts();
-        body(dir.path());
-    })
-    .join();
 }
 
 fn put(host: &Host, key: &str) {

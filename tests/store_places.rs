@@ -6,6 +6,8 @@ mod engine_proc;
 mod engine_store;
 #[path = "support/engine_value.rs"]
 mod engine_value;
+#[path = "support/on_mounts.rs"]
+mod on_mounts;
 #[path = "support/private_mounts.rs"]
 mod private_mounts;
 
@@ -19,7 +21,7 @@ use std::{
 use engine_proc::{Child, alone};
 use engine_store::{assert_filled, config, fill, place, put, refused, seq};
 use nix::mount::{MsFlags, mount, umount};
-use private_mounts::unshare_mounts;
+use on_mounts::on_mounts;
 use ucache::engine::{Config, Engine, Store};
 
 const ROOT: &str = "this test gives files away: run it as root";
@@ -222,16 +224,6 @@ fn root_looks_into_another_users_store() {
         })
         .join();
     }
-}
-
-/// Runs `body` in a child with mounts of its own, in a directory to mount things in.
-fn on_mounts(body: impl Fn(&Path)) {
-    let dir = tempfile::tempdir().expect("a directory");
-    Child::fork(|| {
-        unshare_mounts();
-        body(dir.path());
-    })
-    .join();
 }
 
 fn tmpfs(at: &Path, kind: &str) {

@@ -7,6 +7,8 @@ mod engine_proc;
 mod engine_store;
 #[path = "support/engine_value.rs"]
 mod engine_value;
+#[path = "support/on_mounts.rs"]
+mod on_mounts;
 #[path = "support/private_mounts.rs"]
 mod private_mounts;
 
@@ -22,7 +24,7 @@ use nix::{
     mount::{MsFlags, mount},
     sys::signal::{SigHandler, Signal, signal},
 };
-use private_mounts::unshare_mounts;
+use on_mounts::on_mounts;
 use ucache::{
     Error,
     engine::{Config, Engine, Eviction, Touch},
@@ -30,15 +32,12 @@ use ucache::{
 
 /// Runs `body` in a child on a file system that is mounted for it alone.
 fn on(setup: impl Fn(&Path), body: impl Fn(&Path)) {
-    let dir = tempfile::tempdir().expect("a directory");
-    Child::fork(|| {
-        unshare_mounts();
-        let at = dir.path().join("mounted");
+    on_mounts(|dir| {
+        let at = dir.join("mounted");
         fs::create_dir(&at).expect("mkdir");
         setup(&at);
         body(&at);
-    })
-    .join();
+    });
 }
 
 fn tmpfs(at: &Path, options: &str) {

@@ -1,5 +1,7 @@
 //! Waits: none follows the wall clock or lasts for ever, whatever the locks hold and whoever died in one.
 
+#[path = "support/clock_steps.rs"]
+mod clock_steps;
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
 #[path = "support/engine_value.rs"]
@@ -11,13 +13,12 @@ use std::{
     ffi::CString,
     fs,
     net::TcpListener,
-    path::Path,
-    process::Command,
     sync::{Arc, atomic::Ordering::SeqCst},
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
+use clock_steps::beside_such_a_clock;
 use engine_proc::{Child, Scratch, alone, wait_for};
 use engine_value::Bytes;
 use store_header::{
@@ -101,18 +102,8 @@ fn waits_do_not_follow_the_wall_clock() {
     if std::env::var_os("UCACHE_CLOCK").is_some() {
         return beside_a_clock_that_is_set();
     }
-    let dir = tempfile::tempdir().expect("a directory");
-    let (shim, clock) = (dir.path().join("clock_steps.so"), dir.path().join("clock"));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/clock_steps.c");
-    let built = Command::new("gcc").args(["-shared", "-fPIC", "-o"]).args([&shim, &source]).status();
-    assert!(built.expect("gcc is there (apt-get install gcc)").success());
-    fs::write(&clock, 0_i64.to_ne_bytes()).expect("a file");
-    let done = Command::new(std::env::current_exe().expect("a test has a file"))
-        .args(["--exact", "waits_do_not_follow_the_wall_clock", "--nocapture"])
-        .env("LD_PRELOAD", &shim)
-        .env("UCACHE_CLOCK", &clock)
-        .output()
-        .expect("this very program");
+    let (mut again, _dir) = beside_such_a_clock("waits_do_not_follow_the_wall_clock", 0);
+    let done = again.output().expect("this very program");
     let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success() && said.contains("1 passed"), "{}: {said}", done.status);
 }

@@ -4,7 +4,7 @@ use fastrand::Rng;
 use ucache::engine::{Config, Engine, Eviction, Store};
 
 use crate::{
-    engine_proc::{alone, say},
+    engine_proc::{alone, say, seed},
     history::Rules,
     history_actor::{
         Crowd, Habits,
@@ -52,13 +52,6 @@ pub(crate) const ALL: [Kind; 18] = [
     Fill,
     Refresh,
 ];
-
-pub(crate) fn seed() -> u64 {
-    let text = std::env::var("UCACHE_SEED").ok();
-    let seed = text.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("UCACHE_SEED: a number"));
-    say(&format!("UCACHE_SEED={seed}"));
-    seed
-}
 
 fn race(config: &Config, rules: Rules, habits: Habits, races: &[(&str, Vec<&[Kind]>)], windows: usize) {
     let writers = races.iter().map(|(_, kinds)| kinds.len()).max().expect("some");

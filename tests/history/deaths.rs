@@ -7,8 +7,8 @@ use fastrand::Rng;
 use ucache::engine::{Blocks, Config, Engine, Eviction, Store};
 
 use crate::{
-    beside::{ALL, seed},
-    engine_proc::{Child, alone, die_of_signals},
+    beside::ALL,
+    engine_proc::{Child, alone, die_of_signals, seed},
     history::Rules,
     history_actor::{
         Crowd, Habits,

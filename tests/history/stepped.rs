@@ -3,8 +3,8 @@
 use ucache::engine::{Config, Engine, Store, Touch};
 
 use crate::{
-    beside::{ALL, seed},
-    engine_proc::{self, alone, say},
+    beside::ALL,
+    engine_proc::{self, alone, say, seed},
     engine_step::{self, Stepped},
     engine_value,
     history::Rules,

@@ -4,6 +4,8 @@
 //!
 //! `UCACHE_SOAK_MINUTES=60` goes on for so long (`make soak MINUTES=60`), `UCACHE_SEED` repeats a run's choices.
 
+#[path = "../support/clock_steps.rs"]
+mod clock_steps;
 #[path = "../support/engine_proc.rs"]
 mod engine_proc;
 #[path = "../support/engine_value.rs"]
@@ -19,12 +21,12 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::Path,
-    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use engine_proc::{Child, alone, die_of_signals, say};
+use clock_steps::beside_such_a_clock;
+use engine_proc::{Child, alone, die_of_signals, say, seed};
 use fastrand::Rng;
 use history::{Checker, Rules};
 use history_actor::{
@@ -225,9 +227,7 @@ fn minutes() -> f64 {
 }
 
 fn soak(time: Duration) {
-    let seed =
-        std::env::var("UCACHE_SEED").map_or_else(|_| fastrand::u64(..), |n| n.parse().expect("a number"));
-    say(&format!("UCACHE_SEED={seed}"));
+    let seed = seed();
     die_of_signals();
     // A limit that somebody lowers between a process's look at it and its growth of a file is out of anybody's hands.
     // SAFETY: no handler of this program's runs.
@@ -263,17 +263,7 @@ fn everything_at_once_while_the_clock_is_set() {
     if std::env::var_os("UCACHE_CLOCK").is_some() {
         return soak(Duration::from_secs_f64(minutes() * 30.0));
     }
-    let dir = tempfile::tempdir().expect("a directory");
-    let (shim, clock) = (dir.path().join("clock_steps.so"), dir.path().join("clock"));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/clock_steps.c");
-    let built = Command::new("gcc").args(["-shared", "-fPIC", "-o"]).args([&shim, &source]).status();
-    assert!(built.expect("gcc is there (apt-get install gcc)").success());
-    fs::write(&clock, 3600_i64.to_ne_bytes()).expect("a file");
-    let done = Command::new(std::env::current_exe().expect("a test has a file"))
-        .args(["--exact", "everything_at_once_while_the_clock_is_set", "--nocapture"])
-        .env("LD_PRELOAD", &shim)
-        .env("UCACHE_CLOCK", &clock)
-        .status()
-        .expect("this very program");
+    let (mut again, _dir) = beside_such_a_clock("everything_at_once_while_the_clock_is_set", 3600);
+    let done = again.status().expect("this very program");
     assert!(done.success(), "{done}");
 }

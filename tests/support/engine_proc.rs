@@ -39,6 +39,14 @@ pub(crate) fn now() -> u64 {
         + u64::try_from(time.tv_nsec()).expect("positive")
 }
 
+/// What a test chooses by: `UCACHE_SEED`, or at random; it is said.
+pub(crate) fn seed() -> u64 {
+    let text = std::env::var("UCACHE_SEED").ok();
+    let seed = text.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("UCACHE_SEED: a number"));
+    say(&format!("UCACHE_SEED={seed}"));
+    seed
+}
+
 /// A forked child. It is killed and reaped when dropped.
 #[derive(Debug)]
 pub(crate) struct Child {
