@@ -74,8 +74,9 @@ fn writes(c: &mut Criterion) {
     });
 }
 
-/// The steps of an operation, each isolated by what differs between two: a miss is hash and bucket; its time over
-/// length of key is the hash, that of hits over length of value the copy, that of updates allocation and publishing.
+/// The steps of an operation, each isolated by what differs between two: a miss is hash and bucket;
+/// its time over length of key is the hash, that of hits over length of value the copy, that of
+/// updates allocation and publishing.
 fn steps(c: &mut Criterion) {
     let mut config = Config::new("steps", 10_000);
     config.max_value = 1 << 20;

@@ -1,5 +1,6 @@
-//! Hit ratios of the eviction policies, in percent, beside exact LRU, S3-FIFO and SIEVE, for caches of 1 % and 10 % of the
-//! objects, on made-up traces and a public one. `cargo bench --bench eviction`; `UCACHE_TRACE=file` adds a trace of your own, one key a line.
+//! Hit ratios of the eviction policies, in percent, beside exact LRU, S3-FIFO and SIEVE, for caches
+//! of 1 % and 10 % of the objects, on made-up traces and a public one.
+//! `cargo bench --bench eviction`; `UCACHE_TRACE=file` adds a trace of your own, one key a line.
 #![allow(clippy::disallowed_macros, reason = "a bench prints its figures")]
 
 #[path = "../tests/support/traces.rs"]
@@ -27,8 +28,8 @@ fn main() {
     traces.push(public());
     traces.extend(std::env::var("UCACHE_TRACE").ok().map(|path| read(&path)));
     println!(
-        "{:34} {:>4}  {:>6} {:>6}  {:>6} {:>6} {:>6}",
-        "", "", "lru", "exact", "s3fifo", "exact", "sieve"
+        "{:34} {:>4}  {:>6} {:>6}  {:>6} {:>6}  {:>6} {:>6}",
+        "", "", "lru", "exact", "s3fifo", "exact", "sieve", "exact"
     );
     for trace in &traces {
         for percent in [1, 10] {
@@ -39,12 +40,13 @@ fn main() {
                 exact_lru(keys, capacity),
                 measured(keys, capacity, Eviction::S3Fifo),
                 exact_s3fifo(keys, capacity),
+                measured(keys, capacity, Eviction::Sieve),
                 exact_sieve(keys, capacity),
             ]
             .map(|ratio| ratio * 100.0);
-            let [lru, exact, fifo, exact_fifo, sieve] = row;
+            let [lru, exact, fifo, exact_fifo, sieve, exact_sieve] = row;
             println!(
-                "{:34} {percent:3}%  {lru:6.2} {exact:6.2}  {fifo:6.2} {exact_fifo:6.2} {sieve:6.2}",
+                "{:34} {percent:3}%  {lru:6.2} {exact:6.2}  {fifo:6.2} {exact_fifo:6.2}  {sieve:6.2} {exact_sieve:6.2}",
                 trace.name
             );
         }

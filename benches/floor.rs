@@ -1,12 +1,16 @@
-//! How far the engine is from the memory: its reads and updates against a bare loop that computes a hash, touches
-//! the same number of bucket and entry lines in shared memory and copies the value. Ratios of one run:
-//! `cargo bench --bench floor`.
+//! How far the engine is from the memory: its reads and updates against a bare loop that computes a
+//! hash, touches the same number of bucket and entry lines in shared memory and copies the value.
+//! Ratios of one run: `cargo bench --bench floor`.
 #![allow(clippy::disallowed_macros, reason = "a bench prints its figures")]
 
 #[path = "../tests/support/engine_proc.rs"]
 mod engine_proc;
 #[path = "support/floor.rs"]
 mod floor;
+#[path = "support/processor.rs"]
+mod processor;
+#[path = "support/quiet.rs"]
+mod quiet;
 mod support;
 
 use std::{hint::black_box, time::Instant};
@@ -61,7 +65,7 @@ fn compare(count: u32) {
     line(&format!("update, {count} keys"), &bare[1], &ours[1], 3.0);
 }
 
-/// Millions of gets a second of so many processes together.
+/// Millions of gets per second of this many processes together.
 fn total_rate(order: &[u32], processes: usize, gets: impl Fn(&[u32]) -> f64 + Sync) -> f64 {
     let (start, repeats) = (Instant::now(), 4);
     in_children(processes, |_| {
@@ -73,7 +77,8 @@ fn total_rate(order: &[u32], processes: usize, gets: impl Fn(&[u32]) -> f64 + Sy
     gets / start.elapsed().as_secs_f64() / 1e6
 }
 
-/// Gets of one process and of two at the same time; what the bare loop gains by the second is what the machine has to give.
+/// Gets of one process and of two at the same time; what the bare loop gains by the second is what
+/// the machine has to give.
 fn two_processes(count: u32) {
     let (floor, engine, order) = (Floor::new(count), filled(count), zipf(count, 6));
     let bare = |order: &[u32]| floor_gets(&floor, order);
@@ -95,7 +100,8 @@ fn two_processes(count: u32) {
     }
 }
 
-/// Gets with huge pages against those with small ones, or what the kernel would have to allow for that.
+/// Gets with huge pages against those with small ones, or what the kernel would have to allow for
+/// that.
 fn huge(count: u32, asked: HugePages) {
     let make = |pages| {
         let mut config = config(count);
@@ -127,7 +133,8 @@ fn huge(count: u32, asked: HugePages) {
     );
 }
 
-/// Reads and updates of many keys in one call against as many calls, a copy of each value in a vector of its own.
+/// Reads and updates of many keys in one call against as many calls, a copy of each value in a
+/// vector of its own.
 fn batches(count: u32) {
     const CALL: usize = 100;
     let cache = Cache::builder("batches")
@@ -136,7 +143,7 @@ fn batches(count: u32) {
         .build()
         .expect("a cache");
     for n in 0..count {
-        cache.update(key(n), [b'v'; VALUE]).expect("update");
+        cache.set(key(n), [b'v'; VALUE]).expect("update");
     }
     let order = zipf(count, 9);
     let (mut one, mut many) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
@@ -148,10 +155,10 @@ fn batches(count: u32) {
         }));
         let value = black_box([b'w'; VALUE]);
         one[1].push(time(&order, |n| {
-            cache.update(key(n), value).expect("update");
+            cache.set(key(n), value).expect("update");
         }));
         many[1].push(time_of_calls(&order, CALL, |part| {
-            cache.update_many(part.iter().map(|&n| (key(n), value))).expect("update_many");
+            cache.set_many(part.iter().map(|&n| (key(n), value))).expect("set_many");
         }));
     }
     for (what, (one, many)) in ["get", "update"].iter().zip(one.into_iter().zip(many)) {
@@ -164,6 +171,8 @@ fn batches(count: u32) {
 }
 
 fn main() {
+    println!("{}", processor::Processor::here().line());
+    let watch = quiet::Watch::begin();
     for count in [100_000, 1_000_000] {
         compare(count);
     }
@@ -173,4 +182,6 @@ fn main() {
         huge(1_000_000, asked);
     }
     two_processes(100_000);
+    // Every figure is the median of some rounds; how they differ is not kept.
+    println!("{}", watch.end(1.0).line());
 }

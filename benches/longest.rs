@@ -1,5 +1,6 @@
-//! The longest write while much memory goes back to the kernel: 3 GB of large values are deleted, and small ones are stored
-//! beside it by another process. The writes that find much free memory give it back, a piece each.
+//! The longest write while much memory goes back to the kernel: 3 GB of large values are deleted,
+//! and small ones are stored beside it by another process. The writes that find much free memory
+//! give it back, a piece each.
 //!
 //! ```text
 //! cargo bench --bench longest
@@ -9,10 +10,9 @@
 
 use std::time::{Duration, Instant};
 
-use ucache::engine::{Config, Engine, Expires, Mode, SetOptions};
+use ucache::engine::{Config, Engine, Expires, SetOptions};
 
-const SET: SetOptions =
-    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
+const SET: SetOptions = SetOptions::set(Expires::Never);
 const LARGE: u64 = 1 << 20;
 const VALUES: u64 = 3 << 10;
 

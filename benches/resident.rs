@@ -1,5 +1,6 @@
-//! What an item really costs: resident shared memory of caches with items of several sizes, of empty caches, and what
-//! is left when the items are gone. `cargo bench --bench resident`; `make bench PART=memory` has uWSGI's beside it.
+//! What an item really costs: resident shared memory of caches with items of several sizes, of
+//! empty caches, and what is left when the items are gone. `cargo bench --bench resident`;
+//! `make bench PART=memory` has uWSGI's beside it.
 #![allow(clippy::disallowed_macros, reason = "a bench prints its figures")]
 
 mod support;
@@ -20,7 +21,7 @@ fn resident() -> f64 {
     kib * 1024.0
 }
 
-/// The key of a number, with so many bytes.
+/// The key of a number, with this many bytes.
 fn long_key(n: u32, length: usize) -> Vec<u8> {
     let mut bytes = key(n).to_vec();
     bytes.resize(length, b'p');

@@ -1,6 +1,6 @@
-"""A page that shows caches at work in every worker, and JSON endpoints for curl.
+"""A demo page for caches shared by all workers, and JSON endpoints for curl.
 
-Keys are read and written through uwsgiconf's `Cache`, unchanged: it does not know which cache it talks to.
+All access is through uwsgiconf's unchanged `Cache` class, on uWSGI's own cache or on ucache.
 """
 
 import json
@@ -25,7 +25,7 @@ PAGE = Template((HERE / "page.html").read_text(encoding="utf-8"))
 
 
 class BadRequest(Exception):
-    """The parameters do not make a request."""
+    """The request's parameters are invalid."""
 
 
 # -- JSON endpoints ---------------------------------------------------------------------------------
@@ -40,15 +40,15 @@ def number(params, name, default):
 
 
 def key_of(params):
-    """The parameter `key`, which nearly all endpoints need."""
+    """The parameter `key`, required by most endpoints."""
     try:
         return params["key"]
     except KeyError:
-        raise BadRequest("give a key: ?key=NAME") from None
+        raise BadRequest("missing parameter: ?key=NAME") from None
 
 
 def shown(value):
-    """A value or key as text, whatever its bytes are."""
+    """A value or key as text; invalid UTF-8 is escaped."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
@@ -56,7 +56,7 @@ def do_get(params):
     key, default = key_of(params), params.get("default")
     if "as_int" in params:
         return {"key": key, "value": cache.get(key, as_int=True)}
-    # bytes, because a counter is eight of them and seldom UTF-8
+    # as bytes: a counter is 8 bytes, seldom valid UTF-8
     value = cache.get(key, default=default, preserve_bytes=True)
     return {"key": key, "value": shown(value), "found": key in cache}
 
@@ -64,8 +64,8 @@ def do_get(params):
 def do_set(params):
     key = key_of(params)
     if "value" not in params:
-        raise BadRequest("give a value: &value=TEXT")
-    # keeps what is there: `replace` first takes the old value away
+        raise BadRequest("missing parameter: &value=TEXT")
+    # set keeps an existing value, so `replace` deletes it first
     if "replace" in params:
         del cache[key]
     if params.get("timeout"):
@@ -101,11 +101,18 @@ def do_keys(_params):
 
 
 def do_stats(_params):
-    return {"worker": uwsgi.worker_id(), "caches": watch.statistics()}
+    told = watch.statistics()
+    return {"worker": uwsgi.worker_id(), "caches": told["caches"], "responses": watch.responses(told)}
+
+
+def do_slow(_params):
+    """Takes 300 ms; the route action `ucache:` keeps the whole response for three seconds."""
+    time.sleep(0.3)
+    return {"worker": uwsgi.worker_id(), "computed": time.strftime("%H:%M:%S")}
 
 
 def do_items(params):
-    """Keys that contain `match`, with size and time to live: at most `most` of them."""
+    """At most `most` keys that contain `match`, with size and time to live."""
     match, most = params.get("match", ""), number(params, "most", 100)
     found = (
         {"key": text, "size": size, "ttl": ttl}
@@ -117,7 +124,7 @@ def do_items(params):
 
 
 def do_traffic(params):
-    """Reads of pages, a few of them much more often than the others; what is missing is rendered and kept."""
+    """Reads pages, a few of them much more often than others; a missing page is rendered and stored."""
     reads = max(0, min(number(params, "reads", 500), 10_000))
     for _ in range(reads):
         pages.get(f"page {min(int(random.paretovariate(0.7)), 500)}", setter=lambda key: f"<h1>{key}</h1>")
@@ -135,6 +142,7 @@ ENDPOINTS = {
     "/clear": do_clear,
     "/keys": do_keys,
     "/items": do_items,
+    "/slow": do_slow,
     "/stats": do_stats,
     "/traffic": do_traffic,
 }
@@ -144,7 +152,7 @@ ENDPOINTS = {
 
 
 def render_fragment(key):
-    """Stands for something slow; `pages.get(..., setter=)` calls it only when the cache has no answer."""
+    """A slow computation; `pages.get(..., setter=)` calls it only on a miss."""
     time.sleep(0.2)
     cache.incr("fragment renderings")
     return f"<b>{escape(key)}</b>: rendered by worker {uwsgi.worker_id()} at {time.strftime('%H:%M:%S')}, takes 200 ms"
@@ -154,7 +162,7 @@ def page():
     me = f"served by worker {uwsgi.worker_id()}"
     cache.incr("visits")
     cache.incr(me)
-    # keeps what is there: the first worker that comes says when
+    # set keeps an existing value, so this is the time of the first request
     cache["first visit"] = time.strftime("%H:%M:%S")
     started = time.perf_counter()
     fragment = pages.get("front page", setter=render_fragment)
@@ -175,7 +183,7 @@ def page():
 
 
 def parameters(environ):
-    """Those of the query and those of a posted form, the last of each name."""
+    """Parameters of the query and of a posted form; the last of each name counts."""
     size = min(int(environ.get("CONTENT_LENGTH") or 0), 1 << 20)
     text = environ.get("QUERY_STRING", "") + "&" + environ["wsgi.input"].read(size).decode("utf-8", "replace")
     return {name: values[-1] for name, values in parse_qs(text, keep_blank_values=True).items()}

@@ -28,10 +28,10 @@ static void show(const char *key)
 		printf("%s = %.*s\n", key, (int) len, value);
 	else
 		printf("%s is not stored\n", key);
-	free(value);	/* values of the magic calls belong to the caller */
+	free(value);	/* values from the magic calls belong to the caller */
 }
 
-/* One more for a number, in one step whoever else counts. */
+/* Increments a number in one atomic step. */
 static int count(const char *key)
 {
 	int64_t one = 1;
@@ -42,7 +42,7 @@ static int count(const char *key)
 
 int main(void)
 {
-	/* Before fork: all children share it. Room for 1000 items; the oldest unused one makes room. */
+	/* Before fork: all children share it. Holds 1000 items; when full, the least recently used is evicted. */
 	struct uwsgi_cache *pages = uwsgi_cache_create("name=pages,items=1001,purge_lru=1");
 	struct uwsgi_cache_item *item = NULL;
 	uint64_t position = 0;
@@ -50,7 +50,7 @@ int main(void)
 	int i;
 
 	if (!pages)
-		return 1;	/* the reason is on stderr */
+		return 1;	/* the reason was written to stderr */
 	set("greeting", "hello", 60);
 
 	child = fork();

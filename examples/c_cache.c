@@ -1,5 +1,5 @@
 /*
- * The short C interface in one process.
+ * The handle API (ucache_*) in one process.
  *
  *	cc -o c_cache c_cache.c $(pkg-config --cflags --libs ucache)
  */
@@ -34,11 +34,11 @@ int main(void)
 	if (status)
 		return fail("open", status);
 
-	/* set keeps what is there, update does not. */
+	/* add keeps an existing value, set replaces it. */
 	status = ucache_set(cache, "greeting", 8, "hello", 5, 60);
 	if (status)
 		return fail("set", status);
-	if (ucache_set(cache, "greeting", 8, "good day", 8, 60) == UCACHE_EXISTS)
+	if (ucache_add(cache, "greeting", 8, "good day", 8, 60) == UCACHE_EXISTS)
 		puts("greeting is there already");
 
 	status = ucache_get(cache, "greeting", 8, value, sizeof(value), &len);
@@ -49,7 +49,7 @@ int main(void)
 	if (ucache_get(cache, "nothing", 7, value, sizeof(value), &len) == UCACHE_NOT_FOUND)
 		puts("nothing is not stored");
 
-	/* One step each, whoever else is at it. */
+	/* One atomic step each. */
 	ucache_incr(cache, "visits", 6, 41, UCACHE_NEVER, NULL);
 	if (ucache_incr(cache, "visits", 6, 1, UCACHE_NEVER, &visits) == UCACHE_OK)
 		printf("visits = %" PRId64 "\n", visits);

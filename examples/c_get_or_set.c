@@ -1,5 +1,5 @@
 /*
- * Get-or-set: of many processes that miss the same key at the same time, one does the work, the others wait for it.
+ * Get-or-set: when many processes miss the same key at the same time, one computes the value and the others wait.
  *
  *	cc -o c_get_or_set c_get_or_set.c $(pkg-config --cflags --libs ucache)
  */
@@ -13,7 +13,7 @@
 
 static ucache *cache;
 
-/* A page that takes half a second. */
+/* Renders a page in half a second. */
 static int render(void *context, void *buffer, size_t size, size_t *len)
 {
 	const char *path = (const char *) context;

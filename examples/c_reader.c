@@ -1,4 +1,4 @@
-/* The other half of c_two_processes.c: attaches to a store that is there. */
+/* The other half of c_two_processes.c: attaches to an existing store. */
 #include <stdio.h>
 
 #include <ucache.h>
@@ -19,7 +19,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	printf("reader: I am asked \"%.*s\"\n", (int) len, question);
-	ucache_update(cache, "answer", 6, "fine", 4, 60);
+	ucache_set(cache, "answer", 6, "fine", 4, 60);
 	ucache_close(cache);
 	return 0;
 }

@@ -1,5 +1,5 @@
 /*
- * Two programs that know nothing of each other but a file: this one writes, c_reader reads and answers.
+ * Two programs that share only a file: this one writes, c_reader reads and answers.
  *
  *	cc -o c_two_processes c_two_processes.c $(pkg-config --cflags --libs ucache)
  *	cc -o c_reader c_reader.c $(pkg-config --cflags --libs ucache)
@@ -23,14 +23,14 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: %s STORE PROGRAM\n", argv[0]);
 		return 2;
 	}
-	/* The file is made if it is not there; its content outlives this program. */
+	/* The file is created if it is missing; its content outlives this program. */
 	snprintf(definition, sizeof(definition), "name=two,items=1000,store=%s", argv[1]);
 	status = ucache_open(&cache, definition);
 	if (status < 0) {
 		fprintf(stderr, "%s\n", ucache_error());
 		return 1;
 	}
-	ucache_update(cache, "question", 8, "how are you?", 12, UCACHE_NEVER);
+	ucache_set(cache, "question", 8, "how are you?", 12, UCACHE_NEVER);
 	fflush(stdout);
 	child = fork();
 	if (child == 0) {

@@ -1,4 +1,4 @@
-//! A cache in one program: the calls of everyday use.
+//! A cache in one program: the most common calls.
 //!
 //!     cargo run --example rust_basic
 #![allow(clippy::disallowed_macros, reason = "an example talks to its user")]
@@ -10,17 +10,17 @@ use ucache::{Cache, Error, Expires};
 fn main() -> ucache::Result<()> {
     let cache = Cache::builder("mycache").items(100).timeout(Duration::from_secs(60)).build()?;
 
-    // `set` keeps what is there, `update` replaces it.
-    assert!(cache.set("lang", "en")?);
-    assert!(!cache.set("lang", "de")?);
-    cache.update("lang", "fr")?;
+    // `add` keeps an existing value, `set` replaces it.
+    assert!(cache.add("lang", "en")?);
+    assert!(!cache.add("lang", "de")?);
+    cache.set("lang", "fr")?;
     println!("lang = {}", cache.get_str("lang")?.unwrap_or_default());
 
-    // Every call takes a timeout of its own, too.
+    // A call can have its own timeout.
     cache.set_with("captcha", "x7k2", Duration::from_secs(1))?;
     cache.set_with("motto", "never lock a reader", Expires::Never)?;
 
-    // Numbers change in one atomic step and come back.
+    // Numbers change in one atomic step, which returns the result.
     println!("visits = {}", cache.incr("visits", 1)?);
     println!("visits = {}", cache.incr("visits", 41)?);
 
@@ -30,7 +30,7 @@ fn main() -> ucache::Result<()> {
         println!("motto = {}", String::from_utf8_lossy(&buffer[..len]));
     }
 
-    // However many ask at the same time, one renders.
+    // Of all threads that miss the key at the same time, one renders.
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -43,7 +43,7 @@ fn main() -> ucache::Result<()> {
         }
     });
 
-    // Any other place of the program, or a forked child, opens the cache by its name.
+    // Other parts of the program, and forked children, open the cache by its name.
     let same = Cache::open("mycache")?;
     assert!(same.contains("/index"));
     assert!(matches!(Cache::open("another"), Err(Error::NoSuchCache(_))));

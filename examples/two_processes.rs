@@ -1,8 +1,9 @@
-//! One cache, two programs that know nothing of each other but the path of a file.
+//! One cache in two programs that share only the path of a file.
 //!
 //!     cargo run --example two_processes
 //!
-//! starts itself a second time as `two_processes worker PATH`. Both write; both see what the other wrote.
+//! starts itself again as `two_processes worker PATH`. Both write, and each reads the other's
+//! value.
 #![allow(clippy::disallowed_macros, reason = "an example talks to its user")]
 
 use std::{

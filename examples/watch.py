@@ -1,4 +1,4 @@
-"""What there is to see of the caches: the statistics of the server, and the items with sizes and times to live."""
+"""Inspects the caches: the server's statistics, and the items with their sizes and times to live."""
 
 import ctypes
 import json
@@ -40,16 +40,15 @@ walk.restype = ctypes.POINTER(Item)
 
 
 def on_ucache():
-    """Whether this server has the plugin."""
-    plugins = uwsgi.opt.get("plugin", b"")
-    return b"ucache" in (plugins if isinstance(plugins, list) else [plugins])
+    """Whether this server has the plugin: uWSGI loads plugins with their symbols."""
+    return hasattr(HOST, "ucache_plugin")
 
 
 def items(name):
-    """Key, size in bytes (or None) and seconds left (None = for ever, or not known) of each item.
+    """Key, size in bytes (or None) and seconds left (None = forever, or unknown) of each item.
 
-    uWSGI's Python functions tell keys only. The C function tells all, and counts no hit; ucache hands out copies, while
-    uWSGI's own cache hands out places in memory that another worker may change meanwhile: not for us.
+    uWSGI's Python functions return keys only. The C function returns whole items and counts no hit. It is safe with
+    ucache, which returns copies; uWSGI's own cache returns pointers to memory that another worker may be changing.
     """
     if not on_ucache():
         for key in uwsgi.cache_keys(name) or ():
@@ -64,7 +63,7 @@ def items(name):
 
 
 def statistics():
-    """The `caches` part of the JSON that the master serves on its stats address."""
+    """The JSON from the master's stats server."""
     address = uwsgi.opt["stats"].decode()
     if address[0] in "/@":
         family, target = socket.AF_UNIX, address.replace("@", "\0", 1)
@@ -75,4 +74,11 @@ def statistics():
         peer.settimeout(2)
         peer.connect(target)
         text = b"".join(iter(lambda: peer.recv(65536), b""))
-    return json.loads(text)["caches"]
+    return json.loads(text)
+
+
+def responses(told):
+    """What the route action `ucache:` counted, by figure, from these statistics; {} without the plugin."""
+    begin = "cache.responses.page_"
+    found = told.get("metrics", {}).items()
+    return {name[len(begin) :]: metric["value"] for name, metric in found if name.startswith(begin)}

@@ -1,17 +1,22 @@
-//! Reads the sources and fails where a layer reaches the wrong way, or a rule of the project is broken.
+//! Checks the sources: layers must not depend on higher ones, and the project's rules must hold.
 
+#[path = "support/calls.rs"]
+mod calls;
+#[path = "support/imports.rs"]
+mod imports;
 #[path = "support/sources.rs"]
 mod sources;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
+use imports::{circles, paths};
 use sources::{files, follows, names_at, tokens};
 
-/// A folder of `src` and what it may do.
+/// A folder of `src` and its permitted dependencies.
 struct Layer {
     name: &'static str,
     uses: &'static [&'static str],
@@ -19,18 +24,49 @@ struct Layer {
     may_name_libc: bool,
 }
 
-/// `error` and `docs` belong to none and know none.
-const LAYERS: [Layer; 7] = [
+/// The module of the Python package, a crate of its own: it calls C functions only.
+const MODULE: &str = "src/python/";
+
+/// `error` and `docs` belong to no layer and depend on none.
+const LAYERS: [Layer; 10] = [
     Layer { name: "os", uses: &[], may_be_unsafe: true, may_name_libc: true },
     Layer { name: "shm", uses: &["os"], may_be_unsafe: true, may_name_libc: false },
     Layer { name: "engine", uses: &["os", "shm"], may_be_unsafe: false, may_name_libc: false },
-    Layer { name: "api", uses: &["os", "shm", "engine"], may_be_unsafe: false, may_name_libc: false },
-    Layer { name: "capi", uses: &["os", "shm", "engine"], may_be_unsafe: true, may_name_libc: true },
-    Layer { name: "uwsgi", uses: &["os", "shm", "engine", "capi"], may_be_unsafe: true, may_name_libc: true },
-    Layer { name: "cli", uses: &["os", "shm", "engine", "api"], may_be_unsafe: false, may_name_libc: false },
+    Layer { name: "near", uses: &["os", "shm", "engine"], may_be_unsafe: false, may_name_libc: false },
+    Layer { name: "wire", uses: &["engine"], may_be_unsafe: false, may_name_libc: false },
+    Layer {
+        name: "net",
+        uses: &["os", "engine", "near", "wire"],
+        may_be_unsafe: false,
+        may_name_libc: false,
+    },
+    Layer {
+        name: "api",
+        uses: &["os", "shm", "engine", "near", "wire", "net"],
+        may_be_unsafe: false,
+        may_name_libc: false,
+    },
+    Layer {
+        name: "capi",
+        uses: &["os", "shm", "engine", "near", "wire", "net"],
+        may_be_unsafe: true,
+        may_name_libc: true,
+    },
+    Layer {
+        name: "uwsgi",
+        uses: &["os", "shm", "engine", "near", "wire", "net", "capi"],
+        may_be_unsafe: true,
+        may_name_libc: true,
+    },
+    Layer {
+        name: "cli",
+        uses: &["os", "shm", "engine", "near", "wire", "net", "api"],
+        may_be_unsafe: false,
+        may_name_libc: false,
+    },
 ];
-/// What every layer may take from the root of the crate.
-const ROOT: [&str; 3] = ["error", "Error", "Result"];
+/// What every layer may import from the crate's root.
+const ROOT: [&str; 5] = ["error", "Error", "Result", "BackendFault", "StoreFault"];
 
 const MOST_LINES: usize = 500;
 const MOST_LINES_OF_A_FUNCTION: usize = 80;
@@ -39,7 +75,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The Rust files under `folder` with their texts, named from the package's directory.
+/// The Rust files under `folder` with their texts, with paths relative to the package's directory.
 fn rust_files(folder: &str) -> Vec<(String, String)> {
     let directory = root().join(folder);
     if !directory.exists() {
@@ -57,7 +93,7 @@ fn assert_none(broken: &[String]) {
     assert!(broken.is_empty(), "{} violations:\n{}", broken.len(), broken.join("\n"));
 }
 
-/// Uses of the crate by `source` that its layer is not allowed.
+/// Imports from the crate by `source` that its layer does not permit.
 fn wrong_reaches(layer: &Layer, file: &str, source: &str) -> Vec<String> {
     let tokens = tokens(source);
     let mut wrong = Vec::new();
@@ -71,7 +107,7 @@ fn wrong_reaches(layer: &Layer, file: &str, source: &str) -> Vec<String> {
             let text = name.text.as_str();
             let is_layer = LAYERS.iter().any(|other| other.name == text);
             let allowed = text == layer.name || layer.uses.contains(&text) || ROOT.contains(&text);
-            // a parent's own module may have any other name
+            // a module of the parent may have any other name
             if !allowed && (from_root || is_layer) {
                 wrong.push(format!("{file}:{}: {} uses {text}", name.line, layer.name));
             }
@@ -94,8 +130,8 @@ fn layers_reach_down_only() {
 fn a_wrong_reach_is_found() {
     let api = LAYERS.iter().find(|layer| layer.name == "api").expect("a layer");
     for source in [
-        "use crate::capi::view;",
-        "use crate::{engine::Engine, capi::{self, view}};",
+        "use crate::capi::host;",
+        "use crate::{engine::Engine, capi::{self, host}};",
         "fn f() { let x = crate::uwsgi::host(); }",
         "mod m { fn f() { super::super::capi::f() } }",
         "macro_rules! m { () => { crate::capi::f() } }",
@@ -111,17 +147,137 @@ fn a_wrong_reach_is_found() {
 #[test]
 fn every_folder_is_a_layer_and_no_file_is_outside() {
     let known: BTreeSet<_> = LAYERS.iter().map(|layer| layer.name).collect();
-    let outside = ["lib.rs", "error.rs", "bin", "docs"];
+    let outside = ["lib.rs", "error.rs", "bin", "docs", "python"];
     for entry in fs::read_dir(root().join("src")).expect("src is there") {
         let name = entry.expect("a directory can be read").file_name().into_string().expect("UTF-8");
         assert!(known.contains(name.as_str()) || outside.contains(&name.as_str()), "src/{name} is no layer");
     }
 }
 
+/// The folders of the engine, lowest first. Files beside them (types, figures, arithmetic) are
+/// below all.
+const ENGINE: [&str; 9] = ["shard", "quota", "index", "policy", "recover", "reclaim", "lock", "ops", "store"];
+
+fn engine_ranks() -> BTreeMap<&'static str, usize> {
+    ENGINE.into_iter().zip(1..).collect()
+}
+
+/// Rank of a file of the engine; `None` = not in the order: its tests.
+fn engine_rank(file: &str) -> Option<usize> {
+    let inside = file.strip_prefix("src/engine/").expect("a file of the engine");
+    match inside.split_once('/') {
+        Some((folder, _)) => Some(
+            *engine_ranks()
+                .get(folder)
+                .unwrap_or_else(|| panic!("engine/{folder} has no place in the order")),
+        ),
+        // It declares the folders and re-exports their items.
+        None if inside == "mod.rs" => Some(ENGINE.len()),
+        None => (!inside.ends_with("tests.rs")).then_some(0),
+    }
+}
+
+/// Calls and imports of the engine that go upwards, with `planted` replacing one file's text.
+fn engine_reaches(planted: Option<(&str, &str)>) -> Vec<String> {
+    let mut sources = rust_files("src/engine");
+    if let Some((file, text)) = planted {
+        sources.push((file.to_owned(), text.to_owned()));
+    }
+    let ranked: Vec<_> = sources
+        .iter()
+        .filter_map(|(name, text)| Some(calls::File { rank: engine_rank(name)?, name, text }))
+        .collect();
+    assert!(ranked.len() > 40, "only {} files were found", ranked.len());
+    calls::upward(&ranked, &engine_ranks())
+}
+
+#[test]
+fn the_engine_calls_down_only() {
+    assert_none(&engine_reaches(None));
+}
+
+#[test]
+fn an_upward_call_in_the_engine_is_found() {
+    for planted in [
+        "impl Engine { fn planted(&self) { let _ = self.delete(b\"key\"); } }",
+        "fn planted(e: &Engine) { if true { e.sweep().ok(); } }",
+        "struct Planted { engine: Arc<Engine> } impl Planted { fn f(&self) { self.engine.clear().ok(); } }",
+        "fn planted() { let e = Engine::create(&Config::new(\"c\", 1)); }",
+        "impl Engine { fn planted(&self) { (0..1).for_each(|_| self.set_slow()); } }",
+        "impl Engine { fn planted() { Self::attach_named(path); } }",
+        "fn planted(some: u8) { made(some).map(|e| e.revive()); }",
+        "use crate::engine::{Engine, ops::scan::ScanSink};",
+        "fn planted() { crate::engine::store::sizing::layout(); }",
+    ] {
+        let found = engine_reaches(Some(("src/engine/index/planted.rs", planted)));
+        assert!(!found.is_empty() && found.iter().all(|f| f.contains("planted")), "{planted}: {found:?}");
+    }
+    let fine = "impl Engine { fn planted(&self, all: &mut Vec<u8>) { self.shard_of(1); all.insert(0, 1); all.clear(); } }";
+    assert_none(&engine_reaches(Some(("src/engine/index/planted.rs", fine))));
+}
+
+/// The folders of `capi`, each of which may use those before it. The files beside them serve all.
+const CAPI: [&str; 3] = ["host", "compat", "handle"];
+
+#[test]
+fn folders_of_capi_reach_down_only() {
+    let mut broken = Vec::new();
+    for (rank, folder) in CAPI.iter().enumerate() {
+        for (file, source) in rust_files(&format!("src/capi/{folder}")) {
+            for path in paths(&source, "") {
+                if let [capi, other, ..] = &path[..]
+                    && capi == "capi"
+                    && CAPI[rank + 1..].contains(&other.as_str())
+                {
+                    broken.push(format!("{file}: {}", path.join("::")));
+                }
+            }
+        }
+    }
+    assert_none(&broken);
+    let found = paths("use crate::{a, capi::{handle::{self, x}, panic}}; use super::b::c;", "p");
+    let found: Vec<String> = found.iter().map(|path| path.join("::")).collect();
+    assert_eq!(found, ["a", "capi::handle::self", "capi::handle::x", "capi::panic", "p::b::c"]);
+}
+
+/// Which module of a folder of `src` imports which other one of it, tests left out.
+fn imports_in(folder: &str) -> Vec<(String, BTreeSet<String>)> {
+    let mut imports = Vec::new();
+    for (file, source) in rust_files(&format!("src/{folder}")) {
+        let module = file.rsplit('/').next().expect("a name").trim_end_matches(".rs").to_owned();
+        if matches!(module.as_str(), "mod" | "tests" | "testing" | "fuzz") {
+            continue;
+        }
+        // tests at the end of a file may import anything
+        let source = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let inside = paths(source, folder).into_iter().filter(|path| path.len() > 1);
+        let others = inside.filter(|path| path[0] == folder && path[1] != module);
+        let uses = others.map(|path| path[1].clone()).collect();
+        imports.push((module, uses));
+    }
+    assert!(imports.len() > 5, "{folder}");
+    imports
+}
+
+#[test]
+fn modules_of_a_folder_import_in_no_circle() {
+    for folder in ["os", "shm", "wire", "net"] {
+        assert_eq!(circles(imports_in(folder)), [""; 0], "{folder}");
+    }
+    let mut imports = imports_in("shm");
+    let slab = imports.iter().find(|(module, _)| module == "slab").expect("a file");
+    assert!(slab.1.contains("span"), "the imports are seen");
+    let span = imports.iter_mut().find(|(module, _)| module == "span").expect("a file");
+    span.1.insert("slab".to_owned());
+    assert!(!circles(imports).is_empty());
+    let of = |module: &str, uses: &str| (module.to_owned(), BTreeSet::from([uses.to_owned()]));
+    assert_eq!(circles(vec![of("a", "b"), of("b", "c"), of("c", "b"), of("d", "e")]), ["a", "b", "c"]);
+}
+
 /// Lines with this word as a token of its own.
 fn lines_with(source: &str, word: &str) -> Vec<usize> {
     let tokens = tokens(source);
-    // `forbid(unsafe_code)` and the like are other tokens; `#[unsafe(no_mangle)]` is a promise, too
+    // `forbid(unsafe_code)` and the like are other tokens; `#[unsafe(no_mangle)]` counts, too
     tokens.iter().filter(|token| token.text == word).map(|token| token.line).collect()
 }
 
@@ -129,6 +285,9 @@ fn lines_with(source: &str, word: &str) -> Vec<usize> {
 fn unsafe_and_libc_stay_in_their_layers() {
     let mut broken = Vec::new();
     for (file, source) in rust_files("src") {
+        if file.starts_with(MODULE) {
+            continue;
+        }
         let layer = LAYERS.iter().find(|layer| file.starts_with(&format!("src/{}/", layer.name)));
         for (word, allowed) in [
             ("unsafe", layer.is_some_and(|l| l.may_be_unsafe)),
@@ -143,7 +302,7 @@ fn unsafe_and_libc_stay_in_their_layers() {
     assert_eq!(lines_with("#![forbid(unsafe_code)] // unsafe\nfn f() { unsafe { g() } }", "unsafe"), [2]);
 }
 
-/// Whether a file says so for itself and the modules inside it.
+/// Whether a file forbids unsafe code for itself and the modules inside it.
 fn forbids_unsafe_code(source: &str) -> bool {
     let tokens = tokens(source);
     let attribute = ["#", "!", "[", "forbid", "(", "unsafe_code", ")", "]"];
@@ -168,7 +327,7 @@ fn safe_layers_forbid_unsafe_code() {
     assert!(checked > 5, "only {checked} files were found");
 }
 
-/// Length of every function, in lines, with its name and first line.
+/// Length of every function in lines, with its name and first line.
 fn functions(source: &str) -> Vec<(String, usize, usize)> {
     let tokens = tokens(source);
     let mut found = Vec::new();
@@ -217,7 +376,7 @@ fn files_and_functions_are_short() {
     assert_eq!(functions(source), [("b".to_owned(), 2, 3)]);
 }
 
-/// What is committed, as far as a fresh clone has it: no build output, no fetched code.
+/// Files in the repository as a fresh clone has them: no build output, no fetched code.
 fn committed() -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in fs::read_dir(root()).expect("the package's directory is there") {
@@ -233,15 +392,15 @@ fn committed() -> Vec<PathBuf> {
     all
 }
 
-/// A child that was forked while another thread made such a thing would wait for that thread for ever. What serves other
-/// machines runs in threads that come after a server's forks.
+/// A child forked while another thread initialises such an object would wait for that thread
+/// forever. The network code runs in threads started after a server's forks.
 #[test]
 fn nothing_waits_for_a_thread_that_a_child_has_not() {
     let waits = |source: &str| ["OnceLock", "LazyLock"].map(|word| lines_with(source, word)).concat();
     let mut broken = Vec::new();
-    for folder in ["os", "shm", "engine", "api", "capi"] {
-        for (file, source) in rust_files(folder).iter().filter(|(file, _)| !file.contains("/remote/")) {
-            broken.extend(waits(source).into_iter().map(|line| format!("{file}:{line}")));
+    for folder in ["os", "shm", "engine", "near", "api", "capi"] {
+        for (file, source) in rust_files(folder) {
+            broken.extend(waits(&source).into_iter().map(|line| format!("{file}:{line}")));
         }
     }
     assert_none(&broken);
@@ -250,7 +409,7 @@ fn nothing_waits_for_a_thread_that_a_child_has_not() {
 
 #[test]
 fn nothing_is_left_to_do_or_skipped() {
-    // put together here, so that this file does not hold them
+    // assembled here, so that this file does not contain them
     let words = [
         ["TO", "DO"],
         ["FIX", "ME"],
@@ -281,7 +440,7 @@ fn lines_holding(words: &[String]) -> Vec<String> {
     let mut broken = Vec::new();
     let mut read = 0;
     for path in committed() {
-        // fuzz corpora and the like are not text
+        // fuzz corpora and the like are binary
         let Ok(text) = fs::read_to_string(&path) else { continue };
         read += 1;
         for (number, line) in text.lines().enumerate() {

@@ -1,4 +1,7 @@
-//! The C interface as C and C++ programs meet it: compiled, linked shared and static, run, and run under valgrind.
+//! The C interface from C and C++ programs: linked shared and static, run, also under valgrind.
+
+#[path = "support/exports.rs"]
+mod exports;
 
 use std::{
     collections::BTreeSet,
@@ -7,85 +10,21 @@ use std::{
     process::{Command, Output},
 };
 
-/// The functions of `nm -D uwsgi | grep -E 'uwsgi_cache|cache_udp'`.
-const EXPORTED: [&str; 34] = [
-    "cache_udp_server_loop",
-    "uwsgi_cache_by_name",
-    "uwsgi_cache_by_namelen",
-    "uwsgi_cache_create",
-    "uwsgi_cache_create_all",
-    "uwsgi_cache_del2",
-    "uwsgi_cache_exists2",
-    "uwsgi_cache_fix",
-    "uwsgi_cache_get2",
-    "uwsgi_cache_get3",
-    "uwsgi_cache_get4",
-    "uwsgi_cache_init",
-    "uwsgi_cache_item_key",
-    "uwsgi_cache_keys",
-    "uwsgi_cache_magic_clear",
-    "uwsgi_cache_magic_context_hook",
-    "uwsgi_cache_magic_del",
-    "uwsgi_cache_magic_exists",
-    "uwsgi_cache_magic_get",
-    "uwsgi_cache_magic_set",
-    "uwsgi_cache_num2",
-    "uwsgi_cache_prepare_magic_clear",
-    "uwsgi_cache_prepare_magic_del",
-    "uwsgi_cache_prepare_magic_exists",
-    "uwsgi_cache_prepare_magic_set",
-    "uwsgi_cache_prepare_magic_update",
-    "uwsgi_cache_rlock",
-    "uwsgi_cache_rwunlock",
-    "uwsgi_cache_set2",
-    "uwsgi_cache_setup_nodes",
-    "uwsgi_cache_start_sweepers",
-    "uwsgi_cache_start_sync_servers",
-    "uwsgi_cache_sync_all",
-    "uwsgi_cache_sync_from_nodes",
-];
+use exports::{EXPORTED, EXTRAS};
 
-/// What ucache.h adds.
-const EXTRAS: [&str; 24] = [
-    "ucache_attach",
-    "ucache_cas",
-    "ucache_clear",
-    "ucache_close",
-    "ucache_del",
-    "ucache_del_if",
-    "ucache_error",
-    "ucache_exists",
-    "ucache_get",
-    "ucache_get_or_set",
-    "ucache_incr",
-    "ucache_keys",
-    "ucache_named",
-    "ucache_open",
-    "ucache_set",
-    "ucache_stat",
-    "ucache_strerror",
-    "ucache_sweep",
-    "ucache_sync",
-    "ucache_take",
-    "ucache_touch",
-    "ucache_update",
-    "ucache_version",
-    "ucache_wlock",
-];
-
-/// What a static link needs beside libucache.a: `rustc --print native-static-libs` names these on Linux with glibc.
+/// Libraries for a static link with libucache.a, from `rustc --print native-static-libs` (glibc).
 const NATIVE_LIBS: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
 
-/// For `-static`: there is no shared libgcc then.
+/// For `-static`, without the shared libgcc.
 const STATIC_LIBS: [&str; 6] = ["-lgcc_eh", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
 
 const C: Compiler = Compiler { program: "gcc", args: &["-std=c99", "-D_GNU_SOURCE"] };
 const CXX: Compiler = Compiler { program: "g++", args: &["-std=c++17", "-x", "c++"] };
 
-const CLANG: Compiler = Compiler { program: "clang-16", args: &["-std=c99", "-D_GNU_SOURCE"] };
-const CLANG_CXX: Compiler = Compiler { program: "clang-16", args: &["-std=c++17", "-x", "c++"] };
+const CLANG: Compiler = Compiler { program: "clang", args: &["-std=c99", "-D_GNU_SOURCE"] };
+const CLANG_CXX: Compiler = Compiler { program: "clang", args: &["-std=c++17", "-x", "c++"] };
 
-/// With the address and undefined-behaviour sanitizers: the programs' memory, and what the library does to it.
+/// Address and undefined-behaviour sanitizers, for the programs' memory.
 const SANITIZED: Compiler = Compiler {
     program: "gcc",
     args: &["-std=c99", "-D_GNU_SOURCE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
@@ -96,11 +35,22 @@ struct Compiler {
     args: &'static [&'static str],
 }
 
+impl Compiler {
+    /// Debian's clang packages have their version in the program's name; see `.ci/deps`.
+    fn path(&self) -> &'static str {
+        let installed = |name: &&str| Command::new(name).arg("--version").output().is_ok();
+        match self.program {
+            "clang" => ["clang-16", "clang-19"].into_iter().find(installed).unwrap_or("clang"),
+            other => other,
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Link {
     Shared,
     Static,
-    /// Without any shared library, `-static`.
+    /// Without any shared library (`-static`).
     Fully,
 }
 
@@ -108,7 +58,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The library as cargo built it for this very test run: beside the test's own executable.
+/// The library that cargo built for this test run, beside the test's own executable.
 fn library(name: &str) -> PathBuf {
     let exe = std::env::current_exe().expect("the test's own path");
     let dir = exe.parent().expect("a directory around the test");
@@ -123,7 +73,7 @@ fn run(command: &mut Command, hint: &str) -> Output {
     command.output().unwrap_or_else(|e| panic!("{command:?}: {e}; {hint}"))
 }
 
-/// Runs a command that must succeed and gives its standard output.
+/// Runs a command that must succeed; returns its standard output.
 fn succeed(command: &mut Command, hint: &str) -> String {
     let output = run(command, hint);
     assert!(
@@ -136,12 +86,11 @@ fn succeed(command: &mut Command, hint: &str) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-const APT: &str = "apt-get install gcc g++ clang-16 binutils valgrind uwsgi-core uwsgi-dev";
+const APT: &str = "apt-get install gcc g++ clang binutils valgrind uwsgi-core uwsgi-dev";
 
-/// Compiles and links a program; gives its path.
 fn build(dir: &Path, source: &str, compiler: &Compiler, link: Link) -> PathBuf {
     let out = dir.join(Path::new(source).file_stem().expect("a file name"));
-    let mut command = Command::new(compiler.program);
+    let mut command = Command::new(compiler.path());
     command
         .args(compiler.args)
         .args(["-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"])
@@ -149,7 +98,6 @@ fn build(dir: &Path, source: &str, compiler: &Compiler, link: Link) -> PathBuf {
         .arg(root().join(source))
         .arg("-o")
         .arg(&out);
-    // What follows is no source any more.
     command.args(["-x", "none"]);
     match link {
         Link::Shared => command.arg(library("libucache.so")),
@@ -160,7 +108,7 @@ fn build(dir: &Path, source: &str, compiler: &Compiler, link: Link) -> PathBuf {
     out
 }
 
-/// A command with the library in reach, under the name that programs ask the loader for.
+/// A command that finds the library, under the name that the loader looks for.
 fn program(path: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(path);
     let so = library("libucache.so");
@@ -172,7 +120,7 @@ fn program(path: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Builds and runs a program of tests/c. It gets a path that does not exist yet as its argument.
+/// Builds and runs a program of tests/c. Its argument is a path that does not exist yet.
 fn check(source: &str, compiler: &Compiler, link: Link) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let exe = build(dir.path(), &format!("tests/c/{source}.c"), compiler, link);
@@ -230,7 +178,7 @@ programs! {
     sanitizers_find_nothing_in_store_files: "store" SANITIZED Shared;
 }
 
-/// Memory errors and leaks of the library itself, as far as valgrind sees into shared memory.
+/// Memory errors and leaks of the library itself, as far as valgrind can see into shared memory.
 fn valgrind(source: &str) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let exe = build(dir.path(), &format!("tests/c/{source}.c"), &C, Link::Shared);
@@ -261,7 +209,7 @@ fn valgrind_finds_nothing_in_the_short_interface() {
     valgrind("short");
 }
 
-/// Nobody reads standard error any more: what is said is lost, and the program goes on.
+/// Standard error has no reader any more: messages are lost, and the program continues.
 #[test]
 fn a_log_without_a_reader_ends_nobody() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -328,7 +276,7 @@ fn the_example_runs() {
     }
 }
 
-/// Every function is called in a thread that is to be cancelled.
+/// Every function is called in a thread with a pending cancellation.
 #[test]
 fn cancellation_is_tried_in_every_function() {
     let tried = std::fs::read_to_string(root().join("tests/c/cancel.c")).expect("the program");
@@ -337,7 +285,7 @@ fn cancellation_is_tried_in_every_function() {
     assert!(left_out.is_empty(), "{left_out:?}");
 }
 
-/// What a thread that ends in a callback had in hand is freed.
+/// The data of a thread that ends in a callback is freed.
 #[test]
 fn valgrind_finds_nothing_where_threads_are_cancelled() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -351,7 +299,7 @@ fn valgrind_finds_nothing_where_threads_are_cancelled() {
     succeed(&mut command, APT);
 }
 
-/// A library with libucache.a inside, as the header says to link it, shows nothing of it, and does not meet another one.
+/// A library linked with libucache.a exports none of its symbols, and does not disturb another one.
 #[test]
 fn a_library_may_have_ucache_inside() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -384,7 +332,7 @@ fn a_library_may_have_ucache_inside() {
     succeed(program(&exe).env("LD_LIBRARY_PATH", path.expect("no colons")), "it was just built");
 }
 
-/// The two link lines of the header are those that these tests use.
+/// The header gives the same two link lines as these tests use.
 #[test]
 fn the_header_says_how_to_link() {
     let header = std::fs::read_to_string(root().join("include/ucache.h")).expect("the header");
@@ -405,7 +353,7 @@ fn the_header_compiles_everywhere_without_a_warning() {
     ] {
         for standard in standards {
             let language = if standard.starts_with("c++") { "c++" } else { "c" };
-            let mut command = Command::new(compiler.program);
+            let mut command = Command::new(compiler.path());
             command
                 .args(["-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-x", language])
                 .arg(format!("-std={standard}"))
@@ -417,10 +365,10 @@ fn the_header_compiles_everywhere_without_a_warning() {
     }
 }
 
-/// The program that prints the layout, compiled against one header or both.
-fn layout(dir: &Path, compiler: &str, args: &[String]) -> String {
+/// The program that prints the layout, compiled with one header or both.
+fn layout(dir: &Path, compiler: &Compiler, args: &[String]) -> String {
     let out = dir.join("layout");
-    let mut command = Command::new(compiler);
+    let mut command = Command::new(compiler.path());
     command.args(args).arg(root().join("tests/c/layout.c")).arg("-o").arg(&out);
     succeed(&mut command, APT);
     succeed(&mut Command::new(out), "it was just built")
@@ -437,20 +385,20 @@ fn structs_and_flags_are_those_of_the_real_uwsgi_h() {
     let ours = format!("-I{}", root().join("include").display());
     let mut real: Vec<String> = defines.map(|flag| flag.replace("\\\"", "\"")).collect();
     real.extend([format!("-I{}", dir.path().display()), ours.clone(), "-DREAL".to_owned()]);
-    let expected = layout(dir.path(), C.program, &real);
+    let expected = layout(dir.path(), &C, &real);
     assert!(expected.lines().count() > 90, "{expected}");
-    for compiler in [C.program, CLANG.program] {
+    for compiler in [&C, &CLANG] {
         assert_eq!(layout(dir.path(), compiler, &real), expected);
         assert_eq!(layout(dir.path(), compiler, std::slice::from_ref(&ours)), expected);
     }
     // Both headers in one file: ucache.h adds to uwsgi.h and repeats nothing.
     real.push("-DBOTH".to_owned());
-    for compiler in [C.program, CLANG.program] {
+    for compiler in [&C, &CLANG] {
         assert_eq!(layout(dir.path(), compiler, &real), expected);
     }
 }
 
-/// Names of the dynamic symbols that `nm` shows with these arguments.
+/// Names of the dynamic symbols that `nm` lists with these arguments.
 fn symbols(args: &[&str]) -> BTreeSet<String> {
     let listed = succeed(Command::new("nm").args(args).arg(library("libucache.so")), APT);
     let names = listed.lines().filter_map(|line| line.split_whitespace().last());
@@ -461,7 +409,7 @@ fn symbols(args: &[&str]) -> BTreeSet<String> {
 fn the_library_exports_exactly_the_documented_functions() {
     let ours = |name: &String| ["uwsgi_", "cache_", "ucache_"].iter().any(|prefix| name.starts_with(prefix));
     let exported: BTreeSet<_> = symbols(&["-D", "--defined-only"]).into_iter().filter(ours).collect();
-    // The plugin's own symbols (feature uwsgi) are no part of the C interface.
+    // The plugin's own symbols (feature uwsgi) are not part of the C interface.
     let exported: BTreeSet<_> = exported.into_iter().filter(|name| !name.ends_with("_plugin")).collect();
     let expected: BTreeSet<_> = EXPORTED.iter().chain(&EXTRAS).map(|s| (*s).to_owned()).collect();
     assert_eq!(exported, expected);

@@ -1,13 +1,14 @@
-//! A process is killed after every instruction of every operation: whoever comes next finds the old value or the new
-//! one, everything else as it was, and no item, block or byte missing.
+//! A process is killed after every instruction of every operation: the next process finds the old
+//! value or the new one, everything else unchanged, and no item, block or byte missing.
 //!
-//! A child runs the operation one instruction at a time. After each, the checker looks whether the region is in a new
-//! state (an instruction that changes no byte of it leads to the state before); a new one is loaded into the checker's
-//! own region as the kernel would leave it after the child's death, recovered by the ordinary path, and audited. Of
-//! some states the recovery itself is stepped through in the same way, and of some of its states the next recovery.
+//! A child single-steps the operation. After each instruction the checker checks whether the region
+//! is in a new state (an instruction that changes no byte of it leaves the state unchanged). A new
+//! state is loaded into the checker's own region as the kernel would leave it after the child's
+//! death, recovered in the ordinary way, and audited. For some states the recovery itself is
+//! stepped in the same way, and for some of its states the next recovery.
 //!
-//! `UCACHE_STEPS=10000000` goes on, with other lengths each round, until so many states were visited.
-//! `UCACHE_CASE="update"` runs the cases with such a name only.
+//! `UCACHE_STEPS=10000000` continues, with other lengths each round, until that many states were
+//! visited. `UCACHE_CASE="update"` runs only cases whose name contains this.
 
 #[path = "support/engine_image.rs"]
 mod engine_image;
@@ -26,6 +27,7 @@ mod steps {
     pub(crate) mod importing;
     pub(crate) mod more;
     pub(crate) mod opening;
+    pub(crate) mod relocation;
     pub(crate) mod walk;
 }
 
@@ -37,12 +39,12 @@ use fastrand::Rng;
 use steps::{
     audit::audit,
     cases::{self, Case, Lens},
-    importing, more, opening,
+    importing, more, opening, relocation,
     walk::{self, Count},
 };
 use ucache::engine::{Config, Engine};
 
-/// States that are visited at least; each of the tests below has its share.
+/// Minimum number of states to visit; each of the tests below has its share.
 fn wanted(share_of_ten: u64, default: u64) -> u64 {
     std::env::var("UCACHE_STEPS").map_or(default, |text| {
         text.parse::<u64>().unwrap_or_else(|_| panic!("UCACHE_STEPS={text} is not a number")) * share_of_ten
@@ -111,6 +113,11 @@ fn swaps_and_refreshes() {
 }
 
 #[test]
+fn replaces_and_joins() {
+    rounds("replaces and joins", wanted(1, 0), more::replaces_and_joins, walk::in_memory);
+}
+
+#[test]
 fn queues() {
     let all = |lens: &Lens| {
         let mut all = more::queues(lens);
@@ -120,7 +127,7 @@ fn queues() {
     rounds("queues", wanted(1, 0), all, walk::in_memory);
 }
 
-/// The same operations on store files; each state is opened as who comes after the death of all users opens it.
+/// The same operations on store files; each state is opened as after the death of all users.
 #[test]
 fn stores() {
     let all = |lens: &Lens| {
@@ -128,15 +135,28 @@ fn stores() {
         all.extend(cases::deletes_and_numbers(lens));
         all.extend(cases::full_caches_and_leases(lens));
         all.extend(more::swaps_and_refreshes(lens));
+        all.extend(more::replaces_and_joins(lens));
         all.extend(more::queues(lens));
-        // Readers leave nothing, and what a large value adds is only time.
+        // Readers leave no traces, and large values only add time.
         all.retain(|case| !case.name.starts_with("get") && !case.name.contains("large"));
         all
     };
     rounds("stores", wanted(1, 0), all, walk::in_a_store);
 }
 
-/// Whoever makes or opens a store dies anywhere in it.
+/// An entry is moved, and its old block used again, between any two instructions of a reader.
+#[test]
+fn a_reader_beside_relocation() {
+    let _alone = alone();
+    engine_step::pin();
+    let memory = relocation::beside_readers(None, 5);
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
+    let store = relocation::beside_readers(Some(&dir.path().join("store")), 17);
+    say(&format!("readers stopped: {memory} in memory, {store} in a store"));
+    assert!(memory > 60 && store > 15, "{memory} and {store} instructions are no read");
+}
+
+/// A death at any point of creating or opening a store.
 #[test]
 fn opening_a_store() {
     let _alone = alone();
@@ -145,7 +165,7 @@ fn opening_a_store() {
     say(&format!("opening a store: {total}, violations 0"));
 }
 
-/// Whoever imports a native store dies anywhere in it.
+/// A death at any point of the import of a native store.
 #[test]
 fn importing_a_native_store() {
     let _alone = alone();
@@ -154,7 +174,7 @@ fn importing_a_native_store() {
     say(&format!("importing a native store: {total}, violations 0"));
 }
 
-/// What an update has freed stays gone, whatever of the pages a power loss leaves.
+/// Memory freed by an update stays free, whichever pages a power loss leaves.
 #[test]
 fn freed_values_are_gone() {
     let _alone = alone();
@@ -162,8 +182,8 @@ fn freed_values_are_gone() {
     say(&format!("{files} mixtures of pages opened"));
 }
 
-/// The rig itself: a bucket that has items in the middle of an operation, and none before and after, is part of the
-/// states in between.
+/// The rig itself: a bucket with items in the middle of an operation, but none before and after, is
+/// part of the intermediate states.
 #[test]
 fn what_is_used_for_a_while_is_watched() {
     let _alone = alone();
@@ -179,7 +199,8 @@ fn what_is_used_for_a_while_is_watched() {
     assert!(!window.used().contains(&unused), "a trial changes nothing");
 }
 
-/// So many real kills of each operation, spread over all its instructions: the kernel's own marks, not the rig's.
+/// Real kills of each operation, spread over all its instructions: with the kernel's own marks, not
+/// the rig's.
 const KILLS: u64 = 8;
 
 #[test]
@@ -193,10 +214,11 @@ fn real_deaths_are_repaired_at_once() {
     all.extend(cases::deletes_and_numbers(&lens));
     all.extend(cases::full_caches_and_leases(&lens));
     all.extend(more::swaps_and_refreshes(&lens));
+    all.extend(more::replaces_and_joins(&lens));
     all.extend(more::queues(&lens));
     for case in all.iter().filter(|case| !case.name.contains("large")) {
         let steps = length(case);
-        // An hour of steps tells no more here than a minute.
+        // More steps would show nothing new here.
         if steps > 20_000 {
             continue;
         }
@@ -208,7 +230,7 @@ fn real_deaths_are_repaired_at_once() {
             stepped.step_to(target);
             let mut at = format!("killed after {} of {steps} instructions", stepped.steps());
             stepped.kill();
-            // Of every second death the repair is killed, too, and the repair after it.
+            // At every second death the repair is killed, too, and the repair after it.
             for _ in 0..kill % 2 * 2 {
                 let mut repair = walk::stepped(&engine, &walk::repair());
                 let target = rng.u64(0..4000);
@@ -225,7 +247,7 @@ fn real_deaths_are_repaired_at_once() {
     assert!(dead > 40, "only {dead} kills hit a lock holder");
 }
 
-/// How many instructions a case takes.
+/// Number of instructions of a case.
 fn length(case: &Case) -> u64 {
     let engine = Engine::create(&case.config).expect("a cache");
     cases::prepare(case, &engine);
@@ -236,8 +258,8 @@ fn length(case: &Case) -> u64 {
     steps
 }
 
-/// What a dead writer had reserved is not missing elsewhere: in a cache of many shards with one free item, a store in
-/// whatever shard finds it.
+/// Reservations of a dead writer are available elsewhere: in a cache of many shards with one free
+/// item, a store in any shard finds it.
 #[test]
 fn a_dead_writer_keeps_no_item() {
     const ITEMS: u32 = 6000;
@@ -272,7 +294,7 @@ fn a_dead_writer_keeps_no_item() {
             stepped.step_to(target);
             let at = format!("{name}: killed after {} of {steps}", stepped.steps());
             stepped.kill();
-            // Readers do not repair: this only tells how many items there may be.
+            // Readers do not repair: this only gives an upper bound on the number of items.
             let there = engine.exists(b"x").is_some();
             let other = format!("other {kill}");
             let stored = engine.set(other.as_bytes(), b"x", &cases::ADD);

@@ -1,5 +1,9 @@
-//! `make install` under a prefix, and what others find there: pkg-config, the examples in C built with it, shared and
-//! static, the command.
+//! `make install` under a prefix, and what is usable there: pkg-config, the C examples built with
+//! it, shared and static, the command. The Debian package.
+
+#[cfg(feature = "uwsgi")]
+#[path = "install/deb.rs"]
+mod deb;
 
 use std::{
     fs,
@@ -17,11 +21,42 @@ fn succeed(command: &mut Command) -> String {
     said.into_owned()
 }
 
-/// How a program gets the library.
+/// How a program is linked with the library.
 enum Link {
     Shared,
     Static,
     OnlyTheLibraryStatic,
+}
+
+/// What cargo built for these tests, where `make build` would have put it.
+struct Built {
+    dir: tempfile::TempDir,
+}
+
+impl Built {
+    fn new() -> Self {
+        let built = Self { dir: tempfile::tempdir().expect("a temporary directory") };
+        let test = std::env::current_exe().expect("the test's own path");
+        let (release, command) = (built.release(), built.command());
+        fs::create_dir_all(&release).expect("writable");
+        fs::create_dir_all(command.join("release")).expect("writable");
+        for name in ["libucache.so", "libucache.a"] {
+            let file = test.with_file_name(name);
+            assert!(file.is_file(), "{} is missing: `cargo test` builds it", file.display());
+            symlink(file, release.join(name)).expect("writable");
+        }
+        symlink("libucache.so", release.join("ucache_plugin.so")).expect("writable");
+        symlink(env!("CARGO_BIN_EXE_ucache"), command.join("release/ucache")).expect("writable");
+        built
+    }
+
+    fn release(&self) -> PathBuf {
+        self.dir.path().join("built")
+    }
+
+    fn command(&self) -> PathBuf {
+        self.dir.path().join("command")
+    }
 }
 
 /// An installed prefix.
@@ -30,26 +65,15 @@ struct Installed {
 }
 
 impl Installed {
-    /// Installs what cargo built for these tests, in the places where `make build` would have left it.
     fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let built = std::env::current_exe().expect("the test's own path");
-        let (release, command) = (dir.path().join("built"), dir.path().join("command"));
-        fs::create_dir_all(&release).expect("writable");
-        fs::create_dir_all(command.join("release")).expect("writable");
-        for name in ["libucache.so", "libucache.a"] {
-            let file = built.with_file_name(name);
-            assert!(file.is_file(), "{} is missing: `cargo test` builds it", file.display());
-            symlink(file, release.join(name)).expect("writable");
-        }
-        symlink("libucache.so", release.join("ucache_plugin.so")).expect("writable");
-        symlink(env!("CARGO_BIN_EXE_ucache"), command.join("release/ucache")).expect("writable");
-        let installed = Self { dir };
+        let built = Built::new();
+        let (release, command) = (built.release(), built.command());
+        let installed = Self { dir: built.dir };
         let variables = [
             format!("PREFIX={}", installed.prefix().display()),
             format!("RELEASE={}", release.display()),
             format!("COMMAND={}", command.display()),
-            // The machine's list of libraries is not this test's to change.
+            // This test must not change the machine's library cache.
             "LDCONFIG=true".to_owned(),
         ];
         installed.make("install", &variables);
@@ -57,7 +81,7 @@ impl Installed {
     }
 
     fn make(&self, target: &str, variables: &[String]) -> String {
-        // What an outer make hands down is not meant for this one.
+        // Variables of an outer make must not affect this one.
         let mut make = Command::new("make");
         make.args(["-s", target]).args(variables).current_dir(env!("CARGO_MANIFEST_DIR"));
         succeed(make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").env_remove("DESTDIR"))
@@ -67,7 +91,7 @@ impl Installed {
         self.dir.path().join("prefix")
     }
 
-    /// Words that pkg-config gives.
+    /// Output of pkg-config as words.
     fn pkg_config(&self, args: &[&str]) -> Vec<String> {
         let mut command = Command::new("pkg-config");
         command.args(args).arg("ucache").env("PKG_CONFIG_PATH", self.prefix().join("lib/pkgconfig"));
@@ -124,7 +148,7 @@ fn what_is_installed_is_found_used_and_removed() {
     let installed = Installed::new();
     let prefix = installed.prefix();
     let lib = |name: &str| prefix.join("lib").join(name);
-    // The file has the version, programs ask for the soname, the linker for the plain name.
+    // The file name has the version, programs use the soname, the linker the plain name.
     let version = env!("CARGO_PKG_VERSION");
     assert!(lib(&format!("libucache.so.{version}")).symlink_metadata().expect("it is there").is_file());
     assert_eq!(
@@ -159,7 +183,7 @@ fn what_is_installed_is_found_used_and_removed() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// Everything below a directory that is no directory.
+/// All files below a directory.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("readable").path());
     entries

@@ -1,8 +1,9 @@
-//! What programs may rely on: the crate's public items and what ucache.h declares, as lists in this folder. A line that
-//! goes breaks somebody's program; a new one is to be meant. (C: a status more, or a field more at the end of
-//! `struct ucache_stats`, changes a line and breaks nothing.)
+//! The interfaces that programs depend on: the crate's public items and the declarations of
+//! ucache.h, as lists in this folder. A removed line breaks programs; an added one must be
+//! intended. (In C a new status, or a new field at the end of `struct ucache_stats`, changes a line
+//! but breaks nothing.)
 //!
-//! `UCACHE_INTERFACE=write cargo test --test interface` writes the lists anew.
+//! `UCACHE_INTERFACE=write cargo test --test interface` rewrites the lists.
 
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/sources.rs"]
@@ -46,7 +47,7 @@ fn compare(file: &str, now: &BTreeSet<String>) {
     );
 }
 
-/// Tokens as one line, with a blank only between words.
+/// Tokens as one line, with blanks only between words.
 fn line(tokens: &impl ToTokens) -> String {
     let mut text = String::new();
     for token in sources::tokens(&tokens.to_token_stream().to_string()) {
@@ -56,11 +57,11 @@ fn line(tokens: &impl ToTokens) -> String {
         }
         text += &token.text;
     }
-    // Where rustfmt breaks a line it adds a comma.
+    // rustfmt adds a comma where it breaks a line.
     text.replace(",)", ")").replace(",>", ">").trim_end_matches(',').to_owned()
 }
 
-/// The names that `pub use` of the crate's root makes public.
+/// The names that `pub use` in the crate's root makes public.
 fn leaves(tree: &UseTree, names: &mut BTreeSet<String>) {
     match tree {
         UseTree::Path(path) => leaves(&path.tree, names),
@@ -79,7 +80,7 @@ const fn is_public(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
 }
 
-/// What is public of an item with one of these names.
+/// The public parts of an item with one of these names.
 fn describe(item: &Item, names: &BTreeSet<String>, out: &mut BTreeSet<String>) {
     let public = |visibility, name: &syn::Ident| is_public(visibility) && names.contains(&name.to_string());
     match item {
@@ -112,7 +113,7 @@ fn describe(item: &Item, names: &BTreeSet<String>, out: &mut BTreeSet<String>) {
     }
 }
 
-/// `derive` and `non_exhaustive`: others rely on both.
+/// `derive` and `non_exhaustive`: programs depend on both.
 fn attributes(kind: &str, name: &syn::Ident, attributes: &[syn::Attribute], out: &mut BTreeSet<String>) {
     for attribute in attributes {
         if attribute.path().is_ident("non_exhaustive") {
@@ -150,7 +151,7 @@ fn implementation(block: &syn::ItemImpl, names: &BTreeSet<String>, out: &mut BTr
     }
 }
 
-/// Sources of the items that the root names: those of the Rust interface, and what it shows of the layers below.
+/// Sources of the items named by the root: the Rust interface, and re-exports of lower layers.
 fn rust_sources() -> Vec<PathBuf> {
     let folders = ["src/api", "src/engine", "src/os"].map(|folder| sources::files(&root().join(folder)));
     let all = folders.into_iter().flatten().chain([root().join("src/error.rs")]);
@@ -175,7 +176,8 @@ fn the_crates_public_items_are_those_of_the_list() {
     compare("interface_rust.txt", &found);
 }
 
-/// The declarations of a header as the compiler sees them, one a line; `#define`s with their values.
+/// The declarations of a header as the compiler sees them, one a line; `#define`s with their
+/// values.
 fn declarations(header: &Path) -> BTreeSet<String> {
     let output = Command::new("gcc").args(["-std=c99", "-E", "-dD", "-x", "c"]).arg(header).output();
     let output = output.expect("gcc is there: `make deps` installs it");

@@ -1,4 +1,4 @@
-//! The engine does what a naive cache does: every answer, every byte, every counter, whatever the order of calls.
+//! The engine behaves like a naive cache: every answer, byte and counter, for any order of calls.
 
 #[path = "support/engine_value.rs"]
 mod engine_value;
@@ -16,7 +16,7 @@ use std::{
 };
 
 use proptest::{prelude::*, test_runner::Config as Cases};
-use ucache::engine::{Blocks, Config, Engine, Eviction, Expires, Mode, SetOptions};
+use ucache::engine::{Blocks, Config, Engine, Eviction, Expires, SetOptions};
 
 fn cases(default: u32) -> Cases {
     let cases = std::env::var("UCACHE_MODEL_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
@@ -26,7 +26,7 @@ fn cases(default: u32) -> Cases {
 proptest! {
     #![proptest_config(cases(1500))]
 
-    /// A failed comparison names the first step that differs; the script shown is the shortest found.
+    /// A failed comparison names the first differing step; the script shown is the shortest found.
     #[test]
     fn answers_are_those_of_a_naive_cache((config, ops) in model::ops::script()) {
         let run = AssertUnwindSafe(|| model::run::Run::new(&config).all(&ops));
@@ -54,12 +54,12 @@ fn lru_order_is_exact_at_the_bounds() {
     }
 }
 
-const ADD: SetOptions =
-    SetOptions { mode: Mode::Add, expires: Expires::Never, keep_ttl: false, ungettable: false };
+const ADD: SetOptions = SetOptions::add(Expires::Never);
 
-const UPDATE: SetOptions = SetOptions { mode: Mode::Update, ..ADD };
+const UPDATE: SetOptions = SetOptions::set(Expires::Never);
 
-/// Fills to the last item, whatever the shards: one more is refused, and one deleted makes room for exactly one.
+/// Fills to the last item, with any number of shards: one more is refused, and a deletion makes
+/// space for exactly one.
 #[test]
 fn large_caches_hold_exactly_their_capacity() {
     for capacity in [4097_u32, 5000, 20_011, 100_000] {
@@ -87,7 +87,8 @@ fn large_caches_hold_exactly_their_capacity() {
     }
 }
 
-/// The order of sampled eviction is that of the kernel's tick, which may stand still for a while when the machine idles.
+/// The order of sampled eviction is limited by the kernel's tick, which may stop for a while when
+/// the machine is idle.
 fn a_tick_passes() {
     let tick = || nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE).expect("the clock");
     let before = tick();
@@ -96,7 +97,8 @@ fn a_tick_passes() {
     }
 }
 
-/// Sampled eviction: never more than the capacity, never fewer after the first filling, and the recently used stay.
+/// Sampled eviction: never more than the capacity, never fewer after the first filling, and
+/// recently used items stay.
 #[test]
 fn large_lru_caches_evict_one_for_one() {
     let capacity = 20_000_u32;
@@ -117,13 +119,13 @@ fn large_lru_caches_evict_one_for_one() {
     }
     assert_eq!(engine.stats().evicted, u64::from(capacity / 2));
     let kept = hot.iter().filter(|key| engine.exists(&key.to_le_bytes()).is_some()).count();
-    // 99.8 on average, seldom 95; victims chosen blindly would leave 60.
+    // 99.8 on average, rarely 95; random victims would leave 60.
     assert!(kept >= 90, "{kept} of 100 items that were used lately were kept");
     let new = (0..capacity / 2).filter(|n| engine.exists(&(capacity + n).to_le_bytes()).is_some()).count();
     assert!(new > 9900, "{new} of the 10,000 newest items are there");
 }
 
-/// One large value takes the blocks of as many small ones as it needs, and of no more.
+/// One large value evicts just enough small ones for the blocks it needs.
 #[test]
 fn one_value_may_push_out_many() {
     let mut config = Config::new("push", 4000);
@@ -139,7 +141,7 @@ fn one_value_may_push_out_many() {
     assert!((0..1000_u32).all(|n| engine.exists(&n.to_le_bytes()).is_none()), "the oldest go");
 }
 
-/// Values of every size in turn: what the small ones have left behind is used for the large ones, and the other way.
+/// Values of every size in turn: memory freed by small ones is used for large ones, and vice versa.
 #[test]
 fn every_size_finds_space_in_turn() {
     for (eviction, blocks) in
@@ -161,7 +163,7 @@ fn every_size_finds_space_in_turn() {
     }
 }
 
-/// An item lives through no clear, however many clears come before anybody looks.
+/// No item survives a clear, however many clears come before the next access.
 #[test]
 fn no_number_of_clears_brings_an_item_back() {
     let engine = Engine::create(&Config::new("clears", 20_000)).expect("a cache");
@@ -179,7 +181,8 @@ fn no_number_of_clears_brings_an_item_back() {
     }
 }
 
-/// A TTL that runs out while the program watches: readable before, a miss from that second on, without any sweep.
+/// A TTL that ends while the program watches: readable before, a miss from that second on, without
+/// any sweep.
 #[test]
 fn expiry_is_exact_without_a_sweeper() {
     let engine = Engine::create(&Config::new("ttl", 8)).expect("a cache");
@@ -205,7 +208,7 @@ fn expiry_is_exact_without_a_sweeper() {
     assert_eq!(engine.set(b"short", b"again", &ADD).expect("set"), ucache::engine::Stored::Inserted);
 }
 
-/// Seconds as `time()` tells them: the precise clock runs up to a tick ahead of it.
+/// Seconds as `time()` returns them: the precise clock is up to a tick ahead of it.
 pub(crate) fn unix_now() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME_COARSE).expect("a clock");
     now.tv_sec().try_into().expect("after 1970")

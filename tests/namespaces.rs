@@ -1,5 +1,5 @@
-//! Containers: processes in PID and time namespaces of their own, and without a `/proc` that tells of others. And children that
-//! the C library did not make.
+//! Containers: processes in their own PID and time namespaces, and without a `/proc` that shows
+//! others. Also children not created through the C library.
 
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
@@ -27,8 +27,8 @@ use nix::{
 };
 use private_mounts::unshare_mounts;
 use ucache::{
-    Cache, Error,
-    engine::{Config, Engine, Expires, Math, Mode, SetOptions, Store, Touch},
+    Cache, Error, StoreFault,
+    engine::{Config, Engine, Expires, Math, SetOptions, Store, Touch},
 };
 
 const ROOT: &str = "this test makes namespaces: run it as root, with CAP_SYS_ADMIN";
@@ -46,7 +46,8 @@ fn in_a_container(body: impl Fn()) {
     .join();
 }
 
-/// Locks know their owners by thread ids, which two namespaces give out alike: users of one store share one.
+/// Locks identify their owners by thread ids, which two namespaces assign independently: users of
+/// one store share one.
 #[test]
 fn a_store_has_users_of_one_pid_namespace() {
     let _alone = alone();
@@ -57,12 +58,12 @@ fn a_store_has_users_of_one_pid_namespace() {
     here.set("from", "outside").expect("set");
     in_a_container(|| {
         let refused = open();
-        let Err(Error::Store { reason, .. }) = refused else { panic!("{refused:?}") };
-        assert!(reason.contains("another PID namespace"), "{reason}");
+        let Err(Error::Store { fault, .. }) = refused else { panic!("{refused:?}") };
+        assert!(matches!(fault, StoreFault::PidNamespace), "{fault}");
     });
     assert_eq!(here.get_str("from").expect("get").as_deref(), Some("outside"));
     drop(here);
-    // Whoever comes when nobody has it brings another namespace.
+    // The first user of an unused store determines the namespace.
     in_a_container(|| {
         let inside = open().expect("a store");
         assert_eq!(inside.get_str("from").expect("get").as_deref(), Some("outside"));
@@ -71,8 +72,7 @@ fn a_store_has_users_of_one_pid_namespace() {
     open().expect("a store");
 }
 
-const UPDATE: SetOptions =
-    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
+const UPDATE: SetOptions = SetOptions::set(Expires::Never);
 
 fn set(engine: &Engine, key: &str, value: &str) -> Result<(), Error> {
     engine.set(key.as_bytes(), value.as_bytes(), &UPDATE).map(drop)
@@ -86,7 +86,7 @@ fn assert_readable(engine: &Engine) {
     assert_eq!((&plain.0[..], &counted.0[..]), (&b"outside"[..], &b"outside"[..]));
 }
 
-/// Everything that needs a lock is refused with `reason`; reads go on.
+/// Everything that needs a lock is refused with `reason`; reads work.
 fn assert_foreign(engine: &Engine, reason: &str) {
     assert_readable(engine);
     let lease = Duration::from_secs(1);
@@ -113,7 +113,7 @@ fn outside(store: Option<&Path>) -> Arc<Engine> {
     engine
 }
 
-/// Nobody was held up, nothing is left behind.
+/// No process was delayed, nothing is left behind.
 fn assert_untouched(engine: &Engine) {
     assert_readable(engine);
     set(engine, "from", "outside").expect("set");
@@ -123,8 +123,8 @@ fn assert_untouched(engine: &Engine) {
     assert_eq!((stats.owner_dead, stats.timeouts, stats.lock_lost), (0, 0, 0));
 }
 
-/// glibc writes the parent's thread id into the locks of a child that a bare system call made, and the kernel does not know of
-/// them when it dies.
+/// glibc writes the parent's thread id into the locks of a child created by a bare system call, and
+/// the kernel does not release them when it dies.
 #[test]
 fn a_bare_clone_may_not_write_and_its_threads_and_children_may() {
     let _alone = alone();
@@ -145,28 +145,30 @@ fn a_bare_clone_may_not_write_and_its_threads_and_children_may() {
     }
 }
 
-/// What a C program and uWSGI see of it.
+/// The same through the C interface and in uWSGI.
 #[test]
 fn a_bare_clone_is_told_so_in_c() {
     use std::ptr;
 
     use ucache::capi::{
-        lifecycle::uwsgi_cache_create,
-        raw::{uwsgi_cache_exists2, uwsgi_cache_set2},
-        short::{
-            detail::ucache_error,
-            handle::{ucache_close, ucache_open},
+        compat::{
+            lifecycle::uwsgi_cache_create,
+            raw::{uwsgi_cache_exists2, uwsgi_cache_set2},
+        },
+        handle::{
+            error::ucache_error,
+            open::{ucache_close, ucache_open},
             status::ucache_strerror,
-            write::ucache_set,
+            store::ucache_set,
         },
     };
     let _alone = alone();
     let said = |text| {
-        // SAFETY: a string of the library's.
+        // SAFETY: a string of the library.
         unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned()
     };
     let mut handle = ptr::null_mut();
-    // SAFETY: a place for the handle, and a string that ends with a NUL.
+    // SAFETY: a variable for the handle, and a string that ends with a NUL.
     assert_eq!(unsafe { ucache_open(&raw mut handle, c"name=short,items=100".as_ptr()) }, 0);
     // SAFETY: as above.
     let uwsgi = unsafe { uwsgi_cache_create(c"name=uwsgi,items=100".as_ptr()) };
@@ -178,18 +180,18 @@ fn a_bare_clone_is_told_so_in_c() {
             (-16, "the calling process may not write to the cache".to_owned())
         );
         assert!(said(ucache_error()).contains("bare fork or clone"), "{}", said(ucache_error()));
-        // SAFETY: a cache of this library's, key and value of one byte each.
+        // SAFETY: a cache of this library, key and value of one byte each.
         unsafe {
             assert_eq!(uwsgi_cache_set2(uwsgi, c"k".as_ptr(), 1, c"v".as_ptr(), 1, 0, 0), -1);
             assert_eq!(uwsgi_cache_exists2(uwsgi, c"k".as_ptr(), 1), 0);
         }
     })
     .join();
-    // SAFETY: the handle, which ends here.
+    // SAFETY: the handle, closed here.
     unsafe { ucache_close(handle) };
 }
 
-/// Thread ids of two namespaces are the same, and nobody sees the death of the other one's threads.
+/// Two namespaces use the same thread ids, and neither notices the deaths of the other's threads.
 #[test]
 fn a_child_in_another_pid_namespace_may_not_write() {
     let _alone = alone();
@@ -197,7 +199,7 @@ fn a_child_in_another_pid_namespace_may_not_write() {
     in_a_container(|| {
         assert_foreign(&cache, "another PID namespace");
         Child::fork(|| assert_foreign(&cache, "another PID namespace")).join();
-        // A cache of its own, with children, is as anywhere.
+        // A cache created here, with children, works as usual.
         let own = Cache::builder("inside").items(100).build().expect("a cache");
         Child::fork(|| {
             own.set("child", "v").expect("set");
@@ -209,7 +211,7 @@ fn a_child_in_another_pid_namespace_may_not_write() {
     assert_untouched(&cache);
 }
 
-/// The opener of a store has ended, and a child of its, in another namespace, goes on.
+/// The opener of a store has ended, and its child in another namespace continues.
 #[test]
 fn a_store_inherited_into_another_pid_namespace_is_not_written_there() {
     let _alone = alone();
@@ -219,7 +221,7 @@ fn a_store_inherited_into_another_pid_namespace_is_not_written_there() {
     let opener = Child::fork(|| {
         let cache = outside(Some(&path));
         unshare(CloneFlags::CLONE_NEWPID).expect(ROOT);
-        // SAFETY: the child goes on after its parent has ended, and ends by itself.
+        // SAFETY: the child continues after its parent has ended, and ends by itself.
         if unsafe { libc::fork() } == 0 {
             words[0].store(1, SeqCst);
             wait_for("the other user", || words[0].load(SeqCst) == 2);
@@ -240,7 +242,8 @@ fn a_store_inherited_into_another_pid_namespace_is_not_written_there() {
     assert_untouched(&here);
 }
 
-/// In another time namespace threads started at other times, so that the living count as dead, and leases end early or late.
+/// In another time namespace threads have other start times, so live ones look dead, and leases end
+/// early or late.
 #[test]
 fn a_child_in_another_time_namespace_may_not_write() {
     const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
@@ -255,8 +258,8 @@ fn a_child_in_another_time_namespace_may_not_write() {
         Child::fork(|| {
             assert_foreign(&cache, "another time namespace");
             let refused = Cache::attach(&path);
-            let Err(Error::Store { reason, .. }) = refused else { panic!("{refused:?}") };
-            assert!(reason.contains("another time namespace"), "{reason}");
+            let Err(Error::Store { fault, .. }) = refused else { panic!("{refused:?}") };
+            assert!(matches!(fault, StoreFault::TimeNamespace), "{fault}");
             words[0].store(1, SeqCst);
         })
         .join();
@@ -267,7 +270,7 @@ fn a_child_in_another_time_namespace_may_not_write() {
     assert_untouched(&store);
 }
 
-/// `unshare --pid --fork` without `--mount-proc`: `/proc` tells of other threads with the same ids.
+/// `unshare --pid --fork` without `--mount-proc`: `/proc` shows other threads with the same ids.
 #[test]
 fn a_dead_filler_is_noticed_where_proc_is_the_outer_one() {
     let _alone = alone();
@@ -293,12 +296,12 @@ fn a_dead_filler_is_noticed_where_proc_is_the_outer_one() {
     });
 }
 
-/// `udp=` of a multicast group: all servers of a machine hear what one of them says.
+/// `udp=` with a multicast group: all servers of a machine receive the datagrams of each.
 #[test]
 fn servers_of_a_multicast_group_hear_each_other() {
     use std::{ffi::CString, process::Command};
 
-    use ucache::capi::{
+    use ucache::capi::compat::{
         lifecycle::uwsgi_cache_create,
         raw::{uwsgi_cache_exists2, uwsgi_cache_set2},
     };
@@ -322,7 +325,7 @@ fn servers_of_a_multicast_group_hear_each_other() {
             let cache = unsafe { uwsgi_cache_create(definition.as_ptr()) };
             assert!(!cache.is_null());
             uwsgi_cache_start_sync_servers();
-            // Its socket is there a moment later.
+            // Its socket opens a moment later.
             sleep(Duration::from_millis(300));
             words[number].store(1, SeqCst);
             wait_for("both servers", || words[0].load(SeqCst) > 0 && words[1].load(SeqCst) > 0);
@@ -343,7 +346,7 @@ fn servers_of_a_multicast_group_hear_each_other() {
     .join();
 }
 
-/// Runs `body` in a process that finds nothing in `/proc`.
+/// Runs `body` in a process with an empty `/proc`.
 fn without_proc(body: impl Fn()) {
     Child::fork(|| {
         unshare_mounts();
@@ -354,7 +357,8 @@ fn without_proc(body: impl Fn()) {
     .join();
 }
 
-/// Of whom nothing can be told is taken for alive while it exists, and one caller fills a key.
+/// A thread about which nothing is known counts as alive while it exists, and one caller fills a
+/// key.
 #[test]
 fn owners_that_cannot_be_seen_are_alive_until_they_end() {
     let _alone = alone();
@@ -374,7 +378,7 @@ fn owners_that_cannot_be_seen_are_alive_until_they_end() {
             }
         });
         assert_eq!(calls.load(SeqCst), 1);
-        // One that is dead is not there: somebody else takes over long before its lease ends.
+        // A dead one does not exist: another caller takes over long before its lease ends.
         let began = Scratch::new(1);
         let filler = Child::fork(|| {
             let _ = cache.get_or_set_with("dead", |_| {

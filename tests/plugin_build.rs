@@ -1,7 +1,10 @@
-//! The plugin and the uWSGI that it was built for: what another one may differ in, and what happens when it differs in
-//! more.
+//! The plugin and the uWSGI that it was built for: differences that another one may have, and the
+//! behaviour with greater differences.
 #![cfg(feature = "uwsgi")]
 
+#[allow(dead_code, reason = "each test program uses its part")]
+#[path = "support/build.rs"]
+mod build;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/uwsgi_host.rs"]
 mod uwsgi_host;
@@ -13,17 +16,18 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use build::Build;
 use uwsgi_host::{Setup, library};
 
 const CACHE: &str = "cache2 = name=c,items=100,blocksize=4096";
-/// What stands before the fingerprints in the library.
+/// The marks before the fingerprints in the library.
 const MARKS: [&str; 2] = ["ucache-layout=", "ucache-plugin-layout="];
 
-/// This machine, as compilers name it.
+/// The target triple of this machine.
 const TARGET: &str =
     if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
 
-/// Runs the build script of the library under test, with an environment of its own.
+/// Runs the build script of the library under test, with its own environment.
 fn build_script(out: &Path, name: &str, value: &str) -> Output {
     let builds =
         Path::new(env!("OUT_DIR")).ancestors().nth(2).expect("target/<profile>/build/ucache-.../out");
@@ -34,13 +38,15 @@ fn build_script(out: &Path, name: &str, value: &str) -> Output {
             path.parent()
                 .is_some_and(|p| p.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"ucache-")))
         })
+        // `make check` leaves scripts of builds without the plugin there.
+        .filter(|path| fs::read(path).is_ok_and(|script| script.windows(7).any(|word| word == b"--dot-h")))
         .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
         .max()
         .expect("the build script of this build")
         .1;
     let mut command = Command::new(script);
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env("OUT_DIR", out).env_remove("UWSGI_BIN");
-    // What cargo tells a build script that compiles C.
+    // Variables that cargo passes to a build script that compiles C.
     for name in ["TARGET", "HOST"] {
         command.env(name, TARGET);
     }
@@ -66,11 +72,11 @@ fn a_build_without_uwsgi_says_what_to_install() {
     let why = fails("UWSGI_BIN", "/nowhere/uwsgi");
     assert!(why.contains("UWSGI_BIN=/nowhere/uwsgi: no such file"), "{why}");
     let why = fails("UWSGI_BIN", "/bin/false");
-    assert!(why.contains("/bin/false --dot-h gave nothing"), "{why}");
+    assert!(why.contains("/bin/false --dot-h printed nothing"), "{why}");
 }
 
-/// A uWSGI that is the installed one with `from` in its header replaced by `to`; the fingerprints of a plugin that is
-/// built for it.
+/// A copy of the installed uWSGI with `from` in its header replaced by `to`; returns the
+/// fingerprints of a plugin built for it.
 fn digests(from: &str, to: &str) -> [String; 2] {
     let dir = tempfile::tempdir().unwrap();
     let ask = Command::new(uwsgi_host::uwsgi()).arg("--dot-h").stdin(Stdio::null()).output();
@@ -95,14 +101,14 @@ fn digests(from: &str, to: &str) -> [String; 2] {
     })
 }
 
-/// The places behind a mark where a fingerprint is.
+/// The offsets of fingerprints behind a mark.
 fn places(bytes: &[u8], mark: &str) -> Vec<usize> {
     let ends =
         (0..bytes.len() - 40).filter(|&i| bytes[i..].starts_with(mark.as_bytes())).map(|i| i + mark.len());
     ends.filter(|&i| bytes[i..i + 16].iter().all(u8::is_ascii_hexdigit)).collect()
 }
 
-/// A copy of the library with these fingerprints: one that was built for another uWSGI.
+/// A copy of the library with these fingerprints, as if built for another uWSGI.
 fn forged(dir: &Path, digests: [&str; 2]) -> PathBuf {
     let file = dir.join("libucache.so");
     let mut bytes = fs::read(library()).unwrap();
@@ -126,10 +132,10 @@ fn own_digests() -> [String; 2] {
 }
 
 const FORGED: &str = "0123456789abcdef";
-/// What a plugin says that was built for another uWSGI.
-const OTHER: &str = "cannot take over uWSGI's cache: built for uWSGI";
+/// The message of a plugin built for another uWSGI.
+const OTHER: &str = "cannot replace uWSGI's cache: built for uWSGI";
 const STOPPED: &str = "stopped: the takeover failed";
-const GOES_ON: &str = "ucache-or-native: going on with uWSGI's own cache";
+const GOES_ON: &str = "ucache-or-native: falling back to uWSGI's own cache";
 
 #[test]
 fn a_release_with_the_same_structs_is_the_same_uwsgi() {
@@ -146,7 +152,7 @@ fn a_release_with_the_same_structs_is_the_same_uwsgi() {
 
 #[test]
 fn a_field_that_moved_is_refused_or_left_to_native() {
-    // One field further on in uwsgi_server: other offsets, and nothing else.
+    // One more field in uwsgi_server: other offsets, and nothing else.
     let [all, plugin] = digests("\tchar hostname[256];\n", "\tint moved;\n\tchar hostname[256];\n");
     let own = own_digests();
     assert!(all != own[0] && plugin == own[1]);
@@ -156,7 +162,8 @@ fn a_field_that_moved_is_refused_or_left_to_native() {
     assert!(log.contains(OTHER) && log.contains(STOPPED) && log.contains(&all), "{log}");
     assert!(log.contains("cargo build --release --features uwsgi"), "{log}");
     assert!(!log.contains("creating a new cache store file"), "{log}");
-    // A worker that is still starting may miss what it is sent: the master waits no minute for it.
+    // A worker that is still starting may miss the signal: the master must not wait a minute for
+    // it.
     let mercy = "worker-reload-mercy = 2\nreload-mercy = 2";
     let host = setup.start(&format!("{CACHE}\nucache-or-native = true\n{mercy}"));
     assert_eq!((host.logged(OTHER), host.logged(GOES_ON)), (1, 1), "{}", host.log());
@@ -168,7 +175,7 @@ fn a_field_that_moved_is_refused_or_left_to_native() {
     host.until("an answer", |h| h.request("POST", "/", "1 + 1").is_some_and(|a| a.1 == "2"));
 }
 
-/// Where even plugins are laid out otherwise, the option has to be known when the plugin is loaded.
+/// If even plugins have another layout, the option must be known when the plugin is loaded.
 #[test]
 fn other_plugins_are_refused_or_left_to_native() {
     let dir = tempfile::tempdir().unwrap();
@@ -191,5 +198,54 @@ fn other_plugins_are_refused_or_left_to_native() {
             host.eval("uwsgi.cache_set('k', b'v', 0, 'c'), uwsgi.cache_get('k', 'c')"),
             "(True, b'v')"
         );
+    }
+}
+
+/// `uwsgi --build-plugin src/uwsgi`, with every uWSGI under test; each loads the plugin that it built.
+#[test]
+fn uwsgi_builds_the_plugin_itself() {
+    let source = env!("CARGO_MANIFEST_DIR");
+    for build in Build::all() {
+        // In place of cargo, which would link for half a minute: the library of these sources that
+        // it has made for this uWSGI. What uWSGI compiles and links is the test.
+        let plugin = fs::canonicalize(build.plugins().join("ucache_plugin.so")).expect("the plugin");
+        let (dir, uwsgi) = (tempfile::tempdir().unwrap(), build.uwsgi());
+        let (bin, target) = (dir.path().join("bin"), dir.path().join("target"));
+        fs::create_dir_all(&bin).unwrap();
+        fs::create_dir_all(target.join("release")).unwrap();
+        let stand_in = format!(
+            "#!/bin/sh\necho \"$@\" > {dir}/asked\nexec cp {library} {dir}/target/release/\n",
+            dir = dir.path().display(),
+            library = plugin.with_file_name("libucache.a").display()
+        );
+        fs::write(bin.join("cargo"), stand_in).unwrap();
+        fs::set_permissions(bin.join("cargo"), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut making = Command::new(&uwsgi);
+        making.arg("--build-plugin").arg(Path::new(source).join("src/uwsgi")).current_dir(dir.path());
+        making.env("UCACHE_SOURCE", source).env("CARGO_TARGET_DIR", &target);
+        let path = std::env::var("PATH").expect("a PATH");
+        let made = making.env("PATH", format!("{}:{path}", bin.display())).output().expect("uWSGI runs");
+        let said = String::from_utf8_lossy(&made.stdout) + String::from_utf8_lossy(&made.stderr);
+        assert!(dir.path().join("ucache_plugin.so").is_file(), "{build:?} {}\n{said}", made.status);
+        assert_eq!(
+            fs::read_to_string(dir.path().join("asked")).unwrap().trim(),
+            format!("build --release --lib --features uwsgi,tls --manifest-path {source}/Cargo.toml")
+        );
+
+        let script =
+            "import uwsgi\nuwsgi.cache_set('k', 'v', 0, 'c')\nprint('GOT', uwsgi.cache_get('k', 'c'))\n";
+        fs::write(dir.path().join("app.py"), script).unwrap();
+        fs::write(
+            dir.path().join("uwsgi.ini"),
+            format!(
+                "[uwsgi]\nplugins-dir = {0}\nplugin = ucache\n{1}socket = {0}/socket\n{CACHE}\npyrun = {0}/app.py\n",
+                dir.path().display(),
+                build.python()
+            ),
+        )
+        .unwrap();
+        let ran = Command::new(&uwsgi).arg("--ini").arg(dir.path().join("uwsgi.ini")).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
+        assert!(said.contains("GOT b'v'") && said.contains("taken over"), "{build:?}\n{said}");
     }
 }

@@ -1,5 +1,5 @@
-//! The cache functions of uWSGI's language plugins, on uWSGI's own cache and on ucache: the same answers. All five
-//! interpreters run in one worker, so that what one stores the others read.
+//! The cache functions of uWSGI's language plugins, on uWSGI's own cache and on ucache: the same
+//! answers. All five interpreters run in one worker, so that each reads what the others store.
 
 #[path = "support/ports.rs"]
 mod ports;
@@ -13,9 +13,9 @@ use ports::free_address;
 use server::{Build, Flavor, Server, root};
 use session::Session;
 
-/// Every language by its path, beside the Python that `probe.py` runs.
+/// Every language by its path, in addition to Python, which `probe.py` runs.
 const LANGUAGES: &str = "\
-plugin = php,psgi,lua51,rack_ruby31
+plugin = php,psgi,lua51,rack
 route = ^/php setmodifier1:14
 route = ^/perl setmodifier1:5
 route = ^/lua setmodifier1:6
@@ -34,7 +34,7 @@ cache2 = name=sessions,items=100
 
 const BOTH: [Flavor; 2] = [Flavor::Native, Flavor::Ucache];
 
-/// What a session answers otherwise than it should, when PHP keeps its own sessions in this cache.
+/// Unexpected answers of a session when PHP keeps its own sessions in this cache.
 fn wrong(text: &str, sessions: &str, flavor: Flavor) -> String {
     let here = root().join("tests/languages").display().to_string();
     let options =

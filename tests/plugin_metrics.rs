@@ -1,4 +1,4 @@
-//! The caches' figures among uWSGI's metrics, in real uWSGIs: the installed one and 2.0.31.
+//! Cache statistics among uWSGI's metrics, in real uWSGIs: the installed one and 2.0.31.
 
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/server.rs"]
@@ -54,6 +54,10 @@ fn every_figure_is_a_metric() {
             ("lru.hits", 1),
             ("lru.misses", 2),
             ("lru.dropped_corrupt", 0),
+            // k5 to k14
+            ("lru.payload_bytes", 35),
+            ("lru.disk_bytes", 0),
+            ("blocks.payload_bytes", 905),
             ("blocks.items", 1),
             ("blocks.blocks_used", 90),
             ("blocks.rejected_full", 2),
@@ -66,7 +70,7 @@ fn every_figure_is_a_metric() {
             ("a_b_c.timeouts", 0),
         ];
         await_metrics(&server, &wanted);
-        // the statistics have the same, with what is a gauge (1) and what a counter (0)
+        // the statistics have the same values, with gauges (1) and counters (0)
         let stats: serde_json::Value = serde_json::from_str(&server.stats()).expect("statistics are JSON");
         for (name, value) in wanted {
             assert_eq!(stats["metrics"][format!("cache.{name}")]["value"], value, "{build:?} {name}");
@@ -74,6 +78,7 @@ fn every_figure_is_a_metric() {
         assert_eq!(stats["metrics"]["cache.lru.items"]["type"], 1);
         assert_eq!(stats["metrics"]["cache.lru.evicted"]["type"], 0);
         assert!(stats["metrics"]["cache.blocks.bytes"]["value"].as_u64() > Some(900), "{stats}");
+        assert!(stats["metrics"]["cache.lru.resident_bytes"]["value"].as_u64() > Some(4096), "{stats}");
         assert!(server.log().contains("added threshold for metric cache.lru.evicted"), "{}", server.log());
     }
 }
@@ -88,7 +93,7 @@ fn expirations_and_clears_are_counted() {
     await_metrics(&server, &[("c.items", 0), ("c.cleared", 1)]);
 }
 
-/// The figures of a server with `metrics-dir`, after `source` and once the files say `wanted`.
+/// The values of a server with `metrics-dir`, after `source` and once the files contain `wanted`.
 fn in_directory(options: &str, dir: &std::path::Path, source: &str, wanted: &[(&str, &str)]) {
     let options = format!("enable-metrics = true\nmetrics-dir = {}\n{options}", dir.display());
     let server = Server::start(Flavor::Ucache, 1, &options);
@@ -111,7 +116,7 @@ fn restored_metrics_go_on_counting_and_gauges_do_not_add_up() {
     let fill = "[uwsgi.cache_set(k, k, 0, c) for k in ('a', 'b', 'c') for c in ('memory', 'disk')]";
     let first = [("memory.items", "3"), ("memory.stored", "3"), ("disk.items", "3"), ("disk.stored", "3")];
     in_directory(&caches, dir.path(), fill, &first);
-    // The store kept its 3 items and its count, memory begins anew: 3 of the last server and 1.
+    // The store kept its 3 items and its count, memory starts anew: 3 of the last server and 1.
     let restored = format!("metrics-dir-restore = true\n{caches}");
     let more = "[uwsgi.cache_set('d', 'd', 0, c) for c in ('memory', 'disk')]";
     let second = [("memory.items", "1"), ("memory.stored", "4"), ("disk.items", "4"), ("disk.stored", "4")];

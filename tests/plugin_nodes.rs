@@ -1,4 +1,5 @@
-//! Caches of several servers: replication by UDP and `cache@host:port`, two native servers and two with ucache.
+//! Caches of several servers: replication by UDP and `cache@host:port`, two native servers and two
+//! with ucache.
 
 #[path = "support/ports.rs"]
 mod ports;
@@ -9,7 +10,8 @@ mod server;
 use ports::free_address;
 use server::{Flavor, Server, within};
 
-/// Runs `source` in a server that tells another one of its changes, and `question` there once they have arrived.
+/// Runs `source` in a server that sends its changes to another one, and `question` there once they
+/// have arrived.
 fn replicated(flavor: Flavor, source: &str, question: &str) -> String {
     let address = free_address();
     let cache = "cache2 = name=c,items=100,blocksize=100000";

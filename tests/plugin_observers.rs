@@ -1,5 +1,6 @@
-//! Tools that observe the functions of uWSGI while ucache has their place: the kernel's uprobes (perf probe, bpftrace,
-//! SystemTap) and gdb. They come before the takeover or after it, and go again. Native uWSGI stands beside.
+//! Tools that observe the functions of uWSGI while ucache replaces them: the kernel's uprobes (perf
+//! probe, bpftrace, SystemTap) and gdb. They attach before or after the takeover, and detach again.
+//! Native uWSGI is compared.
 #![cfg(feature = "uwsgi")]
 
 #[path = "support/elf_text.rs"]
@@ -22,7 +23,7 @@ use uwsgi_host::{Host, Setup};
 
 const CACHE: &str = "cache2 = name=c,items=100,blocksize=4096";
 const NATIVE: &str = "plugin = python3";
-/// Functions that the calls below go through.
+/// Functions used by the calls below.
 const CALLED: [&str; 5] = [
     "uwsgi_cache_magic_get",
     "uwsgi_cache_magic_set",
@@ -31,7 +32,7 @@ const CALLED: [&str; 5] = [
     "uwsgi_cache_keys",
 ];
 
-/// uWSGI as a file of its own: what observes it observes nobody else's.
+/// A private copy of uWSGI, so that observing it affects no other process.
 fn copy_of_uwsgi(dir: &Path) -> PathBuf {
     let uwsgi = PathBuf::from(uwsgi_host::uwsgi());
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -41,7 +42,7 @@ fn copy_of_uwsgi(dir: &Path) -> PathBuf {
     copy
 }
 
-/// The cache functions of a uWSGI, and their places in its file.
+/// The cache functions of a uWSGI, with their file offsets.
 fn functions(uwsgi: &Path) -> Vec<(String, u64)> {
     let short = ["uwsgi_cache_item_key", "uwsgi_cache_rlock", "uwsgi_cache_rwunlock"];
     let ours = |name: &str| name.starts_with("uwsgi_cache_") || name == "cache_udp_server_loop";
@@ -69,7 +70,7 @@ fn calls(host: &Host) {
     }
 }
 
-/// Workers end, and others come in their place, with the text of the master.
+/// Workers exit and are replaced by others with the master's text.
 fn respawn(host: &Host) {
     for n in 1..=2 {
         assert_eq!(host.request("POST", "/", "__import__('os')._exit(1)"), None);
@@ -80,14 +81,14 @@ fn respawn(host: &Host) {
     assert_eq!(host.logged("DAMN"), 2, "{}", host.log());
 }
 
-/// Probes of the kernel's on every function, and on the returns from some; gone with this.
+/// Kernel probes on every function, and on the returns from some; removed when dropped.
 struct Probes {
     tracing: PathBuf,
     group: String,
 }
 
 impl Probes {
-    /// `None` = this kernel or this user has none, which is said.
+    /// `None` = not supported by this kernel or not permitted for this user; a message says so.
     fn set(uwsgi: &Path, name: &str) -> Option<Self> {
         private_mounts::unshare_mounts();
         let tracing = uwsgi.with_file_name("tracing");
@@ -100,7 +101,7 @@ impl Probes {
             None::<&str>,
         );
         if mounted.is_err() || !tracing.join("uprobe_events").exists() {
-            // Past the test runner, which keeps to itself what a test that passes says.
+            // Bypasses the test runner, which hides the output of passing tests.
             let _ = writeln!(
                 std::io::stderr(),
                 "probes {name} the takeover were NOT tried: no tracefs with uprobe_events here ({mounted:?})"
@@ -128,7 +129,7 @@ impl Probes {
         file.write_all(line.as_bytes()).unwrap_or_else(|e| panic!("{line} > {}: {e}", path.display()));
     }
 
-    /// How often a probe was hit.
+    /// The hit count of a probe.
     fn hits(&self, function: &str) -> u64 {
         let profile = fs::read_to_string(self.tracing.join("uprobe_profile")).expect("the profile");
         let uwsgi = self.tracing.with_file_name("observed");
@@ -154,6 +155,10 @@ impl Probes {
 
 impl Drop for Probes {
     fn drop(&mut self) {
+        // A test that failed before it set a probe has its own message.
+        if !self.tracing.join("events").join(&self.group).exists() {
+            return;
+        }
         self.tell(&format!("events/{}/enable", self.group), "0");
         let mut names: Vec<_> = fs::read_dir(self.tracing.join("events").join(&self.group))
             .map(|all| all.flatten().filter(|one| one.path().is_dir()).map(|one| one.file_name()).collect())
@@ -168,7 +173,7 @@ impl Drop for Probes {
 #[test]
 fn probes_that_come_and_go_while_the_server_runs() {
     for plugins in [NATIVE, Setup::default().plugins] {
-        // In a thread: mounts of its own.
+        // In a thread with its own mount namespace.
         let passed = std::thread::spawn(move || {
             let dir = tempfile::tempdir().unwrap();
             let uwsgi = copy_of_uwsgi(dir.path());
@@ -206,7 +211,7 @@ fn probes_that_are_there_before_the_start() {
     }
 }
 
-/// Commands for gdb: a breakpoint on each of these functions, which is told of and passed.
+/// Commands for gdb: a breakpoint on each of these functions, which is reported and passed.
 fn breakpoints(names: &[String], then: &str) -> String {
     let mut script =
         "set pagination off\nset confirm off\nset breakpoint pending off\nset startup-with-shell off\n\
@@ -238,7 +243,7 @@ fn a_server_that_gdb_starts_with_breakpoints() {
         let args =
             ["-x".to_owned(), script.display().to_string(), "--args".to_owned(), uwsgi.display().to_string()];
         let setup = Setup { command: gdb.chain(args).collect(), plugins, ..Setup::default() };
-        // gdb takes its breakpoints out of every process that is forked: workers run without.
+        // gdb removes its breakpoints from every forked process: workers run without.
         let host = setup.start(CACHE);
         assert_works(&host, plugins);
         assert!(host.logged("hit uwsgi_cache_create_all") >= 1, "{}", host.log());
@@ -273,7 +278,8 @@ fn gdb_that_comes_to_a_worker_and_goes() {
         });
         assert_works(&host, plugins);
         assert!(seen().contains("hit uwsgi_cache_magic_set"), "{}", seen());
-        // Whatever becomes of gdb, the kernel lets the worker go; its breakpoints stay only if it is killed.
+        // The kernel lets the worker go however gdb ends; its breakpoints stay only if it is
+        // killed.
         let told = Command::new("/bin/kill").args(["-s", "INT", &gdb.id().to_string()]).status().unwrap();
         assert!(told.success());
         assert!(gdb.wait().is_ok());

@@ -1,4 +1,4 @@
-//! The plugin in a real uWSGI as its operator meets it: reloads, stores, the log, options that cannot be.
+//! The plugin in a real uWSGI from the operator's view: reloads, stores, the log, invalid options.
 
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/server.rs"]
@@ -49,7 +49,7 @@ fn reloaded_workers_keep_the_cache() {
         let server = Server::start(flavor, 2, &options);
         assert_eq!(server.run(1, "uwsgi.cache_set('kept', 'value')"), "True");
         let before = [server.run(1, "os.getpid()"), server.run(2, "os.getpid()")];
-        // uWSGI looks once a second, at the time of change in whole seconds
+        // uWSGI looks once a second, at modification times in whole seconds
         within(20, "new workers", || {
             fs::write(touched.path(), b"again").expect("the file can be written");
             let answers = [server.run(1, "os.getpid()"), server.run(2, "os.getpid()")];
@@ -63,7 +63,8 @@ fn reloaded_workers_keep_the_cache() {
     }
 }
 
-/// Runs `first` in a server, stops it, and runs `second` in a server with other options: both with a store at STORE.
+/// Runs `first` in a server, stops it, and runs `second` in a server with other options, both with
+/// a store at STORE.
 fn over_a_restart(flavor: Flavor, first: (&str, &str), second: (&str, &str)) -> String {
     let store = tempfile::tempdir().expect("a temporary directory");
     let path = store.path().join("store").display().to_string();
@@ -96,14 +97,14 @@ fn a_store_may_be_opened_with_another_hash() {
 fn a_store_without_lru_gets_it_newly_on() {
     let fill = "for n in range(9): uwsgi.cache_set(f'k{n}', 'v')";
     let plain = "cache2 = name=c,items=10,store=STORE";
-    // native opens it, and cannot evict what was there
+    // native opens it, and cannot evict the existing items
     let lru = "cache2 = name=c,items=10,purge_lru=1,store=STORE";
     let all_new = "[uwsgi.cache_get(f'k{n}') for n in range(9)].count(b'v'), \
                    [uwsgi.cache_set(f'n{n}', 'v') for n in range(9)].count(True), len(uwsgi.cache_keys()), \
                    [uwsgi.cache_get(f'n{n}') for n in range(9)].count(b'v')";
     assert_ne!(over_a_restart(Flavor::Native, (plain, fill), (lru, all_new)), "(9, 9, 9, 9)");
     assert_eq!(over_a_restart(Flavor::Ucache, (plain, fill), (lru, all_new)), "(9, 9, 9, 9)");
-    // and for another number of items, where native stops
+    // and with another number of items, at which native stops
     let more = "cache2 = name=c,items=30,store=STORE";
     assert_eq!(over_a_restart(Flavor::Ucache, (plain, fill), (more, "len(uwsgi.cache_keys())")), "9");
 }
@@ -137,10 +138,10 @@ fn memory_follows_the_data() {
     assert!(ucache < 2000, "a few times 4000 * 116 bytes: {ucache}");
 }
 
-/// D-55: what RLIMIT_AS and `reload-on-as` count is more, what is in memory less.
+/// D-55: RLIMIT_AS and `reload-on-as` count more, resident memory is less.
 #[test]
 fn addresses_are_reserved_for_the_largest_values() {
-    // KiB of addresses that a cache with default limits adds to a worker
+    // KiB of address space that a cache with default limits adds to a worker
     let added = |flavor: Flavor| {
         let size = "int(next(l for l in open('/proc/self/status') if 'VmSize' in l).split()[1])";
         let [with, without] = [2000, 2].map(|items| {
@@ -151,7 +152,7 @@ fn addresses_are_reserved_for_the_largest_values() {
     };
     let (native, ucache) = (added(Flavor::Native), added(Flavor::Ucache));
     assert!((130_000..160_000).contains(&native), "{native}");
-    assert!(ucache > 2 * native && ucache < 4 * native, "{ucache} and {native}");
+    assert!(ucache > native && ucache < 2 * native, "{ucache} and {native}");
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn the_log_says_who_serves_the_cache() {
 
 #[test]
 fn the_log_says_what_was_refused_and_does_not_repeat_it() {
-    // lines that tell about the cache, after 50 refusals of one kind
+    // log lines about the cache after 50 refusals of one kind
     let refused = |flavor: Flavor, source: &str| {
         let options = "cache2 = name=tiny,items=3,keysize=20,blocksize=100\ndisable-logging = true";
         let server = Server::start(flavor, 1, options);

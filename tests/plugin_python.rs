@@ -1,5 +1,5 @@
-//! The plugin in a real uWSGI, driven from Python: the same sessions on uWSGI's own cache and on ucache, then
-//! what needs more than a prompt.
+//! The plugin in a real uWSGI, driven from Python: the same sessions on uWSGI's own cache and on
+//! ucache, then tests that need more than a prompt.
 
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/server.rs"]
@@ -23,7 +23,7 @@ use session::Session;
 
 const BOTH: [Flavor; 2] = [Flavor::Native, Flavor::Ucache];
 
-/// Runs `tests/sessions/NAME.txt` on both, in every uWSGI that is there.
+/// Runs `tests/sessions/NAME.txt` on both, in every available uWSGI.
 fn check(name: &str) {
     let path = server::root().join("tests/sessions").join(name).with_extension("txt");
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -70,7 +70,8 @@ fn statistics_are_native_ones_and_live() {
             json!({"name": "watched", "hash": "murmur2", "hashsize": 64, "keysize": 100, "max_items": 5, "blocks": 7,
                    "blocksize": 200, "items": 0, "hits": 0, "miss": 0, "full": 0, "last_modified_at": 0})
         );
-        // 4 items fit, the last 2 do not; 20 hits and 5 misses from each worker; exists counts as neither
+        // 4 items fit, the last 2 do not; 20 hits and 5 misses from each worker; exists counts as
+        // neither
         server.run(1, "for n in range(6): uwsgi.cache_set(str(n), 'value')");
         for worker in 1..=2 {
             let source = "for n in range(25): uwsgi.cache_get(str(n % 5)); uwsgi.cache_exists('0')";
@@ -125,7 +126,7 @@ fn increments_of_four_workers_all_count() {
 #[test]
 fn workers_killed_in_the_middle_leave_a_whole_cache() {
     let server = &Server::start(Flavor::Ucache, 3, "cache2 = name=c,items=200,purge_lru=1\nthreads = 2");
-    // values that tell their key, so that a torn or foreign one is seen
+    // values that contain their key, so that torn or foreign ones are noticed
     let source = "end = time.time() + 3\nwhile time.time() < end:\n    for n in range(50):\n        \
                   uwsgi.cache_update(str(n), f'{n:08}' * 2000)\n        \
                   got = uwsgi.cache_get(str(n))\n        \

@@ -1,5 +1,5 @@
-//! D-56: what a stranger reaches who gets to a socket of the server: with `plugin = ucache` nothing that native does
-//! not serve with the same configuration.
+//! D-56: what unauthenticated clients can reach through a socket of the server: with
+//! `plugin = ucache` nothing that native does not serve with the same configuration.
 
 #[path = "support/ports.rs"]
 mod ports;
@@ -32,20 +32,20 @@ fn start(build: Build, flavor: Flavor, lines: &str) -> Server {
     server
 }
 
-/// What a stranger gets for a packet and what comes behind it.
+/// The answer to a client's packet and the bytes behind it.
 fn ask(server: &Server, modifier1: u8, modifier2: u8, payload: &[u8], body: &[u8]) -> Vec<u8> {
     let mut stream = UnixStream::connect(server.dir().join("uwsgi")).expect("the server listens");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
     let [low, high] = u16::try_from(payload.len()).expect("a short payload").to_le_bytes();
     let mut answer = Vec::new();
-    // Where it hangs up before all was sent, it has answered nothing.
+    // If it closes before all was sent, it has not answered.
     if stream.write_all(&[&[modifier1, low, high, modifier2], payload, body].concat()).is_ok() {
         let _ = stream.read_to_end(&mut answer);
     }
     answer
 }
 
-/// Words, each behind its length.
+/// Words, each preceded by its length.
 fn array(words: &[&str]) -> Vec<u8> {
     let len = |word: &str| u16::try_from(word.len()).expect("a short word").to_le_bytes();
     words.iter().flat_map(|word| [&len(word)[..], word.as_bytes()].concat()).collect()
@@ -64,7 +64,7 @@ fn payloads() -> Vec<(Vec<u8>, &'static [u8])> {
     ]
 }
 
-/// Everything that a stranger is told over the uwsgi socket.
+/// Everything that a client learns over the uwsgi socket.
 fn told(server: &Server) -> Vec<(u8, u8, usize, Vec<u8>)> {
     let mut all = Vec::new();
     let packets = (0..=255).map(|one| (one, 0)).chain((0..=255).map(|two| (111, two)));
@@ -117,19 +117,19 @@ fn the_protocol_is_served_where_it_is_asked_for() {
         assert_eq!(server.log().matches(SERVED).count(), 1, "{line}\n{}", server.log());
         let get = |modifier| ask(&server, modifier, 17, &array(&["cmd", "get", "key", "k"]), b"");
         assert!(get(modifier).ends_with(b"secret"), "{line}\n{}", server.log());
-        // Native's answer to command 5 starts with the address of a header: it is ours.
+        // Native's answer to command 5 starts with the address of a header: this one is ours.
         assert_eq!(ask(&server, modifier, 5, b"k", b""), b"\x6f\0\0\x01secret", "{line}");
         if modifier != 111 {
             assert_eq!(get(111), b"", "{line}");
         }
     }
-    // Built in, as PyPI's is by default: native serves it, and so does ucache.
+    // Built in, as in PyPI's by default: native serves it, and so does ucache.
     for flavor in [Flavor::Native, Flavor::Ucache] {
         let server = start(Build::Pypi, flavor, "");
         let answer = ask(&server, 111, 17, &array(&["cmd", "get", "key", "k"]), b"");
         assert!(answer.ends_with(b"secret"), "{flavor:?}\n{}", server.log());
     }
-    // Somebody else's slot stays his, as in native.
+    // A slot of another plugin is left to it, as in native.
     let other = |flavor| {
         let server = start(Build::Installed, flavor, "plugin = 111:ping");
         ask(&server, 111, 0, b"", b"")
@@ -137,7 +137,7 @@ fn the_protocol_is_served_where_it_is_asked_for() {
     assert_eq!(other(Flavor::Native), other(Flavor::Ucache));
 }
 
-/// The sockets of the internet that the processes of a server have.
+/// The internet sockets of a server's processes.
 fn internet_sockets(master: Pid) -> usize {
     let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).expect("a process");
     let processes = children.split_whitespace().map(str::to_owned).chain([master.to_string()]);
@@ -163,7 +163,7 @@ fn internet_sockets(master: Pid) -> usize {
 #[test]
 fn nothing_new_by_udp() {
     let seen = [Flavor::Native, Flavor::Ucache].map(|flavor| {
-        // uWSGI's own UDP server, which hands packets to plugins, and one for a cache.
+        // uWSGI's own UDP server, which passes packets to plugins, and one for a cache.
         let (general, cache) = (free_address(), free_address());
         let lines = format!("udp = {general}\ncache2 = name=told,items=10,blocksize=100,udp={cache}");
         let server = start(Build::Installed, flavor, &lines);

@@ -1,5 +1,5 @@
-//! What uWSGI itself does with a cache, outside any language: routes, cached responses, static paths.
-//! On uWSGI's own cache and on ucache: the same answers.
+//! uWSGI's own uses of a cache, outside any language: routes, cached responses, static paths. On
+//! uWSGI's own cache and on ucache: the same answers.
 
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/server.rs"]
@@ -54,7 +54,7 @@ fn routes_read_and_write_the_cache() {
     }
 }
 
-/// The routes, but not for the harness's own requests, which are POSTs.
+/// The routes, except for the harness's own requests, which are POSTs.
 fn all_but_posts(routes: &str) -> String {
     let mut lines: Vec<_> = routes.lines().collect();
     lines.insert(0, "plugin = router_cache");
@@ -64,7 +64,7 @@ fn all_but_posts(routes: &str) -> String {
 
 #[test]
 fn responses_are_stored_and_served() {
-    // what the application answers depends on what it is asked: the time
+    // the application's answer depends on the request: the time
     let options = "cache2 = name=pages,items=100\n\
          route = ^/slow cache:key=${REQUEST_URI},name=pages,content_type=text/plain\n\
          route = ^/slow cachestore:key=${REQUEST_URI},name=pages,expires=3600";

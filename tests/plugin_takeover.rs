@@ -1,5 +1,5 @@
-//! The plugin inside real uWSGIs: that it takes the cache over wherever it can, survives reloads, and stops with
-//! a clear word where it cannot.
+//! The plugin inside real uWSGIs: it replaces the cache wherever it can, survives reloads, and
+//! stops with a clear message if it cannot.
 #![cfg(feature = "uwsgi")]
 
 #[allow(dead_code, reason = "each test program uses its part")]
@@ -15,7 +15,7 @@ use std::{
 
 use uwsgi_host::{Host, Setup, library};
 
-/// The cache functions of uWSGI, but for the three that need no jump.
+/// The cache functions of uWSGI, except the three that need no jump.
 const REPLACED: [&str; 31] = [
     "cache_udp_server_loop",
     "uwsgi_cache_by_name",
@@ -51,10 +51,10 @@ const REPLACED: [&str; 31] = [
 ];
 
 const CACHE: &str = "cache2 = name=c,items=100,blocksize=4096";
-/// What the start-up line says.
+/// The text of the start-up line.
 const TAKEN: &str = "31 cache functions of uWSGI";
 
-/// Every cache function of the host leads into the library, and the cache works.
+/// Every cache function of the host jumps to the library, and the cache works.
 fn assert_taken_over(host: &Host, file: &str) {
     let names = REPLACED.join(" ");
     assert_eq!(host.eval(&format!("{{leads_to(n) for n in '{names}'.split()}}")), format!("{{'{file}'}}"));
@@ -104,7 +104,7 @@ fn calls_of_workers_land_in_ucache() {
     assert_eq!(host.logged(TAKEN), 1, "{}", host.log());
     assert_eq!(host.logged("(/proc/self/mem)"), 1);
     assert_taken_over(&host, "libucache.so");
-    // The three short ones stay, and do the same: PyPy's plugin calls them.
+    // The three short ones stay, and work: PyPy's plugin calls them.
     assert!(!host.eval("leads_to('uwsgi_cache_rlock')").contains("libucache"));
     host.until("live statistics", |h| h.stats().contains("\"hits\":1") && h.stats().contains("\"miss\":1"));
 }
@@ -134,7 +134,8 @@ fn calls_of_the_core_land_in_ucache() {
     assert_eq!(ask("/page"), "page");
     assert_eq!(host.eval(&format!("uwsgi.cache_set('/page', b'{page}', 0, 'c')")), "True");
     assert!(ask("/page").ends_with("from the cache"), "{}", host.log());
-    // static-cache-paths: the core stores and reads with the raw functions, under its own lock table.
+    // static-cache-paths: the core stores and reads with the raw functions, under its own lock
+    // table.
     for _ in 0..2 {
         assert_eq!(ask("/s/file.txt"), "static");
     }
@@ -145,7 +146,8 @@ fn calls_of_the_core_land_in_ucache() {
     });
 }
 
-/// The cache protocol is served by ucache: native's answer to command 5 starts with the address of a header.
+/// ucache serves the cache protocol: native's answer to command 5 starts with the address of a
+/// header.
 fn assert_serves(host: &Host) {
     assert_eq!(host.eval("uwsgi.cache_update('k', b'value', 0, 'c')"), "True");
     let answer = host.exchange("uwsgi", &[111, 1, 0, 5, b'k']).expect("an answer");
@@ -176,7 +178,7 @@ fn routers_find_their_nodes_in_the_cache() {
     let node = host.dir().join("uwsgi").display().to_string();
     let routed = || host.exchange("router", b"GET / HTTP/1.0\r\nHost: the.site\r\n\r\n").unwrap_or_default();
     assert!(!routed().ends_with(b"page"));
-    // A router is a process of its own; it chooses among nodes by the hits of the item.
+    // A router is a separate process; it chooses nodes by the item's hits.
     assert_eq!(host.eval(&format!("uwsgi.cache_set('the.site', b'{node}', 0, 'c')")), "True");
     assert!(routed().ends_with(b"page"), "{}", host.log());
 }
@@ -226,9 +228,9 @@ fn without_proc_the_pages_are_made_writable() {
 fn where_nothing_may_be_written_the_operator_decides() {
     let setup = Setup { confine: "mdwe noproc", ..Setup::default() };
     let log = setup.refuse("cache2 = name=c,items=100,store={dir}/store");
-    assert!(log.contains("cannot take over uWSGI's cache: program text cannot be written"), "{log}");
+    assert!(log.contains("cannot replace uWSGI's cache: program text cannot be written"), "{log}");
     assert!(
-        log.contains("MemoryDenyWriteExecute") && log.contains("`ucache-or-native = true` would"),
+        log.contains("MemoryDenyWriteExecute") && log.contains("`ucache-or-native = true` falls back"),
         "{log}"
     );
     assert!(
@@ -236,7 +238,7 @@ fn where_nothing_may_be_written_the_operator_decides() {
         "stopped before native code made a store: {log}"
     );
     let host = setup.start(&format!("{CACHE}\nucache-or-native = true"));
-    assert_eq!(host.logged("going on with uWSGI's own cache"), 1);
+    assert_eq!(host.logged("falling back to uWSGI's own cache"), 1);
     assert_eq!(host.logged(TAKEN), 0);
     assert_works(&host);
     let log = setup.refuse(&format!("{CACHE}\nucache-or-native = no"));
@@ -249,7 +251,7 @@ fn a_plugin_loaded_after_the_caches_changes_nothing() {
     let plugin = host.dir().join("ucache_plugin.so");
     assert_eq!(host.eval(&format!("load_plugin_now({:?})", plugin.display().to_string())), "True");
     assert_eq!(
-        host.logged("cannot take over uWSGI's cache: uWSGI has made its caches already"),
+        host.logged("cannot replace uWSGI's cache: uWSGI has made its caches already"),
         1,
         "{}",
         host.log()
@@ -300,7 +302,7 @@ fn the_python_module_of_uwsgi_is_a_host_too() {
     assert_eq!(preloaded.logged(TAKEN), 1, "{}", preloaded.log());
     assert_taken_over(&preloaded, "libucache.so");
     assert_serves(&preloaded);
-    // Its uWSGI is not the one that the library of the other tests was built for.
+    // Its uWSGI is not the one for which the library of the other tests was built.
     let log = Setup { library: uwsgi_host::library(), ..setup(Vec::new(), "plugin = ucache") }.refuse(CACHE);
     assert!(log.contains("built for uWSGI") && log.contains("stopped: the takeover failed"), "{log}");
 }
@@ -329,8 +331,8 @@ fn pyuwsgi() -> (PathBuf, PathBuf) {
     (program, dir.join("target/debug/libucache.so"))
 }
 
-/// Makes a cache in a worker, through `library`, and ends the worker: the server goes on. Native's own dies of it, see
-/// `a_cache_made_in_a_worker_ends_with_it`.
+/// Creates a cache in a worker through `library`, and ends the worker: the server continues.
+/// Native's own crashes, see `a_cache_made_in_a_worker_ends_with_it`.
 fn assert_survives_a_cache_of_a_worker(host: &Host, library: &str) {
     let made = format!("ctypes.CDLL({library}).uwsgi_cache_create(b'name=runtime,items=10') != 0");
     assert_eq!(host.eval(&made), "True", "{}", host.log());

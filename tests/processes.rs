@@ -1,7 +1,7 @@
-//! Several processes in one cache: no torn value, no other key's value, no stale one, no lost update.
+//! Several processes in one cache: no torn, foreign or stale value, no lost update.
 //!
-//! `UCACHE_TORTURE_SECS=600` runs the mixed loads for ten minutes in all, `UCACHE_TORTURE_WORKERS=4` with 4 processes
-//! only; the figures are printed either way.
+//! `UCACHE_TORTURE_SECS=600` runs the mixed loads for ten minutes in total,
+//! `UCACHE_TORTURE_WORKERS=4` with 4 processes only; the results are always printed.
 
 #[path = "support/engine_audit.rs"]
 mod engine_audit;
@@ -42,14 +42,14 @@ fn worker_counts() -> Vec<usize> {
     setting("UCACHE_TORTURE_WORKERS").map_or_else(|| vec![2, 4, 8], |n| vec![n as usize])
 }
 
-/// How long one load runs with one number of processes.
+/// Duration of one load with one number of processes.
 fn share_of_time() -> Duration {
     setting("UCACHE_TORTURE_SECS").map_or(Duration::from_millis(350), |secs| {
         Duration::from_secs(secs.into()) / (LOADS * worker_counts().len() as u32)
     })
 }
 
-/// Runs the load with 2, 4 and 8 processes, then compares the books.
+/// Runs the load with 2, 4 and 8 processes, then audits the cache.
 fn torture(load: impl Fn(usize) -> Load) {
     let _alone = alone();
     for workers in worker_counts() {
@@ -128,7 +128,7 @@ fn counted_blocks_lru_and_clears() {
     });
 }
 
-/// Every process counts the same hot number and some others, between stores that move memory about.
+/// All processes change the same hot number and some others, between stores that move memory.
 fn count_together(config: &Config) {
     const EACH: u64 = 20_000;
     let engine = Engine::create(config).expect("a cache");
@@ -202,7 +202,7 @@ fn add_and_delete_succeed_once() {
     }
 }
 
-/// Of all processes that want a missing key, one fills it and the others get what it stored.
+/// Of all processes that miss a key, one fills it and the others get its value.
 #[test]
 fn one_process_fills_and_the_others_wait() {
     let _alone = alone();
@@ -231,7 +231,8 @@ fn one_process_fills_and_the_others_wait() {
     assert_eq!(fills[0].load(SeqCst), u64::from(ROUNDS), "each key is filled once");
 }
 
-/// An item that a clear removed is a miss for everybody from then on, and one that came after it is not.
+/// An item removed by a clear is a miss for all processes from then on, and one stored after it is
+/// not.
 #[test]
 fn clear_is_one_step_for_all_processes() {
     let _alone = alone();
@@ -263,7 +264,7 @@ fn clear_is_one_step_for_all_processes() {
     reader.join();
 }
 
-/// Exact hits and misses, though every process counts for itself and many come and go.
+/// Exact hits and misses, though every process counts separately and many start and end.
 #[test]
 fn hits_and_misses_are_exact_over_many_processes() {
     let _alone = alone();
@@ -284,8 +285,8 @@ fn hits_and_misses_are_exact_over_many_processes() {
     say(&format!("counts: {} processes in all", 30 * 4));
 }
 
-/// A cache of one to three values of the greatest length, which writers replace at the same time: each has room for the new
-/// one beside the old.
+/// A cache of one to three values of maximum length, replaced by concurrent writers: each has space
+/// for the new one beside the old.
 #[test]
 fn a_few_large_values_are_always_replaced() {
     let _alone = alone();

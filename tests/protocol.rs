@@ -1,10 +1,10 @@
-//! The protocol of publish, read, retire and recover under the memory model of the language: loom tries every order of
-//! threads, and every value that a relaxed load may give, in a small model of it.
+//! The protocol of publish, read, retire and recover under the language's memory model: loom tries
+//! every order of threads, and every value that a relaxed load may return, in a small model.
 //!
-//! The model has one chain of one slot, two blocks of one header word and two value words, and the steps of
-//! `engine::{write, read, recover, index}` with the engine's own orderings (`shm::order`). It is a model because the real code works on
-//! mapped memory, which loom cannot see into. Each step that the design calls necessary can be left out: then loom must
-//! find a torn, foreign or stale value.
+//! The model has one chain of one slot, two blocks of one header word and two value words, and the
+//! steps of `engine::{ops, index, recover}` with the engine's own orderings (`shm::order`). It is a
+//! model because the real code works on mapped memory, which loom cannot see into. Each step that
+//! the design calls necessary can be left out: then loom must find a torn, foreign or stale value.
 
 use loom::{
     sync::{
@@ -17,29 +17,29 @@ use loom::{
     },
     thread,
 };
-use ucache::shm::order::{chain, clear};
+use ucache::shm::order::{clear, seqlock};
 
-/// A step of the protocol that is left out, or done too early.
+/// A step of the protocol that is left out or done too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
     None,
-    /// The version does not change.
+    /// The sequence number does not change.
     NoBump,
-    /// The version changes before the slot does.
+    /// The sequence number changes before the slot.
     BumpBeforePublish,
     /// The slot is stored before the entry is written.
     PublishBeforeWrite,
-    /// The old block is free while the slot still leads to it.
+    /// The old block is freed while the slot still leads to it.
     FreeBeforePublish,
     /// The slot is stored with relaxed order.
     RelaxedPublish,
-    /// No fence between the version and the memory's next use.
+    /// No fence between the sequence number and the memory's next use.
     NoWriterFence,
-    /// The reader does not look at the version again.
+    /// The reader does not recheck the sequence number.
     NoRecheck,
-    /// No fence between the reader's copy and its second look.
+    /// No fence between the reader's copy and its recheck.
     NoReaderFence,
-    /// Recovery does not change the version before it frees.
+    /// Recovery frees without changing the sequence number first.
     SilentRecovery,
     /// The acknowledgement is not ordered after the clear.
     RelaxedClear,
@@ -78,7 +78,7 @@ impl Cache {
     /// `write::fill` and `entry::write`.
     fn fill(&self, block: usize, key: u64, value: u64) {
         if self.bug != Bug::NoWriterFence {
-            fence(chain::RETIRE);
+            fence(seqlock::RETIRE);
         }
         let block = &self.blocks[block];
         block.header.store(key, Relaxed);
@@ -91,17 +91,17 @@ impl Cache {
             return;
         }
         let next = self.version.load(Relaxed) + 1;
-        // Relaxed where the fence is left out: the model then has nothing else that orders the two.
-        let order = if self.bug == Bug::NoWriterFence { Relaxed } else { chain::BUMP };
+        // Relaxed if the fence is left out: then nothing in the model orders the two.
+        let order = if self.bug == Bug::NoWriterFence { Relaxed } else { seqlock::BUMP };
         self.version.store(next, order);
         if self.bug != Bug::NoWriterFence {
-            fence(chain::RETIRE);
+            fence(seqlock::RETIRE);
         }
     }
 
     /// `write::replace`: the slot goes from `old` to `new` (block numbers).
     fn replace(&self, old: Option<usize>, new: usize, value: u64) {
-        let order = if self.bug == Bug::RelaxedPublish { Relaxed } else { chain::PUBLISH };
+        let order = if self.bug == Bug::RelaxedPublish { Relaxed } else { seqlock::PUBLISH };
         match self.bug {
             Bug::PublishBeforeWrite => {
                 self.slot.store(new + 1, order);
@@ -132,29 +132,53 @@ impl Cache {
         }
     }
 
-    /// `block::free`, and the next use of the block: another key's entry.
+    /// `compact::relocate`: the entry goes to another block, as it is.
+    fn relocate(&self, from: usize, to: usize) {
+        let (old, new) = (&self.blocks[from], &self.blocks[to]);
+        if self.bug != Bug::NoWriterFence {
+            fence(seqlock::RETIRE);
+        }
+        let copy = || {
+            new.header.store(old.header.load(Relaxed), Relaxed);
+            for (new, old) in new.value.iter().zip(&old.value) {
+                new.store(old.load(Relaxed), Relaxed);
+            }
+        };
+        let order = if self.bug == Bug::RelaxedPublish { Relaxed } else { seqlock::PUBLISH };
+        if self.bug == Bug::PublishBeforeWrite {
+            self.slot.store(to + 1, order);
+            copy();
+        } else {
+            copy();
+            self.slot.store(to + 1, order);
+        }
+        self.bump();
+        self.retire(from);
+    }
+
+    /// `slab::free`, and the next use of the block: another key's entry.
     fn retire(&self, block: usize) {
         self.blocks[block].header.store(0, Relaxed);
         self.fill(block, OTHER, 99);
     }
 
-    /// `read::get`: the value, or a miss (0), or `None` when a writer came in between.
+    /// `get`: the value, or a miss (0), or `None` if a writer interfered.
     fn read(&self) -> Option<u64> {
-        let v = self.version.load(chain::BEGIN);
-        let slot = self.slot.load(chain::FOLLOW);
+        let v = self.version.load(seqlock::BEGIN);
+        let slot = self.slot.load(seqlock::FOLLOW);
         let unchanged = |order| self.bug == Bug::NoRecheck || self.version.load(order) == v;
         if slot == 0 {
-            fence(chain::RECHECK);
+            fence(seqlock::RECHECK);
             return unchanged(Relaxed).then_some(0);
         }
         let block = &self.blocks[slot - 1];
         if block.header.load(Relaxed) != KEY {
-            fence(chain::RECHECK);
+            fence(seqlock::RECHECK);
             return unchanged(Relaxed).then_some(0);
         }
         let value = [block.value[0].load(Relaxed), block.value[1].load(Relaxed)];
         if self.bug != Bug::NoReaderFence {
-            fence(chain::RECHECK);
+            fence(seqlock::RECHECK);
         }
         if !unchanged(Relaxed) {
             return None;
@@ -166,14 +190,14 @@ impl Cache {
     }
 }
 
-/// Runs `body` in all orders; whether it always held.
+/// Runs `body` in all orders; returns whether it always held.
 fn holds(body: impl Fn() + Sync + Send + 'static) -> bool {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| model.check(body))).is_ok()
 }
 
-/// Two updates, the second in the block that the first has freed, beside two reads.
+/// Two updates, the second in the block that the first has freed, concurrent with two reads.
 fn updates_beside_reads(bug: Bug) -> bool {
     holds(move || {
         let cache = Arc::new(Cache::new(bug));
@@ -195,7 +219,28 @@ fn updates_beside_reads(bug: Bug) -> bool {
     })
 }
 
-/// A writer dies between any two steps of an update; the next owner of the lock rebuilds, and uses what is free.
+/// `compact::relocate`, there and back: the value stays, and the blocks that it leaves go to another
+/// key.
+fn moves_beside_reads(bug: Bug) -> bool {
+    holds(move || {
+        let cache = Arc::new(Cache::new(bug));
+        cache.replace(None, 0, 1);
+        let sweeper = {
+            let cache = Arc::clone(&cache);
+            thread::spawn(move || {
+                cache.relocate(0, 1);
+                cache.relocate(1, 0);
+            })
+        };
+        for value in [cache.read(), cache.read()].into_iter().flatten() {
+            assert_eq!(value, 1, "the key has this value all the time");
+        }
+        sweeper.join().expect("the sweeper");
+    })
+}
+
+/// A writer dies between any two steps of an update; the next owner of the lock rebuilds, and uses
+/// free blocks.
 fn a_death_beside_a_read(bug: Bug) -> bool {
     (0..5).all(|steps| {
         holds(move || {
@@ -216,23 +261,24 @@ fn a_death_beside_a_read(bug: Bug) -> bool {
     })
 }
 
-/// The first steps of an update from block 0 to block 1. (Locks order the dead writer's accesses before the next
-/// owner's, so that one thread can stand for both.)
+/// The first steps of an update from block 0 to block 1. (Locks order the dead writer's accesses
+/// before the next owner's, so one thread can stand for both.)
 fn dying_update(cache: &Cache, steps: usize) {
     let new = &cache.blocks[1];
     let all: [&dyn Fn(); 4] = [
         &|| {
-            fence(chain::RETIRE);
+            fence(seqlock::RETIRE);
             new.header.store(KEY, Relaxed);
         },
         &|| new.value[0].store(2, Relaxed),
         &|| new.value[1].store(2, Relaxed),
-        &|| cache.slot.store(2, chain::PUBLISH),
+        &|| cache.slot.store(2, seqlock::PUBLISH),
     ];
     all.iter().take(steps).for_each(|step| step());
 }
 
-/// `recover::rebuild`: the version first, then what the index does not reach is free, and used again.
+/// `recover::rebuild`: the sequence number first, then blocks that the index does not reach are
+/// freed and reused.
 fn recover(cache: &Cache) {
     if cache.bug != Bug::SilentRecovery {
         cache.bump();
@@ -242,7 +288,7 @@ fn recover(cache: &Cache) {
     cache.retire(1 - reached);
 }
 
-/// Who has seen that a clear is over sees nothing older.
+/// A thread that has seen the end of a clear sees nothing older.
 fn a_clear_beside_a_read(bug: Bug) -> bool {
     let order: Ordering = if bug == Bug::RelaxedClear { Relaxed } else { Release };
     holds(move || {
@@ -267,6 +313,7 @@ fn a_clear_beside_a_read(bug: Bug) -> bool {
 #[test]
 fn the_protocol_holds_in_every_order() {
     assert!(updates_beside_reads(Bug::None), "updates");
+    assert!(moves_beside_reads(Bug::None), "moves");
     assert!(a_death_beside_a_read(Bug::None), "deaths");
     assert!(a_clear_beside_a_read(Bug::None), "clears");
 }
@@ -284,6 +331,10 @@ fn every_step_is_needed() {
         Bug::NoReaderFence,
     ] {
         assert!(!updates_beside_reads(bug), "{bug:?} goes unnoticed");
+    }
+    for bug in [Bug::NoBump, Bug::PublishBeforeWrite, Bug::RelaxedPublish, Bug::NoWriterFence, Bug::NoRecheck]
+    {
+        assert!(!moves_beside_reads(bug), "{bug:?} goes unnoticed beside moves");
     }
     assert!(!a_death_beside_a_read(Bug::SilentRecovery), "SilentRecovery goes unnoticed");
     assert!(!a_clear_beside_a_read(Bug::RelaxedClear), "RelaxedClear goes unnoticed");

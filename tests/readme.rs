@@ -1,4 +1,5 @@
-//! What README.md and the pages in src/docs say: commands exist, code runs, differences are tested.
+//! Checks of README.md and the pages in src/docs: commands exist, code runs, differences are
+//! tested.
 
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/server.rs"]
@@ -32,7 +33,7 @@ fn blocks(language: &str) -> Vec<String> {
     found
 }
 
-/// Whether the Makefile knows the target.
+/// Whether the Makefile has the target.
 fn is_target(name: &str) -> bool {
     read("Makefile").lines().any(|line| line.split_once(':').is_some_and(|(target, _)| target == name))
 }
@@ -46,15 +47,34 @@ fn every_command_is_known() {
             ["make", target] | ["sudo", "make", target] => assert!(is_target(target), "no target {target}"),
             // run by `the_c_program_runs`
             ["cc", "hello.c", "-lucache", "-o", "hello"] => {}
+            // `tests/python` installs the wheel
+            ["pip", "install", "target/wheels/ucache-*.whl"] => {}
             _ => panic!("nobody checks this command of README.md: {command}"),
         }
         seen += 1;
     }
     assert!(seen >= 5, "only {seen} commands");
-    // those in the text, as `make help`
+    // targets mentioned in the text, like `make help`
     for word in read("README.md").split('`').filter_map(|code| code.strip_prefix("make ")) {
         assert!(is_target(word), "no target {word}");
     }
+}
+
+/// `tests/cli` runs them; this checks that they exist.
+#[test]
+fn every_subcommand_is_known() {
+    let args = read("src/cli/args.rs");
+    let mut seen = 0;
+    for line in blocks("text").iter().flat_map(|block| block.lines()) {
+        let Some(name) = line.strip_prefix("ucache ").and_then(|rest| rest.split(' ').next()) else {
+            continue;
+        };
+        let variant = format!("{}{}", name[..1].to_uppercase(), &name[1..]);
+        let defined = |after| args.contains(&format!("\n    {variant}{after}"));
+        assert!(["(", " {", ","].into_iter().any(defined), "no command {name}");
+        seen += 1;
+    }
+    assert!(seen >= 5, "only {seen} commands");
 }
 
 #[test]
@@ -70,8 +90,9 @@ fn help_lists_every_public_target() {
 fn the_uwsgi_quick_start_runs() {
     let ini = blocks("ini");
     let python = blocks("python");
-    assert_eq!((ini.len(), python.len()), (1, 1));
-    // the harness names the plugin and where it is
+    // The second one is for the Python package: tests/python runs it.
+    assert_eq!((ini.len(), python.len()), (1, 2));
+    // the harness gives the plugin's name and directory
     let options = ini[0].strip_prefix("plugin = ucache\n").expect("the first line is the plugin's");
     let server = Server::start(Flavor::Ucache, 1, options);
     assert_eq!(server.run(1, &python[0]), "('hello', 1, '<h1>page</h1>')", "{}", server.log());
@@ -106,17 +127,7 @@ fn the_rust_program_is_a_doctest() {
     assert!(read("src/lib.rs").contains("include_str!(\"../README.md\")"), "no doctest compiles README.md");
 }
 
-#[test]
-fn links_lead_to_files() {
-    let readme = read("README.md");
-    let targets: Vec<_> = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
-    assert!(targets.len() >= 3, "{targets:?}");
-    for target in targets {
-        assert!(root().join(target).exists(), "README.md links to {target}");
-    }
-}
-
-/// Every `D-07` in a text, without the hyphenated words that merely end so.
+/// Every `D-07` in a text, without hyphenated words that merely end so.
 fn numbers(text: &str) -> BTreeSet<String> {
     let is_number =
         |at: &usize| text[at + 2..].len() >= 2 && text[at + 2..at + 4].bytes().all(|b| b.is_ascii_digit());

@@ -1,5 +1,6 @@
-//! How many cache lines of the shared region each operation writes: what workers take from one another. Counted by
-//! valgrind from the program's own stores, not guessed; `--nocapture` shows the table.
+//! Number of cache lines of the shared region that each operation writes, and so takes away from
+//! other processors. Counted by valgrind from the program's own stores; `--nocapture` shows the
+//! table.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,30 +12,30 @@ use std::{
 
 use ucache::{Cache, Stored};
 
-/// Tells the child of this test what it is.
+/// Tells the child of this test its role.
 const CHILD: &str = "UCACHE_SHARED_WRITES_CHILD";
 const LINE: u64 = 64;
 
 /// A store here marks the start or the end of an operation in valgrind's trace.
 static MARK: AtomicU64 = AtomicU64::new(0);
 
-/// A name, and what it runs.
+/// A name, and its operation.
 type Operation = (&'static str, fn(&Cache));
 
-/// What is counted; each runs often enough to be in its steady state.
+/// The operations counted; each runs often enough to reach its steady state.
 const OPERATIONS: [Operation; 8] = [
     ("get, hit", |c| assert!(c.get_into("key 5", &mut [0; 100]).unwrap().is_some())),
     ("get, miss", |c| assert!(c.get_into("no key", &mut [0; 100]).unwrap().is_none())),
     ("contains", |c| assert!(c.contains("key 5") && !c.contains("no key"))),
-    ("update", |c| assert_eq!(c.update("key 5", [7; 100]).unwrap(), Stored::Updated)),
-    ("add, refused", |c| assert!(!c.set("key 5", [7; 100]).unwrap())),
+    ("set, existing key", |c| assert_eq!(c.set("key 5", [7; 100]).unwrap(), Stored::Updated)),
+    ("add, refused", |c| assert!(!c.add("key 5", [7; 100]).unwrap())),
     ("incr", |c| assert!(c.incr("number", 1).unwrap() > 0)),
     ("delete", |c| assert!(c.delete("key 6").unwrap())),
-    ("set, new key", |c| assert!(c.set("key 6", [7; 100]).unwrap())),
+    ("add, new key", |c| assert!(c.add("key 6", [7; 100]).unwrap())),
 ];
 
 #[allow(clippy::disallowed_macros, reason = "tells its parent")]
-/// Prints where the region and the mark are, then runs every operation between two marks.
+/// Prints the addresses of the region and the mark, then runs every operation between two marks.
 fn child() {
     let cache = Cache::builder("traced").items(1000).build().unwrap();
     for n in 0..20 {
@@ -46,7 +47,8 @@ fn child() {
     let ranges = shared.map(|l| l.split(' ').next().unwrap().replace('-', " "));
     println!("region {}", ranges.collect::<Vec<_>>().join(" "));
     println!("mark {:x}", (&raw const MARK).addr());
-    // The second round is what counts: the first finds its statistics slot, touches pages, fills caches.
+    // Only the second round counts: the first finds its statistics slot, touches pages, fills
+    // caches.
     for round in 0..2 {
         for (n, (_, operation)) in OPERATIONS.iter().enumerate() {
             MARK.store(black_box(round * 100 + n as u64 + 1), Ordering::SeqCst);
@@ -56,7 +58,7 @@ fn child() {
     }
 }
 
-/// The lines of the region that each operation of the second round wrote.
+/// The lines of the region written by each operation of the second round.
 fn traced() -> BTreeMap<&'static str, BTreeSet<u64>> {
     let here = std::env::current_exe().unwrap();
     let trace = tempfile::NamedTempFile::new().unwrap();
@@ -110,13 +112,13 @@ fn each_operation_writes_few_shared_lines() {
     for (operation, lines) in &written {
         println!("  {operation:14} {}", lines.len());
     }
-    // A reader writes its thread's own counters, and nothing else that anybody reads.
+    // A reader writes its thread's own counters, and nothing else that others read.
     assert_eq!(written["contains"].len(), 0);
     assert_eq!(written["get, hit"].len(), 1);
     assert_eq!(written["get, hit"], written["get, miss"], "one line, the thread's own");
     let own = &written["get, hit"];
     for (operation, most) in
-        [("add, refused", 1), ("incr", 2), ("update", 9), ("delete", 12), ("set, new key", 12)]
+        [("add, refused", 1), ("incr", 2), ("set, existing key", 9), ("delete", 12), ("add, new key", 12)]
     {
         let others: Vec<_> = written[operation].difference(own).collect();
         assert!(others.len() <= most, "{operation} writes {} lines: {others:x?}", others.len());

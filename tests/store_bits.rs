@@ -1,4 +1,5 @@
-//! Every bit of a store's 64 KiB of tables, one after the other, and damage of all other kinds: what opens is right.
+//! Every bit of a store's 64 KiB of tables, one after the other, and all other kinds of damage: a
+//! store that opens is right.
 
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
@@ -18,9 +19,7 @@ use ucache::{
 };
 
 const ITEMS: u32 = 60;
-/// What is before the data of a small store.
-const TABLES: usize = 64 << 10;
-const SPAN: usize = 64 << 10;
+const SPAN: usize = 4 << 10;
 
 /// A key of 12 bytes, values of three sizes: few spans hold them all.
 fn key(n: u32) -> Vec<u8> {
@@ -37,7 +36,7 @@ fn put(engine: &Engine, n: u32, seq: u32) -> Result<(), Error> {
     engine.set(&key(n), &value, &UPDATE).map(|_| ())
 }
 
-/// The sequence of an item, which must be whole and its own.
+/// The sequence number of an item, which must be whole and its own.
 fn seq(engine: &Engine, n: u32, what: &str) -> Option<u32> {
     let (_, value) = engine_value::get(engine, &key(n), Touch::Yes).expect("get")?;
     Some(engine_value::read(n, &value).unwrap_or_else(|fault| panic!("{what}: item {n}: {fault:?}")).seq)
@@ -63,7 +62,12 @@ fn store(make: impl Fn(&Path) -> Config) -> Vec<u8> {
     fs::read(&path).expect("read")
 }
 
-/// End of the last span that holds anything.
+/// Bytes of a store before its data, at most: its first keys are there.
+fn tables(bytes: &[u8]) -> usize {
+    bytes.windows(11).position(|w| w == b"key number ").expect("a key") / SPAN * SPAN
+}
+
+/// End of the last non-zero span.
 fn end_of_data(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|&b| b != 0).expect("not empty") / SPAN * SPAN + SPAN
 }
@@ -73,7 +77,7 @@ const REFUSED: usize = 1;
 const KEPT: usize = 2;
 const LOST_MANY: usize = 3;
 
-/// Opens what the copy is now: refused and left alone, or used, where nothing may be wrong.
+/// Opens the copy: refused and left unchanged, or used, and then without any fault.
 fn check(copy: &Copy, tally: &Tally, what: &str) {
     match Engine::attach(&copy.path) {
         Err(_) => tally.add(REFUSED, 1),
@@ -87,7 +91,8 @@ fn check(copy: &Copy, tally: &Tally, what: &str) {
             tally.add(OPENED, 1);
             tally.add(KEPT, found);
             tally.add(LOST_MANY, usize::from(found + 1 < ITEMS as usize));
-            // Limits and space may be anything now; a crash, a hang or a wrong value may not.
+            // Limits and space may have any value now, but without a crash, a hang or a wrong
+            // value.
             let again = put(&engine, 7, 6);
             assert!(again.is_err() || seq(&engine, 7, what) == Some(6), "{what}: a store that is gone");
             let _ = engine.delete(&key(8));
@@ -100,8 +105,8 @@ fn flip(copy: &Copy, bit: usize) {
     copy.become_with(bit / 8, &[copy.bytes[bit / 8] ^ 1 << (bit % 8)]);
 }
 
-/// All 524,288 bits of the tables with UCACHE_STORE_FLIPS=1 (then also those of the items, and other layouts); else every
-/// bit of what is not zero, and each 16th of the rest.
+/// All 524,288 bits of the tables with UCACHE_STORE_FLIPS=1 (then also those of the items, and
+/// other layouts); else every non-zero bit and each 16th of the rest.
 #[test]
 fn a_flipped_bit_costs_no_more_than_an_item() {
     let _alone = alone();
@@ -115,13 +120,14 @@ fn a_flipped_bit_costs_no_more_than_an_item() {
     for (name, bytes) in layouts {
         let dir = memory();
         let setup = |half| Copy::new(dir.path(), half, bytes.clone());
-        let end = if step == 1 { end_of_data(&bytes) } else { TABLES };
-        // Of the data only what holds something.
-        let wanted = |&bit: &usize| bytes[bit / 8] != 0 || bit / 8 < TABLES && (bit / 8 + bit) % step == 0;
+        let tables = tables(&bytes);
+        let end = if step == 1 { end_of_data(&bytes) } else { tables };
+        // Only the non-zero part of the data.
+        let wanted = |&bit: &usize| bytes[bit / 8] != 0 || bit / 8 < tables && (bit / 8 + bit) % step == 0;
         let bits: Vec<usize> = (0..end * 8).filter(wanted).collect();
         for (part, bits) in [
-            ("tables", bits.iter().copied().filter(|bit| bit / 8 < TABLES).collect::<Vec<_>>()),
-            ("data", bits.iter().copied().filter(|bit| bit / 8 >= TABLES).collect()),
+            ("tables", bits.iter().copied().filter(|bit| bit / 8 < tables).collect::<Vec<_>>()),
+            ("data", bits.iter().copied().filter(|bit| bit / 8 >= tables).collect()),
         ] {
             let tally = in_two(bits.len(), setup, |n, copy, tally| {
                 flip(copy, bits[n]);
@@ -141,21 +147,23 @@ fn a_flipped_bit_costs_no_more_than_an_item() {
                 tally.get(LOST_MANY)
             ));
             assert_eq!(tally.get(LOST_MANY), 0, "one bit cost more than an item");
-            // Of the tables' bits those left out are zeros: the loss is one of all bits. A flip in the data damages one item.
+            // The bits of the tables left out are zeros: the loss is one of all bits. A flip in the
+            // data damages one item.
             let (of, damaged) =
-                if part == "data" { (bits.len(), bits.len() as u64) } else { (TABLES * 8, 0) };
+                if part == "data" { (bits.len(), bits.len() as u64) } else { (tables * 8, 0) };
             let most = of as u64 * u64::from(ITEMS) / 1000 + damaged;
             assert!(all - tally.get(KEPT) <= most, "less than 99.9 % of the undamaged items were kept");
         }
     }
 }
 
-/// Random damage, from a byte to pages, and every kind of cut: 100,000 with UCACHE_STORE_DAMAGE=100000.
+/// Random damage, from a byte to pages, and every kind of truncation: 100,000 with
+/// UCACHE_STORE_DAMAGE=100000.
 #[test]
 fn random_damage_and_cuts_are_never_wrong() {
     let _alone = alone();
     let bytes = store(small);
-    let end = end_of_data(&bytes);
+    let (tables, end) = (tables(&bytes), end_of_data(&bytes));
     let dir = memory();
     let count = rounds("UCACHE_STORE_DAMAGE", 3000);
     let seed = fastrand::u64(..);
@@ -181,13 +189,13 @@ fn random_damage_and_cuts_are_never_wrong() {
             let len = 1 << rng.u32(0..14);
             let at = match rng.u8(0..3) {
                 0 => rng.usize(0..4096),
-                1 => rng.usize(0..TABLES),
+                1 => rng.usize(0..tables),
                 _ => rng.usize(0..end - len),
             };
             let damage: Vec<u8> = match rng.u8(0..4) {
                 0 => vec![0; len],
                 1 => vec![0xff; len],
-                // What is somewhere else in the store is the most plausible damage.
+                // Bytes from elsewhere in the store are the most plausible damage.
                 2 => {
                     let from = rng.usize(0..end - len);
                     bytes[from..from + len].to_vec()

@@ -1,4 +1,5 @@
-//! Stores opened with other settings than they were made with: the items move to a new file, or nothing changes.
+//! Stores opened with other settings than they were created with: the items move to a new file, or
+//! nothing changes.
 
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
@@ -57,7 +58,7 @@ fn items_and_lru_may_change_when_nobody_else_is_there() {
         assert_eq!(engine.config().capacity, capacity);
         assert_filled(&engine, 3);
         let read = |key: &[u8]| engine_value::get(&engine, key, Touch::No).expect("get");
-        assert_eq!(read(b"with a ttl").expect("stored").0.expires, soon);
+        assert_eq!(read(b"with a ttl").expect("stored").0.expires_secs(), soon);
         assert!(read(b"expired").is_none() && read(b"gone").is_none());
         assert!(read(b"hidden").is_none() && engine.exists(b"hidden").is_some());
         assert_eq!(read(b"number").expect("stored").1, 41_i64.to_le_bytes());
@@ -70,14 +71,14 @@ fn items_and_lru_may_change_when_nobody_else_is_there() {
     assert_eq!(files(dir.path()), ["store"], "nothing else is left");
 }
 
-/// Whether an item is there; counts as its use.
+/// Whether an item is stored; counts as a use.
 fn is_used(engine: &Engine, key: u32) -> bool {
     let mut name = Vec::new();
     engine_value::key_bytes(key, &mut name);
     engine_value::get(engine, &name, Touch::Yes).expect("get").is_some()
 }
 
-/// The order of use moves along, and says which items go where fewer fit.
+/// The order of use moves along, and decides which items are dropped if fewer fit.
 #[test]
 fn the_least_recently_used_go_when_fewer_fit() {
     let _alone = alone();
@@ -92,12 +93,13 @@ fn the_least_recently_used_go_when_fewer_fit() {
     let left: Vec<u32> = (0..KEYS).filter(|&key| is_used(&engine, key)).collect();
     let expected: Vec<u32> = (100..150).chain(230..300).collect();
     assert_eq!(left, expected);
-    // Reading them just now has made 100 the oldest.
+    // Reading them has just made 100 the oldest.
     put(&engine, 999, 1).expect("set");
     assert_eq!((seq(&engine, 100), seq(&engine, 101)), (None, Some(1)));
 }
 
-/// Opening a store again does not change the order of use, however often, also in caches that only know it roughly.
+/// Reopening a store does not change the order of use, however often, also in caches with an
+/// approximate order.
 #[test]
 fn the_order_of_use_survives_reopening() {
     let _alone = alone();
@@ -131,7 +133,7 @@ fn the_order_of_use_survives_reopening() {
     assert!(used > 9500 && unused < 5500, "{used} of those that were used are left, {unused} of the others");
 }
 
-/// Both values are named, and the file stays as it was.
+/// Both values are named, and the file is unchanged.
 #[test]
 fn what_cannot_be_done_is_refused() {
     let _alone = alone();
@@ -156,7 +158,7 @@ fn what_cannot_be_done_is_refused() {
     assert_eq!((engine.stats().items, engine.stats().capacity), (0, 200));
 }
 
-/// `store_delete` starts afresh beside whoever has the old file: that one keeps it, to itself, to its end.
+/// `store_delete` creates a new file; a process that has the old one open keeps it to its end.
 #[test]
 fn who_has_a_store_that_was_deleted_keeps_it() {
     let _alone = alone();
@@ -172,7 +174,7 @@ fn who_has_a_store_that_was_deleted_keeps_it() {
         same.store.clone_from(&anew.store);
         Child::fork(|| assert_filled(&Engine::create(&same).expect("joined"), 1)).join();
         assert_eq!(fs::metadata(&path).expect("stat").ino(), before);
-        // All at once: one of them makes the new file.
+        // All at once: one of them creates the new file.
         engine_proc::in_children(4, |worker| {
             let new = Engine::create(&anew).expect("a new store");
             assert_eq!(new.config().capacity, 9000);
@@ -185,7 +187,8 @@ fn who_has_a_store_that_was_deleted_keeps_it() {
         assert_ne!(fs::metadata(&path).expect("stat").ino(), before);
         let new = Engine::attach(&path).expect("the new store");
         assert_eq!(new.stats().items, 4);
-        // The old one goes on: it reads, writes, grows, is synced, shared with children, and closed.
+        // The old one keeps working: it is read, written, grown, synced, shared with children, and
+        // closed.
         assert_filled(&old, 1);
         Child::fork(|| fill(&old, 2)).join();
         for n in 0..40_u32 {
@@ -203,7 +206,7 @@ fn who_has_a_store_that_was_deleted_keeps_it() {
     }
 }
 
-/// The new file is where a link leads, and has the old one's owner and permissions.
+/// The new file replaces the target of a link, and has the old one's owner and permissions.
 #[test]
 fn a_link_and_permissions_stay() {
     let _alone = alone();
@@ -218,22 +221,27 @@ fn a_link_and_permissions_stay() {
     assert_eq!(fs::metadata(&path).expect("stat").mode() & 0o7777, 0o640);
 }
 
-/// SIGKILL while the items move: one of the two files is there, whole.
+/// SIGKILL while the items move: one of the two files is in place, complete.
 #[test]
 fn a_death_while_items_move_loses_nothing() {
     let _alone = alone();
     let (dir, path) = place();
     fill(&Engine::create(&with(&path, 2000, false)).expect("a new store"), 1);
-    // How long it takes here and now.
+    // Its duration on this machine.
     let start = std::time::Instant::now();
     Child::fork(|| drop(Engine::create(&with(&path, 2007, false)).expect("other settings"))).join();
     let longest = u64::try_from(start.elapsed().as_micros() * 3 / 2).expect("short");
     let (mut killed, mut moved) = (0, 0);
-    for round in 0..rounds("UCACHE_STORE_MOVES", 100) {
+    let least = rounds("UCACHE_STORE_MOVES", 100);
+    // On a busy machine few are hit.
+    for round in 0..10 * least {
+        if round >= least && killed > 10 && moved > 0 {
+            break;
+        }
         let before = fs::metadata(&path).expect("stat").ino();
         let wanted = with(&path, 2000 + (round as u64 + 1) % 7, round % 2 == 0);
         let child = Child::fork(|| drop(Engine::create(&wanted).expect("other settings")));
-        std::thread::sleep(Duration::from_micros(fastrand::u64(0..longest.max(40_000))));
+        std::thread::sleep(Duration::from_micros(fastrand::u64(0..longest.max(1_000))));
         killed += u32::from(child.kill());
         moved += u32::from(fs::metadata(&path).expect("stat").ino() != before);
         let engine = Engine::attach(&path).expect("one of the two");
@@ -244,13 +252,13 @@ fn a_death_while_items_move_loses_nothing() {
     }
     engine_proc::say(&format!("{killed} killed, {moved} had moved"));
     assert!(killed > 10 && moved > 0, "{killed} killed, {moved} moved: nothing was shown");
-    // What was left over is no obstacle.
+    // A leftover file is no obstacle.
     let last = Engine::create(&with(&path, 5000, false)).expect("other settings");
     assert_filled(&last, 1);
     assert_eq!(files(dir.path()), ["store"]);
 }
 
-/// Others who open the store while it moves get the new one.
+/// Other processes that open the store during the move get the new one.
 #[test]
 fn openers_meet_in_the_new_file() {
     let _alone = alone();
@@ -261,10 +269,58 @@ fn openers_meet_in_the_new_file() {
             let engine = Engine::create(&with(&path, capacity, false)).expect("a store that others open too");
             let key = u32::try_from(worker).expect("few");
             put(&engine, key, u32::try_from(round).expect("few") + 1).expect("set");
-            // Two may have come one after the other; nobody may be left behind in the old file.
+            // Two may have come one after the other; none may be left with the old file.
             drop(engine);
             let engine = Engine::attach(&path).expect("the store");
             assert_eq!(seq(&engine, key), Some(u32::try_from(round).expect("few") + 1), "process {worker}");
         });
     }
+}
+
+/// A store of format 5, of 2026: 39 values of their numbers' lengths, one of 60,000 bytes, one with an
+/// expiry.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn items_of_format_5_move_to_a_new_store() {
+    use std::io::Read;
+    let _alone = alone();
+    let (_dir, path) = place();
+    let mut old = Vec::new();
+    let packed = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/format-5.gz")).expect("the file");
+    flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut old).expect("gzip");
+    let check = |engine: &Engine, items: u64| {
+        assert_eq!(engine.stats().items, items);
+        let read =
+            |key: String| engine_value::get(engine, key.as_bytes(), Touch::No).expect("get").expect("stored");
+        for n in 1..40 {
+            let value = format!("value {n} {}", "x".repeat(n * 37 % 700));
+            assert_eq!(read(format!("key-{n}")).1, value.as_bytes(), "key-{n}");
+        }
+        assert_eq!(read("big".into()).1, vec![b'b'; 60_000]);
+        assert!(read("later".into()).0.expires_secs() > 4_000_000_000);
+    };
+    // As it was made.
+    fs::write(&path, &old).expect("write");
+    let engine = Engine::attach(&path).expect("an older store");
+    let notes = engine.notes().join("\n");
+    assert!(notes.contains("had format 5: its 41 items were moved"), "{notes}");
+    check(&engine, 41);
+    drop(engine);
+    check(&Engine::attach(&path).expect("a store"), 41);
+    // With other limits.
+    fs::write(&path, &old).expect("write");
+    let limits = Config { max_value: 1 << 17, ..with(&path, 1000, true) };
+    check(&Engine::create(&limits).expect("other limits"), 41);
+    // Too many for the limits.
+    fs::write(&path, &old).expect("write");
+    let refused = Engine::create(&Config { eviction: Eviction::None, ..with(&path, 40, false) });
+    assert!(refused.expect_err("too many").to_string().contains("format 5"));
+    assert!(fs::read(&path).expect("read") == old, "the old store is as it was");
+    // Damaged items stay behind.
+    let at = old.windows(8).position(|w| w == b"value 7 ").expect("a value");
+    old[at + 3] ^= 4;
+    fs::write(&path, &old).expect("write");
+    let engine = Engine::attach(&path).expect("a damaged store");
+    assert_eq!(engine.stats().items, 40);
+    assert!(engine.exists(b"key-7").is_none() && engine.exists(b"key-8").is_some());
 }

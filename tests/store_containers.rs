@@ -1,5 +1,6 @@
-//! What containers do to stores, in real uWSGIs, with uWSGI's own cache beside ucache: PID namespaces, file systems, mounts
-//! of one file, and a deploy that starts the new server before the old one ends.
+//! Effects of containers on stores, in real uWSGIs, compared with uWSGI's own cache: PID
+//! namespaces, file systems, mounts of single files, and a deploy that starts the new server before
+//! the old one ends.
 #![cfg(feature = "uwsgi")]
 
 #[path = "support/engine_proc.rs"]
@@ -25,7 +26,8 @@ fn native() -> Setup {
     Setup { plugins: NATIVE, ..Setup::default() }
 }
 
-/// A server in a PID namespace of its own, as containers have. (`unshare` of util-linux is on every Debian.)
+/// A server in its own PID namespace, as in a container. (`unshare` of util-linux is on every
+/// Debian.)
 fn contained(plugins: &'static str) -> Setup {
     let unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"].map(str::to_owned);
     Setup { command: unshare.into_iter().chain([uwsgi()]).collect(), plugins, ..Setup::default() }
@@ -43,8 +45,8 @@ fn has(host: &Host, key: &str) -> bool {
     host.eval(&format!("uwsgi.cache_get('{key}', 'c')")) == "b'v'"
 }
 
-/// D-59: two containers on one store. Native lets both write to it without a word about locks; ucache refuses the second
-/// one, which starts afresh with `store_delete`.
+/// D-59: two containers on one store. Native lets both write to it without working locks; ucache
+/// refuses the second one, or with `store_delete` starts with a new file.
 #[test]
 fn a_store_in_use_in_another_pid_namespace() {
     let _alone = alone();
@@ -70,13 +72,13 @@ fn a_store_in_use_in_another_pid_namespace() {
     assert!(has(&new, "second") && !has(&new, "third") && has(&old, "third"));
     old.end("KILL");
     new.end("KILL");
-    // Nobody has it: whoever comes finds what the last one stored.
+    // Not in use: the next opener finds what the last one stored.
     let mut next = contained(plugins).start(&definition(&ours, 100, ""));
     assert!(has(&next, "second"), "{}", next.log());
     next.end("KILL");
 }
 
-/// D-60: native maps a file on any file system; ucache does where it is known to work, or where it is told to.
+/// D-60: native maps a file on any file system; ucache does if it is known to work, or if told to.
 #[test]
 fn a_store_on_a_file_system_that_is_not_listed() {
     let _alone = alone();
@@ -89,19 +91,22 @@ fn a_store_on_a_file_system_that_is_not_listed() {
         }
         let path = dir.join("ucache");
         let log = Setup::default().refuse(&definition(&path, 100, ""));
-        assert!(log.contains("file system of type 858458f6") && log.contains("store_fs=trust"), "{log}");
+        assert!(
+            log.contains("unknown suitability (type 858458f6)") && log.contains("store_fs=trust"),
+            "{log}"
+        );
         for round in 0..2 {
             let mut host = Host::start(&definition(&path, 100, ",store_fs=trust"));
             assert_eq!(has(&host, "k"), round > 0);
             put(&host, "k");
-            assert_eq!(host.logged("is used all the same (store_fs=trust)"), 1, "{}", host.log());
+            assert_eq!(host.logged("used anyway (store_fs=trust)"), 1, "{}", host.log());
             host.end("KILL");
         }
     });
 }
 
-/// D-61: one file that is mounted by itself. Native ends where it would have to remove it; ucache says what to mount, and
-/// makes it anew in place with `store_delete`.
+/// D-61: one file that is mounted by itself. Native exits where it would have to remove it; ucache
+/// says what to mount, and with `store_delete` recreates it in place.
 #[test]
 fn a_store_that_is_a_mount_of_one_file() {
     let _alone = alone();
@@ -133,7 +138,8 @@ fn a_store_that_is_a_mount_of_one_file() {
     });
 }
 
-/// A new server with other settings starts while the old one still runs: both do, native and ucache alike.
+/// A new server with other settings starts while the old one still runs: both work, native and
+/// ucache alike.
 #[test]
 fn store_delete_starts_afresh_beside_a_running_server() {
     let _alone = alone();
@@ -152,7 +158,7 @@ fn store_delete_starts_afresh_beside_a_running_server() {
             put(&old, &format!("k{n}"));
         }
         assert!(has(&new, "new") && !has(&new, "k1") && !has(&old, "new"));
-        // The old one ends and closes what it has; the new one's file is another.
+        // The old one ends and closes its file; the new one's file is another.
         old.end("INT");
         assert!(has(&new, "new"));
         new.end("INT");

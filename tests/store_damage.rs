@@ -1,4 +1,5 @@
-//! Store files that are damaged, foreign or out of space: refused and left as they were, or used for what is right.
+//! Store files that are damaged, foreign or out of space: refused and left unchanged, or used as
+//! far as they are valid.
 
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
@@ -20,7 +21,8 @@ use ucache::{
     engine::{Engine, Store, Touch},
 };
 
-/// What is no store of ours is refused, stays as it is byte for byte, and gives way only on request.
+/// A file that is not a store is refused, stays unchanged byte for byte, and is replaced only on
+/// request.
 #[test]
 fn foreign_files_are_refused_untouched() {
     let _alone = alone();
@@ -49,7 +51,7 @@ fn foreign_files_are_refused_untouched() {
     }
 }
 
-/// The policy is the layout's, whatever the habits say, whose checksum may be missing.
+/// The policy is that of the layout, whatever the policy flags say, whose checksum may be missing.
 #[test]
 fn a_policy_that_the_layout_is_not_for_is_not_followed() {
     let _alone = alone();
@@ -78,8 +80,8 @@ fn unusable_paths_are_errors() {
     let missing = Engine::attach(&path);
     assert!(matches!(missing, Err(Error::Os { .. })), "{missing:?}");
     let missing = ucache::Cache::attach(&path);
-    let Err(Error::Store { path: named, reason }) = &missing else { panic!("{missing:?}") };
-    assert!(*named == path && reason.contains("No such file"), "{reason}");
+    let Err(Error::Store { path: named, fault }) = &missing else { panic!("{missing:?}") };
+    assert!(*named == path && fault.to_string().contains("No such file"), "{fault}");
     assert!(!path.exists(), "attaching makes no file");
     assert!(Engine::create(&config(dir.path())).is_err(), "a directory");
     assert!(Engine::create(&config(Path::new("/dev/null"))).is_err(), "a device");
@@ -89,7 +91,8 @@ fn unusable_paths_are_errors() {
     assert!(Engine::attach(&pipe).is_err(), "a pipe must not be waited for");
 }
 
-/// No more disk (here: a limit on the file's size) is an error for the one store, and no end of the cache.
+/// No disk space left (here: a file size limit) is an error of the one store operation, and the
+/// cache continues.
 #[test]
 fn no_space_is_an_error_and_the_cache_goes_on() {
     let _alone = alone();

@@ -1,4 +1,5 @@
-//! System calls that fail: each call that a store makes, at its first, second, ... time, until nothing fails any more.
+//! Failing system calls: each call made for a store, at its first, second, ... time, until a run
+//! has no such call.
 
 #[path = "support/engine_fail.rs"]
 mod engine_fail;
@@ -23,7 +24,7 @@ use ucache::{
     engine::{Config, Engine, Touch},
 };
 
-/// Making a store fails cleanly, and the next try makes it.
+/// Creating a store fails cleanly, and the next attempt succeeds.
 #[test]
 fn creation() {
     let _alone = alone();
@@ -41,17 +42,64 @@ fn creation() {
 }
 
 fn fill_once(engine: &Engine, what: &str) {
-    // The first write asks whether this process may lock; if it cannot find out, it fails, and the next one asks again.
+    // The first write checks whether this process may lock; if that fails, so does the write, and
+    // the next one checks again. A file system that has refused a part of the index is asked again
+    // after a second.
     let set = || engine.set(b"k", b"v", &UPDATE);
     match set() {
         Err(Error::Os { call, .. }) if call.contains("/ns/") => set(),
+        Err(Error::NoSpace { .. }) => aside(|| {
+            let refused = |_: &u32| matches!(set(), Err(Error::NoSpace { .. }));
+            (0..1000).take_while(refused).for_each(|_| std::thread::sleep(Duration::from_millis(10)));
+            set()
+        }),
         first => first,
     }
     .unwrap_or_else(|e| panic!("{what}: {e}"));
     assert!(engine_value::get(engine, b"k", Touch::No).expect("get").is_some(), "{what}");
 }
 
-/// Opening a store, or moving it to other settings, fails cleanly or not at all; everything is there afterwards.
+/// A file system without holes: what a sweep cannot give back is used again.
+#[test]
+fn what_cannot_be_given_back_is_used_again() {
+    let _alone = alone();
+    let dir = memory();
+    let path = dir.path().join("store");
+    let engine = Engine::create(&config(&path)).expect("a store");
+    let key = |n: u32| n.to_le_bytes();
+    let value = |n: u32, round: u8| vec![n as u8 ^ round; 4000 + n as usize % 900];
+    for n in 0..1500 {
+        engine.set(&key(n), &value(n, 0), &ADD).expect("set");
+    }
+    let disk = || fs::metadata(&path).expect("stat").blocks();
+    let mut full = disk();
+    for round in 1..4 {
+        for n in (0..1500).filter(|n| n % 8 != 0) {
+            assert!(engine.delete(&key(n)).expect("delete"));
+        }
+        without(call("fallocate"), libc::EOPNOTSUPP, || engine.sweep().expect("sweep"));
+        assert!(engine.stats().moved > 20, "{:?}", engine.stats());
+        // What is moved may need pages that were never used.
+        assert!((full..=full + full / 10).contains(&disk()), "no hole was punched: {full}, {}", disk());
+        full = disk();
+        without(call("fallocate"), libc::ENOSPC, || {
+            for n in (0..1400).filter(|n| n % 8 != 0) {
+                engine.set(&key(n), &value(n, round), &ADD).expect("the place of what was deleted");
+            }
+        });
+        for n in 0..1400 {
+            let expected = value(n, if n % 8 == 0 { 0 } else { round });
+            let found = engine_value::get(&engine, &key(n), Touch::No).expect("get");
+            assert_eq!(found.map(|(_, value)| value), Some(expected), "key {n}, round {round}");
+        }
+        for n in (1400..1500).filter(|n| n % 8 != 0) {
+            engine.set(&key(n), &value(n, round), &ADD).expect("set");
+        }
+    }
+}
+
+/// Opening a store, or moving it to other settings, fails cleanly or not at all; everything is
+/// stored afterwards.
 #[test]
 fn opening_and_moving() {
     let _alone = alone();
@@ -64,7 +112,7 @@ fn opening_and_moving() {
             let old =
                 aside(|| fs::copy(&path, &copy).and_then(|_| fs::metadata(&copy))).expect("a copy").ino();
             let wanted = Config { capacity, ..config(&copy) };
-            // The first one to fail is the one that the loop asked for; the second opening has none.
+            // The first one to fail is the one chosen by the loop; the second opening has none.
             let first = Engine::create(&wanted).map(|engine| assert_filled(&engine, 1));
             if let Err(e) = first {
                 assert!(matches!(e, Error::Os { .. } | Error::Store { .. }), "{what}: {e:?}");
@@ -80,7 +128,8 @@ fn opening_and_moving() {
     }
 }
 
-/// An opening that fails is no user that closed the store: how the last one left it is still told.
+/// A failed opening is not a user that closed the store: how the last one left it is still
+/// reported.
 #[test]
 fn an_opening_that_fails_closes_nothing() {
     let _alone = alone();
@@ -91,7 +140,7 @@ fn an_opening_that_fails_closes_nothing() {
             Child::fork(|| {
                 let engine = Engine::create(&config(&path)).expect("a store");
                 fill(&engine, 1);
-                // SAFETY: ends this process, without the marks of a clean end.
+                // SAFETY: ends this process without marking a clean end.
                 unsafe { libc::_exit(0) };
             })
             .join();
@@ -105,7 +154,7 @@ fn an_opening_that_fails_closes_nothing() {
     });
 }
 
-/// A copy is not trusted, also after an opening of it that was cut off.
+/// A copy is not trusted, also after an interrupted opening of it.
 #[test]
 fn an_opening_that_fails_proves_nothing() {
     let _alone = alone();
@@ -129,7 +178,7 @@ fn an_opening_that_fails_proves_nothing() {
     });
 }
 
-/// Storing while the disk is full, or broken: an error and a counter, and everything else goes on.
+/// Storing while the disk is full or broken: an error and a counter, and everything else continues.
 #[test]
 fn storing() {
     let _alone = alone();
@@ -141,7 +190,7 @@ fn storing() {
         fill(&engine, 1);
         let before = fs::metadata(&path).expect("stat").len();
         for n in 0..200_u32 {
-            // Growing is tried amply, then barely; what failed is not tried again for a while.
+            // Growing is tried generously, then minimally; a failure is not repeated for a while.
             let key = format!("large {n}");
             let (stored, _) =
                 failing(call("fallocate"), 1, errno, || engine.set(key.as_bytes(), &[7; 190_000], &ADD));
@@ -164,7 +213,8 @@ fn storing() {
     }
 }
 
-/// A full disk is asked twice (amply and barely), and again after a second: a refused item costs no system call.
+/// A full disk is tried twice (generously and minimally), and again after a second: a refused item
+/// costs no system call.
 #[test]
 fn a_full_disk_is_not_asked_for_each_item() {
     let _alone = alone();
@@ -172,7 +222,7 @@ fn a_full_disk_is_not_asked_for_each_item() {
     let engine = Engine::create(&config(&dir.path().join("store"))).expect("a store");
     fill(&engine, 1);
     let large = |n: u32| engine.set(format!("large {n}").as_bytes(), &[7; 190_000], &ADD);
-    // What is backed already is used up first.
+    // Space allocated already is used up first.
     let start = Instant::now();
     let (before, mut refused) = (seen("fallocate"), 0);
     without(call("fallocate"), libc::ENOSPC, || {
@@ -183,16 +233,17 @@ fn a_full_disk_is_not_asked_for_each_item() {
     let (asked, seconds) = (seen("fallocate") - before, start.elapsed().as_secs() as usize);
     say(&format!("{refused} refused items, {asked} calls of fallocate"));
     assert!(refused > 900, "{refused} refused");
-    assert!(asked >= 2 && asked <= 2 * (seconds + 1), "{asked} calls for {refused} items in {seconds} s");
+    // Two sizes of memory, and a part of the index.
+    assert!(asked >= 2 && asked <= 3 * (seconds + 1), "{asked} calls for {refused} items in {seconds} s");
     assert_filled(&engine, 1);
-    // The disk has room again: that is noticed.
+    // The disk has space again: that is noticed.
     while large(2000).is_err() {
         assert!(start.elapsed() < Duration::from_secs(60), "the store does not grow again");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// A sync that fails says so, once; the cache goes on and the next one succeeds.
+/// A failed sync returns an error, once; the cache continues and the next one succeeds.
 #[test]
 fn syncing() {
     let _alone = alone();

@@ -1,4 +1,4 @@
-//! Stores that native uWSGI has made, by its own hand, opened by ucache: every item that can be right is there.
+//! Stores created by native uWSGI itself, opened by ucache: every plausible item is imported.
 
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
@@ -17,7 +17,8 @@ use engine_store::{Copy, config, in_two, memory, refused, rounds};
 use server::{Flavor, Server};
 use ucache::engine::{Blocks, Config, Engine, Eviction, NativeShape, Touch};
 
-/// Starts a server of a flavor on a store, runs Python in it, and stops it; gives the answer and the log.
+/// Starts a server of a flavor on a store, runs Python in it, and stops it; returns the answer and
+/// the log.
 fn serve(flavor: Flavor, definition: &str, store: &Path, source: &str) -> (String, String) {
     let options = format!("cache2 = name=c,{definition},store={}", store.display());
     let server = Server::start(flavor, 1, &options);
@@ -25,7 +26,7 @@ fn serve(flavor: Flavor, definition: &str, store: &Path, source: &str) -> (Strin
     (answer, server.log())
 }
 
-/// Items of all lengths that a definition allows, some deleted, updated, counted, with and without a TTL.
+/// Items of all permitted lengths, some deleted, updated, counted, with and without a TTL.
 const FILL: &str = "
 for n in range(40):
     uwsgi.cache_set(f'key {n}' + 'x' * n, chr(65 + n % 26) * (1 + n * 13 % 200))
@@ -36,7 +37,7 @@ uwsgi.cache_set('late', 'dies', 1)
 uwsgi.cache_inc('n', 41)
 uwsgi.cache_set(bytes(range(1, 100)).decode('latin1').encode('latin1'), bytes(range(256))[:200])
 ";
-/// What is there, native's own answer being what ucache's must be.
+/// The content; native's own answer is the expected one of ucache.
 const READ: &str =
     "sorted((k, uwsgi.cache_get(k)) for k in uwsgi.cache_keys() if k != b'late'), uwsgi.cache_num('n')";
 
@@ -67,11 +68,12 @@ fn stores_of_every_shape_are_imported() {
         );
         assert!(log.contains(" imported; left out: 0 damaged, "), "{shape}: {log}");
         assert!(fs::read(&kept).expect("the old file") == before, "{shape}: the native file was changed");
-        // From now on it is a store of ours.
+        // From now on it is a ucache store.
         let (again, log) = serve(Flavor::Ucache, shape, &store, READ);
         assert_eq!(again, native, "{shape}: opened again");
         assert!(!log.contains("imported"), "{shape}: {log}");
-        // Another definition is another layout: the native file is refused by it, as native does, and left alone.
+        // Another definition means another layout: native refuses the file, and so does ucache,
+        // unchanged.
         let other = shape.replace("items=100", "items=99").replace("items=60", "items=61");
         let options = format!("cache2 = name=c,{other},store={}", kept.display());
         let log = Server::refuse(Flavor::Ucache, &options);
@@ -80,7 +82,7 @@ fn stores_of_every_shape_are_imported() {
     }
 }
 
-/// The order of use comes along: what was used last goes last.
+/// The order of use is kept: the item used last is evicted last.
 #[test]
 fn the_lru_order_is_imported() {
     let _alone = alone();
@@ -107,8 +109,8 @@ const ITEMS: u64 = 65;
 const KEY_SIZE: u64 = 32;
 const BLOCK: u64 = 64;
 
-/// A native store with known items, laid out as the real one does it (`stores_of_every_shape_are_imported` proves the
-/// reading), and the settings it is of.
+/// A native store with known items, laid out like real ones (`stores_of_every_shape_are_imported`
+/// verifies the reading), and its settings.
 fn synthetic(bitmap: bool) -> (Vec<u8>, NativeShape) {
     let blocks = if bitmap { 300 } else { ITEMS };
     let shape = NativeShape { items: ITEMS, key_size: KEY_SIZE, blocks, block_size: BLOCK, bitmap };
@@ -159,7 +161,7 @@ fn put_word(bytes: &mut [u8], item: u64, word: usize, value: u64) {
     bytes[at..at + 8].copy_from_slice(&value.to_ne_bytes());
 }
 
-/// Each rule, one store with one thing wrong.
+/// Each rule, with one fault in each store.
 #[test]
 fn what_cannot_be_right_is_left_out_and_counted() {
     let _alone = alone();
@@ -182,7 +184,7 @@ fn what_cannot_be_right_is_left_out_and_counted() {
         })
     };
     let (base, shape) = synthetic(false);
-    // What is changed, the items that go, what the log counts, what item 2 is.
+    // The change, the items dropped, the counts in the log, the state of item 2.
     let cases: Vec<(&str, Change, &[u64], &str, u64)> = vec![
         ("nothing", Box::new(|_| {}), &[], "50 items imported; left out: 0 damaged, 0 expired, 0 dup", 2),
         ("flags", word(2, 0, 1 << 10), &[2], "49 items imported; left out: 1 damaged", 2),
@@ -230,7 +232,8 @@ fn what_cannot_be_right_is_left_out_and_counted() {
     }
 }
 
-/// Two values in one block: native has written one over the other, and nobody knows which is whole.
+/// Two values in one block: native has written one over the other, and it is unknown which is
+/// whole.
 #[test]
 fn values_that_share_blocks_are_left_out() {
     let _alone = alone();
@@ -258,7 +261,7 @@ fn values_that_share_blocks_are_left_out() {
     }
 }
 
-/// Files of the right size that are something else stay as they are; so do those of another size.
+/// Other files of the right size stay unchanged; so do those of another size.
 #[test]
 fn what_only_has_the_size_is_refused() {
     let _alone = alone();
@@ -274,11 +277,11 @@ fn what_only_has_the_size_is_refused() {
         refused(Engine::attach(&path), &["is not a ucache store"]);
         assert!(fs::read(&path).expect("read") == foreign, "refused, but changed");
     }
-    // An empty native store is one: nothing in it, and nothing against it.
+    // An empty native store is valid: nothing in it, and nothing against it.
     fs::write(&path, vec![0; bytes.len()]).expect("write");
     let engine = Engine::create(&wanted(&path, shape)).expect("an empty native store");
     assert!(engine.notes().join("").contains(" 0 items imported"), "{:?}", engine.notes());
-    // Without the settings no file is native's.
+    // Without the settings no file counts as native.
     let other = dir.path().join("other");
     fs::write(&other, &bytes).expect("write");
     refused(Engine::create(&Config { native: None, ..wanted(&other, shape) }), &["is not a ucache store"]);
@@ -290,8 +293,9 @@ const IMPORTED: usize = 0;
 const REFUSED: usize = 1;
 const ALIKE: usize = 2;
 
-/// Damaged native stores: no crash, and no key that was not there, but for damage that keeps the key's hash: djb33x sees no
-/// more than some of the changes of two neighbouring bytes, and native has nothing else. 100,000 with UCACHE_STORE_DAMAGE=100000.
+/// Damaged native stores: no crash, and no wrong key, except for damage that keeps the key's hash:
+/// djb33x misses some changes of two neighbouring bytes, and native has no other check. 100,000
+/// with UCACHE_STORE_DAMAGE=100000.
 #[test]
 fn damaged_native_stores_are_imported_as_far_as_they_are_right() {
     let _alone = alone();

@@ -1,4 +1,5 @@
-//! Where a store is: links, other names of a file, whose a new file is, and which file systems can keep one.
+//! The place of a store: links, other names of a file, ownership of new files, and suitable file
+//! systems.
 
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
@@ -25,7 +26,7 @@ use on_mounts::on_mounts;
 use ucache::engine::{Config, Engine, Store};
 
 const ROOT: &str = "this test gives files away: run it as root";
-/// Two users that are not root, nobody and another one.
+/// Two users other than root: nobody and another one.
 const NOBODY: u32 = 65_534;
 const OTHER: u32 = 4321;
 
@@ -43,11 +44,11 @@ fn mode(path: &Path, mode: u32) {
 }
 
 fn become_nobody() {
-    // SAFETY: changes this process's user, a child's.
+    // SAFETY: changes only the user of this child process.
     assert_eq!(unsafe { libc::setuid(NOBODY) }, 0, "{ROOT}");
 }
 
-/// A directory in another one, of this user.
+/// A directory inside another one, owned by this user.
 fn directory(within: &Path, name: &str, owner: u32) -> PathBuf {
     let path = within.join(name);
     fs::create_dir(&path).expect("mkdir");
@@ -55,8 +56,8 @@ fn directory(within: &Path, name: &str, owner: u32) -> PathBuf {
     path
 }
 
-/// Root opens a store in a directory that another user may write to, who has put something at the name of the file that
-/// is made beside the store: nothing is made or changed where it leads.
+/// Root opens a store in a directory that another user can write to, who has put something at the
+/// name of the file that is created beside the store: its target is neither created nor changed.
 #[test]
 fn nothing_is_made_at_the_end_of_a_link_in_the_way() {
     let _alone = alone();
@@ -83,7 +84,8 @@ fn nothing_is_made_at_the_end_of_a_link_in_the_way() {
     }
 }
 
-/// A store that is missing is made at the end of a link where who made the link could have made it, too.
+/// A missing store is created at the end of a link if the owner of the link could have created it,
+/// too.
 #[test]
 fn a_missing_store_is_made_where_its_link_may_lead() {
     let _alone = alone();
@@ -108,26 +110,26 @@ fn a_missing_store_is_made_where_its_link_may_lead() {
             Ok(engine) => fill(&engine, 1),
             refusal => refused(refusal, &["a link of user", &owner.to_string()]),
         }
-        // An empty file is as good as none.
+        // An empty file counts as missing.
         let _ = fs::remove_file(&path);
         File::create(&path).expect("a file");
         let engine = Engine::create(&with(&link, 2000));
         assert_eq!(fs::metadata(&path).expect("stat").len() > 0, *made, "{n}: {engine:?}");
         drop(engine);
-        // A store that is there is used, whoever's link leads to it: releases are linked.
+        // An existing store is used, whoever owns the link to it: releases are linked.
         fs::remove_file(&path).expect("remove");
         fill(&Engine::create(&with(&path, 2000)).expect("a store"), 1);
         assert_filled(&Engine::create(&with(&link, 2000)).expect("by a link"), 1);
         assert_filled(&Engine::attach(&link).expect("by a link"), 1);
         assert_filled(&Engine::create(&with(&link, 2500)).expect("moved"), 1);
         assert!(fs::symlink_metadata(&link).expect("stat").is_symlink(), "the link stays");
-        // So does the link where the store is made anew.
+        // So is the link's target if the store is recreated.
         fs::write(&path, "no store").expect("write");
         drop(Engine::create(&anew(&link, 2000)).expect("made anew"));
         assert!(fs::symlink_metadata(&link).expect("stat").is_symlink(), "the link stays");
         assert!(Engine::is_store(&path));
     }
-    // Where everybody may make links, nobody's but the own ones count.
+    // Where everybody may make links, only one's own are followed.
     let public = directory(dir.path(), "public", 0);
     mode(&public, 0o1777);
     let link = public.join("link");
@@ -137,7 +139,7 @@ fn a_missing_store_is_made_where_its_link_may_lead() {
     assert!(!theirs.join("new").exists());
 }
 
-/// A file with another name may be somebody else's file under that one.
+/// A file with another name may be another user's file under that name.
 #[test]
 fn a_file_with_several_names_is_refused() {
     let _alone = alone();
@@ -159,13 +161,13 @@ fn a_file_with_several_names_is_refused() {
     fs::hard_link(&empty, dir.path().join("also empty")).expect("a link");
     refused(Engine::create(&with(&empty, 2000)), &["hard links"]);
     assert_eq!(fs::metadata(&empty).expect("stat").len(), 0);
-    // Only the name goes where a store may be made anew.
+    // Only the name is removed if a store may be recreated.
     drop(Engine::create(&anew(&path, 100)).expect("made anew"));
     assert!(fs::read(&second).expect("read") == before, "what has another name stays");
     assert_filled(&Engine::attach(&second).expect("one name"), 1);
 }
 
-/// Whose the file is that a store moves to, and who may do what with it.
+/// The owner of the file that a store moves to, and its permissions.
 #[test]
 fn a_store_that_moves_is_given_to_nobody_it_was_not_for() {
     let _alone = alone();
@@ -191,12 +193,12 @@ fn a_store_that_moves_is_given_to_nobody_it_was_not_for() {
         assert_filled(&engine, 1);
         let meta = fs::metadata(&path).expect("stat");
         assert_eq!((meta.uid(), meta.mode() & 0o7777), (after, 0o664), "{what}");
-        let told = engine.notes().join("\n").contains("was user 65534's");
+        let told = engine.notes().join("\n").contains("belonged to user 65534");
         assert_eq!(told, after != before, "{what}: {:?}", engine.notes());
     }
 }
 
-/// Root looks into the store of a server that runs as another user, whose file stays that user's.
+/// Root inspects the store of a server that runs as another user, who still owns the file.
 #[test]
 fn root_looks_into_another_users_store() {
     let _alone = alone();
@@ -257,7 +259,7 @@ fn is_usable(path: &Path) {
     assert_filled(&Engine::attach(path).expect("a store"), 1);
 }
 
-/// Containers have overlays; what counts is what is on top.
+/// Containers have overlays; the upper file system decides.
 #[test]
 fn an_overlay_is_what_its_upper_file_system_is() {
     let _alone = alone();
@@ -276,7 +278,7 @@ fn an_overlay_is_what_its_upper_file_system_is() {
             run("mount", &["-o", "loop", disk, below.to_str().expect("UTF-8")], "mount");
             let merged = overlay(dir);
             is_usable(&merged.join("store"));
-            // btrfs is seen through the overlay: what is made there is not copied on write.
+            // btrfs is recognised through the overlay: files created there are not copied on write.
             if package == "btrfs-progs" {
                 let flags = Command::new("lsattr").arg(dir.join("below/upper/store")).output();
                 let flags = flags.expect("lsattr runs (apt-get install e2fsprogs)").stdout;
@@ -294,11 +296,15 @@ fn an_overlay_is_what_its_upper_file_system_is() {
     });
     on_mounts(|dir| {
         tmpfs(&dir.join("below"), "ramfs");
-        refused(Engine::create(&config(&overlay(dir).join("store"))), &["file system of type 858458f6"]);
+        refused(
+            Engine::create(&config(&overlay(dir).join("store"))),
+            &["unknown suitability (type 858458f6)"],
+        );
     });
 }
 
-/// Nobody has looked at it: refused, with nothing left behind, unless it is to be trusted; then the log has a line.
+/// An unknown file system: refused, with nothing left behind, unless it is trusted; then the log
+/// has a line.
 #[test]
 fn a_file_system_that_is_not_listed_is_used_when_it_is_trusted() {
     let _alone = alone();
@@ -313,9 +319,9 @@ fn a_file_system_that_is_not_listed_is_used_when_it_is_trusted() {
         for capacity in [2000, 2500] {
             let engine = Engine::create(&trusted(capacity)).expect("trusted");
             assert_filled(&engine, 1);
-            let line = "is used all the same (store_fs=trust)";
+            let line = "used anyway (store_fs=trust)";
             assert!(engine.notes().iter().any(|note| note.contains(line)), "{:?}", engine.notes());
-            // Beside each other, too.
+            // Both, with a comma between them.
             assert_filled(&Engine::create(&trusted(capacity)).expect("trusted"), 1);
         }
         refused(Engine::attach(&path), &["858458f6", "store_fs=trust"]);
@@ -323,7 +329,7 @@ fn a_file_system_that_is_not_listed_is_used_when_it_is_trusted() {
     });
 }
 
-/// A mount of a single file has a name that can neither go nor be taken.
+/// The name of a mounted single file can be neither removed nor replaced.
 #[test]
 fn a_mount_of_one_file_is_made_anew_in_place_or_left_as_it_is() {
     let _alone = alone();
@@ -339,7 +345,7 @@ fn a_mount_of_one_file_is_made_anew_in_place_or_left_as_it_is() {
         let refusal = ["2000", "3000", "this one file is a mount", "mount its directory"];
         refused(Engine::create(&with(&path, 3000)), &refusal);
         assert_filled(&Engine::create(&with(&path, 2000)).expect("the store"), 1);
-        // While somebody has it open it stays, too.
+        // While another process has it open it stays, too.
         let user = Engine::create(&with(&path, 2000)).expect("the store");
         refused(Engine::create(&anew(&path, 3000)), &["in use", "this one file is a mount"]);
         assert_filled(&user, 1);

@@ -1,6 +1,6 @@
-//! The power fails: of everything written since the last sync the disk has any 512-byte sectors in any of the versions
-//! they had. 100,000 images with UCACHE_STORE_POWER=100000; every single sector of 500 histories of crowded chains with
-//! UCACHE_STORE_SECTORS=500.
+//! Power failures: of everything written since the last sync, the disk has any 512-byte sectors in
+//! any of the versions they had. 100,000 images with UCACHE_STORE_POWER=100000; every single sector
+//! of 500 histories of crowded chains with UCACHE_STORE_SECTORS=500.
 
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
@@ -9,7 +9,11 @@ mod engine_store;
 #[path = "support/engine_value.rs"]
 mod engine_value;
 
-use std::{cell::RefCell, fs, path::Path};
+use std::{
+    cell::{Cell, RefCell},
+    fs,
+    path::Path,
+};
 
 use engine_proc::{alone, say};
 use engine_store::{Copy, Tally, UPDATE, config, in_two, memory, rounds};
@@ -18,21 +22,42 @@ use ucache::engine::{Blocks, Config, Engine, Eviction, Math, Touch};
 
 const KEYS: u32 = 48;
 const SECTOR: usize = 512;
-/// Keys of the histories of chains: so many that some of the 70 buckets overflow, whatever the secret is.
+/// Keys of the chain histories: enough that some of the 70 buckets overflow with any secret.
 const CROWD: u32 = 320;
 /// Images made of one history.
 const IMAGES: usize = 50;
 
-/// What happened before the power failed.
+thread_local! {
+    /// What was in the file at the last `fsync` of this thread.
+    static SYNCED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+    /// Whether the process ends in its next `fsync`.
+    static DIES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The C library's, in whose place every caller in this process comes here: nothing older can be
+/// on disk after it.
+#[unsafe(no_mangle)]
+extern "C" fn fsync(fd: std::ffi::c_int) -> std::ffi::c_int {
+    if DIES.get() {
+        // SAFETY: it only ends this process.
+        unsafe { nix::libc::_exit(0) }
+    }
+    let synced = fs::read(format!("/proc/self/fd/{fd}")).ok();
+    SYNCED.with(|cell| *cell.borrow_mut() = synced);
+    // SAFETY: the system call of this name.
+    unsafe { nix::libc::syscall(nix::libc::SYS_fsync, fd) as std::ffi::c_int }
+}
+
+/// The events before the power failure.
 struct History {
     seed: u64,
     config: Config,
     keys: Vec<u32>,
     /// The file at the sync, and at moments after it.
     versions: Vec<Vec<u8>>,
-    /// Of each key, the oldest sequence that may be found: that of the sync, or the first after it.
+    /// For each key, the oldest sequence number permitted: that of the sync, or the first after it.
     oldest: Vec<u32>,
-    /// The keys that were stored at the sync and that nobody touched since.
+    /// The keys stored at the sync and not changed since.
     untouched: Vec<u32>,
 }
 
@@ -100,6 +125,7 @@ impl History {
         };
         let before = (0..rng.usize(0..300)).map(|_| step(&mut rng, &mut Vec::new())).last().unwrap_or(0);
         engine.sync().expect("sync");
+        SYNCED.take();
         let at_sync: Vec<Option<u32>> = (0..KEYS).map(|n| seq(&engine, n, "at the sync")).collect();
         let oldest = at_sync.iter().map(|seq| seq.unwrap_or(before + 1)).collect();
         let mut untouched: Vec<u32> = (0..KEYS).filter(|&n| at_sync[n as usize].is_some()).collect();
@@ -110,6 +136,10 @@ impl History {
         for _ in 0..rng.usize(1..6) {
             for _ in 0..rng.usize(1..if seed % 8 < 4 { 60 } else { 8 }) {
                 step(&mut rng, &mut untouched);
+                // A sweep that moved entries has synced.
+                if let Some(synced) = SYNCED.take() {
+                    versions = vec![synced, fs::read(&path).expect("read")];
+                }
             }
             versions.push(fs::read(&path).expect("read"));
         }
@@ -145,11 +175,47 @@ impl History {
         Self { seed, config, keys, versions, oldest, untouched }
     }
 
-    /// What the disk may have.
+    /// A sweep that moves entries, before its own sync (odd seeds) and after it.
+    fn of_moves(seed: u64, dir: &Path) -> Self {
+        let path = dir.join(format!("history {seed}"));
+        let config = Config { capacity: 4000, max_value: 10_000, ..config(&path) };
+        let engine = Engine::create(&config).expect("a store");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let passing = |n: u32| format!("passing {n}").into_bytes();
+        let mut number = 0;
+        for n in 0..CROWD {
+            assert!(put(&engine, n * 6, 1), "there is room");
+            for _ in 0..rng.u32(4..10) {
+                engine.set(&passing(number), &vec![7; rng.usize(8..900)], &UPDATE).expect("set");
+                number += 1;
+            }
+        }
+        (0..number).for_each(|n| assert!(engine.delete(&passing(n)).expect("delete")));
+        engine.sync().expect("sync");
+        let first = fs::read(&path).expect("read");
+        SYNCED.take();
+        engine.sweep().expect("sweep");
+        assert!(engine.stats().moved > 50, "{:?}", engine.stats());
+        let synced = SYNCED.take().expect("a sweep that moved syncs");
+        let versions = if seed % 2 == 1 {
+            vec![first, synced]
+        } else {
+            let swept = fs::read(&path).expect("read");
+            // What was given back is used again.
+            (0..50).for_each(|n| assert!(put(&engine, (CROWD + n) * 6, 2), "there is room"));
+            vec![synced, swept, fs::read(&path).expect("read")]
+        };
+        drop(engine);
+        fs::remove_file(&path).expect("remove");
+        let keys: Vec<u32> = (0..CROWD).map(|n| n * 6).collect();
+        Self { seed, config, untouched: keys.clone(), oldest: vec![1; keys.len()], keys, versions }
+    }
+
+    /// A possible content of the disk.
     fn image(&self, rng: &mut fastrand::Rng) -> Vec<u8> {
         let pick = |rng: &mut fastrand::Rng| &self.versions[rng.usize(0..self.versions.len())];
         let mut image = pick(rng).clone();
-        // A page is written as a whole, as a rule; here often torn, or every sector for itself.
+        // A page is usually written as a whole; here often torn, or every sector on its own.
         let unit = [SECTOR, SECTOR, 4096][rng.usize(0..3)];
         let share = rng.u8(1..=10);
         for at in (0..image.len()).step_by(unit) {
@@ -172,7 +238,7 @@ impl History {
         (0..first.len().min(last.len()) / SECTOR).filter(|&n| of(first, n) != of(last, n)).collect()
     }
 
-    /// One sector is early (all others are as at the sync), or late.
+    /// One sector is early (all others as at the sync), or late.
     fn with_one_sector(&self, sector: usize, early: bool) -> Vec<u8> {
         let ends = [&self.versions[0], &self.versions[self.versions.len() - 1]];
         let (others, one) = if early { (ends[0], ends[1]) } else { (ends[1], ends[0]) };
@@ -183,7 +249,7 @@ impl History {
     }
 }
 
-/// The boot that the header names is another one.
+/// Changes the boot recorded in the header.
 fn started_again(mut image: Vec<u8>) -> Vec<u8> {
     image[128] ^= 1;
     image
@@ -214,7 +280,7 @@ fn check(history: &History, copy: &Copy, tally: &Tally, what: &str) {
     }
     tally.add(FOUND, found);
     tally.add(DROPPED, engine.stats().dropped_corrupt as usize);
-    // It is whole: everything can be stored, is found, and nothing is counted that is not there.
+    // It is intact: everything can be stored and is found, and nothing else is counted.
     for n in 0..30 {
         let stored = put(&engine, n, 1 << 20);
         let seq = seq(&engine, n, what);
@@ -227,25 +293,29 @@ fn check(history: &History, copy: &Copy, tally: &Tally, what: &str) {
     assert_eq!((engine.stats().items, engine.stats().blocks_used), (0, 0), "{what}: after a clear");
 }
 
+/// Opens and checks images of histories that `make` makes of a seed and a directory, some of each.
+fn opened_images(images: usize, dir: &Path, make: fn(u64, &Path) -> History) -> Tally {
+    let base = u64::from(fastrand::u32(..)) << 24;
+    let history: RefCell<Option<History>> = RefCell::new(None);
+    let setup = |half| Copy::new(dir, half, Vec::new());
+    in_two(images, setup, |n, copy, tally| {
+        let seed = base + (n / 2 / IMAGES * 2 + n % 2) as u64;
+        let mut history = history.borrow_mut();
+        if history.as_ref().is_none_or(|h| h.seed != seed) {
+            *history = Some(make(seed, dir));
+        }
+        let history = history.as_ref().expect("made above");
+        copy.become_all(&history.image(&mut fastrand::Rng::with_seed(seed ^ (n as u64) << 32)));
+        check(history, copy, tally, &format!("history {seed} image {n}"));
+    })
+}
+
 #[test]
 fn after_a_power_failure_values_are_whole_and_not_older_than_the_last_sync() {
     let _alone = alone();
     let dir = memory();
     let images = rounds("UCACHE_STORE_POWER", 4000);
-    let base = u64::from(fastrand::u32(..)) << 24;
-    let history: RefCell<Option<History>> = RefCell::new(None);
-    let setup = |half| Copy::new(dir.path(), half, Vec::new());
-    let tally = in_two(images, setup, |n, copy, tally| {
-        let seed = base + (n / 2 / IMAGES * 2 + n % 2) as u64;
-        let mut history = history.borrow_mut();
-        if history.as_ref().is_none_or(|h| h.seed != seed) {
-            *history = Some(History::new(seed, dir.path()));
-        }
-        let history = history.as_ref().expect("made above");
-        let image = history.image(&mut fastrand::Rng::with_seed(seed ^ (n as u64) << 32));
-        copy.become_all(&image);
-        check(history, copy, tally, &format!("history {seed} image {n}"));
-    });
+    let tally = opened_images(images, dir.path(), History::new);
     let found = tally.get(FOUND);
     say(&format!(
         "{images} images, all opened, {found} items found, {} dropped as damaged; of {} untouched since the sync {} lost",
@@ -257,8 +327,8 @@ fn after_a_power_failure_values_are_whole_and_not_older_than_the_last_sync() {
     assert!(found > images as u64 * 4, "{found} items found: nothing was shown");
 }
 
-/// Few buckets, so that items of other keys move and chains grow and shrink: of what was written since the sync exactly
-/// one sector is on disk, or all but one.
+/// Few buckets, so that items of other keys move and chains grow and shrink: of the sectors written
+/// since the sync exactly one is on disk, or all but one.
 #[test]
 fn one_sector_too_early_or_too_late_costs_nothing_that_was_synced() {
     let _alone = alone();
@@ -294,8 +364,64 @@ fn one_sector_too_early_or_too_late_costs_nothing_that_was_synced() {
     assert!(tally.get(UNTOUCHED) > histories as u64 * 1000, "nothing was shown");
 }
 
-/// How long the first opening after a failure takes, when every checksum is looked at: UCACHE_STORE_OPEN=1000000 for a
-/// million items.
+/// What a sweep moves is on disk at its old or its new place.
+#[test]
+fn what_a_sweep_moves_outlives_a_power_failure() {
+    let _alone = alone();
+    let dir = memory();
+    let images = rounds("UCACHE_STORE_POWER", 4000) / 10;
+    let tally = opened_images(images, dir.path(), History::of_moves);
+    assert_eq!(tally.get(LOST), 0, "what nobody touched since the sync was lost");
+    assert!(tally.get(UNTOUCHED) >= images as u64 * 300, "nothing was shown");
+}
+
+/// A sweeper dies while its sync runs; others delete and sync. What they deleted stays deleted, what
+/// was moved is there.
+#[test]
+fn a_sweeper_that_dies_in_its_sync_leaves_nothing_that_comes_back() {
+    let _alone = alone();
+    let dir = memory();
+    let path = dir.path().join("store");
+    let config = Config { capacity: 4000, max_value: 10_000, ..config(&path) };
+    let engine = Engine::create(&config).expect("a store");
+    for n in 0..CROWD {
+        assert!(put(&engine, n * 6, 1), "there is room");
+        for i in 0..8 {
+            engine.set(format!("passing {n} {i}").as_bytes(), &[7; 700], &UPDATE).expect("set");
+        }
+    }
+    for (n, i) in (0..CROWD).flat_map(|n| (0..8).map(move |i| (n, i))) {
+        assert!(engine.delete(format!("passing {n} {i}").as_bytes()).expect("delete"));
+    }
+    engine.sync().expect("sync");
+    engine_proc::Child::fork(|| {
+        DIES.set(true);
+        engine.sweep().expect("sweep");
+        panic!("the sweep has not synced");
+    })
+    .join();
+    assert!(engine.stats().moved > 50, "{:?}", engine.stats());
+    (0..CROWD).for_each(|n| assert_eq!(seq(&engine, n * 6, "after the death"), Some(1), "key {n}"));
+    let reopened = |what: &str, deleted: u32| {
+        let copy = dir.path().join("copy");
+        fs::write(&copy, started_again(fs::read(&path).expect("read"))).expect("write");
+        let opened = Engine::create(&Config { store: engine_store::config(&copy).store, ..config.clone() });
+        let opened = opened.expect("the copy");
+        for n in 0..CROWD {
+            let there = seq(&opened, n * 6, what);
+            assert_eq!(there, (n >= deleted).then_some(1), "{what}: key {n}");
+        }
+    };
+    reopened("nothing was deleted", 0);
+    (0..CROWD / 2).for_each(|n| assert!(engine.delete(&key(n * 6)).expect("delete")));
+    engine.sync().expect("sync");
+    reopened("a half was deleted", CROWD / 2);
+    engine.sweep().expect("sweep");
+    reopened("after another sweep", CROWD / 2);
+}
+
+/// The duration of the first opening after a failure, with every checksum verified:
+/// UCACHE_STORE_OPEN=1000000 for a million items.
 #[test]
 fn opening_after_a_failure_finds_everything() {
     let _alone = alone();

@@ -1,5 +1,5 @@
-//! Real file systems that fill up, and a store that somebody truncates: errors and misses, never the end of a process.
-//! File systems are mounted in a mount namespace of a child, out of everybody's sight.
+//! Real file systems that fill up, and a store that is truncated: errors and misses, never the end
+//! of a process. File systems are mounted in a child's private mount namespace.
 
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
@@ -26,11 +26,11 @@ use nix::{
 };
 use on_mounts::on_mounts;
 use ucache::{
-    Error,
+    Error, StoreFault,
     engine::{Config, Engine, Eviction, Touch},
 };
 
-/// Runs `body` in a child on a file system that is mounted for it alone.
+/// Runs `body` in a child on a file system mounted for it alone.
 fn on(setup: impl Fn(&Path), body: impl Fn(&Path)) {
     on_mounts(|dir| {
         let at = dir.join("mounted");
@@ -54,14 +54,15 @@ fn on_a_disk(at: &Path, mib: u64, package: &str, mkfs: &[&str]) {
         assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
     };
     run(mkfs[0], &mkfs[1..], &[&disk]);
-    // mount(8) takes a free loop device, which goes away with the namespace's mount.
+    // mount(8) takes a free loop device, which is released with the namespace's mount.
     run("mount", &["-o", "loop"], &[&disk, at]);
 }
 
-/// Fills a store until the file system has no more, reads, deletes, stores again; other users of the disk take what is left.
+/// Fills a store until the file system is full, reads, deletes, stores again; other users of the
+/// disk take the rest.
 fn fill_up(at: &Path, eviction: Eviction) {
     let path = at.join("store");
-    // A bus error would end this child.
+    // SIGBUS would end this child.
     let engine = Engine::create(&Config { eviction, capacity: 4000, ..config(&path) }).expect("a store");
     let value = |n: u32| vec![n as u8; 50_000];
     let name = |n: u32| format!("large {n}").into_bytes();
@@ -73,14 +74,14 @@ fn fill_up(at: &Path, eviction: Eviction) {
             Err(e) => {
                 assert!(matches!(e, Error::NoSpace { .. }), "{e:?}");
                 refusals += 1;
-                // Some file systems think long before they say no.
+                // Some file systems take long to refuse.
                 if refusals == 60 {
                     break;
                 }
             }
         }
     }
-    // Somebody else takes the rest.
+    // Another program takes the rest.
     let _ = fs::write(at.join("other"), vec![1; 64 << 20]);
     let stats = engine.stats();
     if eviction == Eviction::Lru {
@@ -99,7 +100,8 @@ fn fill_up(at: &Path, eviction: Eviction) {
             engine.delete(&name(n)).expect("delete");
         }
         engine.sweep().expect("sweep");
-        // The file keeps its blocks: what was deleted can be stored again on the full disk, with other sizes too.
+        // The file keeps its blocks: deleted items can be replaced on the full disk, also in other
+        // sizes.
         let room = stats.bytes as usize / 2;
         for n in 0..room / 9000 {
             let n = n as u32;
@@ -112,13 +114,14 @@ fn fill_up(at: &Path, eviction: Eviction) {
     fill_small(&engine);
     engine.sync().expect("sync");
     drop(engine);
-    // The same on a disk that is still full.
+    // The same on a disk that is full again: another program takes what a sweep gave back.
+    let _ = fs::write(at.join("more"), vec![1; 64 << 20]);
     let engine = Engine::create(&Config { eviction, capacity: 4000, ..config(&path) }).expect("the store");
     assert_small(&engine);
-    // To move its items there is no room; nothing is lost by trying.
+    // There is no space to move its items; trying loses nothing.
     drop(engine);
-    let moved = Engine::create(&Config { eviction, capacity: 5000, ..config(&path) });
-    refused(moved, &["4000", "5000", "No space left"]);
+    let moved = Engine::create(&Config { eviction, capacity: 50_000_000, ..config(&path) });
+    refused(moved, &["4000", "50000000", "No space left"]);
     let engine = Engine::attach(&path).expect("the store");
     assert_small(&engine);
 }
@@ -141,7 +144,7 @@ fn a_full_tmpfs() {
     }
     // Too small from the start: a clean error.
     on(
-        |at| tmpfs(at, "size=512k"),
+        |at| tmpfs(at, "size=128k"),
         |at| {
             let error = Engine::create(&config(&at.join("store"))).expect_err("there is no room");
             assert!(error.to_string().contains("No space left"), "{error}");
@@ -157,7 +160,8 @@ fn a_full_ext4() {
     }
 }
 
-/// btrfs copies on write: a full disk is a bus error there, unless the file is written in place. New stores are.
+/// btrfs copies on write: a full disk raises SIGBUS there, unless the file is written in place. New
+/// stores are.
 #[test]
 fn a_btrfs_is_written_in_place() {
     let _alone = alone();
@@ -173,7 +177,7 @@ fn a_btrfs_is_written_in_place() {
             assert!(flags.split(' ').next().is_some_and(|f| f.contains('C')), "{flags}");
             assert_small(&Engine::create(&Config { capacity: 3000, ..config(&path) }).expect("moved"));
             assert_small(&Engine::attach(&path).expect("the store"));
-            // Made by somebody else, copied on write.
+            // Created by another program, copied on write.
             let other = at.join("other");
             fs::copy(&path, &other).expect("a copy");
             let before = fs::read(&other).expect("read");
@@ -183,7 +187,8 @@ fn a_btrfs_is_written_in_place() {
     );
 }
 
-/// Holes that a copying program has made, on a disk without room for them: refused when opened, not SIGBUS later.
+/// Holes made by a copying program, on a disk without space for them: refused when opened, not
+/// SIGBUS later.
 #[test]
 fn a_copy_with_holes_is_backed_first() {
     let _alone = alone();
@@ -209,13 +214,13 @@ fn a_copy_with_holes_is_backed_first() {
     );
 }
 
-/// A limit on the size of files is an error like a full disk, whatever SIGXFSZ does.
+/// Exceeding a file size limit is an error like a full disk, whatever SIGXFSZ does.
 #[test]
 fn a_limit_on_the_files_size() {
     let _alone = alone();
     let (_dir, path) = place();
     Child::fork(|| {
-        // SAFETY: the default action is no handler.
+        // SAFETY: the default action runs no handler.
         unsafe { signal(Signal::SIGXFSZ, SigHandler::SigDfl) }.expect("signal");
         let engine = Engine::create(&config(&path)).expect("a store");
         let limit = fs::metadata(&path).expect("stat").len() + (2 << 20);
@@ -227,8 +232,8 @@ fn a_limit_on_the_files_size() {
     .join();
 }
 
-/// However small it is, and whoever writes first: an error, a file that is whole or not there, and no SIGXFSZ. What was
-/// there before the limit is used as before.
+/// With any limit and any first write: an error, a file that is complete or absent, and no SIGXFSZ.
+/// Space allocated before the limit is used as before.
 #[test]
 fn a_limit_on_the_files_size_from_the_start() {
     let _alone = alone();
@@ -236,7 +241,7 @@ fn a_limit_on_the_files_size_from_the_start() {
     fill_small(&Engine::create(&config(&path)).expect("a store"));
     for limit in [0, 1, 16, 31, 32, 33, 4096, 65_536, 200_000] {
         Child::fork(|| {
-            // SAFETY: the default action is no handler.
+            // SAFETY: the default action runs no handler.
             unsafe { signal(Signal::SIGXFSZ, SigHandler::SigDfl) }.expect("signal");
             nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE, limit, limit)
                 .expect("setrlimit");
@@ -250,7 +255,15 @@ fn a_limit_on_the_files_size_from_the_start() {
             assert!(!path.with_file_name("store.new").exists(), "{limit}");
             let engine = Engine::create(&config(&path)).expect("the store");
             assert_small(&engine);
-            fill_small(&engine);
+            // A new value lies beside the old one before it replaces it: where a shard has no room
+            // for both, the store would have to grow.
+            let stored = (0..90).filter(|&key| match put(&engine, key, 9) {
+                Ok(_) => true,
+                Err(Error::NoSpace { .. }) => false,
+                Err(other) => panic!("{other}"),
+            });
+            assert!(stored.count() > 45, "{limit}");
+            assert_small(&engine);
         })
         .join();
     }
@@ -258,7 +271,8 @@ fn a_limit_on_the_files_size_from_the_start() {
     fill_small(&engine);
 }
 
-/// Another process cuts the store while this one uses it. With the guard: misses and errors in every user; without: SIGBUS.
+/// Another process truncates the store while this one uses it. With the guard: misses and errors in
+/// every user; without: SIGBUS.
 #[test]
 fn a_truncated_store_ends_as_misses_with_the_guard() {
     let _alone = alone();
@@ -272,7 +286,7 @@ fn a_truncated_store_ends_as_misses_with_the_guard() {
             let engine = Engine::create(&guarded).expect("a store in use");
             assert_filled(&engine, 1);
             File::options().write(true).open(&path).and_then(|file| file.set_len(cut)).expect("ftruncate");
-            // Reads everything there is, so that it meets the end.
+            // Reads all items, so that it meets the end.
             let found = |engine: &Engine| (0..300).filter(|&key| seq(engine, key).is_some()).count();
             found(&engine);
             assert_eq!(found(&engine), 0, "cut to {cut}: found again");
@@ -285,11 +299,12 @@ fn a_truncated_store_ends_as_misses_with_the_guard() {
             engine.stats();
             let _ = engine.clear();
             let _ = engine.sweep();
-            // A child of it meets the end by itself.
+            // Its child meets the end on its own.
             Child::fork(|| assert_eq!(found(&engine), 0)).join();
         })
         .join();
-        // This process has not touched it since; nobody is there to say that writers must stop, if the header is gone.
+        // This process has not touched it since; if the header is gone, nothing can tell it that
+        // writers must stop.
         let found = (0..300).filter(|&key| seq(&first, key).is_some()).count();
         assert!((0..300).all(|key| put(&first, key, 3).is_err()), "cut to {cut}: stored");
         let after = (0..300).filter(|&key| seq(&first, key).is_some()).count();
@@ -317,12 +332,13 @@ fn the_guard_serves_threads_that_block_its_signal() {
     .join();
 }
 
-/// `store_delete` is for what is no store: one whose items have no room to move to a larger one is good.
+/// `store_delete` is for files that are no stores: a store whose items have no space to move is
+/// valid.
 #[test]
 fn a_store_that_cannot_be_moved_is_not_deleted() {
     let _alone = alone();
     on(
-        |at| tmpfs(at, "size=10m"),
+        |at| tmpfs(at, "size=9m"),
         |at| {
             let path = at.join("store");
             let made = |capacity: u64, delete_unusable: bool| {
@@ -337,18 +353,18 @@ fn a_store_that_cannot_be_moved_is_not_deleted() {
             drop(engine);
             for delete in [false, true] {
                 let refused = made(2000, delete);
-                let Err(Error::Store { reason, .. }) = refused else { panic!("{refused:?}") };
-                assert!(reason.contains("it stays as it is"), "{reason}");
+                let Err(Error::Store { fault, .. }) = refused else { panic!("{refused:?}") };
+                assert!(matches!(fault, StoreFault::NotConverted { .. }), "{fault}");
             }
             assert_eq!(made(600, true).expect("the store").stats().items, 600);
-            // And what is none goes.
+            // And a file that is no store is replaced.
             fs::write(&path, "nothing of ours").expect("write");
             assert_eq!(made(600, true).expect("a new store").stats().items, 0);
         },
     );
 }
 
-/// A bus error that is not a store's stays what it was, as does SIGBUS from a process.
+/// A SIGBUS not caused by a store has its usual effect, and so has one sent by a process.
 #[test]
 fn the_guard_passes_on_what_is_not_its_own() {
     let _alone = alone();
@@ -371,7 +387,7 @@ fn the_guard_passes_on_what_is_not_its_own() {
         file.set_len(4096).expect("ftruncate");
         let len = std::num::NonZeroUsize::new(8192).expect("not 0");
         let (prot, flags) = (nix::sys::mman::ProtFlags::PROT_READ, nix::sys::mman::MapFlags::MAP_SHARED);
-        // SAFETY: a fresh mapping; the second page has no file behind it, which is the point.
+        // SAFETY: a new mapping; its second page deliberately has no file behind it.
         unsafe {
             let at = nix::sys::mman::mmap(None, len, prot, flags, &file, 0).expect("mmap");
             at.cast::<u8>().add(4096).read_volatile()
@@ -383,8 +399,8 @@ fn the_guard_passes_on_what_is_not_its_own() {
     });
     assert!(dies.contains("SIGBUS"), "{dies}");
     let sent = ended_by(&|| {
-        // Rust's own handler, which is there otherwise, takes one signal for a fault that comes again.
-        // SAFETY: the default action is no handler.
+        // Rust's own handler would treat one signal as a fault that comes again.
+        // SAFETY: the default action runs no handler.
         unsafe { signal(Signal::SIGBUS, SigHandler::SigDfl) }.expect("signal");
         let _engine = Engine::create(&guarded).expect("a store");
         nix::sys::signal::raise(Signal::SIGBUS).expect("raise");
@@ -419,7 +435,8 @@ fn the_guard_passes_on_what_is_not_its_own() {
     say("guard: foreign faults end the process or reach the earlier handler");
 }
 
-/// A crash reporter, as programs have them: it does its work and passes the signal on to who had it before.
+/// A crash reporter, as programs have them: it does its work and passes the signal to the previous
+/// handler.
 mod reporter {
     use std::sync::OnceLock;
 

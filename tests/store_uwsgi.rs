@@ -1,4 +1,5 @@
-//! Store files of real uWSGIs: how they are left, who else uses them meanwhile, and what happens to them under a server.
+//! Store files of real uWSGIs: how servers leave them, other users meanwhile, and changes under a
+//! running server.
 #![cfg(all(feature = "uwsgi", feature = "cli"))]
 
 #[allow(dead_code, reason = "each test program uses its part")]
@@ -19,7 +20,7 @@ use tempfile::TempDir;
 use ucache::Cache;
 use uwsgi_host::{Host, library};
 
-const UNCLEAN: &str = "the store was not closed by its last users";
+const UNCLEAN: &str = "the store was not closed cleanly";
 
 fn place() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -31,19 +32,19 @@ fn definition(path: &Path, more: &str) -> String {
     format!("cache2 = name=c,items=500,blocksize=5000,store={}{more}", path.display())
 }
 
-/// The processes of a server but for the first.
+/// The processes of a server except the first.
 fn workers(host: &Host) -> Vec<u32> {
     let pids = host.eval("[w['pid'] for w in uwsgi.workers()]");
     let pid = |text: &str| text.trim().parse().expect("a process id");
     pids.trim_matches(['[', ']']).split(',').map(pid).collect()
 }
 
-/// Waits until both workers handle signals: one that is still being born would miss them.
+/// Waits until both workers handle signals: one that is still starting would miss them.
 fn settled(host: &Host) {
     host.until("both workers accept", |host| host.stats().matches("\"accepting\":1").count() == 2);
 }
 
-/// SIGKILL for a server; waits until its workers, who follow it, are gone too.
+/// SIGKILL for a server; waits until its workers, who end after it, are gone too.
 fn kill(host: &mut Host) {
     let pids = workers(host);
     host.end("KILL");
@@ -85,7 +86,7 @@ fn a_server_that_went_to_the_background_closes_its_store() {
         let pid =
             || -> Option<u32> { std::fs::read_to_string(dir.path().join("pid")).ok()?.trim().parse().ok() };
         wait("the server", &|| pid().is_some() && log().matches("spawned uWSGI worker 1").count() > round);
-        // The master's first turn comes within a second.
+        // The master's first cycle comes within a second.
         thread::sleep(Duration::from_millis(1500));
         let master = pid().expect("a process id");
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(master as i32), nix::sys::signal::Signal::SIGINT)
@@ -129,7 +130,7 @@ fn a_server_that_ends_or_reloads_has_closed_its_store() {
             assert_eq!(second.eval("uwsgi.cache_get('k', 'c')"), "b'v'");
             assert_eq!(second.logged(UNCLEAN), 0, "{options} reload: {}", second.log());
         }
-        // The control: a death is told.
+        // The control: a death is reported.
         kill(&mut second);
         let third = Host::start(&lines);
         assert_eq!(third.eval("uwsgi.cache_get('k', 'c')"), "b'v'");
@@ -146,7 +147,7 @@ fn two_servers_share_a_store_and_one_outlives_the_other() {
     assert_eq!(second.eval("uwsgi.cache_get('from first', 'c')"), "b'a'");
     assert_eq!(second.eval("uwsgi.cache_update('from second', 'b', 0, 'c')"), "True");
     assert_eq!(first.eval("uwsgi.cache_get('from second', 'c')"), "b'b'");
-    // Both write without a pause; then the first is killed in the middle of it.
+    // Both write without a pause; then the first is killed in the middle.
     let write = "[uwsgi.cache_update('k%d' % (i % 50), ('%d,' % (i % 50)) * (i * 37 % 900 + 1), 0, 'c') for i in range(N)]";
     let whole = "all(set(v.split(b',')[:-1]) == {b'%d' % i} for i in range(50) for v in [uwsgi.cache_get('k%d' % i, 'c')] if v)";
     let rounds = AtomicU32::new(0);
@@ -174,7 +175,7 @@ fn two_servers_share_a_store_and_one_outlives_the_other() {
         second.eval("uwsgi.cache_get('from first', 'c'), uwsgi.cache_get('from second', 'c')"),
         "(b'a', b'b')"
     );
-    // Somebody comes back, while the store is in use.
+    // A user returns while the store is in use.
     let third = Host::start(&lines);
     assert_eq!(third.eval("uwsgi.cache_update('from third', 'd', 0, 'c')"), "True");
     assert_eq!(second.eval("uwsgi.cache_get('from third', 'c')"), "b'd'");
@@ -196,7 +197,7 @@ fn c_program(dir: &Path) -> Command {
     gcc.arg(root.join("tests/c/store.c")).arg(library()).arg("-o").arg(&out);
     succeed(&mut gcc, "apt-get install gcc");
     let mut program = Command::new(out);
-    // The name that the library has for programs.
+    // The library's name for programs.
     symlink(library(), dir.join("libucache.so.0")).expect("a symlink");
     program.env("LD_LIBRARY_PATH", dir).arg("write");
     program
@@ -205,13 +206,13 @@ fn c_program(dir: &Path) -> Command {
 #[test]
 fn c_rust_and_the_command_join_a_running_server() {
     let (dir, path) = place();
-    // As many items as the C program asks for.
+    // As many items as the C program requests.
     let mut host = Host::start(&format!("cache2 = name=c,items=100,store={}", path.display()));
     assert_eq!(
         host.eval("uwsgi.cache_update('server', 'says', 0, 'c'), uwsgi.cache_inc('runs', 41, 0, 'c')"),
         "(True, True)"
     );
-    // C reads the server's number, adds to it and stores a value of its own.
+    // C reads the server's number, adds to it and stores its own value.
     succeed(c_program(dir.path()).arg(&path), "it was just built");
     assert_eq!(host.eval("uwsgi.cache_num('runs', 'c'), uwsgi.cache_get('kept', 'c')"), "(42, b'value')");
     // Rust.
@@ -228,10 +229,10 @@ fn c_rust_and_the_command_join_a_running_server() {
         succeed(command.arg(args[0]).arg(at).args(&args[1..]), "it was just built").stdout
     };
     assert_eq!(ucache(&["get", "server"]), b"says");
-    ucache(&["update", "command", "line"]);
+    ucache(&["set", "command", "line"]);
     ucache(&["incr", "runs", "8"]);
     assert_eq!(host.eval("uwsgi.cache_get('command', 'c'), uwsgi.cache_num('runs', 'c')"), "(b'line', 50)");
-    // They are gone; the server goes on, and it is the last one to leave.
+    // They are gone; the server continues, and is the last one to leave.
     drop(cache);
     assert_eq!(
         host.eval("uwsgi.cache_update('server', 'still', 0, 'c'), uwsgi.cache_get('server', 'c')"),

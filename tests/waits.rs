@@ -1,4 +1,5 @@
-//! Waits: none follows the wall clock or lasts for ever, whatever the locks hold and whoever died in one.
+//! Waits: none depends on the wall clock or lasts forever, whatever the locks contain and whoever
+//! died in one.
 
 #[path = "support/clock_steps.rs"]
 mod clock_steps;
@@ -21,20 +22,17 @@ use std::{
 use clock_steps::beside_such_a_clock;
 use engine_proc::{Child, Scratch, alone, wait_for};
 use engine_value::Bytes;
-use store_header::{
-    FOREIGN, Header, LEASE_SEQ, LEASE_WAITED, LOCK_CAPACITY, LOCK_FOREIGN, LOCK_POOL, LOCK_SHARD,
-};
+use store_header::{FOREIGN, Header, LEASE_SEQ, LEASE_WAITED, LOCK_FOREIGN, LOCK_POOL, LOCK_SHARD};
 use ucache::{
     Error, Eviction,
-    capi::magic::uwsgi_cache_magic_get,
-    engine::{Blocks, Config, Engine, Expires, Fill, Mode, SetOptions, Store},
+    capi::compat::magic::uwsgi_cache_magic_get,
+    engine::{Blocks, Config, Engine, Expires, Fill, SetOptions, Store},
 };
 
-const UPDATE: SetOptions =
-    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
+const UPDATE: SetOptions = SetOptions::set(Expires::Never);
 /// `lock_timeout` of the caches here, and other waits.
 const WAIT: Duration = Duration::from_millis(300);
-/// Less than an hour, more than a loaded machine is late.
+/// Less than an hour, more than the delay of a loaded machine.
 const LATE: Duration = Duration::from_secs(30);
 
 /// A store, its engine and its header.
@@ -73,7 +71,7 @@ impl Rig {
     }
 }
 
-/// Runs `hold` in a child that then keeps what it has until it is killed.
+/// Runs `hold` in a child that keeps what it holds until it is killed.
 fn holder(hold: impl FnOnce()) -> Child {
     let held = Scratch::new(1);
     let child = Child::fork(|| {
@@ -85,7 +83,7 @@ fn holder(hold: impl FnOnce()) -> Child {
     child
 }
 
-/// A wait lasts about as long as it should, not an hour and not no time.
+/// A wait takes about the expected time, neither an hour nor no time.
 fn lasts<T>(what: &str, at_least: Duration, wait: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let got = wait();
@@ -95,7 +93,8 @@ fn lasts<T>(what: &str, at_least: Duration, wait: impl FnOnce() -> T) -> T {
     got
 }
 
-/// The clock is set back and forward by an hour, many times in each wait: this very test, again, in a process with such a clock.
+/// The clock is set back and forward by an hour, many times in each wait: this test, run again in a
+/// process with such a clock.
 #[test]
 fn waits_do_not_follow_the_wall_clock() {
     let _alone = alone();
@@ -122,9 +121,7 @@ fn beside_a_clock_that_is_set() {
 
 fn locks_time_out() {
     let large = vec![b'v'; 3 << 20];
-    for (what, at, value) in
-        [("shard", LOCK_SHARD, &b"v"[..]), ("quota", LOCK_CAPACITY, b"v"), ("pool", LOCK_POOL, &large)]
-    {
+    for (what, at, value) in [("shard", LOCK_SHARD, &b"v"[..]), ("pool", LOCK_POOL, &large)] {
         let rig = Rig::new(|config| config.blocks = Some(Blocks { size: 1 << 20, count: 50 }));
         let _holder = holder(|| rig.header.lock(at));
         for _ in 0..2 {
@@ -175,13 +172,14 @@ fn a_silent_peer_is_given_up() {
     let (mut len, mut expires) = (0, 0);
     // The timeout of sockets where there is no uWSGI.
     let got = lasts("a remote read", Duration::from_secs(4), || {
-        // SAFETY: a key of one byte, two places to write to, and a string that ends with a NUL.
+        // SAFETY: a key of one byte, two variables, and a string that ends with a NUL.
         unsafe { uwsgi_cache_magic_get(c"k".as_ptr(), 1, &raw mut len, &raw mut expires, name.as_ptr()) }
     });
     assert!(got.is_null());
 }
 
-/// `sweep_on_full` is an interval: a sweep that is "due" in an hour, because the clock has been set back, is due.
+/// `sweep_on_full` is an interval: a sweep "due" in an hour, because the clock was set back, is
+/// due.
 fn a_full_cache_is_swept_after_the_clock_went_back() {
     let path = std::env::var_os("UCACHE_CLOCK").expect("the clock");
     let set_clock = |by: i64| fs::write(&path, by.to_ne_bytes()).expect("the clock");
@@ -207,7 +205,8 @@ fn a_full_cache_is_swept_after_the_clock_went_back() {
     fill_and_store("c").expect("swept, as the clock says nothing of when it was");
 }
 
-/// Linux before 5.18 could lose the list of a dying process's locks when the machine had no memory.
+/// Linux before 5.18 could lose the list of a dying process's locks when the machine was out of
+/// memory.
 #[test]
 fn a_lock_that_the_kernel_does_not_pass_on_is_told_of() {
     let _alone = alone();
@@ -218,7 +217,7 @@ fn a_lock_that_the_kernel_does_not_pass_on_is_told_of() {
         // An empty list, as long as the process lives.
         let mut empty = [0_usize; 3];
         empty[0] = empty.as_ptr().addr();
-        // SAFETY: the list is there until the process has ended, right here.
+        // SAFETY: the list lives until the process ends, right here.
         unsafe {
             assert_eq!(libc::syscall(libc::SYS_set_robust_list, empty.as_ptr(), size_of_val(&empty)), 0);
             libc::_exit(0);
@@ -231,18 +230,18 @@ fn a_lock_that_the_kernel_does_not_pass_on_is_told_of() {
         assert!(error.to_string().contains("which is dead"), "{error}");
         assert_eq!(rig.engine.stats().lock_lost, round);
     }
-    // Reads go on, those that would count the item's hits, too.
+    // Reads continue, also those that would count the item's hits.
     let mut sink = Bytes::default();
     assert!(rig.engine.get_counted(b"k", &mut sink).expect("get").is_some());
     assert_eq!(sink.0, b"v");
-    // Whoever opens the store next, alone, makes its locks anew.
+    // The next process that opens the store alone recreates its locks.
     let Rig { engine, dir, .. } = rig;
     drop(engine);
     let engine = Engine::attach(&dir.path().join("store")).expect("the store");
     engine.set(b"k", b"w", &UPDATE).expect("set");
 }
 
-/// Each waiter that was killed in its sleep once cost every later fill a system call.
+/// Each waiter killed in its sleep used to cost every later fill a system call.
 #[test]
 fn a_waiter_that_is_killed_in_its_sleep_leaves_no_trace() {
     let _alone = alone();
@@ -259,7 +258,7 @@ fn a_waiter_that_is_killed_in_its_sleep_leaves_no_trace() {
         assert!(!asleep(), "round {round}: who would be woken?");
         assert!(rig.engine.delete(b"page").expect("delete"));
     }
-    // Who lives is woken long before it looks for itself the next time, every time.
+    // A live waiter is woken long before its next own check, every time.
     let Fill::Filler(token) = rig.fill(LATE, LATE) else { panic!("somebody else fills") };
     let waiter = Child::fork(|| assert!(matches!(rig.fill(LATE, LATE), Fill::Hit(_))));
     wait_for("the waiter", asleep);
@@ -267,7 +266,8 @@ fn a_waiter_that_is_killed_in_its_sleep_leaves_no_trace() {
     waiter.join();
 }
 
-/// The mark of who has the cache to itself without a lock behind it: nobody's, and no reason to wait for ever.
+/// The mark of an exclusive owner without a lock behind it: it has no owner, and is no reason to
+/// wait forever.
 #[test]
 fn a_mark_that_nobody_set_is_no_reason_to_wait() {
     let _alone = alone();
@@ -276,7 +276,7 @@ fn a_mark_that_nobody_set_is_no_reason_to_wait() {
     mark.store(1 << 32 | 5, SeqCst);
     Child::fork(|| rig.set("k", b"v").expect("nobody has it")).join();
     assert_eq!(mark.load(SeqCst), 0);
-    // A lock that is this thread's by the thread id in it, and another one's by the mark.
+    // A lock that is this thread's by its thread id, and another one's by the mark.
     Child::fork(|| {
         rig.header.lock(LOCK_FOREIGN);
         mark.store(1 << 32 | 5, SeqCst);

@@ -1,14 +1,15 @@
-//! The least that can be called a cache: a hash, the line of one bucket, the lines of one entry, a copy. What it takes is what
-//! the memory takes; it has no allocator, limits, expiry, eviction, counters or safety against a death. Slots are compared
-//! and values copied by the engine's own code: the fewer instructions a get has, the more of them wait at the same time.
+//! The least that can be called a cache: a hash, the line of one bucket, the lines of one entry, a
+//! copy. What it takes is what the memory takes; it has no allocator, limits, expiry, eviction,
+//! counters or safety against a death. Slots are compared and values copied by the engine's own
+//! code: the fewer instructions a get has, the more of them wait at the same time.
 #![allow(dead_code, reason = "every bench uses its own part")]
 
 #[allow(unused_imports, reason = "its tests run with the library's")]
 #[path = "../../src/shm/copy.rs"]
 mod copy;
 #[allow(unused_imports, reason = "as above")]
-#[path = "../../src/shm/tags.rs"]
-mod tags;
+#[path = "../../src/shm/simd_tags.rs"]
+mod simd_tags;
 
 use std::{
     hint::spin_loop,
@@ -26,10 +27,12 @@ use crate::{
 
 /// Words of an entry: two of header, two of key, the value.
 const ENTRY: usize = 4 + VALUE.div_ceil(8);
-/// Items that the buckets are made for, of 7 that they hold: about the index bytes of an item in ucache.
+/// Items that the buckets are made for, of 7 that they hold: about the index bytes of an item in
+/// ucache.
 const LOAD_TENTHS: usize = 35;
 
-/// Buckets of one version word and seven slots, then the entries, in memory shared with processes forked later.
+/// Buckets of one version word and seven slots, then the entries, in memory shared with processes
+/// forked later.
 pub(crate) struct Floor {
     words: Scratch,
     buckets: usize,
@@ -53,8 +56,11 @@ impl Floor {
     pub(crate) fn new(count: u32) -> Self {
         let count = count as usize;
         let buckets = (count * 10).div_ceil(LOAD_TENTHS);
-        let floor =
-            Self { words: Scratch::new(buckets * 8 + count * ENTRY), buckets, wide: tags::compares_wide() };
+        let floor = Self {
+            words: Scratch::new(buckets * 8 + count * ENTRY),
+            buckets,
+            wide: simd_tags::compares_wide(),
+        };
         for n in 0..count {
             let key = key(n as u32);
             let at = floor.buckets * 8 + n * ENTRY;
@@ -90,7 +96,7 @@ impl Floor {
         loop {
             let line = self.line(bucket);
             // SAFETY: a whole line; buckets begin where a page does.
-            let mut same = unsafe { tags::tagged(line.as_ptr().cast(), tag as u16, self.wide) };
+            let mut same = unsafe { simd_tags::match_tag(line.as_ptr().cast(), tag as u16, self.wide) };
             while same != 0 {
                 let slot = line[same.trailing_zeros() as usize / 4].load(Acquire);
                 let at = (slot & ((1 << 48) - 1)) as usize;
@@ -128,7 +134,8 @@ impl Floor {
         }
     }
 
-    /// Overwrites in place, readers and other writers kept out by the bucket's version; whether it was there.
+    /// Overwrites in place, readers and other writers kept out by the bucket's version; whether it
+    /// was there.
     #[inline]
     pub(crate) fn update(&self, key: &[u8; 16], value: &[u8; VALUE]) -> bool {
         let place = self.place(key);

@@ -5,14 +5,13 @@ use std::{sync::Arc, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 use ucache::{
-    engine::{Config, Engine, Expires, Mode, SetOptions, Sink},
-    shm::Source,
+    engine::{Config, Engine, Expires, SetOptions, Sink},
+    shm::SharedBytes,
 };
 
 /// Bytes of a value; keys have 16.
 pub(crate) const VALUE: usize = 100;
-pub(crate) const UPDATE: SetOptions =
-    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
+pub(crate) const UPDATE: SetOptions = SetOptions::set(Expires::Never);
 
 /// The key of a number: 16 bytes, the last 8 of them mixed.
 pub(crate) fn key(n: u32) -> [u8; 16] {
@@ -26,7 +25,7 @@ pub(crate) fn key(n: u32) -> [u8; 16] {
 pub(crate) struct Into100(pub(crate) [u8; VALUE]);
 
 impl Sink for Into100 {
-    fn take(&mut self, src: &Source<'_>) -> bool {
+    fn take(&mut self, src: &SharedBytes<'_>) -> bool {
         if src.len() != VALUE {
             return false;
         }
@@ -39,7 +38,7 @@ impl Sink for Into100 {
 pub(crate) struct IntoVec<'a>(pub(crate) &'a mut Vec<u8>);
 
 impl Sink for IntoVec<'_> {
-    fn take(&mut self, src: &Source<'_>) -> bool {
+    fn take(&mut self, src: &SharedBytes<'_>) -> bool {
         self.0.clear();
         src.copy_to_vec(self.0);
         true
@@ -68,7 +67,8 @@ pub(crate) fn filled(count: u32) -> Arc<Engine> {
     engine
 }
 
-/// A million key numbers below `count`, Zipf-distributed with exponent 0.99, the popular ones spread over all keys.
+/// A million key numbers below `count`, Zipf-distributed with exponent 0.99, the popular ones
+/// spread over all keys.
 pub(crate) fn zipf(count: u32, seed: u64) -> Vec<u32> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut sum = 0.0;
@@ -88,7 +88,8 @@ pub(crate) fn zipf(count: u32, seed: u64) -> Vec<u32> {
         .collect()
 }
 
-/// Nanoseconds of processor time per call of `body` over all of `order`: what other programs take does not count.
+/// Nanoseconds of processor time per call of `body` over all of `order`: what other programs take
+/// does not count.
 pub(crate) fn time(order: &[u32], mut body: impl FnMut(u32)) -> f64 {
     time_of(order, || order.iter().for_each(|&n| body(n)))
 }

@@ -1,35 +1,38 @@
-//! The description of a new cache.
+//! The builder of a new cache.
 #![forbid(unsafe_code)]
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Cache, cache::Defaults, expires::whole_seconds, registry::CACHES};
+use super::{Backend, Cache, defaults::Defaults, expires::whole_seconds, registry::CACHES};
 use crate::{
     engine::{Blocks, Config, Engine, Eviction, Expires, Store},
     error::{Error, Result},
+    near::{OnDown, Tier},
 };
 
 /// The description of a new cache, from [`Cache::builder`] to [`Builder::build`].
 ///
-/// Only [`items`](Builder::items) must be given. The other settings start as uWSGI's do.
+/// Only [`items`](Builder::items) must be given. The other settings have uWSGI's defaults.
 ///
 /// # Capacity
 ///
-/// A cache takes a new key as long as it holds fewer than `items` items, and with [`blocks`](Builder::blocks) as long
-/// as the sum over all items of `ceil(value_bytes / block_bytes)` stays within `count` too. `items(100)` holds 100
-/// items here; uWSGI's `items=100` holds 99, in ucache's plugin as well.
+/// A cache accepts a new key as long as it holds fewer than `items` items. With
+/// [`blocks`](Builder::blocks), the sum over all items of `ceil(value_bytes / block_bytes)` must
+/// also stay within `count`. `items(100)` holds 100 items here; uWSGI's `items=100` holds 99, in
+/// ucache's plugin as well.
 ///
-/// The limits cost next to nothing: address space is reserved for them, memory is used for what is stored (a key, its
-/// value, and some tens of bytes), and whole free pages go back to the system.
+/// High limits cost almost nothing: only address space is reserved for them. Memory is used for
+/// what is stored (a key, its value, and some tens of bytes), and whole free pages are returned to
+/// the system.
 ///
 /// ```
 /// use std::time::Duration;
-/// use ucache::Cache;
+/// use ucache::{Cache, Eviction};
 ///
 /// let cache = Cache::builder("thumbnails")
 ///     .items(50_000)
 ///     .max_value_bytes(1 << 20)
-///     .purge_lru(true)
+///     .evict(Eviction::Lru)
 ///     .timeout(Duration::from_secs(24 * 3600))
 ///     .build()?;
 /// assert_eq!(cache.stats().capacity, 50_000);
@@ -41,6 +44,7 @@ pub struct Builder {
     pub(super) config: Config,
     pub(super) store: Option<PathBuf>,
     pub(super) store_delete: bool,
+    pub(super) backend: Option<Backend>,
     defaults: Defaults,
 }
 
@@ -50,6 +54,7 @@ impl Builder {
             config: Config::new(&name, 0),
             store: None,
             store_delete: false,
+            backend: None,
             defaults: Defaults::default(),
         }
     }
@@ -69,6 +74,7 @@ impl Builder {
     /// # Ok::<(), ucache::Error>(())
     /// ```
     #[doc(alias = "max_items")]
+    #[doc(alias = "max_capacity")]
     pub fn items(mut self, count: u64) -> Self {
         self.config.capacity = count;
         self
@@ -106,8 +112,8 @@ impl Builder {
         self
     }
 
-    /// Limits the sum of all values too: `count` blocks, of which a value uses `ceil(value_bytes / block_bytes)`. Both
-    /// 1 to 2³² − 1. uWSGI's `bitmap=1` with `blocks` and `blocksize`.
+    /// Also limits the sum of all values: `count` blocks, of which a value uses `ceil(value_bytes /
+    /// block_bytes)`. Both are 1 to 2³² − 1. uWSGI's `bitmap=1` with `blocks` and `blocksize`.
     ///
     /// ```
     /// use ucache::{Cache, Error};
@@ -124,44 +130,38 @@ impl Builder {
         self
     }
 
-    /// Whether a full cache evicts the least recently used item instead of refusing the new one. Off if not given.
+    /// The eviction policy of a full cache. [`Eviction::None`] if not given: a new item is refused.
     ///
-    /// The order is exact in caches of up to 4,096 items; larger ones choose among samples. Reading and updating an
-    /// item is a use; [`contains`](Cache::contains) is none.
+    /// The order of [`Eviction::Lru`] is exact in caches of up to 4,096 items; larger ones choose
+    /// among samples. Reading and replacing an item is a use; [`contains`](Cache::contains) is not.
     ///
     /// ```
-    /// let cache = ucache::Cache::builder("recent").items(2).purge_lru(true).build()?;
-    /// cache.set("a", "1")?;
-    /// cache.set("b", "2")?;
-    /// cache.get("a")?;
-    /// cache.set("c", "3")?;
-    /// assert!(cache.contains("a") && !cache.contains("b") && cache.contains("c"));
+    /// use ucache::{Cache, Eviction};
+    ///
+    /// let recent = Cache::builder("recent").items(2).evict(Eviction::Lru).build()?;
+    /// recent.set_many([("a", "1"), ("b", "2")])?;
+    /// recent.get("a")?;
+    /// recent.set("c", "3")?;
+    /// assert!(recent.contains("a") && !recent.contains("b") && recent.contains("c"));
+    ///
+    /// let pages = Cache::builder("pages").items(1000).evict(Eviction::S3Fifo).build()?;
+    /// for page in 0..5000 {
+    ///     pages.set(format!("/page/{page}"), "...")?;
+    /// }
+    /// assert_eq!((pages.stats().items, pages.stats().evicted), (1000, 4000));
     /// # Ok::<(), ucache::Error>(())
     /// ```
     #[doc(alias = "lru")]
-    pub fn purge_lru(mut self, on: bool) -> Self {
-        self.config.eviction = if on { Eviction::Lru } else { Eviction::None };
-        self
-    }
-
-    /// What makes room in a full cache: [`Eviction::None`] if not given.
-    ///
-    /// ```
-    /// use ucache::Eviction;
-    /// let cache = ucache::Cache::builder("pages").items(1000).evict(Eviction::S3Fifo).build()?;
-    /// for page in 0..5000 {
-    ///     cache.set(format!("/page/{page}"), "...")?;
-    /// }
-    /// assert_eq!((cache.stats().items, cache.stats().evicted), (1000, 4000));
-    /// # Ok::<(), ucache::Error>(())
-    /// ```
+    #[doc(alias = "purge_lru")]
+    #[doc(alias = "eviction_policy")]
     pub fn evict(mut self, policy: Eviction) -> Self {
         self.config.eviction = policy;
         self
     }
 
-    /// Lets a full cache with [`Builder::no_expire`] sweep expired items out, at most once in `min_interval` (parts of a
-    /// second are rounded up; zero, never, if not given). Other caches do so whenever they are full.
+    /// Lets a full cache with [`Builder::no_expire`] sweep expired items out, at most once in
+    /// `min_interval`. Parts of a second are rounded up; zero, the default, means never. Other
+    /// caches sweep whenever they are full.
     ///
     /// ```
     /// use std::time::Duration;
@@ -194,8 +194,8 @@ impl Builder {
         self
     }
 
-    /// Keeps timeouts without enforcing them: an expired item can be read until a full cache needs its place. Off if
-    /// not given.
+    /// Keeps timeouts without enforcing them: an expired item can be read until a full cache needs
+    /// its place. Off if not given.
     ///
     /// ```
     /// use std::time::Duration;
@@ -210,8 +210,8 @@ impl Builder {
         self
     }
 
-    /// What [`incr`](Cache::incr), [`decr`](Cache::decr), [`mul`](Cache::mul) and [`div`](Cache::div) take a missing
-    /// key for. 0 if not given.
+    /// The value from which [`incr`](Cache::incr), [`decr`](Cache::decr), [`mul`](Cache::mul) and
+    /// [`div`](Cache::div) start if the key is missing. 0 if not given.
     ///
     /// ```
     /// let cache = ucache::Cache::builder("from a thousand").items(10).math_initial(1000).build()?;
@@ -223,10 +223,11 @@ impl Builder {
         self
     }
 
-    /// How long a write waits for a lock that a live process holds, up to an hour. 1 s if not given.
+    /// How long a write waits for a lock that a live process holds, up to an hour. 1 s if not
+    /// given.
     ///
-    /// Locks are held for microseconds; only a holder that was stopped (SIGSTOP, a debugger) makes others wait. Reads
-    /// take no lock.
+    /// Locks are held for microseconds. Only a stopped holder (SIGSTOP, a debugger) makes other
+    /// writers wait. Reads take no lock.
     ///
     /// ```
     /// use std::time::Duration;
@@ -254,8 +255,8 @@ impl Builder {
         self
     }
 
-    /// When items expire, unless the [handle](Cache::with_timeout) or the call says otherwise: a [`Duration`], or
-    /// [`Expires::Never`]. 300 s if not given.
+    /// When items expire, unless the [handle](Cache::with_timeout) or the call says otherwise: a
+    /// [`Duration`], or [`Expires::Never`]. 300 s if not given.
     ///
     /// ```
     /// use ucache::{Cache, Expires};
@@ -264,6 +265,7 @@ impl Builder {
     /// assert_eq!(cache.timeout(), Expires::Never);
     /// # Ok::<(), ucache::Error>(())
     /// ```
+    #[doc(alias = "time_to_live")]
     pub fn timeout(mut self, timeout: impl Into<Expires>) -> Self {
         self.defaults.expires = timeout.into();
         self
@@ -285,10 +287,10 @@ impl Builder {
         self
     }
 
-    /// Makes the cache.
+    /// Creates the cache.
     ///
-    /// Children forked from now on share it. A cache is meant to be built once, not for every request: some hundred
-    /// bytes of its entry in this process's list of names stay when it goes.
+    /// Children forked from now on share it. Build a cache once, not for every request: when it is
+    /// dropped, some hundred bytes of its entry in this process's list of names remain.
     ///
     /// # Errors
     /// - [`Error::InvalidOption`] names a setting that is out of its range, and the range.
@@ -305,7 +307,7 @@ impl Builder {
     /// # Ok::<(), ucache::Error>(())
     /// ```
     pub fn build(self) -> Result<Cache> {
-        let Self { mut config, store, store_delete, defaults } = self;
+        let Self { mut config, store, store_delete, backend, defaults } = self;
         if store_delete && store.is_none() {
             return Err(Error::InvalidOption {
                 option: "store_delete",
@@ -313,14 +315,17 @@ impl Builder {
                 reason: "needs a store".to_owned(),
             });
         }
+        let options = backend.map(Backend::into_options).unwrap_or_default();
+        options.adapt(&mut config, false)?;
         config.store = store.map(|path| Store { path, delete_unusable: store_delete });
         config.check()?;
-        // Before the engine touches a store that belongs to the cache of this name.
+        // Checked before the engine opens a store that belongs to the existing cache of this name.
         if CACHES.find(&config.name).is_some() {
             return Err(Error::NameInUse(config.name));
         }
-        let engine = Engine::create_named(&config)?;
-        CACHES.insert(&config.name, &engine, defaults)?;
-        Ok(Cache { engine, defaults })
+        let tier = Tier::open(Engine::create_named(&config)?, &options, OnDown::Error)?;
+        tier.start_owner(false);
+        CACHES.insert(&config.name, &tier, defaults)?;
+        Ok(Cache { tier, defaults })
     }
 }

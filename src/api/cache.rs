@@ -1,53 +1,46 @@
-//! The handle: how to get one, and the defaults it carries.
+//! The cache handle: how to obtain one, and the defaults it carries.
 #![forbid(unsafe_code)]
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
-use super::{Builder, registry::CACHES};
+use super::{Builder, defaults::Defaults, registry::CACHES};
 use crate::{
     engine::{Engine, Expires},
     error::{Error, Result},
+    near::Tier,
 };
-
-/// What a handle adds to the calls that do not say otherwise.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Defaults {
-    pub(super) expires: Expires,
-    pub(super) lease: Duration,
-    pub(super) patience: Duration,
-}
-
-impl Default for Defaults {
-    fn default() -> Self {
-        Self { expires: Expires::In(300), lease: Duration::from_secs(30), patience: Duration::from_secs(30) }
-    }
-}
 
 /// A handle to a shared-memory cache.
 ///
-/// Clones are cheap and lead to the same cache, as do the handles that a forked child inherits; a handle may be
-/// used from any thread. The cache of a [builder](Cache::builder) without a [store](Builder::store) lives until the
-/// last handle in the last process is gone; a store file outlives them all.
+/// Clones are cheap and refer to the same cache, as do the handles that a forked child inherits. A
+/// handle may be used from any thread. The cache of a [builder](Cache::builder) without a
+/// [store](Builder::store) lives until the last handle in the last process is dropped; a store file
+/// remains.
 ///
 /// # Keys and values
 ///
-/// Both are bytes: anything that is `AsRef<[u8]>` will do, so `"k"`, `String`, `b"k"`, `Vec<u8>`. A key has 1 byte up to
-/// [`max_key_bytes`](Builder::max_key_bytes), a value 1 byte up to [`max_value_bytes`](Builder::max_value_bytes).
+/// Both are bytes: anything that is `AsRef<[u8]>`, such as `"k"`, `String`, `b"k"`, `Vec<u8>`. A
+/// key has 1 byte up to [`max_key_bytes`](Builder::max_key_bytes), a value 1 byte up to
+/// [`max_value_bytes`](Builder::max_value_bytes).
 ///
 /// # Errors
 ///
-/// A missing key is not an error: reads tell it with `None`. What the methods share:
+/// A missing key is not an error: reads return `None`. The methods share these errors:
 ///
-/// - [`Error::EmptyKey`], [`Error::KeyTooLong`], [`Error::EmptyValue`], [`Error::ValueTooLong`] tell what was wrong
-///   with the arguments of a write and the limit it hit.
-/// - [`Error::Full`], [`Error::OutOfBlocks`], [`Error::NoSpace`]: a write found no room, and nothing could be evicted.
-/// - [`Error::Timeout`]: a live process held a lock for longer than [`lock_timeout`](Builder::lock_timeout). A lock
-///   whose owner died never leads to this: it is taken over and what it guards is repaired.
-/// - [`Error::WouldDeadlock`]: the calling thread is inside this cache already (a signal handler came back to it).
-/// - [`Error::ForeignProcess`]: the calling process came by a bare `clone`, or is in another PID or time namespace: it can
-///   only read. [`Error::LockLost`]: Linux before 5.18 lost a dead process's lock when memory ran out; end all users.
+/// - [`Error::EmptyKey`], [`Error::KeyTooLong`], [`Error::EmptyValue`], [`Error::ValueTooLong`]
+///   tell what was wrong with the arguments of a write and the limit it hit.
+/// - [`Error::Full`], [`Error::OutOfBlocks`], [`Error::NoSpace`]: a write found no room, and
+///   nothing could be evicted.
+/// - [`Error::Timeout`]: a live process held a lock for longer than
+///   [`lock_timeout`](Builder::lock_timeout). A lock whose owner died never leads to this: it is
+///   taken over and what it guards is repaired.
+/// - [`Error::WouldDeadlock`]: the calling thread is inside this cache already (a signal handler
+///   came back to it).
+/// - [`Error::ForeignProcess`]: the calling process came by a bare `clone`, or is in another PID or
+///   time namespace: it can only read. [`Error::LockLost`]: Linux before 5.18 lost a dead process's
+///   lock when memory ran out; end all users.
 ///
-/// After an error the cache holds what it held before.
+/// After an error the cache has the same content as before.
 ///
 /// # Example
 ///
@@ -57,9 +50,9 @@ impl Default for Defaults {
 /// # fn main() -> ucache::Result<()> {
 /// let cache = Cache::builder("greetings").items(100).build()?;
 ///
-/// assert!(cache.set("en", "hello")?);
-/// assert!(!cache.set("en", "hi")?, "set keeps what is there");
-/// cache.update("en", "good morning")?;
+/// cache.set("en", "hello")?;
+/// cache.set("en", "good morning")?; // replaces it
+/// assert!(!cache.add("en", "hi")?, "add keeps what is there");
 ///
 /// assert_eq!(cache.get("en")?, Some(b"good morning".to_vec()));
 /// assert_eq!(cache.get("fr")?, None);
@@ -68,19 +61,19 @@ impl Default for Defaults {
 /// ```
 #[derive(Clone)]
 pub struct Cache {
-    pub(super) engine: Arc<Engine>,
+    pub(super) tier: Tier,
     pub(super) defaults: Defaults,
 }
 
 impl Cache {
-    /// Starts the description of a new cache.
+    /// Starts a builder for a new cache.
     ///
     /// The name has 1 to 255 bytes, without `@` and NUL; [`Cache::open`] finds the cache by it.
     ///
     /// ```
-    /// use ucache::Cache;
+    /// use ucache::{Cache, Eviction};
     ///
-    /// let cache = Cache::builder("pages").items(10_000).purge_lru(true).build()?;
+    /// let cache = Cache::builder("pages").items(10_000).evict(Eviction::Lru).build()?;
     /// assert_eq!(cache.name(), "pages");
     /// # Ok::<(), ucache::Error>(())
     /// ```
@@ -88,14 +81,14 @@ impl Cache {
         Builder::new(name.into())
     }
 
-    /// Another handle to a cache that this process, or one it was forked from, has built.
+    /// Another handle to a cache that was built by this process or by one it was forked from.
     ///
-    /// The handle carries the defaults of the builder, whatever other handles were changed to. Never waits: it may be
-    /// called in a child that was forked at any moment from a program with threads.
+    /// The handle has the builder's defaults, even if other handles were changed. Never waits: it
+    /// may be called in a child that was forked at any moment from a program with threads.
     ///
     /// # Errors
-    /// [`Error::NoSuchCache`]: nobody built it, or its last handle in this process is gone. Caches that were
-    /// [attached](Cache::attach) have no name here.
+    /// [`Error::NoSuchCache`]: it was not built, or its last handle in this process was dropped.
+    /// [Attached](Cache::attach) caches have no name here.
     ///
     /// ```
     /// use ucache::{Cache, Error};
@@ -112,19 +105,21 @@ impl Cache {
     /// ```
     pub fn open(name: impl AsRef<str>) -> Result<Self> {
         let name = name.as_ref();
-        let (engine, defaults) = CACHES.find(name).ok_or_else(|| Error::NoSuchCache(name.to_owned()))?;
-        Ok(Self { engine, defaults })
+        let (tier, defaults) = CACHES.find(name).ok_or_else(|| Error::NoSuchCache(name.to_owned()))?;
+        Ok(Self { tier, defaults })
     }
 
-    /// A handle to the cache in a store file, which any process on the machine may be using at the same time: a
-    /// uWSGI server, a C program, a Rust program.
+    /// A handle to the cache in a store file, which any process on the machine may be using at the
+    /// same time: a uWSGI server, a C program, a Rust program.
     ///
-    /// The file keeps the cache's name and limits. It does not keep the default timeout: that of the new handle is
-    /// 300 s. To create the file, or to change its limits, use [`Builder::store`].
+    /// The file keeps the cache's name and limits. It does not keep the default timeout: that of
+    /// the new handle is 300 s. To create the file, or to change its limits, use
+    /// [`Builder::store`].
     ///
     /// # Errors
-    /// [`Error::Store`] names the file and why it cannot be used: it is missing, is no store, was made by an incompatible build,
-    /// is in use in another PID namespace, the system refuses to open or map it. It is left untouched.
+    /// [`Error::Store`] names the file and why it cannot be used: it is missing, is not a store,
+    /// was made by an incompatible build, is in use in another PID namespace, or the system refuses
+    /// to open or map it. It is left untouched.
     ///
     /// ```
     /// use ucache::Cache;
@@ -143,11 +138,13 @@ impl Cache {
     /// # }
     /// ```
     pub fn attach(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self { engine: Engine::attach_named(path.as_ref())?, defaults: Defaults::default() })
+        let tier = Tier::of_store(Engine::attach_named(path.as_ref())?)?;
+        Ok(Self { tier, defaults: Defaults::default() })
     }
 
-    /// What was noticed when this process made or opened the cache, in sentences for a log: a store that others have open keeps
-    /// their name and limits, items were moved or left out, huge pages are not to be had.
+    /// Notes from when this process created or opened the cache, as sentences for a log: a store
+    /// that other processes have open keeps their name and limits, items were moved or left out,
+    /// huge pages are not available.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -158,12 +155,12 @@ impl Cache {
     /// assert!(first.notes().is_empty());
     /// let second = Cache::builder("second").items(10).max_value_bytes(7).store(&path).build()?;
     /// assert_eq!(second.name(), "first");
-    /// assert!(second.notes()[0].contains("the settings of who made it stay in force"));
+    /// assert!(second.notes()[0].contains("the creator's settings stay in force"));
     /// # Ok::<(), ucache::Error>(())
     /// ```
     #[must_use]
     pub fn notes(&self) -> &[String] {
-        self.engine.notes()
+        self.tier.notes()
     }
 
     /// The cache's name.
@@ -175,10 +172,11 @@ impl Cache {
     /// ```
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.engine.config().name
+        &self.tier.engine().config().name
     }
 
-    /// When the items that this handle stores expire, unless the call says otherwise. 300 s if nobody chose.
+    /// When the items that this handle stores expire, unless the call says otherwise. The default
+    /// is 300 s.
     ///
     /// ```
     /// use ucache::{Cache, Expires};
@@ -211,14 +209,15 @@ impl Cache {
     #[must_use]
     pub fn with_timeout(&self, timeout: impl Into<Expires>) -> Self {
         let defaults = Defaults { expires: timeout.into(), ..self.defaults };
-        Self { engine: Arc::clone(&self.engine), defaults }
+        Self { tier: self.tier.clone(), defaults }
     }
 
-    /// A handle to the same cache whose [`get_or_set_with`](Cache::get_or_set_with) grants the function `lease` to
-    /// compute a value, and waits up to `patience` for another caller's function. Both are 30 s if nobody chose.
+    /// A handle to the same cache whose [`get_or_set_with`](Cache::get_or_set_with) grants the
+    /// function `lease` to compute a value, and waits up to `patience` for another caller's
+    /// function. Both default to 30 s.
     ///
-    /// `lease` ought to be longer than the function ever takes: when it is over, a waiter calls its own. A filler that
-    /// *dies* is replaced at once, whatever the lease.
+    /// `lease` should be longer than the function ever takes: when it is over, a waiter calls its
+    /// own function. A filler that *dies* is replaced at once, before its lease ends.
     ///
     /// ```
     /// use std::time::Duration;
@@ -233,17 +232,18 @@ impl Cache {
     #[must_use]
     pub fn with_fill_limits(&self, lease: Duration, patience: Duration) -> Self {
         let defaults = Defaults { lease, patience, ..self.defaults };
-        Self { engine: Arc::clone(&self.engine), defaults }
+        Self { tier: self.tier.clone(), defaults }
     }
 }
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let config = self.engine.config();
+        let config = self.tier.engine().config();
         f.debug_struct("Cache")
             .field("name", &config.name)
             .field("items", &config.capacity)
             .field("store", &config.store.as_ref().map(|store| &store.path))
+            .field("backend", &self.tier.server())
             .field("timeout", &self.defaults.expires)
             .finish_non_exhaustive()
     }

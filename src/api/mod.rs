@@ -1,25 +1,33 @@
-//! The safe Rust face of the engine: handles, their defaults, and the names of this process.
+//! The safe Rust interface to the engine: handles, their defaults, and this process's registry of
+//! names.
 #![forbid(unsafe_code)]
 
+mod backend;
+mod batch;
 mod builder;
 mod cache;
+mod cas;
+mod counter;
+mod defaults;
 mod expires;
-mod fill;
+mod get_or_set;
 mod keys;
-mod many;
-mod place;
+mod lease;
+mod maintenance;
 mod read;
 mod refresh;
 mod registry;
 mod sink;
-mod swap;
+mod store;
 mod sweeper;
 #[cfg(feature = "serde")]
 mod typed;
-mod upkeep;
 mod write;
 
+pub use backend::Backend;
 pub use builder::Builder;
 pub use cache::Cache;
+#[cfg(feature = "cli")]
+pub(crate) use expires::whole_seconds;
 pub use keys::{Entries, Entry, Keys};
 pub use sweeper::Sweeper;

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    Cache, Keys,
-    sink::{IntSink, SliceSink},
+    Cache,
+    sink::{IntSink, SliceSink, with_buffer},
 };
 use crate::{
     engine::Touch,
@@ -12,10 +12,10 @@ use crate::{
 
 /// # Reading
 ///
-/// Reads take no lock and wait for nobody. An expired item is a miss from the second it expires in.
+/// Reads take no lock and never wait. An expired item is a miss from the second it expires in.
 impl Cache {
-    /// Whether the key is stored. Counts neither as a hit or miss in [`stats`](Cache::stats) nor as a use for
-    /// [LRU](super::Builder::purge_lru).
+    /// Whether the key is stored. It is neither counted as a hit or miss in [`stats`](Cache::stats)
+    /// nor as a use for [LRU](super::Builder::evict).
     ///
     /// ```
     /// let cache = ucache::Cache::builder("contains").items(10).build()?;
@@ -25,9 +25,10 @@ impl Cache {
     /// # Ok::<(), ucache::Error>(())
     /// ```
     #[doc(alias = "exists")]
+    #[doc(alias = "contains_key")]
     #[must_use]
     pub fn contains(&self, key: impl AsRef<[u8]>) -> bool {
-        self.engine.exists(key.as_ref()).is_some()
+        self.tier.exists(key.as_ref()).is_some()
     }
 
     /// A copy of the value.
@@ -44,14 +45,41 @@ impl Cache {
     /// ```
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         let mut value = Vec::new();
-        let found = self.engine.get(key.as_ref(), Touch::Yes, &mut value)?;
+        let found = self.tier.get(key.as_ref(), Touch::Yes, &mut value)?;
         Ok(found.map(|_| value))
     }
 
-    /// Copies the value to the front of `buffer` and returns its length. Allocates nothing: the fastest read.
+    /// Calls `read` with the value and returns the result of `read`; `None` = no such key.
     ///
-    /// Unless the result is a length, the content of `buffer` is unspecified afterwards; behind that length it always
-    /// is.
+    /// The value is a copy in a buffer that the calling thread reuses, so that usually nothing is
+    /// allocated. `read` may use the cache freely. (moka's `get_with` corresponds to
+    /// [`get_or_set_with`](Cache::get_or_set_with).)
+    ///
+    /// # Errors
+    /// As [`get`](Cache::get).
+    ///
+    /// ```
+    /// let cache = ucache::Cache::builder("get_with").items(10).build()?;
+    /// cache.set("list", "1,2,3")?;
+    /// let sum = cache.get_with("list", |value| {
+    ///     value.split(|&b| b == b',').map(|digit| i32::from(digit[0] - b'0')).sum::<i32>()
+    /// })?;
+    /// assert_eq!(sum, Some(6));
+    /// assert_eq!(cache.get_with("none", |value| value.len())?, None);
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn get_with<R>(&self, key: impl AsRef<[u8]>, read: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        with_buffer(|buffer| {
+            let found = self.tier.get(key.as_ref(), Touch::Yes, buffer)?;
+            Ok(found.map(|_| read(buffer)))
+        })
+    }
+
+    /// Copies the value to the front of `buffer` and returns its length. Allocates nothing: the
+    /// fastest read.
+    ///
+    /// If the result is not a length, the content of `buffer` is unspecified afterwards. The part
+    /// of `buffer` behind that length is always unspecified.
     ///
     /// # Errors
     /// [`Error::BufferTooSmall`] names the size that the value needs.
@@ -72,7 +100,7 @@ impl Cache {
     /// ```
     pub fn get_into(&self, key: impl AsRef<[u8]>, buffer: &mut [u8]) -> Result<Option<usize>> {
         let mut sink = SliceSink { buffer, len: 0 };
-        match self.engine.get(key.as_ref(), Touch::Yes, &mut sink) {
+        match self.tier.get(key.as_ref(), Touch::Yes, &mut sink) {
             Ok(found) => Ok(found.map(|_| sink.len)),
             Err(Error::BufferTooSmall { .. }) => {
                 Err(Error::BufferTooSmall { needed: sink.len, len: sink.buffer.len() })
@@ -101,13 +129,14 @@ impl Cache {
         self.get(key)?.map(|value| String::from_utf8(value).map_err(|_| Error::NotUtf8)).transpose()
     }
 
-    /// The value as the number that [`incr`](Cache::incr), [`decr`](Cache::decr), [`mul`](Cache::mul) and
-    /// [`div`](Cache::div) keep: 8 bytes, two's complement, in the machine's byte order. To store one, use
-    /// [`i64::to_ne_bytes`].
+    /// The value as the number that [`incr`](Cache::incr), [`decr`](Cache::decr),
+    /// [`mul`](Cache::mul) and [`div`](Cache::div) keep: 8 bytes, two's complement, in the
+    /// machine's byte order. To store one, use [`i64::to_ne_bytes`].
     ///
-    /// Digits are text, not a number: `set("k", "7")` is for [`get_str`](Cache::get_str). Text of exactly 8 bytes
-    /// cannot be told from a number and is taken for one. (uWSGI's `cache_num`, which uwsgiconf's `as_int=True` calls,
-    /// answers 0 for a missing key and for text alike, so that a `default` or `setter` beside it is never used.)
+    /// Digits are text, not a number: `set("k", "7")` is for [`get_str`](Cache::get_str). Text of
+    /// exactly 8 bytes cannot be told from a number and is taken for one. (uWSGI's `cache_num`,
+    /// which uwsgiconf's `as_int=True` calls, answers 0 for a missing key and for text alike, so
+    /// that a `default` or `setter` beside it is never used.)
     ///
     /// # Errors
     /// [`Error::NotANumber`] if the value does not have 8 bytes.
@@ -127,8 +156,16 @@ impl Cache {
     /// ```
     #[doc(alias = "num")]
     pub fn get_int(&self, key: impl AsRef<[u8]>) -> Result<Option<i64>> {
+        if self.tier.local().is_none() {
+            let Some(value) = self.get(key)? else { return Ok(None) };
+            return self
+                .tier
+                .number_of(&value)
+                .map(Some)
+                .ok_or(Error::NotANumber { len: value.len() as u64 });
+        }
         let mut sink = IntSink::default();
-        if self.engine.get(key.as_ref(), Touch::Yes, &mut sink)?.is_none() {
+        if self.tier.get(key.as_ref(), Touch::Yes, &mut sink)?.is_none() {
             return Ok(None);
         }
         if sink.len != sink.bytes.len() {
@@ -167,26 +204,5 @@ impl Cache {
     /// ```
     pub fn get_int_or(&self, key: impl AsRef<[u8]>, default: i64) -> Result<i64> {
         Ok(self.get_int(key)?.unwrap_or(default))
-    }
-
-    /// The keys stored, in no order.
-    ///
-    /// Others may write during the walk: a key that is there all the time comes exactly once, one that comes or goes
-    /// meanwhile may be missed. Neither a lock nor memory for all keys at once is taken.
-    ///
-    /// ```
-    /// let cache = ucache::Cache::builder("keys").items(10).build()?;
-    /// cache.set("page:1", "a")?;
-    /// cache.set("page:2", "b")?;
-    /// cache.set("user:1", "c")?;
-    ///
-    /// for key in cache.keys().filter(|key| key.starts_with(b"page:")) {
-    ///     cache.delete(&key)?;
-    /// }
-    /// assert_eq!(cache.keys().collect::<Vec<_>>(), [b"user:1"]);
-    /// # Ok::<(), ucache::Error>(())
-    /// ```
-    pub fn keys(&self) -> Keys {
-        Keys::new(self)
     }
 }

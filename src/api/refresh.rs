@@ -1,33 +1,31 @@
-//! Stale while revalidate: an old value is served while one caller computes the new one.
+//! Stale-while-revalidate: callers get the old value while one of them computes the new one.
 #![forbid(unsafe_code)]
 
-use std::{
-    process,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::Duration;
 
-use super::{Cache, expires::whole_seconds, sink::NoSink};
+use super::{Cache, expires::whole_millis, lease::Lease, sink::NoSink};
 use crate::{
-    engine::{Engine, Expires, FillToken, Touch},
+    engine::{Expires, Touch},
     error::{Error, Result},
 };
 
 /// # Refreshing
 impl Cache {
-    /// [`get_or_set_with`](Cache::get_or_set_with) that makes nobody wait for a value that is only old: when the
-    /// handle's [`timeout`](Cache::timeout) is over, the value lives on for `stale`, and one caller of all processes
-    /// computes it anew, while all others get the old one at once.
+    /// [`get_or_set_with`](Cache::get_or_set_with) with stale-while-revalidate. When the handle's
+    /// [`timeout`](Cache::timeout) is over, the value is kept for another `stale`. During that time
+    /// one caller of all processes computes the new value, and all others get the old one at once.
     ///
-    /// The caller that refreshes waits for its own function; call this from a background thread, too, and no request
-    /// ever does. When that caller dies or panics, or takes longer than the lease of
-    /// [`with_fill_limits`](Cache::with_fill_limits), the next one refreshes. A missing key, and one that is older
-    /// than both times together, is filled as [`get_or_set_with`](Cache::get_or_set_with) does.
+    /// The caller that refreshes waits for its own function. To keep that wait out of requests,
+    /// also call this from a background thread. When the refreshing caller dies or panics, or takes
+    /// longer than the lease of [`with_fill_limits`](Cache::with_fill_limits), the next caller
+    /// refreshes. A key that is missing, or older than both times together, is filled as
+    /// [`get_or_set_with`](Cache::get_or_set_with) does.
     ///
-    /// What was computed is stored if the old value is still there: not after an update, a delete or a clear meanwhile, nor
-    /// when both times are over before `fill` is done.
+    /// The new value is stored only if the old value is still there. It is not stored after a
+    /// concurrent write, delete or clear, nor when both times are over before `fill` returns.
     ///
-    /// For everybody who reads in other ways, the item expires at the end of both times. With
-    /// [`Expires::Never`] nothing is ever old. `stale` is rounded up to whole seconds.
+    /// For all other reads, the item expires at the end of both times. With [`Expires::Never`] a
+    /// value never becomes stale. `stale` counts in milliseconds.
     ///
     /// # Errors
     /// As [`get_or_set_with`](Cache::get_or_set_with).
@@ -57,9 +55,9 @@ impl Cache {
         self.get_or_try_refresh_with(key, stale, |key| Ok::<V, Error>(fill(key)))
     }
 
-    /// [`get_or_refresh_with`](Cache::get_or_refresh_with) for a function that can fail. A failed refresh is returned
-    /// to the caller whose function it was; the old value stays, for [`get`](Cache::get) and for the others, and the
-    /// next caller tries again.
+    /// [`get_or_refresh_with`](Cache::get_or_refresh_with) for a function that can fail. The error
+    /// of a failed refresh is returned to the caller that ran the function. The old value stays,
+    /// for [`get`](Cache::get) and for the other callers, and the next caller tries again.
     ///
     /// # Errors
     /// Those of `fill` and of [`get_or_set_with`](Cache::get_or_set_with).
@@ -85,74 +83,54 @@ impl Cache {
         E: From<Error>,
     {
         let bytes = key.as_ref();
-        let stale = whole_seconds(stale);
+        let stale = whole_millis(stale);
         let lasting = self.with_timeout(longer(self.defaults.expires, stale));
-        let found = self.engine.get(bytes, Touch::Unseen, &mut NoSink).map_err(E::from)?;
-        let Some(meta) = found.filter(|meta| is_old(meta.expires, stale)) else {
-            // Fresh, or not there: counted, and filled, as ever.
+        let found = self.tier.get(bytes, Touch::Unseen, &mut NoSink).map_err(E::from)?;
+        let Some(meta) = found.filter(|meta| meta.ends_within(stale)) else {
+            // Fresh or missing: read, counted and filled as usual.
             return lasting.get_or_try_set_with(key, fill);
         };
-        // The count of the read, whose value may be newer than the first look's.
+        // Counts the read; the value may be newer than the one of the first read.
         let Some(value) = self.get(bytes).map_err(E::from)? else {
             return lasting.get_or_try_set_with(key, fill);
         };
-        let turn = match self.engine.begin_refresh(bytes, self.defaults.lease) {
-            Ok(Some(token)) => {
-                Turn { engine: &self.engine, key: bytes, token: Some(token), process: process::id() }
-            }
-            // Somebody else is at it; or a writer stands still, which is no reason to fail a read.
+        let lease = match self.tier.begin_refresh(bytes, self.defaults.lease) {
+            Ok(Some(token)) => Lease::to_refresh(&self.tier, bytes, token),
+            // Another caller is refreshing, or a stopped writer holds the lock: the old value is
+            // good enough.
             Ok(None) | Err(Error::Timeout { .. }) => return Ok(value),
             Err(e) => return Err(e.into()),
         };
-        // Somebody may have been through since the first look.
+        // Another caller may have refreshed since the first read.
         let mut now = Vec::new();
-        if let Ok(Some(later)) = self.engine.get(bytes, Touch::Unseen, &mut now)
-            && later.expires != meta.expires
-            && !is_old(later.expires, stale)
+        if let Ok(Some(later)) = self.tier.get(bytes, Touch::Unseen, &mut now)
+            && later.expires_millis != meta.expires_millis
+            && !later.ends_within(stale)
         {
             return Ok(now);
         }
         let new = fill(key)?.into();
-        // Whoever wrote, deleted or cleared meanwhile knew better. And a value that cannot be stored is the caller's all the
-        // same, as in `get_or_set_with`.
+        // A write, delete or clear meanwhile takes precedence. A new value that cannot be stored is
+        // still returned, as in `get_or_set_with`.
         match lasting.compare_and_swap(bytes, &value, &new) {
-            Err(error) if !super::fill::no_room(&error) => Err(error.into()),
+            Err(error) if !super::get_or_set::is_value_only_unstored(&error) => Err(error.into()),
             _ => {
-                drop(turn);
+                drop(lease);
                 Ok(new)
             }
         }
     }
 }
 
-/// The right to refresh; given back when dropped.
-struct Turn<'a> {
-    engine: &'a Engine,
-    key: &'a [u8],
-    token: Option<FillToken>,
-    process: u32,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        // Not in a child that the function forked.
-        if let Some(token) = self.token.take().filter(|_| self.process == process::id()) {
-            // If this fails, the right ends with its lease.
-            let _ = self.engine.end_refresh(self.key, token);
-        }
-    }
-}
-
+/// The expiry `by` milliseconds later.
 fn longer(expires: Expires, by: u64) -> Expires {
     match expires {
         Expires::Never => Expires::Never,
-        Expires::In(secs) => Expires::In(secs.saturating_add(by)),
-        Expires::At(time) => Expires::At(time.saturating_add(by)),
+        // Whole seconds stay on the clock of seconds.
+        Expires::In(secs) if by.is_multiple_of(1000) => Expires::In(secs.saturating_add(by / 1000)),
+        Expires::In(secs) => Expires::InMillis(secs.saturating_mul(1000).saturating_add(by)),
+        Expires::At(time) => Expires::AtMillis(time.saturating_mul(1000).saturating_add(by)),
+        Expires::InMillis(millis) => Expires::InMillis(millis.saturating_add(by)),
+        Expires::AtMillis(time) => Expires::AtMillis(time.saturating_add(by)),
     }
-}
-
-/// Whether an item with this expiry is in the last `stale` seconds of its life.
-fn is_old(expires: u64, stale: u64) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
-    expires != 0 && expires <= now.saturating_add(stale)
 }

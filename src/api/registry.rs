@@ -1,40 +1,58 @@
 //! The named caches of this process, for [`Cache::open`](super::Cache::open).
 //!
-//! A chain that only grows, each link set once by compare-and-swap: there is no lock that a fork could catch in the
-//! held state. A dropped cache leaves its node behind, some hundred bytes for each `build` of the process's life.
+//! A linked list that only grows, each link set once by compare-and-swap: there is no lock that a
+//! fork could copy while held. A dropped cache leaves its node, some hundreds of bytes per `build`.
 #![forbid(unsafe_code)]
-
-use std::sync::{Arc, Weak};
 
 use once_cell::race::OnceBox;
 
-use super::cache::Defaults;
+use super::defaults::Defaults;
 use crate::{
-    engine::Engine,
     error::{Error, Result},
+    near::{Tier, WeakTier},
 };
 
-/// All caches that this process, or one it was forked from, has built.
-pub(super) static CACHES: Registry<Engine> = Registry::new();
+/// All caches built by this process or by one it was forked from.
+pub(super) static CACHES: Registry<Tier> = Registry::new();
 
-pub(super) struct Registry<T> {
+/// A value that is dropped with its last reference.
+pub(super) trait Shared: Sized {
+    /// A reference that does not keep the value alive.
+    type Weak;
+    fn downgrade(&self) -> Self::Weak;
+    fn upgrade(weak: &Self::Weak) -> Option<Self>;
+}
+
+impl Shared for Tier {
+    type Weak = WeakTier;
+
+    fn downgrade(&self) -> WeakTier {
+        Self::downgrade(self)
+    }
+
+    fn upgrade(weak: &WeakTier) -> Option<Self> {
+        weak.upgrade()
+    }
+}
+
+pub(super) struct Registry<T: Shared> {
     head: OnceBox<Node<T>>,
 }
 
-struct Node<T> {
+struct Node<T: Shared> {
     name: Box<str>,
-    cache: Weak<T>,
+    cache: T::Weak,
     defaults: Defaults,
     next: OnceBox<Node<T>>,
 }
 
-impl<T> Registry<T> {
+impl<T: Shared> Registry<T> {
     const fn new() -> Self {
         Self { head: OnceBox::new() }
     }
 
     /// The live cache of this name, with the defaults it was built with.
-    pub(super) fn find(&self, name: &str) -> Option<(Arc<T>, Defaults)> {
+    pub(super) fn find(&self, name: &str) -> Option<(T, Defaults)> {
         let mut link = &self.head;
         while let Some(node) = link.get() {
             if let Some(cache) = node.live(name) {
@@ -49,16 +67,12 @@ impl<T> Registry<T> {
     ///
     /// # Errors
     /// [`Error::NameInUse`]
-    pub(super) fn insert(&self, name: &str, cache: &Arc<T>, defaults: Defaults) -> Result<()> {
-        let mut new = Box::new(Node {
-            name: name.into(),
-            cache: Arc::downgrade(cache),
-            defaults,
-            next: OnceBox::new(),
-        });
+    pub(super) fn insert(&self, name: &str, cache: &T, defaults: Defaults) -> Result<()> {
+        let mut new =
+            Box::new(Node { name: name.into(), cache: cache.downgrade(), defaults, next: OnceBox::new() });
         let mut link = &self.head;
         loop {
-            // A dead node never comes to life again, so what was passed need not be looked at twice.
+            // A dead node stays dead, so nodes passed once need no second look.
             while let Some(node) = link.get() {
                 if node.live(name).is_some() {
                     return Err(Error::NameInUse(name.to_owned()));
@@ -73,17 +87,32 @@ impl<T> Registry<T> {
     }
 }
 
-impl<T> Node<T> {
-    fn live(&self, name: &str) -> Option<Arc<T>> {
-        if *self.name == *name { self.cache.upgrade() } else { None }
+impl<T: Shared> Node<T> {
+    fn live(&self, name: &str) -> Option<T> {
+        if *self.name == *name { T::upgrade(&self.cache) } else { None }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Barrier, thread};
+    use std::{
+        sync::{Arc, Barrier, Weak},
+        thread,
+    };
 
     use super::*;
+
+    impl<T> Shared for Arc<T> {
+        type Weak = Weak<T>;
+
+        fn downgrade(&self) -> Weak<T> {
+            Self::downgrade(self)
+        }
+
+        fn upgrade(weak: &Weak<T>) -> Option<Self> {
+            weak.upgrade()
+        }
+    }
 
     #[test]
     fn a_name_is_free_again_once_its_cache_is_gone() {
@@ -124,7 +153,7 @@ mod tests {
                     .collect();
                 threads.into_iter().filter_map(|t| t.join().unwrap()).collect()
             });
-            // The winner's cache is alive until here, so every other thread met it.
+            // The winner's cache lives until here, so every other thread has met it.
             assert_eq!(won.len(), 1, "{name}");
             assert_eq!(registry.find(&name).map(|(c, _)| c), Some(Arc::clone(&won[0])));
         }

@@ -1,9 +1,29 @@
-//! Where the reads of the Rust interface put a value.
+//! Sinks that receive the values of reads through the Rust interface.
 #![forbid(unsafe_code)]
 
-use crate::{engine::Sink, shm::Source};
+use std::cell::Cell;
 
-/// The caller's buffer, and how long the value is.
+use crate::{engine::Sink, shm::SharedBytes};
+
+/// A larger buffer goes back to the allocator after its use.
+const KEPT: usize = 64 << 10;
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Calls `f` with a buffer that the thread reuses. A call within `f` gets another buffer, and so
+/// does a call while the thread ends.
+pub(super) fn with_buffer<R>(f: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
+    let result = f(&mut buffer);
+    if buffer.capacity() <= KEPT {
+        let _ = BUFFER.try_with(|place| place.set(buffer));
+    }
+    result
+}
+
+/// The caller's buffer, and the length of the value.
 pub(super) struct SliceSink<'a> {
     pub(super) buffer: &'a mut [u8],
     pub(super) len: usize,
@@ -11,7 +31,7 @@ pub(super) struct SliceSink<'a> {
 
 impl Sink for SliceSink<'_> {
     #[inline(always)]
-    fn take(&mut self, src: &Source<'_>) -> bool {
+    fn take(&mut self, src: &SharedBytes<'_>) -> bool {
         self.len = src.len();
         let Some(dst) = self.buffer.get_mut(..self.len) else { return false };
         src.copy_to_slice(dst);
@@ -19,7 +39,7 @@ impl Sink for SliceSink<'_> {
     }
 }
 
-/// A number, or the length of what is not one.
+/// A number, or the length of a value that is not a number.
 #[derive(Default)]
 pub(super) struct IntSink {
     pub(super) bytes: [u8; 8],
@@ -28,7 +48,7 @@ pub(super) struct IntSink {
 
 impl Sink for IntSink {
     #[inline(always)]
-    fn take(&mut self, src: &Source<'_>) -> bool {
+    fn take(&mut self, src: &SharedBytes<'_>) -> bool {
         self.len = src.len();
         if self.len == self.bytes.len() {
             src.copy_to_slice(&mut self.bytes);
@@ -37,12 +57,12 @@ impl Sink for IntSink {
     }
 }
 
-/// Wants no value, only what is known of it.
+/// Ignores the value: for reads that only need the metadata.
 pub(super) struct NoSink;
 
 impl Sink for NoSink {
     #[inline(always)]
-    fn take(&mut self, _src: &Source<'_>) -> bool {
+    fn take(&mut self, _src: &SharedBytes<'_>) -> bool {
         true
     }
 }

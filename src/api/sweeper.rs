@@ -15,7 +15,8 @@ use std::{
 use super::Cache;
 use crate::error::{Error, Result};
 
-/// A running background sweeper, from [`Cache::sweeper`]. Dropping it stops the thread and waits for its end.
+/// A running background sweeper, from [`Cache::sweeper`]. Dropping it stops the thread and waits
+/// for its end.
 ///
 /// It holds a handle to the cache, whose name stays in use as long as the sweeper runs.
 ///
@@ -55,7 +56,7 @@ impl Sweeper {
 
 impl Drop for Sweeper {
     fn drop(&mut self) {
-        // A forked child has the handle but not the thread: to join or detach it there is undefined.
+        // A forked child has the handle but not the thread: joining or detaching it is undefined.
         if self.process != process::id() {
             return;
         }
@@ -63,7 +64,7 @@ impl Drop for Sweeper {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take().map(ManuallyDrop::into_inner) {
             thread.thread().unpark();
-            // A panic has been printed by the thread itself.
+            // The thread itself has already printed any panic.
             let _ = thread.join();
         }
     }
@@ -81,7 +82,7 @@ fn run(cache: &Cache, interval: Duration, stop: &AtomicBool) {
         if stop.load(Ordering::Relaxed) {
             return;
         }
-        // Time-outs are counted in the statistics, and the next round comes.
+        // Timeouts are counted in the statistics, and the next round tries again.
         let _ = cache.sweep();
     }
 }

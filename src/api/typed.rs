@@ -1,4 +1,4 @@
-//! Values of any type that serde knows, as JSON.
+//! Values of any serde type, stored as JSON.
 #![forbid(unsafe_code)]
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -11,7 +11,8 @@ use crate::{
 
 /// # Typed values
 ///
-/// With the feature `serde`. Values are JSON, which every other language that shares the cache reads, too.
+/// Values are JSON, which every other language that shares the cache reads, too.
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
 impl Cache {
     /// The value as a `T`.
     ///
@@ -22,46 +23,32 @@ impl Cache {
     /// use std::collections::BTreeMap;
     ///
     /// let cache = ucache::Cache::builder("get_as").items(10).build()?;
-    /// cache.update("ages", r#"{"alice":31}"#)?; // as another program may have written it
+    /// cache.set("ages", r#"{"alice":31}"#)?; // as another program may have written it
     /// let ages: Option<BTreeMap<String, u32>> = cache.get_as("ages")?;
     /// assert_eq!(ages.unwrap()["alice"], 31);
     /// # Ok::<(), ucache::Error>(())
     /// ```
     pub fn get_as<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
-        self.get(key)?.map(|json| parse(&json)).transpose()
+        self.get_with(key, parse)?.transpose()
     }
 
     /// [`set`](Cache::set) of a `T`.
     ///
     /// # Errors
-    /// [`Error::Type`] if the value has no JSON (a map whose keys are no strings); otherwise as [`set`](Cache::set).
+    /// [`Error::Type`] if the value has no JSON (a map whose keys are not strings); otherwise as
+    /// [`set`](Cache::set).
     ///
     /// ```
     /// let cache = ucache::Cache::builder("set_as").items(10).build()?;
-    /// assert!(cache.set_as("primes", &[2, 3, 5, 7])?);
+    /// cache.set_as("primes", &[2, 3, 5, 7])?;
     /// assert_eq!(cache.get_as("primes")?, Some(vec![2, 3, 5, 7]));
     /// # Ok::<(), ucache::Error>(())
     /// ```
-    pub fn set_as<T: Serialize + ?Sized>(&self, key: impl AsRef<[u8]>, value: &T) -> Result<bool> {
+    pub fn set_as<T: Serialize + ?Sized>(&self, key: impl AsRef<[u8]>, value: &T) -> Result<Stored> {
         self.set(key, json(value)?)
     }
 
-    /// [`update`](Cache::update) of a `T`.
-    ///
-    /// # Errors
-    /// As [`set_as`](Cache::set_as).
-    ///
-    /// ```
-    /// let cache = ucache::Cache::builder("update_as").items(10).build()?;
-    /// cache.update_as("on", &true)?;
-    /// assert_eq!(cache.get_as("on")?, Some(true));
-    /// # Ok::<(), ucache::Error>(())
-    /// ```
-    pub fn update_as<T: Serialize + ?Sized>(&self, key: impl AsRef<[u8]>, value: &T) -> Result<Stored> {
-        self.update(key, json(value)?)
-    }
-
-    /// [`update_with`](Cache::update_with) of a `T`.
+    /// [`set_with`](Cache::set_with) of a `T`.
     ///
     /// # Errors
     /// As [`set_as`](Cache::set_as).
@@ -69,24 +56,96 @@ impl Cache {
     /// ```
     /// use std::time::Duration;
     ///
-    /// let cache = ucache::Cache::builder("update_as_with").items(10).build()?;
-    /// cache.update_as_with("cart", &["apple"], Duration::from_secs(3600))?;
+    /// let cache = ucache::Cache::builder("set_as_with").items(10).build()?;
+    /// cache.set_as_with("cart", &["apple"], Duration::from_secs(3600))?;
     /// # Ok::<(), ucache::Error>(())
     /// ```
-    pub fn update_as_with<T: Serialize + ?Sized>(
+    pub fn set_as_with<T: Serialize + ?Sized>(
         &self,
         key: impl AsRef<[u8]>,
         value: &T,
         expires: impl Into<Expires>,
     ) -> Result<Stored> {
-        self.update_with(key, json(value)?, expires)
+        self.set_with(key, json(value)?, expires)
+    }
+
+    /// [`add`](Cache::add) of a `T`.
+    ///
+    /// # Errors
+    /// As [`set_as`](Cache::set_as).
+    ///
+    /// ```
+    /// let cache = ucache::Cache::builder("add_as").items(10).build()?;
+    /// assert!(cache.add_as("on", &true)?);
+    /// assert!(!cache.add_as("on", &false)?);
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn add_as<T: Serialize + ?Sized>(&self, key: impl AsRef<[u8]>, value: &T) -> Result<bool> {
+        self.add(key, json(value)?)
+    }
+
+    /// [`add_with`](Cache::add_with) of a `T`.
+    ///
+    /// # Errors
+    /// As [`set_as`](Cache::set_as).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let cache = ucache::Cache::builder("add_as_with").items(10).build()?;
+    /// assert!(cache.add_as_with("owner", &["me"], Duration::from_secs(60))?);
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn add_as_with<T: Serialize + ?Sized>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: &T,
+        expires: impl Into<Expires>,
+    ) -> Result<bool> {
+        self.add_with(key, json(value)?, expires)
+    }
+
+    /// [`replace`](Cache::replace) of a `T`.
+    ///
+    /// # Errors
+    /// As [`set_as`](Cache::set_as).
+    ///
+    /// ```
+    /// let cache = ucache::Cache::builder("replace_as").items(10).build()?;
+    /// assert!(!cache.replace_as("on", &true)?);
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn replace_as<T: Serialize + ?Sized>(&self, key: impl AsRef<[u8]>, value: &T) -> Result<bool> {
+        self.replace(key, json(value)?)
+    }
+
+    /// [`replace_with`](Cache::replace_with) of a `T`.
+    ///
+    /// # Errors
+    /// As [`set_as`](Cache::set_as).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let cache = ucache::Cache::builder("replace_as_with").items(10).build()?;
+    /// cache.set_as("on", &true)?;
+    /// assert!(cache.replace_as_with("on", &false, Duration::from_secs(60))?);
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn replace_as_with<T: Serialize + ?Sized>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: &T,
+        expires: impl Into<Expires>,
+    ) -> Result<bool> {
+        self.replace_with(key, json(value)?, expires)
     }
 
     /// [`get_or_set_with`](Cache::get_or_set_with) of a `T`.
     ///
     /// # Errors
-    /// [`Error::Type`] if what is stored is not the JSON of a `T`, or the new value has none; otherwise as
-    /// [`get_or_set_with`](Cache::get_or_set_with).
+    /// [`Error::Type`] if the stored value is not the JSON of a `T`, or the new value has none;
+    /// otherwise as [`get_or_set_with`](Cache::get_or_set_with).
     ///
     /// ```
     /// let cache = ucache::Cache::builder("get_or_set_as_with").items(10).build()?;
@@ -105,9 +164,9 @@ impl Cache {
 }
 
 fn json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|e| Error::Type(e.to_string()))
+    serde_json::to_vec(value).map_err(|e| Error::Type(e.into()))
 }
 
 fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
-    serde_json::from_slice(json).map_err(|e| Error::Type(e.to_string()))
+    serde_json::from_slice(json).map_err(|e| Error::Type(e.into()))
 }

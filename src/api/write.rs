@@ -3,32 +3,41 @@
 
 use super::Cache;
 use crate::{
-    engine::{Expires, Math, Mode, SetOptions, Stored},
+    engine::{Expires, SetOptions, Side, Stored},
     error::Result,
 };
 
 /// # Writing
 ///
-/// A write is one step for everybody else: readers see the old value or the new one, whole. The
-/// [shared errors](Cache#errors) apply to all of these.
+/// Each write is atomic: readers see either the whole old value or the whole new one. The [shared
+/// errors](Cache#errors) apply to all of these.
+///
+/// | | key is missing | key is there |
+/// |---|---|---|
+/// | [`set`](Cache::set) | stores | stores |
+/// | [`add`](Cache::add) | stores | leaves it |
+/// | [`replace`](Cache::replace) | stores nothing | stores |
+/// | [`append`](Cache::append), [`prepend`](Cache::prepend) | stores nothing | adds to its value |
 impl Cache {
-    /// Stores a value unless the key exists; returns whether it did. The item expires after the handle's
-    /// [`timeout`](Cache::timeout).
-    ///
-    /// An existing key keeps its value and its timeout: of several callers at the same time, exactly one stores.
+    /// Stores a value, whether the key exists or not, and returns which was the case. The item
+    /// expires after the handle's [`timeout`](Cache::timeout), counted from now.
     ///
     /// # Errors
     /// The [shared errors](Cache#errors).
     ///
     /// ```
+    /// use ucache::Stored;
+    ///
     /// let cache = ucache::Cache::builder("set").items(10).build()?;
-    /// assert!(cache.set("leader", "me")?);
-    /// assert!(!cache.set("leader", "me too")?);
-    /// assert_eq!(cache.get_str("leader")?.as_deref(), Some("me"));
+    /// assert_eq!(cache.set("k", "old")?, Stored::Inserted);
+    /// assert_eq!(cache.set("k", "new")?, Stored::Updated);
+    /// assert_eq!(cache.get_str("k")?.as_deref(), Some("new"));
     /// # Ok::<(), ucache::Error>(())
     /// ```
-    #[doc(alias = "add")]
-    pub fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
+    #[doc(alias = "insert")]
+    #[doc(alias = "put")]
+    #[doc(alias = "update")]
+    pub fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Stored> {
         self.set_with(key, value, self.defaults.expires)
     }
 
@@ -46,68 +55,21 @@ impl Cache {
     /// cache.set_with("a minute", "v", Duration::from_secs(60))?;
     /// cache.set_with("until then", "v", SystemTime::now() + Duration::from_secs(60))?;
     /// cache.set_with("for ever", "v", Expires::Never)?;
+    /// cache.set_with("expired", "v", Duration::ZERO)?;
     /// assert_eq!(cache.keys().count(), 3);
     /// # Ok::<(), ucache::Error>(())
     /// ```
+    #[doc(alias = "SETEX")]
     pub fn set_with(
         &self,
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
         expires: impl Into<Expires>,
-    ) -> Result<bool> {
-        let options =
-            SetOptions { mode: Mode::Add, expires: expires.into(), keep_ttl: false, ungettable: false };
-        let stored = self.engine.set(key.as_ref(), value.as_ref(), &options)?;
-        Ok(stored != Stored::Kept)
-    }
-
-    /// Stores a value, whether the key exists or not, and tells which it was. The item expires after the handle's
-    /// [`timeout`](Cache::timeout), counted from now.
-    ///
-    /// # Errors
-    /// The [shared errors](Cache#errors).
-    ///
-    /// ```
-    /// use ucache::Stored;
-    ///
-    /// let cache = ucache::Cache::builder("update").items(10).build()?;
-    /// assert_eq!(cache.update("k", "old")?, Stored::Inserted);
-    /// assert_eq!(cache.update("k", "new")?, Stored::Updated);
-    /// assert_eq!(cache.get_str("k")?.as_deref(), Some("new"));
-    /// # Ok::<(), ucache::Error>(())
-    /// ```
-    #[doc(alias = "replace")]
-    pub fn update(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Stored> {
-        self.update_with(key, value, self.defaults.expires)
-    }
-
-    /// [`update`](Cache::update) with a timeout of its own: a [`Duration`](std::time::Duration), a
-    /// [`SystemTime`](std::time::SystemTime) or an [`Expires`].
-    ///
-    /// # Errors
-    /// The [shared errors](Cache#errors).
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// let cache = ucache::Cache::builder("update_with").items(10).build()?;
-    /// cache.update_with("token", "abc", Duration::from_secs(60))?;
-    /// cache.update_with("token", "revoked", Duration::ZERO)?;
-    /// assert!(!cache.contains("token"), "a timeout of zero expires at once");
-    /// # Ok::<(), ucache::Error>(())
-    /// ```
-    pub fn update_with(
-        &self,
-        key: impl AsRef<[u8]>,
-        value: impl AsRef<[u8]>,
-        expires: impl Into<Expires>,
     ) -> Result<Stored> {
-        let expires = expires.into();
-        let options = SetOptions { mode: Mode::Update, expires, keep_ttl: false, ungettable: false };
-        self.engine.set(key.as_ref(), value.as_ref(), &options)
+        self.tier.set(key.as_ref(), value.as_ref(), &SetOptions::set(expires.into()))
     }
 
-    /// [`update`](Cache::update) that leaves the timeout of an existing key running, and its LRU place. A new key
+    /// [`set`](Cache::set) that keeps the expiry and the LRU position of an existing key. A new key
     /// gets the handle's [`timeout`](Cache::timeout).
     ///
     /// # Errors
@@ -116,20 +78,150 @@ impl Cache {
     /// ```
     /// use std::time::Duration;
     ///
-    /// let cache = ucache::Cache::builder("update_keep_ttl").items(10).build()?;
+    /// let cache = ucache::Cache::builder("set_keep_ttl").items(10).build()?;
     /// cache.set_with("session", "anonymous", Duration::from_secs(600))?;
-    /// cache.update_keep_ttl("session", "alice")?; // ends when it would have ended
+    /// cache.set_keep_ttl("session", "alice")?; // ends when it would have ended
     /// assert_eq!(cache.get_str("session")?.as_deref(), Some("alice"));
     /// # Ok::<(), ucache::Error>(())
     /// ```
-    pub fn update_keep_ttl(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Stored> {
-        self.engine.set(key.as_ref(), value.as_ref(), &self.keeping_ttl())
+    #[doc(alias = "KEEPTTL")]
+    pub fn set_keep_ttl(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Stored> {
+        self.tier.set(key.as_ref(), value.as_ref(), &SetOptions::set(self.defaults.expires).keep_ttl())
+    }
+
+    /// Stores a value if the key is missing; returns whether it was. The item expires after the
+    /// handle's [`timeout`](Cache::timeout).
+    ///
+    /// An existing key keeps its value and its timeout: of several callers at the same time,
+    /// exactly one stores.
+    ///
+    /// # Errors
+    /// The [shared errors](Cache#errors).
+    ///
+    /// ```
+    /// let cache = ucache::Cache::builder("add").items(10).build()?;
+    /// assert!(cache.add("leader", "me")?);
+    /// assert!(!cache.add("leader", "me too")?);
+    /// assert_eq!(cache.get_str("leader")?.as_deref(), Some("me"));
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    #[doc(alias = "SETNX")]
+    #[doc(alias = "put_if_absent")]
+    pub fn add(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
+        self.add_with(key, value, self.defaults.expires)
+    }
+
+    /// [`add`](Cache::add) with a timeout of its own.
+    ///
+    /// # Errors
+    /// The [shared errors](Cache#errors).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let cache = ucache::Cache::builder("add_with").items(10).build()?;
+    /// assert!(cache.add_with("lock", "me", Duration::from_secs(10))?);
+    /// assert!(!cache.add_with("lock", "you", Duration::from_secs(10))?);
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn add_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        expires: impl Into<Expires>,
+    ) -> Result<bool> {
+        let stored = self.tier.set(key.as_ref(), value.as_ref(), &SetOptions::add(expires.into()))?;
+        Ok(stored != Stored::Kept)
+    }
+
+    /// Stores a value if the key is there; returns whether it was. The item expires after the
+    /// handle's [`timeout`](Cache::timeout), counted from now.
+    ///
+    /// # Errors
+    /// The [shared errors](Cache#errors).
+    ///
+    /// ```
+    /// let cache = ucache::Cache::builder("replace").items(10).build()?;
+    /// assert!(!cache.replace("page", "new")?);
+    /// cache.set("page", "old")?;
+    /// assert!(cache.replace("page", "new")?);
+    /// assert_eq!(cache.get_str("page")?.as_deref(), Some("new"));
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn replace(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
+        self.replace_with(key, value, self.defaults.expires)
+    }
+
+    /// [`replace`](Cache::replace) with a timeout of its own.
+    ///
+    /// # Errors
+    /// The [shared errors](Cache#errors).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let cache = ucache::Cache::builder("replace_with").items(10).build()?;
+    /// cache.set("token", "abc")?;
+    /// assert!(cache.replace_with("token", "revoked", Duration::ZERO)?);
+    /// assert!(!cache.contains("token"), "a timeout of zero expires at once");
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn replace_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        expires: impl Into<Expires>,
+    ) -> Result<bool> {
+        let stored = self.tier.set(key.as_ref(), value.as_ref(), &SetOptions::replace(expires.into()))?;
+        Ok(stored != Stored::Kept)
+    }
+
+    /// Appends `bytes` to the value and returns its new length; `None` = no such key. The expiry
+    /// stays.
+    ///
+    /// The entry is rewritten, so the cost is that of [`set`](Cache::set) with the whole value.
+    ///
+    /// # Errors
+    /// [`Error::ValueTooLong`](crate::Error::ValueTooLong) if the new value is; otherwise the
+    /// [shared errors](Cache#errors). The value stays as it was.
+    ///
+    /// ```
+    /// let cache = ucache::Cache::builder("append").items(10).build()?;
+    /// assert_eq!(cache.append("log", "a")?, None);
+    /// cache.set("log", "start")?;
+    /// assert_eq!(cache.append("log", ", end")?, Some(10));
+    /// assert_eq!(cache.get_str("log")?.as_deref(), Some("start, end"));
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn append(&self, key: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> Result<Option<usize>> {
+        self.join(key.as_ref(), bytes.as_ref(), Side::Back)
+    }
+
+    /// Prepends `bytes` to the value; otherwise as [`append`](Cache::append).
+    ///
+    /// # Errors
+    /// As [`append`](Cache::append).
+    ///
+    /// ```
+    /// let cache = ucache::Cache::builder("prepend").items(10).build()?;
+    /// cache.set("recent", "b")?;
+    /// assert_eq!(cache.prepend("recent", "a,")?, Some(3));
+    /// assert_eq!(cache.get_str("recent")?.as_deref(), Some("a,b"));
+    /// # Ok::<(), ucache::Error>(())
+    /// ```
+    pub fn prepend(&self, key: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> Result<Option<usize>> {
+        self.join(key.as_ref(), bytes.as_ref(), Side::Front)
+    }
+
+    fn join(&self, key: &[u8], bytes: &[u8], side: Side) -> Result<Option<usize>> {
+        Ok(self.tier.join(key, bytes, side)?.map(|len| len as usize))
     }
 
     /// Removes the key; returns whether it was there.
     ///
     /// # Errors
-    /// [`Error::Timeout`](crate::Error::Timeout) or [`Error::WouldDeadlock`](crate::Error::WouldDeadlock).
+    /// [`Error::Timeout`](crate::Error::Timeout) or
+    /// [`Error::WouldDeadlock`](crate::Error::WouldDeadlock).
     ///
     /// ```
     /// let cache = ucache::Cache::builder("delete").items(10).build()?;
@@ -139,83 +231,20 @@ impl Cache {
     /// # Ok::<(), ucache::Error>(())
     /// ```
     #[doc(alias = "remove")]
+    #[doc(alias = "invalidate")]
+    #[doc(alias = "DEL")]
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.engine.delete(key.as_ref())
+        self.tier.delete(key.as_ref())
     }
 
-    /// Adds to a number and returns the new one.
+    /// Removes all items in one step: every process misses every key from this moment on.
     ///
-    /// One atomic step for all processes. A missing key starts from [`math_initial`](super::Builder::math_initial) and
-    /// gets the handle's [`timeout`](Cache::timeout); an existing one keeps the timeout it has, so that a counter of
-    /// a minute's requests ends with the minute. The arithmetic wraps around.
-    ///
-    /// # Errors
-    /// [`Error::NotANumber`](crate::Error::NotANumber) if the value does not have 8 bytes (see
-    /// [`get_int`](Cache::get_int)); it stays as it is. Otherwise the [shared errors](Cache#errors).
-    ///
-    /// ```
-    /// let cache = ucache::Cache::builder("incr").items(10).build()?;
-    /// assert_eq!(cache.incr("visits", 1)?, 1);
-    /// assert_eq!(cache.incr("visits", 41)?, 42);
-    /// # Ok::<(), ucache::Error>(())
-    /// ```
-    pub fn incr(&self, key: impl AsRef<[u8]>, delta: i64) -> Result<i64> {
-        self.math(key.as_ref(), Math::Inc, delta)
-    }
-
-    /// Subtracts from a number and returns the new one; otherwise as [`incr`](Cache::incr).
+    /// The cost does not depend on the number of items. Their memory is reclaimed by the writes
+    /// that follow, or by [`sweep`](Cache::sweep).
     ///
     /// # Errors
-    /// As [`incr`](Cache::incr).
-    ///
-    /// ```
-    /// let cache = ucache::Cache::builder("decr").items(10).build()?;
-    /// assert_eq!(cache.decr("stock", 3)?, -3);
-    /// # Ok::<(), ucache::Error>(())
-    /// ```
-    pub fn decr(&self, key: impl AsRef<[u8]>, delta: i64) -> Result<i64> {
-        self.math(key.as_ref(), Math::Dec, delta)
-    }
-
-    /// Multiplies a number and returns the new one; otherwise as [`incr`](Cache::incr).
-    ///
-    /// # Errors
-    /// As [`incr`](Cache::incr).
-    ///
-    /// ```
-    /// let cache = ucache::Cache::builder("mul").items(10).build()?;
-    /// cache.incr("n", 21)?;
-    /// assert_eq!(cache.mul("n", 2)?, 42);
-    /// # Ok::<(), ucache::Error>(())
-    /// ```
-    pub fn mul(&self, key: impl AsRef<[u8]>, factor: i64) -> Result<i64> {
-        self.math(key.as_ref(), Math::Mul, factor)
-    }
-
-    /// Divides a number, truncating, and returns the new one; division by 0 gives 0, as in uWSGI. Otherwise as
-    /// [`incr`](Cache::incr).
-    ///
-    /// # Errors
-    /// As [`incr`](Cache::incr).
-    ///
-    /// ```
-    /// let cache = ucache::Cache::builder("div").items(10).build()?;
-    /// cache.incr("n", 85)?;
-    /// assert_eq!(cache.div("n", 2)?, 42);
-    /// assert_eq!(cache.div("n", 0)?, 0);
-    /// # Ok::<(), ucache::Error>(())
-    /// ```
-    pub fn div(&self, key: impl AsRef<[u8]>, divisor: i64) -> Result<i64> {
-        self.math(key.as_ref(), Math::Div, divisor)
-    }
-
-    /// Removes everything in one step: every process misses every key from this moment on.
-    ///
-    /// The cost does not depend on the number of items; their memory is reclaimed by the writes that follow, or by
-    /// [`sweep`](Cache::sweep).
-    ///
-    /// # Errors
-    /// [`Error::Timeout`](crate::Error::Timeout) or [`Error::WouldDeadlock`](crate::Error::WouldDeadlock).
+    /// [`Error::Timeout`](crate::Error::Timeout) or
+    /// [`Error::WouldDeadlock`](crate::Error::WouldDeadlock).
     ///
     /// ```
     /// let cache = ucache::Cache::builder("clear").items(10).build()?;
@@ -224,15 +253,10 @@ impl Cache {
     /// assert!(!cache.contains("k"));
     /// # Ok::<(), ucache::Error>(())
     /// ```
+    #[doc(alias = "invalidate_all")]
+    #[doc(alias = "flush_all")]
+    #[doc(alias = "FLUSHDB")]
     pub fn clear(&self) -> Result<()> {
-        self.engine.clear()
-    }
-
-    fn math(&self, key: &[u8], op: Math, operand: i64) -> Result<i64> {
-        self.engine.math(key, op, operand, &self.keeping_ttl())
-    }
-
-    fn keeping_ttl(&self) -> SetOptions {
-        SetOptions { mode: Mode::Update, expires: self.defaults.expires, keep_ttl: true, ungettable: false }
+        self.tier.clear()
     }
 }

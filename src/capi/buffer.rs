@@ -1,18 +1,19 @@
-//! A value's copy in `malloc` memory: what `uwsgi_cache_magic_get` gives away, and what the raw tier keeps per thread.
+//! Copies of values in `malloc` memory: those that `uwsgi_cache_magic_get` gives to the caller, and
+//! those that the raw tier keeps per thread.
 
 use std::{ffi::c_char, mem::MaybeUninit, ptr, slice};
 
-use crate::{engine::Sink, shm::Source};
+use crate::{engine::Sink, shm::SharedBytes};
 
-/// A copy to give away, followed by a NUL for callers that forget the length.
+/// A copy for the caller, followed by a NUL for callers that forget the length.
 #[derive(Debug)]
-pub(crate) struct Gift {
+pub(crate) struct MallocBuf {
     data: *mut u8,
     len: usize,
 }
 
-impl Gift {
-    /// Without memory.
+impl MallocBuf {
+    /// Empty, without an allocation.
     pub(crate) const fn new() -> Self {
         Self { data: ptr::null_mut(), len: 0 }
     }
@@ -22,12 +23,12 @@ impl Gift {
         self.len
     }
 
-    /// Gives the memory to a caller who will `free` it; NULL without memory.
+    /// Passes the memory to a caller who will `free` it; NULL if empty.
     pub(crate) fn into_raw(mut self) -> *mut c_char {
         std::mem::replace(&mut self.data, ptr::null_mut()).cast()
     }
 
-    /// New room for `len` bytes, with the NUL behind it; `None` = no memory.
+    /// Allocates `len` bytes and a NUL behind them; `None` = no memory.
     #[inline(always)]
     pub(crate) fn room(&mut self, len: usize) -> Option<&mut [MaybeUninit<u8>]> {
         let need = len.checked_add(1)?;
@@ -48,22 +49,22 @@ impl Gift {
     #[inline(always)]
     fn release(&mut self) {
         if !self.data.is_null() {
-            // SAFETY: the memory came from malloc and was not given away (`into_raw` leaves NULL).
+            // SAFETY: allocated by malloc and not passed on (`into_raw` leaves NULL).
             unsafe { libc::free(self.data.cast()) };
         }
     }
 }
 
-impl Sink for Gift {
+impl Sink for MallocBuf {
     #[inline(always)]
-    fn take(&mut self, src: &Source<'_>) -> bool {
+    fn take(&mut self, src: &SharedBytes<'_>) -> bool {
         let Some(room) = self.room(src.len()) else { return false };
         src.copy_to_uninit(room);
         true
     }
 }
 
-impl Drop for Gift {
+impl Drop for MallocBuf {
     #[inline(always)]
     fn drop(&mut self) {
         self.release();
@@ -75,12 +76,12 @@ impl Drop for Gift {
 pub(crate) struct Buffer {
     data: *mut u8,
     len: usize,
-    /// Bytes allocated, the NUL's included.
+    /// Bytes allocated, including the NUL.
     capacity: usize,
 }
 
 impl Buffer {
-    /// Without memory.
+    /// Empty, without an allocation.
     pub(crate) const fn new() -> Self {
         Self { data: ptr::null_mut(), len: 0, capacity: 0 }
     }
@@ -91,12 +92,12 @@ impl Buffer {
         self.len
     }
 
-    /// Where the copy starts; NULL without memory.
+    /// Start of the copy; NULL if empty.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut c_char {
         self.data.cast()
     }
 
-    /// Returns the memory if it is more than `keep` bytes.
+    /// Frees the memory if it is more than `keep` bytes.
     pub(crate) fn shrink(&mut self, keep: usize) {
         if self.capacity > keep {
             *self = Self::new();
@@ -117,7 +118,7 @@ impl Buffer {
         Some(())
     }
 
-    /// Room for `len` bytes and the NUL, old content lost; `false` = no memory.
+    /// Space for `len` bytes and the NUL, discarding the old content; `None` = no memory.
     #[inline(always)]
     fn room(&mut self, len: usize) -> Option<&mut [MaybeUninit<u8>]> {
         let need = len.checked_add(1)?;
@@ -125,7 +126,8 @@ impl Buffer {
             self.allocate(need)?;
         }
         self.len = len;
-        // SAFETY: `data` has `capacity` >= len + 1 bytes, owned by this buffer and borrowed mutably with it.
+        // SAFETY: `data` has `capacity` >= len + 1 bytes, owned by this buffer and borrowed mutably
+        // with it.
         unsafe {
             self.data.add(len).write(0);
             Some(slice::from_raw_parts_mut(self.data.cast(), len))
@@ -141,7 +143,7 @@ impl Default for Buffer {
 
 impl Sink for Buffer {
     #[inline(always)]
-    fn take(&mut self, src: &Source<'_>) -> bool {
+    fn take(&mut self, src: &SharedBytes<'_>) -> bool {
         let Some(room) = self.room(src.len()) else { return false };
         src.copy_to_uninit(room);
         true
@@ -165,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_gift_is_new_memory_each_time() {
-        let mut gift = Gift::new();
+        let mut gift = MallocBuf::new();
         assert!(gift.room(usize::MAX).is_none() && gift.data.is_null());
         assert_eq!(gift.room(10).map(|r| r.len()), Some(10));
         assert_eq!(gift.room(100).map(|r| r.len()), Some(100));
@@ -176,7 +178,7 @@ mod tests {
             assert_eq!(*data.add(100), 0);
             libc::free(data.cast());
         }
-        assert!(Gift::new().into_raw().is_null());
+        assert!(MallocBuf::new().into_raw().is_null());
     }
 
     #[test]

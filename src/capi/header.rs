@@ -1,16 +1,20 @@
-//! include/ucache.h against the library, at compile time: every exported function has the type that the header
-//! declares, every struct its size and offsets, every flag its value. The functions are listed once, here.
+//! Compares include/ucache.h with the library at compile time: the type of every exported function,
+//! the size and offsets of every struct, the value of every flag. The functions are listed only
+//! here.
 
 use std::mem::{offset_of, size_of};
 
-use super::short::{detail, handle, read, stats, status, walk, write};
-use super::{extras, keys, lifecycle, lock, magic, raw, remote::exports, sweep, sync, types};
+use super::{
+    compat::{extras, keys, lifecycle, lock, magic, raw, remote, sweep, sync},
+    handle::{error, lease, many, memory, open, read, stats, status, store, walk, write},
+    types,
+};
 
-/// The header's functions, over the library's structs.
+/// The header's functions, using the library's structs.
 #[allow(clippy::all, clippy::pedantic, missing_docs, unused, unreachable_pub, reason = "written by bindgen")]
 #[allow(non_camel_case_types, improper_ctypes, reason = "written by bindgen")]
 mod declared {
-    use crate::capi::{short::*, types::*};
+    use crate::capi::{handle::*, types::*};
     include!(concat!(env!("OUT_DIR"), "/ucache_functions.rs"));
 }
 
@@ -29,7 +33,7 @@ mod structs {
     include!(concat!(env!("OUT_DIR"), "/ucache_structs.rs"));
 }
 
-/// Both functions must fit one type, which the first fixes. Each `_` is an argument.
+/// Asserts that two functions have the same type; each `_` is an argument.
 macro_rules! same_type {
     ($abi:literal $($module:ident :: $name:ident ( $($arg:tt)* );)+) => {
         $(const _: () = {
@@ -73,38 +77,52 @@ same_type! {
     lock::uwsgi_cache_rwunlock(_);
     sweep::uwsgi_cache_start_sweepers();
     sync::uwsgi_cache_sync_all();
-    exports::uwsgi_cache_setup_nodes(_);
-    exports::uwsgi_cache_sync_from_nodes(_);
-    exports::uwsgi_cache_start_sync_servers();
-    exports::cache_udp_server_loop(_);
-    exports::uwsgi_cache_magic_context_hook(_, _, _, _, _);
-    exports::uwsgi_cache_prepare_magic_exists(_, _, _, _);
-    exports::uwsgi_cache_prepare_magic_del(_, _, _, _);
-    exports::uwsgi_cache_prepare_magic_clear(_, _);
-    exports::uwsgi_cache_prepare_magic_set(_, _, _, _, _, _);
-    exports::uwsgi_cache_prepare_magic_update(_, _, _, _, _, _);
+    remote::uwsgi_cache_setup_nodes(_);
+    remote::uwsgi_cache_sync_from_nodes(_);
+    remote::uwsgi_cache_start_sync_servers();
+    remote::cache_udp_server_loop(_);
+    remote::uwsgi_cache_magic_context_hook(_, _, _, _, _);
+    remote::uwsgi_cache_prepare_magic_exists(_, _, _, _);
+    remote::uwsgi_cache_prepare_magic_del(_, _, _, _);
+    remote::uwsgi_cache_prepare_magic_clear(_, _);
+    remote::uwsgi_cache_prepare_magic_set(_, _, _, _, _, _);
+    remote::uwsgi_cache_prepare_magic_update(_, _, _, _, _, _);
     extras::ucache_wlock(_);
     extras::ucache_version();
     status::ucache_strerror(_);
-    detail::ucache_error();
-    handle::ucache_open(_, _);
-    handle::ucache_attach(_, _);
-    handle::ucache_named(_, _);
-    handle::ucache_close(_);
-    handle::ucache_sync(_);
+    error::ucache_error();
+    open::ucache_open(_, _);
+    open::ucache_attach(_, _);
+    open::ucache_named(_, _);
+    open::ucache_close(_);
+    open::ucache_server(_, _, _, _);
+    open::ucache_sync(_);
     read::ucache_get(_, _, _, _, _, _);
     read::ucache_take(_, _, _, _, _, _);
     read::ucache_exists(_, _, _, _);
-    write::ucache_set(_, _, _, _, _, _);
-    write::ucache_update(_, _, _, _, _, _);
+    read::ucache_ttl(_, _, _, _);
+    read::ucache_number(_, _, _, _);
+    read::ucache_number_value(_, _, _, _, _);
+    many::ucache_get_many(_, _, _, _, _, _);
+    lease::ucache_lease_begin(_, _, _, _, _, _, _, _, _, _);
+    lease::ucache_lease_end(_, _, _, _);
+    lease::ucache_lease_drop(_);
+    store::ucache_set(_, _, _, _, _, _);
+    store::ucache_add(_, _, _, _, _, _);
+    store::ucache_replace(_, _, _, _, _, _);
+    store::ucache_append(_, _, _, _, _, _);
+    store::ucache_prepend(_, _, _, _, _, _);
     write::ucache_cas(_, _, _, _, _, _, _, _);
     write::ucache_del(_, _, _);
     write::ucache_del_if(_, _, _, _, _);
     write::ucache_incr(_, _, _, _, _, _);
+    write::ucache_mul(_, _, _, _, _, _);
+    write::ucache_div(_, _, _, _, _, _);
     write::ucache_touch(_, _, _, _);
     write::ucache_clear(_);
     write::ucache_sweep(_);
     stats::ucache_stat(_, _, _);
+    memory::ucache_memory(_, _, _);
 }
 
 macro_rules! same_layout {
@@ -145,20 +163,25 @@ same_value!(UWSGI_CACHE_FLAG_UNGETTABLE FLAG_UNGETTABLE, UWSGI_CACHE_FLAG_UPDATE
     UWSGI_CACHE_FLAG_MATH FLAG_MATH, UWSGI_CACHE_FLAG_INC FLAG_INC, UWSGI_CACHE_FLAG_DEC FLAG_DEC,
     UWSGI_CACHE_FLAG_MUL FLAG_MUL, UWSGI_CACHE_FLAG_DIV FLAG_DIV, UWSGI_CACHE_FLAG_FIXEXPIRE FLAG_FIXEXPIRE);
 
-/// The struct that may grow: the same names in the same order.
-macro_rules! same_stats {
-    ($($field:ident)+) => {
-        const _: () = assert!(size_of::<structs::ucache_stats>() == size_of::<stats::ucache_stats>());
+/// Compares the names and their order in a struct that may grow.
+macro_rules! same_figures {
+    ($file:ident::$name:ident { $($field:ident)+ }) => {
+        const _: () = assert!(size_of::<structs::$name>() == size_of::<$file::$name>());
         $(const _: () = assert!(
-            offset_of!(structs::ucache_stats, $field) == offset_of!(stats::ucache_stats, $field),
+            offset_of!(structs::$name, $field) == offset_of!($file::$name, $field),
             stringify!($field)
         );)+
     };
 }
 
-same_stats!(items capacity bytes reserved_bytes blocks_used max_key max_value shards last_modified hits misses stored
+same_figures!(stats::ucache_stats { items capacity bytes reserved_bytes blocks_used max_key max_value shards last_modified hits misses stored
     deleted evicted expired cleared full rejected_limit rejected_full rejected_blocks no_space lock_waits timeouts
-    owner_dead repaired dropped_corrupt lock_lost);
+    owner_dead repaired dropped_corrupt lock_lost moved compacted_bytes
+    near_up near_beat_age_ms near_owner_pid near_hits near_misses near_bypassed near_fills near_fills_voided
+    near_invalidated near_invalidated_absent near_flushes near_stale_served near_terms backend_up
+    backend_requests backend_errors backend_timeouts backend_connects backend_elsewhere near_absent });
+same_figures!(memory::ucache_memory { payload resident overhead fragmentation disk reserved entries extents large_blocks
+    leaving idle holes sampled });
 
 macro_rules! same_status {
     ($($declared:ident $ours:ident),+) => {
@@ -176,4 +199,7 @@ same_status!(UCACHE_OK Ok, UCACHE_NOT_FOUND NotFound,
     UCACHE_E_TIMEOUT Timeout, UCACHE_E_DEADLOCK Deadlock,
     UCACHE_E_STORE Store, UCACHE_E_DAMAGED Damaged,
     UCACHE_E_MEMORY Memory, UCACHE_E_SYSTEM System,
-    UCACHE_E_INTERNAL Internal, UCACHE_E_PROCESS Process);
+    UCACHE_E_INTERNAL Internal, UCACHE_E_PROCESS Process,
+    UCACHE_LEASE Lease, UCACHE_BUSY Busy);
+
+const _: () = assert!(size_of::<structs::ucache_read>() == size_of::<many::ucache_read>());

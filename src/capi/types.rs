@@ -1,7 +1,8 @@
-//! The structs of `uwsgi.h` that the cache functions share with C, at the same offsets, and their flag words.
+//! The structs of `uwsgi.h` that the cache functions share with C, at the same offsets, and their
+//! flag words.
 //!
-//! The layouts below are those of every 64-bit Linux build of uWSGI 2.0.x; the assertions at the end of the
-//! file stop the build where they would differ.
+//! The layouts are those of every 64-bit Linux build of uWSGI 2.0.x; the assertions at the end of
+//! the file stop the build where they differ.
 #![allow(non_camel_case_types, reason = "the names are those of uwsgi.h")]
 
 use std::{
@@ -9,7 +10,8 @@ use std::{
     mem::{offset_of, size_of},
 };
 
-/// One cache as C sees it: a mirror of the live figures, never the cache itself (see `view.rs`).
+/// A cache as C sees it: a mirror of the current statistics, never the cache itself (see
+/// `view.rs`).
 #[repr(C)]
 #[derive(Debug)]
 pub struct uwsgi_cache {
@@ -25,7 +27,7 @@ pub struct uwsgi_cache {
     pub blocksize: u64,
     /// The hash algorithm, as configured; names it in the statistics.
     pub hash: *mut uwsgi_hash_algo,
-    /// `hashsize` zeroes: every lookup by code that bypasses this library is a miss.
+    /// `hashsize` zeros: every lookup by code that bypasses this library misses.
     pub hashtable: *mut u64,
     /// Entries of `hashtable`, as configured.
     pub hashsize: u32,
@@ -33,17 +35,17 @@ pub struct uwsgi_cache {
     pub first_available_block: u64,
     /// Unused, NULL.
     pub unused_blocks_stack: *mut u64,
-    /// 0: full, for code that bypasses this library.
+    /// 0, meaning full, for code that bypasses this library.
     pub unused_blocks_stack_ptr: u64,
-    /// 0, whatever is configured: see `blocks_bitmap`.
+    /// Always 0: see `blocks_bitmap`.
     pub use_blocks_bitmap: u8,
     /// NULL: code that bypasses this library marks no blocks.
     pub blocks_bitmap: *mut u8,
-    /// Marks the struct as one of ours (`view.rs`).
+    /// Marks the struct as one of this library's (`view.rs`).
     pub blocks_bitmap_pos: u64,
     /// Unused, 0.
     pub blocks_bitmap_size: u64,
-    /// `items` as configured; one more than fit.
+    /// `items` as configured; one more than the capacity.
     pub max_items: u64,
     /// Longest value accepted, bytes.
     pub max_item_size: u64,
@@ -51,7 +53,7 @@ pub struct uwsgi_cache {
     pub n_items: u64,
     /// One zeroed item.
     pub items: *mut uwsgi_cache_item,
-    /// Whether `last_modified_at` is kept.
+    /// Whether `last_modified_at` is maintained.
     pub use_last_modified: u8,
     /// Unix time of the last change, seconds, at the last refresh.
     pub last_modified_at: libc::time_t,
@@ -63,15 +65,15 @@ pub struct uwsgi_cache {
     pub full: u64,
     /// Reads that found their key, at the last refresh.
     pub hits: u64,
-    /// Reads that did not, at the last refresh.
+    /// Reads that missed, at the last refresh.
     pub miss: u64,
     /// Path of the store file, or NULL.
     pub store: *mut c_char,
     /// Bytes at `items`.
     pub filesize: u64,
-    /// Seconds between two syncs of the store, 0 = none of its own.
+    /// Seconds between two syncs of the store, 0 = none configured.
     pub store_sync: u64,
-    /// What the first math call on a missing key starts from.
+    /// Initial value of a missing key in arithmetic.
     pub math_initial: i64,
     /// UDP peers that receive this cache's changes, or NULL.
     pub nodes: *mut uwsgi_string_list,
@@ -87,9 +89,9 @@ pub struct uwsgi_cache {
     pub next: *mut uwsgi_cache,
     /// Whether full caches are not logged.
     pub ignore_full: c_int,
-    /// 0: a sweeper that bypasses this library has nothing to do.
+    /// 0: a sweeper that bypasses this library does nothing.
     pub next_scan: u64,
-    /// 0, whatever is configured: code that bypasses this library must not relink items.
+    /// Always 0: code that bypasses this library must not relink items.
     pub purge_lru: c_int,
     /// Unused, 0.
     pub lru_head: u64,
@@ -99,13 +101,13 @@ pub struct uwsgi_cache {
     pub store_delete: c_int,
     /// As configured; expiry is always exact.
     pub lazy_expire: c_int,
-    /// Seconds between two sweeps of a full cache, 0 = no limit of its own.
+    /// Seconds between two sweeps of a full cache, 0 = no limit configured.
     pub sweep_on_full: u64,
     /// Whether a full cache is cleared.
     pub clear_on_full: c_int,
 }
 
-/// An item as the key walk hands it out: a copy; the key follows the struct.
+/// A copy of an item, returned by the key walk; the key follows the struct.
 #[repr(C, packed)]
 #[derive(Debug)]
 pub struct uwsgi_cache_item {
@@ -117,7 +119,7 @@ pub struct uwsgi_cache_item {
     pub hash: u64,
     /// Length of the value, bytes.
     pub valsize: u64,
-    /// The item's number, good for `uwsgi_cache_del2`.
+    /// The item's id, for `uwsgi_cache_del2`.
     pub first_block: u64,
     /// Unix time of expiry, seconds; 0 = never.
     pub expires: u64,
@@ -135,7 +137,7 @@ pub struct uwsgi_cache_item {
     pub key: [c_char; 0],
 }
 
-/// What a magic request or answer (modifier 111, 17) contained.
+/// The parsed fields of a magic request or answer (modifier 111, 17).
 #[repr(C)]
 #[derive(Debug)]
 pub struct uwsgi_cache_magic_context {
@@ -185,7 +187,7 @@ pub struct uwsgi_lock_item {
 pub struct uwsgi_hash_algo {
     /// Its name, NUL-terminated.
     pub name: *mut c_char,
-    /// Hashes so many bytes.
+    /// Hashes the given number of bytes.
     pub func: Option<unsafe extern "C" fn(*mut c_char, u64) -> u32>,
     /// The next algorithm.
     pub next: *mut uwsgi_hash_algo,
@@ -215,34 +217,15 @@ pub struct uwsgi_string_list {
 pub struct uwsgi_buffer {
     /// The bytes.
     pub buf: *mut c_char,
-    /// How many are in use.
+    /// Bytes in use.
     pub pos: usize,
-    /// How many are allocated.
+    /// Bytes allocated.
     pub len: usize,
-    /// How many may be, 0 = no limit.
+    /// Maximum number of bytes, 0 = no limit.
     pub limit: usize,
 }
 
-/// The item exists, but reads miss it.
-pub const FLAG_UNGETTABLE: u64 = 1;
-/// Replaces an existing key.
-pub const FLAG_UPDATE: u64 = 1 << 1;
-/// Does not tell the UDP nodes.
-pub const FLAG_LOCAL: u64 = 1 << 2;
-/// `expires` is a Unix time.
-pub const FLAG_ABSEXPIRE: u64 = 1 << 3;
-/// The value is an operand: 8 bytes, a native `int64_t`.
-pub const FLAG_MATH: u64 = 1 << 4;
-/// Adds the operand.
-pub const FLAG_INC: u64 = 1 << 5;
-/// Subtracts the operand.
-pub const FLAG_DEC: u64 = 1 << 6;
-/// Multiplies by the operand.
-pub const FLAG_MUL: u64 = 1 << 7;
-/// Divides by the operand.
-pub const FLAG_DIV: u64 = 1 << 8;
-/// Keeps the expiry of an item that exists.
-pub const FLAG_FIXEXPIRE: u64 = 1 << 9;
+pub use crate::wire::flags::*;
 
 macro_rules! layout {
     ($t:ty, $size:literal, $($field:ident $offset:literal),+) => {

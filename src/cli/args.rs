@@ -1,4 +1,4 @@
-//! The command line, as clap reads it; completions and man pages are made from the same description.
+//! The command line for clap; completions and man pages are generated from it.
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -13,11 +13,11 @@ a cache of a running uWSGI, where ADDRESS is HOST:PORT, the path of a unix socke
 (`socket =`, not `http-socket =`). `@ADDRESS` is the server's first cache. A file whose name holds an @ is given as \
 ./FILE.
 
-Over the protocol every server has get, set, update, del, exists, ttl, clear and load; incr, keys and dump need \
-ucache on the other side; stat, touch, update --keep-ttl, check, metrics, \
+Over the protocol every server has get, set, add, del, exists, ttl, clear and load; incr, keys and dump need \
+ucache on the other side; stat, touch, replace, append, prepend, set --keep-ttl, check, metrics, \
 top and import need the file.
 
-Exit status: 0 done; 1 no: the key is missing, or exists (set), or a check found damage; 2 wrong usage; 3 the target \
+Exit status: 0 done; 1 no: the key is missing, or exists (add), or a check found damage; 2 wrong usage; 3 the target \
 cannot be opened or reached; 4 the cache refused (too long, full, not a number, locked); 5 reading input or writing \
 output failed; 6 the target cannot do it; 141 whoever read the output went away.";
 
@@ -28,10 +28,14 @@ pub(super) struct Cli {
     /// Seconds to wait for a server
     #[arg(long, global = true, default_value = "4", value_parser = seconds, value_name = "SECS")]
     pub(super) timeout: Duration,
-    /// When to colour and to show progress bars
+    /// TARGET is the name of a cache whose values are at this server: URL[,option=value...], as
+    /// `backend=` of a cache names it
+    #[arg(long, global = true, value_name = "URL")]
+    pub(super) backend: Option<String>,
+    /// When to use colours and progress bars
     #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]
     pub(super) color: When,
-    /// Uses stores on file systems that are not known to keep one, too
+    /// Also use stores on file systems that are not known to support them
     #[arg(long, global = true, value_enum, value_name = "HOW")]
     pub(super) store_fs: Option<StoreFs>,
     /// What to do
@@ -39,10 +43,10 @@ pub(super) struct Cli {
     pub(super) command: Command,
 }
 
-/// What to think of a store's file system.
+/// How to treat an unknown file system of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum StoreFs {
-    /// It shares memory between processes, and keeps what it has promised on a full disk
+    /// It shares memory between processes, and allocated space stays writable on a full disk
     Trust,
 }
 
@@ -60,15 +64,18 @@ pub(super) enum When {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Makes a store file, which servers and programs may then share
+    /// Creates a store file, which servers and programs can then share
     Create(Create),
-    /// Figures of a cache: fill, hits, evictions, refusals, repairs
+    /// Statistics of a cache: fill, memory, hits, evictions, refusals, repairs
     Stat {
         /// Store file
         target: OsString,
         /// As one JSON object
         #[arg(long)]
         json: bool,
+        /// Looks at every block, and shows what the memory is used for by size of block
+        #[arg(long)]
+        classes: bool,
     },
     /// Lists keys with their time to live and size
     Keys(Keys),
@@ -83,16 +90,28 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Stores a value unless the key exists
-    Set(Store),
     /// Stores a value, whether the key exists or not
-    Update {
+    Set {
         #[command(flatten)]
         store: Store,
         /// An existing key keeps its expiry
         #[arg(long, conflicts_with = "ttl")]
         keep_ttl: bool,
     },
+    /// Stores a value if the key is missing
+    Add(Store),
+    /// Stores a value if the key exists
+    Replace {
+        #[command(flatten)]
+        store: Store,
+        /// The key keeps its expiry
+        #[arg(long, conflicts_with = "ttl")]
+        keep_ttl: bool,
+    },
+    /// Adds bytes behind the value of an existing key, which keeps its expiry
+    Append(Join),
+    /// Adds bytes before the value of an existing key, which keeps its expiry
+    Prepend(Join),
     /// Removes keys
     Del {
         /// Store file or NAME@ADDRESS
@@ -104,6 +123,8 @@ pub(super) enum Command {
         #[arg(short, long)]
         escaped: bool,
     },
+    /// Removes pages that uWSGI's route action `ucache:` has stored, and prints how many
+    Purge(Purge),
     /// Tells by the exit status whether a key is stored
     Exists {
         #[command(flatten)]
@@ -116,7 +137,7 @@ pub(super) enum Command {
         /// How much to add; may be negative
         #[arg(default_value_t = 1, allow_negative_numbers = true)]
         by: i64,
-        /// Time to live of a counter that is made by this
+        /// Time to live of a counter created by this command
         #[arg(long, value_parser = ttl, default_value = "never", value_name = "TTL")]
         ttl: Ttl,
     },
@@ -140,24 +161,24 @@ pub(super) enum Command {
     },
     /// Writes all items as JSON Lines, or as a stream for `redis-cli --pipe`
     Dump(Dump),
-    /// Stores what `dump` wrote
+    /// Stores the items of a `dump`
     Load(Load),
-    /// Checks a store file: every entry, its checksum, its place
+    /// Checks a store file: every entry, its checksum and its location
     Check {
         /// Store file
         target: OsString,
-        /// Drop what is damaged
+        /// Drop damaged items
         #[arg(long)]
         repair: bool,
         /// As one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Makes a ucache store of one that native uWSGI left behind; the old file stays beside it
+    /// Converts a store file of native uWSGI; the old file is kept beside the new one
     Import(Import),
     /// Live view: rates, hit ratio, fill, hottest and largest keys
     Top(Top),
-    /// Figures in the text format of Prometheus
+    /// Statistics in the text format of Prometheus
     Metrics {
         /// Store files
         #[arg(required = true)]
@@ -193,7 +214,7 @@ pub(super) struct At {
     pub(super) escaped: bool,
 }
 
-/// What `set` and `update` share.
+/// Common arguments of `set`, `add` and `replace`.
 #[derive(Args, Debug)]
 pub(super) struct Store {
     #[command(flatten)]
@@ -209,6 +230,36 @@ pub(super) struct Store {
     pub(super) ttl: Ttl,
 }
 
+/// Arguments of `purge`.
+#[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["url", "prefix", "tag"])))]
+pub(super) struct Purge {
+    /// Store file or NAME@ADDRESS
+    pub(super) target: OsString,
+    /// The page of this key, with all variants: a URL (http://host/path?query), or what the route's
+    /// `key` makes
+    pub(super) url: Option<OsString>,
+    /// All pages whose keys begin so
+    #[arg(short, long)]
+    pub(super) prefix: Option<OsString>,
+    /// All pages with this tag
+    #[arg(short, long)]
+    pub(super) tag: Option<OsString>,
+    /// Keep them, to be served while they are refreshed, as their routes allow
+    #[arg(short, long)]
+    pub(super) soft: bool,
+}
+
+/// Common arguments of `append` and `prepend`.
+#[derive(Args, Debug)]
+pub(super) struct Join {
+    #[command(flatten)]
+    pub(super) at: At,
+    /// The bytes; without them, or with -, standard input is read to its end
+    #[arg(allow_hyphen_values = true)]
+    pub(super) bytes: Option<OsString>,
+}
+
 /// Arguments of `keys`.
 #[derive(Args, Debug)]
 pub(super) struct Keys {
@@ -219,13 +270,13 @@ pub(super) struct Keys {
     /// With time to live and size
     #[arg(short, long)]
     pub(super) long: bool,
-    /// Ends each key with a NUL byte and prints it as it is
+    /// Ends each key with a NUL byte and prints it unescaped
     #[arg(short = '0', long, conflicts_with_all = ["long", "json"])]
     pub(super) null: bool,
-    /// One JSON object a line
+    /// One JSON object per line
     #[arg(long)]
     pub(super) json: bool,
-    /// Prints only how many there are
+    /// Prints only the number of keys
     #[arg(short, long, conflicts_with_all = ["long", "json", "null"])]
     pub(super) count: bool,
 }
@@ -245,41 +296,41 @@ pub(super) struct Select {
 pub(super) struct Create {
     /// The file, which must not exist
     pub(super) file: PathBuf,
-    /// How many items it holds. uWSGI counts one more: `items=101` there is 100 here
+    /// Maximum number of items. uWSGI counts one more: `items=101` there is 100 here
     #[arg(short, long)]
     pub(super) items: u64,
     #[command(flatten)]
     pub(super) shape: Shape,
 }
 
-/// What `create` and `import` share; the names are those of a cache's definition.
+/// Common arguments of `create` and `import`; the names are those of a cache's definition.
 #[derive(Args, Debug)]
 pub(super) struct Shape {
-    /// The cache's name; without it the file's, up to its first dot
+    /// The cache's name; by default the file's, up to its first dot
     #[arg(short, long)]
     pub(super) name: Option<String>,
     /// Longest key, bytes
     #[arg(long, default_value_t = 2048)]
     pub(super) keysize: u64,
-    /// Longest value, bytes; with blocks that are counted, the size of a block
+    /// Longest value, bytes; if blocks are counted, the size of a block
     #[arg(long, default_value_t = 65_536)]
     pub(super) blocksize: u64,
-    /// A full cache drops what was used least recently
+    /// A full cache evicts the least recently used item
     #[arg(long)]
     pub(super) purge_lru: bool,
 }
 
-/// Arguments of `import`: native files say nothing about themselves.
+/// Arguments of `import`: native files have no header.
 #[derive(Args, Debug)]
 pub(super) struct Import {
-    /// The file that `store=` named
+    /// The file named by `store=`
     pub(super) file: PathBuf,
-    /// `items` of its cache, as the configuration has it
+    /// `items` of its cache, as in the configuration
     #[arg(short, long)]
     pub(super) items: u64,
     #[command(flatten)]
     pub(super) shape: Shape,
-    /// `blocks` of its cache; without it as many as items
+    /// `blocks` of its cache; by default the number of items
     #[arg(long)]
     pub(super) blocks: Option<u64>,
     /// Its cache had `bitmap=1`
@@ -290,7 +341,7 @@ pub(super) struct Import {
 /// Formats of a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// A JSON object a line; bytes that are no UTF-8 in base64
+    /// One JSON object per line; bytes that are not UTF-8 in base64
     Jsonl,
     /// SET commands of the Redis protocol (EXAT needs Redis 6.2 or later, or Valkey)
     Resp,
@@ -303,13 +354,13 @@ pub(super) struct Dump {
     pub(super) target: OsString,
     #[command(flatten)]
     pub(super) select: Select,
-    /// How to write
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Jsonl)]
     pub(super) format: Format,
-    /// File to write; it appears when it is complete
+    /// Output file; it appears when it is complete
     #[arg(short, long)]
     pub(super) output: Option<PathBuf>,
-    /// Writes counters (values of 8 bytes that are no text) as decimal text, which Redis counts with
+    /// Writes counters (8-byte values that are not text) as decimal text, as Redis stores them
     #[arg(long)]
     pub(super) numbers: bool,
 }
@@ -319,12 +370,12 @@ pub(super) struct Dump {
 pub(super) struct Load {
     /// Store file or NAME@ADDRESS
     pub(super) target: OsString,
-    /// File to read; without it standard input
+    /// Input file; by default standard input
     pub(super) input: Option<PathBuf>,
-    /// How it is written
+    /// Input format
     #[arg(short, long, value_enum, default_value_t = Format::Jsonl)]
     pub(super) format: Format,
-    /// Leaves keys alone that exist
+    /// Keeps existing keys unchanged
     #[arg(long)]
     pub(super) keep: bool,
 }
@@ -334,10 +385,10 @@ pub(super) struct Load {
 pub(super) struct Top {
     /// Store file
     pub(super) target: OsString,
-    /// Seconds between two looks, 0.1 to 3600
+    /// Seconds between two updates, 0.1 to 3600
     #[arg(short, long, default_value = "1", value_parser = seconds, value_name = "SECS")]
     pub(super) interval: Duration,
-    /// Writes one picture as text, after one interval, and ends
+    /// Writes one screen as text, after one interval, and exits
     #[arg(long)]
     pub(super) once: bool,
 }
@@ -345,7 +396,7 @@ pub(super) struct Top {
 /// Arguments of `bench`.
 #[derive(Args, Debug)]
 pub(super) struct Bench {
-    /// Store file or NAME@ADDRESS; without it a cache in memory of its own
+    /// Store file or NAME@ADDRESS; by default a new cache in memory
     pub(super) target: Option<OsString>,
     /// Seconds for each kind of operation
     #[arg(short, long, default_value = "1", value_parser = seconds, value_name = "SECS")]

@@ -1,4 +1,4 @@
-//! `bench`: operations per second and their latency, on a cache of its own or on the one named.
+//! `bench`: operations per second and their latency, on a new or a given cache.
 
 use std::{
     io::Write,
@@ -13,11 +13,14 @@ use std::{
 use serde_json::json;
 
 use super::{Context, args::Bench, failure::Outcome, target::Target, text::rate};
-use crate::engine::{Config, Engine};
+use crate::{
+    engine::{Config, Engine},
+    near::Tier,
+};
 
-/// What the keys start with, so that they meet no other's.
+/// Prefix of the keys, so that they do not collide with others.
 const PREFIX: &str = "ucache-bench:";
-/// One in so many operations is timed: reading the clock takes as long as a read of the cache.
+/// One operation in this many is timed: reading the clock takes as long as a read of the cache.
 const TIMED: u64 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +33,14 @@ enum Kind {
 }
 
 const KINDS: [(Kind, &str); 5] = [
-    (Kind::Set, "update"),
+    (Kind::Set, "set"),
     (Kind::Get, "get, hit"),
     (Kind::Miss, "get, miss"),
-    (Kind::Mixed, "95 % get, 5 % update"),
+    (Kind::Mixed, "95 % get, 5 % set"),
     (Kind::Del, "del and set"),
 ];
 
-/// What one kind of operation came to.
+/// The results of one kind of operation.
 struct Measured {
     per_second: f64,
     /// Nanoseconds, sorted.
@@ -51,13 +54,13 @@ pub(super) fn run(context: &mut Context, args: &Bench) -> Outcome {
         None => {
             let mut config = Config::new("ucache bench", u64::from(args.keys) + 1);
             config.max_value = u64::from(args.size).max(8);
-            Target::Store(Engine::create(&config)?)
+            Target::Store(Tier::Local(Engine::create(&config)?))
         }
     };
     let value = vec![b'v'; args.size as usize];
     let keys: Vec<Vec<u8>> = (0..args.keys).map(|i| format!("{PREFIX}{i:09}").into_bytes()).collect();
     let bar = context.progress(Some(KINDS.len() as u64), "measuring");
-    let measured = keys.iter().try_for_each(|key| target.update(key, &value, None, false)).and_then(|()| {
+    let measured = keys.iter().try_for_each(|key| target.set(key, &value, None, false)).and_then(|()| {
         let one = |&(kind, name): &(Kind, &'static str)| {
             let m = measure(&target, kind, &keys, &value, args)?;
             bar.inc(1);
@@ -66,7 +69,7 @@ pub(super) fn run(context: &mut Context, args: &Bench) -> Outcome {
         KINDS.iter().map(one).collect::<Outcome<Vec<_>>>()
     });
     bar.finish_and_clear();
-    // Also when something failed: nothing stays behind.
+    // Clean up even after a failure.
     let cleaned = keys.iter().try_for_each(|key| target.del(key).map(|_| ()));
     let measured = measured?;
     cleaned?;
@@ -108,7 +111,7 @@ fn measure(target: &Target, kind: Kind, keys: &[Vec<u8>], value: &[u8], args: &B
 
 type Work = (u64, u64, Vec<u64>);
 
-/// Operations, those without the result they must have, and the times of some.
+/// Returns the numbers of operations and of unexpected results, and some times.
 fn work(
     target: &Target,
     kind: Kind,
@@ -131,10 +134,10 @@ fn work(
             Kind::Get => target.get(key)?.is_some_and(|item| item.value.len() == value.len()),
             Kind::Miss => target.get(&miss)?.is_none(),
             Kind::Mixed if !random.is_multiple_of(20) => target.get(key)?.is_some(),
-            Kind::Set | Kind::Mixed => target.update(key, value, None, false).map(|()| true)?,
+            Kind::Set | Kind::Mixed => target.set(key, value, None, false).map(|()| true)?,
             Kind::Del => {
                 target.del(key)?;
-                target.update(key, value, None, false).map(|()| true)?
+                target.set(key, value, None, false).map(|()| true)?
             }
         };
         times.extend(start.map(|s| u64::try_from(s.elapsed().as_nanos()).unwrap_or(u64::MAX)));
@@ -169,7 +172,7 @@ fn print(context: &mut Context, args: &Bench, measured: &[(&str, Measured)]) -> 
         if m.errors > 0 {
             writeln!(
                 out,
-                "  {} of them had another result (does somebody else change the keys, or evict?)",
+                "  {} of them had an unexpected result (are the keys changed by others, or evicted?)",
                 m.errors
             )?;
         }
@@ -178,7 +181,7 @@ fn print(context: &mut Context, args: &Bench, measured: &[(&str, Measured)]) -> 
 }
 
 impl Measured {
-    /// The time that so many of a thousand operations take at most.
+    /// The time that this many of a thousand operations take at most.
     fn at(&self, permille: usize) -> u64 {
         let last = self.times.len().saturating_sub(1);
         self.times.get(last * permille / 1000).copied().unwrap_or(0)

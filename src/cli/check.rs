@@ -1,4 +1,6 @@
-//! `check`: is every entry what it claims to be?
+//! `check`: validates every entry of a store, or compares its copies with the server's values.
+
+mod copies;
 
 use std::{
     ffi::OsStr,
@@ -20,37 +22,40 @@ use crate::{
     os::file::{Lock, StoreFile, USERS},
 };
 
-/// Where the file was looked at.
+/// Where the file was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Where {
-    /// In place, beside its users.
+    /// In place, while in use.
     InUse,
-    /// On a copy: opening a store that nobody uses changes it.
+    /// On a copy: opening an unused store changes it.
     Copy,
-    /// In place, with leave to change it.
+    /// In place, with permission to change it.
     Repair,
 }
 
 pub(super) fn run(context: &mut Context, target: &OsStr, repair: bool, json: bool) -> Outcome {
     let path = Path::new(target);
+    if let Some(backend) = context.backend.clone() {
+        return copies::run(context, target, &backend, json);
+    }
     if is_server(target) {
-        return Err(Failure::new(UNSUPPORTED, "check: the cache protocol has nothing for it")
+        return Err(Failure::new(UNSUPPORTED, "check: the cache protocol has no such command")
             .hint("name the store file; the server may go on using it"));
     }
     let file = StoreFile::open(path, false).map_err(|e| unopened(path, e))?;
-    // Held to the end of the check: a server that starts meanwhile waits for it.
+    // Held until the end of the check: a server that starts meanwhile waits.
     let alone = file.lock(USERS, Lock::Exclusive, false).map_err(|e| unopened(path, e))?;
     let (place, engine, _copy) = if repair || !alone {
-        // Opening takes the lock for itself.
+        // Opening takes this lock itself.
         drop(file);
         let engine = store(target)?;
         (if repair { Where::Repair } else { Where::InUse }, engine, None)
     } else {
         let folder = tempfile::tempdir().map_err(|e| no_copy(&e))?;
         let copy = folder.path().join("store");
-        // Of the file that is locked, whatever has its name meanwhile.
+        // Copies the locked file, even if its name refers to another one by now.
         file.copy_to(&copy).map_err(|e| no_copy(&e))?;
-        // Nobody else has the copy: any file system will do.
+        // The copy has no other users: any file system is suitable.
         let engine = Engine::attach_on(&copy, true).map_err(|e| renamed(e, &copy, path))?;
         (Where::Copy, engine, Some((folder, file)))
     };
@@ -67,17 +72,19 @@ fn report(context: &mut Context, engine: &Arc<Engine>, place: Where, json: bool)
     if json {
         let all = json!({
             "entries": found.entries, "items": found.items, "dead": found.dead, "bytes": found.bytes,
-            "damaged": damaged, "loose": found.loose, "reasons": found.reasons,
+            "damaged": damaged, "loose": found.loose, "heap": found.heap, "reasons": found.reasons,
             "repaired": place == Where::Repair, "in_use": place == Where::InUse, "last_unclean": stats.last_unclean,
         });
         writeln!(out, "{all}")?;
     } else {
         describe(out, &found, damaged, place, stats.last_unclean)?;
     }
-    match (damaged, place) {
-        (0, _) | (_, Where::Repair) => Ok(()),
-        (n, _) => Err(Failure::new(NO, format!("{} damaged", count(n)))
-            .hint("`ucache check --repair` drops them; all other items stay")),
+    match (damaged, found.heap, place) {
+        (0, 0, _) | (.., Where::Repair) => Ok(()),
+        (0, n, _) => Err(Failure::new(NO, format!("{} faults of the heap", count(n)))
+            .hint("`ucache check --repair` puts them right and keeps all items")),
+        (n, ..) => Err(Failure::new(NO, format!("{} damaged", count(n)))
+            .hint("`ucache check --repair` drops them and keeps all other items")),
     }
 }
 
@@ -95,7 +102,7 @@ fn describe(
     };
     writeln!(out, "{what}")?;
     if unclean {
-        writeln!(out, "was not closed cleanly the last time; opening it mends that")?;
+        writeln!(out, "was not closed cleanly the last time; opening it repairs that")?;
     }
     writeln!(out, "{} items, {} of keys and values", count(found.items), size(found.bytes))?;
     if found.dead > 0 {
@@ -105,9 +112,14 @@ fn describe(
         writeln!(out, "  {reason}")?;
     }
     if found.loose > 0 {
-        writeln!(out, "{} inexact counts or numbers, which the next rebuild mends", count(found.loose))?;
+        writeln!(out, "{} wrong counts, which the next rebuild corrects", count(found.loose))?;
+    }
+    if found.heap > 0 {
+        let done = if place == Where::Repair { ", put right" } else { "" };
+        writeln!(out, "{} faults of the heap{done}", count(found.heap))?;
     }
     match (damaged, place) {
+        (0, _) if found.heap > 0 => writeln!(out, "no damaged items"),
         (0, _) => writeln!(out, "no damage"),
         (n, Where::Repair) => {
             let saved = found.damaged.saturating_sub(found.dropped);
@@ -119,15 +131,15 @@ fn describe(
 }
 
 fn no_copy(error: &io::Error) -> Failure {
-    Failure::new(IO, format!("cannot make the copy that is checked: {error}"))
+    Failure::new(IO, format!("cannot create the copy to check: {error}"))
         .hint("TMPDIR names a directory with room for the file; --repair checks in place")
 }
 
 /// The copy has the faults of the original, and its name is nobody's concern.
 fn renamed(error: crate::Error, copy: &Path, path: &Path) -> Failure {
     let error = match error {
-        crate::Error::Store { reason, path: at } if at == copy => {
-            crate::Error::Store { reason, path: path.to_owned() }
+        crate::Error::Store { fault, path: at } if at == copy => {
+            crate::Error::Store { fault, path: path.to_owned() }
         }
         other => other,
     };

@@ -1,4 +1,4 @@
-//! `create`: a new store file.
+//! `create`: creates a store file.
 
 use std::{path::Path, sync::Arc};
 
@@ -23,12 +23,13 @@ pub(super) fn run(args: &Create) -> Outcome {
             UNREACHABLE,
             format!("{}: no directory {}", path.display(), folder.display()),
         )
-        .hint("make it first, for the user that the servers run as"));
+        .hint("create it first, owned by the user that the servers run as"));
     }
     make(&config(&args.shape, path, args.items), path).map(|_| ())
 }
 
-/// What is asked for, at `path`, for so many items. Without a name it is the file's, up to its first dot.
+/// The configuration for `capacity` items at `path`. By default the name is the file's, up to its
+/// first dot.
 pub(super) fn config(shape: &Shape, path: &Path, capacity: u64) -> Config {
     let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let name = shape.name.as_deref().or_else(|| file.split('.').next()).unwrap_or_default();
@@ -42,7 +43,7 @@ pub(super) fn config(shape: &Shape, path: &Path, capacity: u64) -> Config {
     }
 }
 
-/// Makes or opens the store that `config` describes.
+/// Creates or opens the store that `config` describes.
 pub(super) fn make(config: &Config, path: &Path) -> Outcome<Arc<Engine>> {
     Engine::create(config).map_err(|error| match error {
         Error::InvalidOption { .. } => Failure::new(USAGE, error.to_string()),

@@ -16,12 +16,12 @@ use super::{
     jsonl, resp,
     target::Target,
 };
-use crate::os::place::Place;
+use crate::os::dir_entry::DirEntry;
 
 pub(super) fn run(context: &mut Context, args: &Dump) -> Outcome {
     let selection = Selection::new(&args.select)?;
     let target = context.open(&args.target)?;
-    // On a terminal that shows the items a bar would be between them.
+    // On a terminal a progress bar would mix with the items.
     let shown = args.output.is_none() && io::stdout().is_terminal();
     let bar = if shown { ProgressBar::hidden() } else { context.progress(target.items(), "dumping") };
     let Some(path) = &args.output else {
@@ -31,7 +31,7 @@ pub(super) fn run(context: &mut Context, args: &Dump) -> Outcome {
     };
     let what = path.display().to_string();
     let mut to = |out: &mut dyn Write| write(&target, &selection, args, out, &what, &bar);
-    // A pipe or a device is written to as it is: taking its name would remove it.
+    // A pipe or a device is written to directly: a rename would replace it.
     if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
         let file = File::options().write(true).open(path).map_err(|e| Failure::output(&e, &what))?;
         to(&mut BufWriter::new(file))?;
@@ -42,12 +42,15 @@ pub(super) fn run(context: &mut Context, args: &Dump) -> Outcome {
     Ok(())
 }
 
-/// Writes beside `path`, so that the file takes its name in one step when it is complete and on disk.
+/// Writes a file beside `path`, and renames it when it is complete and on disk.
 fn complete(path: &Path, what: &str, to: &mut dyn FnMut(&mut dyn Write) -> Outcome) -> Outcome {
-    // Where the name is a link, what it leads to is replaced; but not where somebody else's link leads.
-    if let Some(owner) = Place::of(path).ok().and_then(|place| place.stranger()) {
-        return Err(Failure::new(IO, format!("cannot write {what}: it is a link of user {owner}"))
-            .hint("name the file that it leads to"));
+    // If the name is a link, its target is replaced, unless the link belongs to another user.
+    if let Some(owner) = DirEntry::of(path).ok().and_then(|place| place.stranger()) {
+        return Err(Failure::new(
+            IO,
+            format!("cannot write {what}: it is a symbolic link owned by user {owner}"),
+        )
+        .hint("name the file that it leads to"));
     }
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -79,7 +82,7 @@ fn write(
             return Ok(());
         }
         let written = match args.format {
-            // Redis has no keys that reads miss.
+            // Redis has no ungettable keys.
             Format::Resp if record.hidden => Ok(()),
             Format::Resp => resp::write(out, &record, args.numbers),
             Format::Jsonl => {

@@ -1,21 +1,21 @@
-//! Why a command ends without success: the exit status, what is wrong, and what to do.
+//! Why a command fails: the exit status, a message, and a hint.
 
 use std::{fmt, io};
 
 use super::text::line;
 use crate::error::Error;
 
-/// What the commands return.
+/// The result of a command.
 pub(super) type Outcome<T = ()> = Result<T, Failure>;
 
-/// The end of a command that did not do what was asked.
+/// An unsuccessful end of a command.
 #[derive(Debug)]
 pub(super) struct Failure {
     /// Exit status.
     pub(super) code: u8,
-    /// What is wrong; empty = the status says it all.
+    /// The message; empty = only the status.
     text: String,
-    /// What to do.
+    /// The hint.
     hint: Option<String>,
 }
 
@@ -31,11 +31,11 @@ pub(super) const REFUSED: u8 = 4;
 pub(super) const IO: u8 = 5;
 /// The target cannot do it.
 pub(super) const UNSUPPORTED: u8 = 6;
-/// Whoever read the output went away: what a program has that SIGPIPE ended.
+/// The reader of the output has gone: the status of a program that SIGPIPE ended.
 pub(super) const CLOSED: u8 = 141;
 
 impl Failure {
-    /// Without a word.
+    /// Without a message.
     pub(super) fn silent(code: u8) -> Self {
         Self { code, text: String::new(), hint: None }
     }
@@ -44,13 +44,13 @@ impl Failure {
         Self { code, text: text.into(), hint: None }
     }
 
-    /// Says what to do.
+    /// Adds a hint.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Something of standard output, or of a file that is written.
+    /// A failed write to standard output or a file.
     pub(super) fn output(error: &io::Error, what: &str) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::silent(CLOSED);
@@ -58,13 +58,13 @@ impl Failure {
         let failure = Self::new(IO, format!("cannot write {what}: {error}"));
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                failure.hint("free some space, or write elsewhere; what was written so far is incomplete")
+                failure.hint("free some space, or write elsewhere; the output is incomplete")
             }
             _ => failure,
         }
     }
 
-    /// Something of what is read.
+    /// A failed read.
     pub(super) fn input(error: &io::Error, what: &str) -> Self {
         Self::new(IO, format!("cannot read {what}: {error}"))
     }
@@ -72,7 +72,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Names and reasons come from outside: a part stays one line, and says nothing to a terminal.
+        // Names and reasons may be foreign: they stay on one line and cannot control a terminal.
         f.write_str(&line(&self.text))?;
         match &self.hint {
             Some(hint) if !self.text.is_empty() => write!(f, "\n  {}", line(hint)),
@@ -88,7 +88,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// An operation that a cache did not do.
+/// A failed operation of a cache.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let hint = match &error {
@@ -96,21 +96,22 @@ impl From<Error> for Failure {
             Error::KeyTooLong { .. } => Some("the limit is the cache's `keysize`"),
             Error::EmptyValue => Some("a value has at least one byte; `del` removes a key"),
             Error::ValueTooLong { .. } => Some("the limit is the cache's `blocksize`"),
-            Error::NotANumber { .. } => Some("counters have 8 bytes: `set --int` makes one, `incr` too"),
+            Error::NotANumber { .. } => Some("counters have 8 bytes: `set --int` and `incr` create them"),
             Error::Full { .. } | Error::OutOfBlocks { .. } => {
                 Some("delete keys, or give the cache more `items`, or `purge_lru=1`")
             }
             Error::NoSpace { .. } => Some("the disk of the store is full: free some space"),
-            Error::Timeout { .. } => Some(
-                "a process that holds the lock stands still: look for one that is stopped (state T in ps)",
-            ),
-            Error::LockLost { .. } => {
-                Some("of a store, the next user that has it alone makes its locks anew")
+            Error::Timeout { .. } => {
+                Some("the process with the lock makes no progress: look for a stopped one (state T in ps)")
             }
-            Error::Damaged(_) => Some("`ucache check --repair` mends what can be mended"),
+            Error::LockLost { .. } => {
+                Some("the locks of a store are made anew by the next process that opens it alone")
+            }
+            Error::Damaged(_) => Some("`ucache check --repair` repairs what can be repaired"),
             _ => None,
         };
-        let failure = Self::new(REFUSED, error.to_string());
+        let down = matches!(&error, Error::Backend { fault, .. } if fault.is_down());
+        let failure = Self::new(if down { UNREACHABLE } else { REFUSED }, error.to_string());
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,

@@ -1,4 +1,4 @@
-//! Completion scripts and manual pages, from the description of the command line.
+//! Completion scripts and manual pages, generated from the command line's definition.
 
 use std::{fs, io::Write, path::Path};
 
@@ -13,7 +13,7 @@ use super::{
 };
 
 pub(super) fn completions(context: &mut Context, shell: Shell) -> Outcome {
-    // Into memory first: the generator panics where it cannot write.
+    // Into memory first: the generator panics if it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "ucache", &mut script);
     Ok(context.out.write_all(&script)?)

@@ -1,4 +1,4 @@
-//! `import`: what native uWSGI left behind becomes a ucache store.
+//! `import`: converts a store of native uWSGI.
 
 use std::io::Write;
 
@@ -16,11 +16,11 @@ pub(super) fn run(context: &mut Context, args: &Import) -> Outcome {
     let path = &args.file;
     if !path.exists() {
         return Err(Failure::new(UNREACHABLE, format!("{}: no such file", path.display()))
-            .hint("name the file that `store=` of the cache named"));
+            .hint("name the file in the `store=` of the cache"));
     }
     if path.metadata().is_ok_and(|meta| meta.len() == 0) {
         return Err(Failure::new(UNREACHABLE, format!("{}: the file is empty", path.display()))
-            .hint("there is nothing to import; `create` makes a new store"));
+            .hint("there is nothing to import; `create` creates a new store"));
     }
     match Engine::attach_on(path, any_filesystem()) {
         Ok(_) => {
@@ -31,7 +31,7 @@ pub(super) fn run(context: &mut Context, args: &Import) -> Outcome {
     }
     let (items, blocksize) = (args.items, args.shape.blocksize);
     let blocks = args.blocks.unwrap_or(items);
-    // uWSGI never uses the first item, unless that is the only one.
+    // uWSGI never uses the first item, unless it is the only one.
     let mut config = create::config(&args.shape, path, items.saturating_sub(1).max(1));
     if args.bitmap {
         config.max_value = blocksize.saturating_mul(blocks).min(MAX_VALUE);

@@ -8,14 +8,15 @@ use std::{
 
 use super::{
     Context,
-    args::{At, Keys, Select, Store},
+    args::{At, Join, Keys, Select, Store},
     failure::{Failure, NO, Outcome, USAGE},
     jsonl, now,
-    target::{self, Record, Target},
+    record::Record,
+    target::{self, Target, expires},
     text::{escape, left, size},
     units::Ttl,
 };
-use crate::engine::Expires;
+use crate::engine::{SetOptions, Side, Stored};
 use globset::{GlobBuilder, GlobMatcher};
 
 /// Which keys a command is about.
@@ -94,14 +95,14 @@ pub(super) fn get(context: &mut Context, at: &At, int: bool, json: bool) -> Outc
     let Some(item) = target.get(&key)? else { return Err(Failure::silent(NO)) };
     let out = &mut context.out;
     if int {
-        writeln!(out, "{}", target::number(&item.value)?)?;
+        writeln!(out, "{}", target.number(&item.value)?)?;
     } else if json {
         let len = item.value.len() as u64;
         let record = Record { key, len, value: Some(item.value), expires: item.expires, hidden: false };
         writeln!(out, "{}", jsonl::line(&record))?;
     } else {
         out.write_all(&item.value)?;
-        // The prompt of a shell belongs on a line of its own; a pipe gets the value alone.
+        // On a terminal the shell's prompt needs a new line; a pipe gets only the value.
         if io::stdout().is_terminal() && !item.value.ends_with(b"\n") {
             writeln!(out)?;
         }
@@ -109,20 +110,40 @@ pub(super) fn get(context: &mut Context, at: &At, int: bool, json: bool) -> Outc
     Ok(())
 }
 
-pub(super) fn set(context: &Context, store: &Store) -> Outcome {
+pub(super) fn set(context: &Context, store: &Store, keep_ttl: bool) -> Outcome {
     let value = value(store)?;
     let (target, key) = open(context, &store.at)?;
-    if target.set(&key, &value, store.ttl.0)? {
-        return Ok(());
-    }
-    Err(Failure::new(NO, format!("the key {:?} exists, and keeps its value", escape(&key)))
-        .hint("`update` replaces it"))
+    target.set(&key, &value, store.ttl.0, keep_ttl)
 }
 
-pub(super) fn update(context: &Context, store: &Store, keep_ttl: bool) -> Outcome {
+pub(super) fn add(context: &Context, store: &Store) -> Outcome {
     let value = value(store)?;
     let (target, key) = open(context, &store.at)?;
-    target.update(&key, &value, store.ttl.0, keep_ttl)
+    if target.add(&key, &value, store.ttl.0)? {
+        return Ok(());
+    }
+    Err(Failure::new(NO, format!("the key {:?} exists; its value is unchanged", escape(&key)))
+        .hint("`set` replaces it"))
+}
+
+pub(super) fn replace(context: &Context, store: &Store, keep_ttl: bool) -> Outcome {
+    let value = value(store)?;
+    let (target, key) = open(context, &store.at)?;
+    let options = SetOptions::replace(expires(store.ttl.0));
+    let options = SetOptions { keep_ttl, ..options };
+    if target.tier("replace")?.set(&key, &value, &options)? == Stored::Kept {
+        return Err(Failure::silent(NO));
+    }
+    Ok(())
+}
+
+pub(super) fn join(context: &Context, join: &Join, command: &'static str, side: Side) -> Outcome {
+    let bytes = bytes(join.bytes.as_deref())?;
+    let (target, key) = open(context, &join.at)?;
+    match target.tier(command)?.join(&key, &bytes, side)? {
+        Some(_) => Ok(()),
+        None => Err(Failure::silent(NO)),
+    }
 }
 
 pub(super) fn del(context: &Context, target: &OsStr, keys: &[OsString], escaped: bool) -> Outcome {
@@ -134,7 +155,7 @@ pub(super) fn del(context: &Context, target: &OsStr, keys: &[OsString], escaped:
     match missing {
         0 => Ok(()),
         n if keys.len() == 1 => Err(Failure::silent(u8::try_from(n).unwrap_or(NO))),
-        n => Err(Failure::new(NO, format!("{n} of {} keys were not there", keys.len()))),
+        n => Err(Failure::new(NO, format!("{n} of {} keys were not stored", keys.len()))),
     }
 }
 
@@ -157,8 +178,7 @@ pub(super) fn ttl(context: &mut Context, at: &At) -> Outcome {
 
 pub(super) fn touch(context: &Context, at: &At, ttl: Ttl) -> Outcome {
     let (target, key) = open(context, at)?;
-    let expires = ttl.0.map_or(Expires::Never, Expires::In);
-    if target.engine("touch")?.expire(&key, expires)? { Ok(()) } else { Err(Failure::silent(NO)) }
+    if target.tier("touch")?.expire(&key, expires(ttl.0))? { Ok(()) } else { Err(Failure::silent(NO)) }
 }
 
 fn open(context: &Context, at: &At) -> Outcome<(Target, Vec<u8>)> {
@@ -169,23 +189,28 @@ fn open(context: &Context, at: &At) -> Outcome<(Target, Vec<u8>)> {
     Ok((context.open(&at.target)?, key))
 }
 
-/// The value of the command line, or all of standard input.
-fn value(store: &Store) -> Outcome<Vec<u8>> {
-    let bytes = match &store.value {
-        Some(value) if value != "-" => value.as_bytes().to_vec(),
+/// The bytes of the command line, or all of standard input.
+fn bytes(argument: Option<&OsStr>) -> Outcome<Vec<u8>> {
+    match argument {
+        Some(bytes) if bytes != "-" => Ok(bytes.as_bytes().to_vec()),
         _ => {
             let mut bytes = Vec::new();
             io::stdin().lock().read_to_end(&mut bytes).map_err(|e| Failure::input(&e, "standard input"))?;
-            bytes
+            Ok(bytes)
         }
-    };
+    }
+}
+
+/// The value to store.
+fn value(store: &Store) -> Outcome<Vec<u8>> {
+    let bytes = bytes(store.value.as_deref())?;
     if !store.int {
         return Ok(bytes);
     }
     let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse::<i64>().ok());
     let wrong = || {
-        Failure::new(USAGE, format!("{:?} is no number", String::from_utf8_lossy(&bytes)))
-            .hint("--int takes whole numbers of 64 bits")
+        Failure::new(USAGE, format!("{:?} is not a number", String::from_utf8_lossy(&bytes)))
+            .hint("--int takes 64-bit integers")
     };
     Ok(number.ok_or_else(wrong)?.to_ne_bytes().to_vec())
 }

@@ -1,21 +1,24 @@
-//! `load`: stores what `dump` wrote.
+//! `load`: stores the items of a dump.
 
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Write},
+    time::Duration,
 };
 
 use super::{
     Context,
     args::{Format, Load},
     failure::{Failure, IO, Outcome, REFUSED},
-    jsonl, now, resp,
-    target::{Record, Target},
+    jsonl, now,
+    record::Record,
+    resp,
+    target::Target,
     text::{count, escape},
 };
 use crate::engine::{Expires, Mode, SetOptions, Stored};
 
-/// Refusals that are told one by one.
+/// Maximum number of refusals reported one by one.
 const TOLD: u64 = 10;
 
 #[derive(Default)]
@@ -51,7 +54,7 @@ pub(super) fn run(context: &Context, args: &Load) -> Outcome {
     bar.finish_and_clear();
     let Tally { loaded, expired, kept, refused } = tally;
     let mut summary = format!("{} loaded", count(loaded));
-    for (n, text) in [(expired, "expired before"), (kept, "existed and stayed"), (refused, "refused")] {
+    for (n, text) in [(expired, "had expired"), (kept, "existed and were kept"), (refused, "refused")] {
         if n > 0 {
             summary += &format!(", {} {text}", count(n));
         }
@@ -61,7 +64,7 @@ pub(super) fn run(context: &Context, args: &Load) -> Outcome {
     ended?;
     if refused > 0 {
         return Err(Failure::new(REFUSED, format!("{} items were refused", count(refused)))
-            .hint("see above why; the others are stored"));
+            .hint("see the reasons above; the others are stored"));
     }
     Ok(())
 }
@@ -70,7 +73,7 @@ fn next(from: &mut dyn BufRead, format: Format, number: u64, what: &str) -> Outc
     let wrong = |text: &str| {
         let item = if format == Format::Jsonl { "line" } else { "command" };
         Failure::new(IO, format!("{what}: {item} {number} {text}"))
-            .hint("what came before it is stored; --format says how the input is written")
+            .hint("the items before it are stored; --format sets the input format")
     };
     if format == Format::Resp {
         return resp::read(&mut { from }, now()).map_err(|e| match e.kind() {
@@ -95,16 +98,16 @@ fn store(target: &Target, record: &Record, keep: bool, tally: &mut Tally) -> Out
     let value = record.value.as_deref().unwrap_or_default();
     let stored = match target {
         Target::Store(engine) => {
-            let expires = if record.expires == 0 { Expires::Never } else { Expires::At(record.expires) };
-            let mode = if keep { Mode::Add } else { Mode::Update };
-            let options = SetOptions { mode, expires, keep_ttl: false, ungettable: record.hidden };
+            let expires = Expires::at_millis(record.expires);
+            let mode = if keep { Mode::Add } else { Mode::Set };
+            let options = SetOptions { ungettable: record.hidden, ..SetOptions::new(mode, expires) };
             engine.set(&record.key, value, &options).map(|s| s != Stored::Kept).map_err(Failure::from)
         }
         Target::Server(_) => {
-            let ttl = (record.expires != 0).then(|| record.expires - now);
+            let ttl = (record.expires != 0).then(|| Duration::from_millis(record.expires - now));
             match keep {
-                true => target.set(&record.key, value, ttl),
-                false => target.update(&record.key, value, ttl, false).map(|()| true),
+                true => target.add(&record.key, value, ttl),
+                false => target.set(&record.key, value, ttl, false).map(|()| true),
             }
         }
     };

@@ -1,4 +1,4 @@
-//! `metrics`: figures in the text format of Prometheus, once or over HTTP.
+//! `metrics`: statistics in the text format of Prometheus, once or over HTTP.
 
 use std::{
     collections::BTreeSet,
@@ -14,12 +14,17 @@ use super::{
     Context,
     failure::{Failure, IO, Outcome, USAGE},
 };
-use crate::engine::{Engine, Figure, Stats};
+use crate::engine::{Engine, Figure, Memory, SizeClass};
 
-/// How long a client may take to ask, and to read the answer.
+/// Time limit for a client to send its request, and to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Longest request that is read, bytes.
+/// Maximum length of a request, bytes.
 const MAX_REQUEST: usize = 8192;
+
+/// Metrics with a label `reason`, and their help.
+const BYPASSED: (&str, &str) =
+    ("page_bypassed_reasons", "Requests for pages that the cache must not answer, by reason");
+const REFUSED: (&str, &str) = ("page_refused_reasons", "Responses that were not stored, by reason");
 
 pub(super) fn run(context: &mut Context, targets: &[OsString], listen: Option<SocketAddr>) -> Outcome {
     let Some(address) = listen else {
@@ -27,7 +32,7 @@ pub(super) fn run(context: &mut Context, targets: &[OsString], listen: Option<So
         return Ok(context.out.write_all(text.as_bytes())?);
     };
     if !address.ip().is_loopback() {
-        return Err(Failure::new(USAGE, format!("{address} is no loopback address"))
+        return Err(Failure::new(USAGE, format!("{address} is not a loopback address"))
             .hint("listen on 127.0.0.1, and let a web server with access control forward to it"));
     }
     let listener = TcpListener::bind(address).map_err(|e| {
@@ -38,9 +43,10 @@ pub(super) fn run(context: &mut Context, targets: &[OsString], listen: Option<So
     let mut silent = BTreeSet::new();
     for stream in listener.incoming().flatten() {
         let Ok(request) = read_request(&stream) else { continue };
-        // Opened for each answer: a server may have replaced its file meanwhile, or not have made it yet.
+        // Opened for each answer: a server may have replaced its file meanwhile, or not have
+        // created it yet.
         let page = page(context, targets, &mut silent);
-        // Whoever asks may go away at any time.
+        // The client may disconnect at any time.
         let _ = answer(&stream, &request, page);
     }
     Ok(())
@@ -52,11 +58,11 @@ fn open(context: &Context, targets: &[OsString]) -> Outcome<Vec<(String, Arc<Eng
 
 fn open_one(context: &Context, target: &OsString) -> Outcome<(String, Arc<Engine>)> {
     let file = OsStr::to_string_lossy(target).into_owned();
-    Ok((file, Arc::clone(context.open(target)?.engine("metrics")?)))
+    Ok((file, context.look(target, "metrics")?))
 }
 
-/// The figures of all stores that can be read, and which can. What is wrong with the others is said once, on standard error;
-/// `silent` remembers it.
+/// The statistics of all readable stores, and which are readable. Errors of the others are reported
+/// once on standard error and recorded in `silent`.
 fn page(context: &Context, targets: &[OsString], silent: &mut BTreeSet<String>) -> String {
     let (mut caches, mut up) = (Vec::new(), String::new());
     up += "# HELP ucache_up Whether the store can be read.\n# TYPE ucache_up gauge\n";
@@ -79,42 +85,81 @@ fn page(context: &Context, targets: &[OsString], silent: &mut BTreeSet<String>) 
     text(&caches) + &up
 }
 
-/// The whole page. A metric's lines stand together, as the format wants it.
+/// The whole page. The lines of a metric are adjacent, as the format requires.
 fn text(caches: &[(String, Arc<Engine>)]) -> String {
-    let all: Vec<(String, Stats)> = caches
+    let all: Vec<(String, Vec<Figure>, Memory)> = caches
         .iter()
         .map(|(file, engine)| {
-            (format!("cache=\"{}\",store=\"{}\"", label(&engine.config().name), label(file)), engine.stats())
+            let labels = format!("cache=\"{}\",store=\"{}\"", label(&engine.config().name), label(file));
+            let memory = engine.memory_sample();
+            (labels, engine.figures(&memory), memory)
         })
         .collect();
     let mut page = String::new();
-    for (i, Figure { name, help, gauge, .. }) in Stats::default().figures().into_iter().enumerate() {
-        let (kind, total) = if gauge { ("gauge", "") } else { ("counter", "_total") };
-        let _ = writeln!(page, "# HELP ucache_{name}{total} {help}.\n# TYPE ucache_{name}{total} {kind}");
-        for (labels, stats) in &all {
-            let _ = writeln!(page, "ucache_{name}{total}{{{labels}}} {}", stats.figures()[i].value);
+    // A region with copies has more of them than others, in the same order.
+    let longest = all.iter().map(|(_, figures, _)| figures).max_by_key(|figures| figures.len());
+    let mut family = "";
+    for Figure { name, help, gauge, reason, .. } in longest.into_iter().flatten() {
+        let (kind, total) = if *gauge { ("gauge", "") } else { ("counter", "_total") };
+        // The parts of one figure are one metric with a label.
+        let (metric, help, more) = match *reason {
+            Some(reason) => {
+                let bypassed = name.starts_with("page_bypassed");
+                let (metric, help) = if bypassed { BYPASSED } else { REFUSED };
+                (metric, help, format!("reason=\"{reason}\","))
+            }
+            None => (*name, *help, String::new()),
+        };
+        if std::mem::replace(&mut family, metric) != metric {
+            let _ =
+                writeln!(page, "# HELP ucache_{metric}{total} {help}.\n# TYPE ucache_{metric}{total} {kind}");
+        }
+        for (labels, figures, _) in &all {
+            if let Some(figure) = figures.iter().find(|figure| figure.name == *name) {
+                let _ = writeln!(page, "ucache_{metric}{total}{{{more}{labels}}} {}", figure.value);
+            }
         }
     }
     page += "# HELP ucache_shard_items Items of each shard.\n# TYPE ucache_shard_items gauge\n";
-    for ((labels, _), (_, engine)) in all.iter().zip(caches) {
+    for ((labels, ..), (_, engine)) in all.iter().zip(caches) {
         for (shard, items) in engine.shard_items().into_iter().enumerate() {
             let _ = writeln!(page, "ucache_shard_items{{{labels},shard=\"{shard}\"}} {items}");
+        }
+    }
+    for (name, help, value) in CLASS_FIGURES {
+        let _ = writeln!(page, "# HELP ucache_class_{name} {help}.\n# TYPE ucache_class_{name} gauge");
+        for (labels, _, memory) in &all {
+            for class in &memory.classes {
+                let (size, value) = (class.size, value(class));
+                let _ = writeln!(page, "ucache_class_{name}{{{labels},size=\"{size}\"}} {value}");
+            }
         }
     }
     page
 }
 
+type OfClass = fn(&SizeClass) -> u64;
+/// The figures of blocks of more than half of `size` and up to `size` bytes.
+const CLASS_FIGURES: [(&str, &str, OfClass); 5] = [
+    ("items", "Items in blocks of up to so many bytes", |class| class.items),
+    ("payload_bytes", "Bytes of their keys and values", |class| class.payload),
+    ("entry_bytes", "Bytes of entries in such blocks, with header and padding", |class| class.entries),
+    ("free_blocks", "Free blocks of up to so many bytes", |class| class.free_blocks),
+    ("free_bytes", "Bytes of these", |class| class.free),
+];
+
 fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// A request's first line. All of it has to come within [`PATIENCE`]: who drips keeps others waiting no longer.
+/// A request's first line. The whole request has to arrive within [`PATIENCE`], so that a slow
+/// client does not delay others.
 fn read_request(mut stream: &TcpStream) -> io::Result<String> {
     let deadline = Instant::now() + PATIENCE;
     let (mut request, mut part) = (Vec::new(), [0; 1024]);
     while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < MAX_REQUEST {
         let left = deadline.saturating_duration_since(Instant::now());
-        // A time of 0 would be for ever.
+        // A timeout of 0 would mean forever.
         stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         let n = stream.read(&mut part)?;
         if n == 0 {

@@ -1,4 +1,4 @@
-//! The command `ucache`: looks into caches, changes them, watches them.
+//! The command `ucache`: inspects, changes and monitors caches.
 //!
 //! The commands and exit codes are described in [`command`](crate::docs::command).
 #![forbid(unsafe_code)]
@@ -6,7 +6,6 @@
 mod args;
 mod bench;
 mod check;
-mod client;
 mod create;
 mod dump;
 mod failure;
@@ -16,7 +15,10 @@ mod items;
 mod jsonl;
 mod load;
 mod metrics;
+mod purge;
+mod record;
 mod resp;
+mod server;
 mod stat;
 mod target;
 mod text;
@@ -27,6 +29,7 @@ use std::{
     ffi::OsStr,
     io::{self, BufWriter, IsTerminal, Write},
     process::ExitCode,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -37,21 +40,34 @@ use args::{Cli, Command, When};
 use failure::Outcome;
 use target::Target;
 
-use crate::os::file;
+use crate::{
+    engine::{Engine, Side},
+    os::file,
+};
 
-/// What every command has at hand.
+/// The context of every command.
 struct Context {
     timeout: Duration,
+    /// The server that holds the values: `--backend`.
+    backend: Option<String>,
     color: When,
     out: BufWriter<io::StdoutLock<'static>>,
 }
 
 impl Context {
     fn open(&self, target: &OsStr) -> Outcome<Target> {
-        Target::open(target, self.timeout)
+        Target::open(target, self.timeout, self.backend.as_deref())
     }
 
-    /// Whether to decorate what goes to standard output.
+    /// The region of a store, for its statistics.
+    fn look(&self, target: &OsStr, what: &str) -> Outcome<Arc<Engine>> {
+        if self.backend.is_none() && !target::is_server(target) {
+            return target::store(target);
+        }
+        self.open(target)?.engine(what).map(Arc::clone)
+    }
+
+    /// Whether to use colours on standard output.
     fn colors(&self) -> bool {
         match self.color {
             When::Always => true,
@@ -62,7 +78,7 @@ impl Context {
         }
     }
 
-    /// A bar on standard error for work of so many steps, on terminals only.
+    /// A progress bar on standard error, on terminals only.
     fn progress(&self, steps: Option<u64>, what: &'static str) -> ProgressBar {
         let wanted = match self.color {
             When::Always => true,
@@ -86,11 +102,15 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     target::trust_filesystems(cli.store_fs.is_some());
     file::report_size_limit();
-    let mut context =
-        Context { timeout: cli.timeout, color: cli.color, out: BufWriter::new(io::stdout().lock()) };
+    let mut context = Context {
+        timeout: cli.timeout,
+        backend: cli.backend,
+        color: cli.color,
+        out: BufWriter::new(io::stdout().lock()),
+    };
     let done = run(cli.command, &mut context).and_then(|()| Ok(context.out.flush()?));
     let Err(failure) = done else { return ExitCode::SUCCESS };
-    // What is still in the buffer belongs to the output, unless it was the output that failed.
+    // Write the rest of the buffer, unless the output failed.
     if !matches!(failure.code, failure::CLOSED | failure::IO) {
         let _ = context.out.flush();
     }
@@ -99,7 +119,7 @@ pub fn main() -> ExitCode {
         let _ = writeln!(io::stderr(), "ucache: {text}");
     }
     let code = failure.code;
-    // Nothing more can be written: the buffer must not try again when it goes.
+    // Nothing more can be written: dropping the buffer must not try again.
     let (_out, _unwritten) = context.out.into_parts();
     ExitCode::from(code)
 }
@@ -107,11 +127,15 @@ pub fn main() -> ExitCode {
 fn run(command: Command, context: &mut Context) -> Outcome {
     match command {
         Command::Create(args) => create::run(&args),
-        Command::Stat { target, json } => stat::run(context, &target, json),
+        Command::Stat { target, json, classes } => stat::run(context, &target, json, classes),
         Command::Keys(args) => items::keys(context, &args),
         Command::Get { at, int, json } => items::get(context, &at, int, json),
-        Command::Set(store) => items::set(context, &store),
-        Command::Update { store, keep_ttl } => items::update(context, &store, keep_ttl),
+        Command::Set { store, keep_ttl } => items::set(context, &store, keep_ttl),
+        Command::Add(store) => items::add(context, &store),
+        Command::Replace { store, keep_ttl } => items::replace(context, &store, keep_ttl),
+        Command::Append(join) => items::join(context, &join, "append", Side::Back),
+        Command::Prepend(join) => items::join(context, &join, "prepend", Side::Front),
+        Command::Purge(args) => purge::run(context, &args),
         Command::Del { target, keys, escaped } => items::del(context, &target, &keys, escaped),
         Command::Exists { at } => items::exists(context, &at),
         Command::Incr { at, by, ttl } => items::incr(context, &at, by, ttl),
@@ -130,7 +154,8 @@ fn run(command: Command, context: &mut Context) -> Outcome {
     }
 }
 
-/// Unix time, whole seconds.
+/// Unix time, milliseconds.
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX))
 }

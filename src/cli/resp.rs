@@ -1,12 +1,13 @@
-//! Items as commands of the Redis protocol: `SET key value [EXAT time]`, each an array of bulk strings.
+//! Items as commands of the Redis protocol: `SET key value [EXAT seconds]` or `[PXAT milliseconds]`,
+//! each an array of bulk strings.
 //!
 //! `redis-cli --pipe` sends such a stream to a Redis or Valkey server.
 
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 
-use super::target::Record;
+use super::record::Record;
 
-/// Longest string that is read, bytes; Redis has the same limit.
+/// Maximum length of a string, bytes; Redis has the same limit.
 const MAX_BULK: u64 = 512 << 20;
 
 /// Writes one command. With `numbers`, counters become decimal text.
@@ -18,10 +19,13 @@ pub(super) fn write(out: &mut dyn Write, record: &Record, numbers: bool) -> io::
     for part in [b"SET", &record.key[..], value] {
         bulk(out, part)?;
     }
-    if record.expires != 0 {
-        bulk(out, b"EXAT")?;
-        bulk(out, record.expires.to_string().as_bytes())?;
-    }
+    let (unit, time) = match record.expires {
+        0 => return Ok(()),
+        whole if whole.is_multiple_of(1000) => (b"EXAT", whole / 1000),
+        millis => (b"PXAT", millis),
+    };
+    bulk(out, unit)?;
+    bulk(out, time.to_string().as_bytes())?;
     Ok(())
 }
 
@@ -31,14 +35,14 @@ fn bulk(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     out.write_all(b"\r\n")
 }
 
-/// The number in a value that looks like a counter: 8 bytes that are no printable text.
+/// The number in a value that looks like a counter: 8 bytes that are not printable text.
 pub(super) fn counter(value: &[u8]) -> Option<i64> {
     let bytes = <[u8; 8]>::try_from(value).ok()?;
     let text = bytes.iter().all(|b| b.is_ascii_graphic() || *b == b' ');
     (!text).then(|| i64::from_ne_bytes(bytes))
 }
 
-/// Reads one SET; `None` = the end of the stream.
+/// Reads one SET; `None` = the end of the stream. `now` in milliseconds.
 pub(super) fn read(from: &mut impl BufRead, now: u64) -> io::Result<Option<Record>> {
     let Some(count) = length(from, b'*')? else { return Ok(None) };
     if !(3..=10).contains(&count) {
@@ -53,7 +57,7 @@ pub(super) fn read(from: &mut impl BufRead, now: u64) -> io::Result<Option<Recor
         let mut end = [0; 2];
         from.read_exact(&mut end)?;
         if part.len() as u64 != len || end != *b"\r\n" {
-            return Err(wrong("a string does not end where it says"));
+            return Err(wrong("the length of a string is wrong"));
         }
         parts.push(part);
     }
@@ -68,10 +72,10 @@ fn set(mut parts: Vec<Vec<u8>>, now: u64) -> io::Result<Record> {
     let expires = match parts.get(3..).unwrap_or_default() {
         [] => 0,
         [unit, time] => match (unit.to_ascii_uppercase().as_slice(), number(time)) {
-            (b"EXAT", Some(at)) => at,
-            (b"PXAT", Some(at)) => at.div_ceil(1000),
-            (b"EX", Some(secs)) => now.saturating_add(secs),
-            (b"PX", Some(millis)) => now.saturating_add(millis.div_ceil(1000)),
+            (b"EXAT", Some(at)) => at.saturating_mul(1000),
+            (b"PXAT", Some(at)) => at,
+            (b"EX", Some(secs)) => now.saturating_add(secs.saturating_mul(1000)),
+            (b"PX", Some(millis)) => now.saturating_add(millis),
             _ => return Err(wrong("of the options of SET, EX, PX, EXAT and PXAT are known")),
         },
         _ => return Err(wrong("of the options of SET, EX, PX, EXAT and PXAT are known")),
@@ -81,7 +85,7 @@ fn set(mut parts: Vec<Vec<u8>>, now: u64) -> io::Result<Record> {
     Ok(Record { key, len: value.len() as u64, value: Some(value), expires, hidden: false })
 }
 
-/// The number behind `sign`, on a line of its own; `None` = no more bytes.
+/// Reads a line with `sign` and a number; `None` = no more bytes.
 fn length(from: &mut impl BufRead, sign: u8) -> io::Result<Option<u64>> {
     let mut line = Vec::new();
     from.by_ref().take(24).read_until(b'\n', &mut line)?;
@@ -92,7 +96,7 @@ fn length(from: &mut impl BufRead, sign: u8) -> io::Result<Option<u64>> {
     let number = digits
         .filter(|d| d.iter().all(u8::is_ascii_digit))
         .and_then(|d| std::str::from_utf8(d).ok()?.parse().ok());
-    number.map(Some).ok_or_else(|| wrong("this is no stream of Redis commands"))
+    number.map(Some).ok_or_else(|| wrong("not a stream of Redis commands"))
 }
 
 fn wrong(text: &str) -> io::Error {
@@ -115,8 +119,11 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let all =
-            [record(b"k", b"v", 0), record(b"\r\n$1", b"\0*3\r\n", 1_900_000_000), record(b"n", &[7; 8], 0)];
+        let all = [
+            record(b"k", b"v", 0),
+            record(b"\r\n$1", b"\0*3\r\n", 1_900_000_000_000),
+            record(b"n", &[7; 8], 1_900_000_000_001),
+        ];
         let mut bytes = Vec::new();
         all.iter().for_each(|r| write(&mut bytes, r, false).unwrap());
         assert!(bytes.starts_with(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n"));
@@ -152,6 +159,6 @@ mod tests {
             assert!(read(&mut &stream[..], 0).is_err(), "{}", String::from_utf8_lossy(stream));
         }
         let relative = b"*5\r\n$3\r\nset\r\n$1\r\nk\r\n$1\r\nv\r\n$2\r\npx\r\n$4\r\n1500\r\n";
-        assert_eq!(read(&mut &relative[..], 100).unwrap(), Some(record(b"k", b"v", 102)));
+        assert_eq!(read(&mut &relative[..], 100_000).unwrap(), Some(record(b"k", b"v", 101_500)));
     }
 }

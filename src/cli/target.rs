@@ -1,4 +1,4 @@
-//! What a command works on: a store file, or a cache of a running server.
+//! The target of a command: a store file, or a cache of a running server.
 
 use std::{
     ffi::OsStr,
@@ -13,120 +13,102 @@ use std::{
 };
 
 use super::{
-    client::Client,
-    failure::{Failure, NO, Outcome, REFUSED, UNREACHABLE, UNSUPPORTED},
+    failure::{Failure, NO, Outcome, REFUSED, UNREACHABLE, UNSUPPORTED, USAGE},
+    record::{Item, Record},
+    server::ServerCache,
 };
 use crate::{
-    engine::{Cursor, Engine, Expires, Math, Mode, SetOptions, Stored, Touch},
-    error::Error,
+    engine::{Config, Engine, Expires, Math, SetOptions, Stored, Touch},
+    error::{Error, StoreFault},
+    near::{OnDown, Options, Position, Tier},
 };
-
-/// A value and its expiry (Unix time, seconds; 0 = never).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Item {
-    pub(super) value: Vec<u8>,
-    pub(super) expires: u64,
-}
-
-/// An item of a walk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) key: Vec<u8>,
-    /// Bytes of the value.
-    pub(super) len: u64,
-    /// The value, where it was asked for or came along.
-    pub(super) value: Option<Vec<u8>>,
-    /// Unix time, seconds; 0 = never.
-    pub(super) expires: u64,
-    /// Reads miss it (uWSGI's UNGETTABLE).
-    pub(super) hidden: bool,
-}
 
 /// A cache.
 #[derive(Debug)]
 pub(super) enum Target {
-    Store(Arc<Engine>),
-    Server(Client),
+    /// A store file, or the values at a server of `--backend`.
+    Store(Tier),
+    Server(ServerCache),
 }
 
 impl Target {
-    /// Opens what a command line names.
-    pub(super) fn open(name: &OsStr, timeout: Duration) -> Outcome<Self> {
+    /// Opens the target named on the command line.
+    pub(super) fn open(name: &OsStr, timeout: Duration, backend: Option<&str>) -> Outcome<Self> {
+        if let Some(backend) = backend {
+            return Ok(Self::Store(backed(name, timeout, backend)?));
+        }
         match server(name) {
-            Some((cache, address)) => Ok(Self::Server(Client::new(cache, address, timeout)?)),
-            None => Ok(Self::Store(store(name)?)),
+            Some((cache, address)) => Ok(Self::Server(ServerCache::new(cache, address, timeout)?)),
+            None => {
+                let tier = Tier::of_store(store(name)?).map_err(|error| unopened(Path::new(name), error))?;
+                Ok(Self::Store(tier))
+            }
         }
     }
 
     /// A copy of the value. Leaves no trace: neither a hit nor a miss nor a use.
     pub(super) fn get(&self, key: &[u8]) -> Outcome<Option<Item>> {
         match self {
-            Self::Store(engine) => read(engine, key),
-            Self::Server(client) => client.get(key),
+            Self::Store(tier) => read(tier, key),
+            Self::Server(server) => server.get(key),
         }
     }
 
     pub(super) fn exists(&self, key: &[u8]) -> Outcome<bool> {
         match self {
-            Self::Store(engine) => Ok(engine.exists(key).is_some()),
-            Self::Server(client) => client.exists(key),
+            Self::Store(engine) => Ok(engine.has(key)?),
+            Self::Server(server) => server.exists(key),
         }
     }
 
     /// Stores unless the key exists; `false` = it does.
-    pub(super) fn set(&self, key: &[u8], value: &[u8], ttl: Option<u64>) -> Outcome<bool> {
+    pub(super) fn add(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Outcome<bool> {
         match self {
             Self::Store(engine) => {
-                let options =
-                    SetOptions { mode: Mode::Add, expires: expires(ttl), keep_ttl: false, ungettable: false };
+                let options = SetOptions::add(expires(ttl));
                 Ok(engine.set(key, value, &options)? != Stored::Kept)
             }
             // The protocol does not say why a value was refused.
-            Self::Server(client) if client.exists(key)? => Ok(false),
-            Self::Server(client) => accepted(client.store(false, key, value, ttl)?).map(|()| true),
+            Self::Server(server) if server.exists(key)? => Ok(false),
+            Self::Server(server) => accepted(server.store(false, key, value, ttl)?).map(|()| true),
         }
     }
 
     /// Stores. `keep_ttl`: an existing key keeps its expiry.
-    pub(super) fn update(&self, key: &[u8], value: &[u8], ttl: Option<u64>, keep_ttl: bool) -> Outcome {
+    pub(super) fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>, keep_ttl: bool) -> Outcome {
         match self {
             Self::Store(engine) => {
-                let options =
-                    SetOptions { mode: Mode::Update, expires: expires(ttl), keep_ttl, ungettable: false };
+                let options = SetOptions { keep_ttl, ..SetOptions::set(expires(ttl)) };
                 engine.set(key, value, &options)?;
                 Ok(())
             }
-            Self::Server(_) if keep_ttl => Err(self.unsupported("update --keep-ttl")),
-            Self::Server(client) => accepted(client.store(true, key, value, ttl)?),
+            Self::Server(_) if keep_ttl => Err(self.unsupported("set --keep-ttl")),
+            Self::Server(server) => accepted(server.store(true, key, value, ttl)?),
         }
     }
 
-    /// `false` = it was not there.
+    /// `false` = it was not stored.
     pub(super) fn del(&self, key: &[u8]) -> Outcome<bool> {
         match self {
             Self::Store(engine) => Ok(engine.delete(key)?),
-            Self::Server(client) => client.del(key),
+            Self::Server(server) => server.del(key),
         }
     }
 
-    /// Adds to a counter and returns the new number; over the protocol the number is read afterwards.
-    pub(super) fn incr(&self, key: &[u8], by: i64, ttl: Option<u64>) -> Outcome<i64> {
+    /// Adds to a counter and returns the new number; over the protocol the number is read
+    /// afterwards.
+    pub(super) fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Outcome<i64> {
         match self {
             Self::Store(engine) => {
-                let options = SetOptions {
-                    mode: Mode::Update,
-                    expires: expires(ttl),
-                    keep_ttl: true,
-                    ungettable: false,
-                };
+                let options = SetOptions::set(expires(ttl)).keep_ttl();
                 Ok(engine.math(key, Math::Inc, by, &options)?)
             }
-            Self::Server(client) => {
-                client.incr(key, by, ttl)?;
-                let item = client.get(key)?;
-                let item =
-                    item.ok_or_else(|| Failure::new(NO, "the counter was changed, and is gone again"))?;
-                number(&item.value)
+            Self::Server(server) => {
+                server.incr(key, by, ttl)?;
+                let item = server.get(key)?;
+                let item = item
+                    .ok_or_else(|| Failure::new(NO, "the counter was changed, but has been removed since"))?;
+                self.number(&item.value)
             }
         }
     }
@@ -134,7 +116,7 @@ impl Target {
     pub(super) fn clear(&self) -> Outcome {
         match self {
             Self::Store(engine) => Ok(engine.clear()?),
-            Self::Server(client) => client.clear(),
+            Self::Server(server) => server.clear(),
         }
     }
 
@@ -142,19 +124,19 @@ impl Target {
     pub(super) fn each(&self, values: bool, mut each: impl FnMut(Record) -> Outcome) -> Outcome {
         let engine = match self {
             Self::Store(engine) => engine,
-            Self::Server(client) => return client.each(each),
+            Self::Server(server) => return server.each(each),
         };
-        let mut cursor = Cursor::default();
-        while let Some(item) = engine.walk(&mut cursor) {
+        let mut cursor = Position::default();
+        while let Some(item) = engine.try_walk(&mut cursor)? {
             let mut record = Record {
                 key: item.key,
                 len: item.value_len,
                 value: None,
-                expires: item.expires,
+                expires: item.expires_millis,
                 hidden: item.ungettable,
             };
             if values {
-                // Gone, or changed, since the walk came by.
+                // Skip items removed since the walk read them.
                 let Some(now) = read(engine, &record.key)? else { continue };
                 record = Record {
                     len: now.value.len() as u64,
@@ -168,32 +150,71 @@ impl Target {
         Ok(())
     }
 
-    /// How many items there are, where that is known beforehand.
+    /// The number of items, if known in advance.
     pub(super) fn items(&self) -> Option<u64> {
         match self {
-            Self::Store(engine) => Some(engine.stats().items),
+            Self::Store(tier) => tier.local().map(|engine| engine.stats().items),
             Self::Server(_) => None,
         }
     }
 
-    /// The store, for what only a file can do.
+    /// The store, for commands that need a file.
     pub(super) fn engine(&self, what: &str) -> Outcome<&Arc<Engine>> {
         match self {
-            Self::Store(engine) => Ok(engine),
+            Self::Store(tier) => tier.local().ok_or_else(|| no_store(what)),
             Self::Server(_) => Err(self.unsupported(what)),
         }
     }
 
-    fn unsupported(&self, what: &str) -> Failure {
-        Failure::new(UNSUPPORTED, format!("{what}: the cache protocol has nothing for it"))
+    /// The store or the values at a server of `--backend`, for what the cache protocol has no command for.
+    pub(super) fn tier(&self, what: &str) -> Outcome<&Tier> {
+        match self {
+            Self::Store(tier) => Ok(tier),
+            Self::Server(_) => Err(self.unsupported(what)),
+        }
+    }
+
+    /// A value as the number that counters keep.
+    pub(super) fn number(&self, value: &[u8]) -> Outcome<i64> {
+        let number = match self {
+            Self::Store(tier) => tier.number_of(value),
+            Self::Server(_) => value.try_into().ok().map(i64::from_ne_bytes),
+        };
+        Ok(number.ok_or(Error::NotANumber { len: value.len() as u64 })?)
+    }
+
+    pub(super) fn unsupported(&self, what: &str) -> Failure {
+        Failure::new(UNSUPPORTED, format!("{what}: the cache protocol has no such command"))
             .hint("give the cache a `store=` and name that file; the server may go on using it")
     }
 }
 
-/// A value as the number that counters keep.
-pub(super) fn number(value: &[u8]) -> Outcome<i64> {
-    let bytes = <[u8; 8]>::try_from(value);
-    Ok(i64::from_ne_bytes(bytes.map_err(|_| Error::NotANumber { len: value.len() as u64 })?))
+/// What a cache has whose values are at a server.
+fn no_store(what: &str) -> Failure {
+    Failure::new(UNSUPPORTED, format!("{what}: a cache with a backend has no store"))
+}
+
+/// The cache with this name whose values are at a server: `URL[,option=value...]`, as in a cache's definition.
+pub(super) fn backed(name: &OsStr, timeout: Duration, backend: &str) -> Outcome<Tier> {
+    let usage =
+        |text: String| Failure::new(USAGE, text).hint("as in --backend redis://127.0.0.1:6379,prefix=pages:");
+    let mut options = Options::default();
+    let millis = timeout.as_millis().clamp(1, 60_000).to_string();
+    options.set("backend_timeout", &millis);
+    options.set("connect_timeout", &millis);
+    // One call asks for each key once.
+    options.set("near", "0");
+    for (n, part) in backend.split(',').enumerate() {
+        let (option, value) =
+            if n == 0 { ("backend", part) } else { part.split_once('=').unwrap_or((part, "")) };
+        if !options.set(option, value) {
+            return Err(usage(format!("--backend has no option {option:?}")));
+        }
+    }
+    let name = name.to_str().ok_or_else(|| usage("the name of a cache with a backend is text".to_owned()))?;
+    // The region is of this process alone, and holds no values.
+    let engine = Engine::create(&Config::new(name, 16)).map_err(|error| usage(error.to_string()))?;
+    Tier::open(engine, &options, OnDown::Error).map_err(|error| usage(error.to_string()))
 }
 
 fn accepted(ok: bool) -> Outcome {
@@ -205,14 +226,14 @@ fn accepted(ok: bool) -> Outcome {
     ))
 }
 
-fn expires(ttl: Option<u64>) -> Expires {
-    ttl.map_or(Expires::Never, Expires::In)
+pub(super) fn expires(ttl: Option<Duration>) -> Expires {
+    ttl.map_or(Expires::Never, Expires::from)
 }
 
-fn read(engine: &Engine, key: &[u8]) -> Outcome<Option<Item>> {
+fn read(tier: &Tier, key: &[u8]) -> Outcome<Option<Item>> {
     let mut value = Vec::new();
-    let found = engine.get(key, Touch::Unseen, &mut value)?;
-    Ok(found.map(|meta| Item { value, expires: meta.expires }))
+    let found = tier.get(key, Touch::Unseen, &mut value)?;
+    Ok(found.map(|meta| Item { value, expires: meta.expires_millis }))
 }
 
 /// Whether a command line names a server's cache.
@@ -229,7 +250,7 @@ fn server(name: &OsStr) -> Option<(&str, &str)> {
     name.to_str()?.split_once('@').filter(|(cache, _)| !cache.contains('/'))
 }
 
-/// Joins whoever uses the file; the first one rebuilds what a death left behind.
+/// Opens a store beside its other users; the first user repairs it after a death.
 pub(super) fn store(name: &OsStr) -> Outcome<Arc<Engine>> {
     let path = Path::new(name);
     Engine::attach_on(path, any_filesystem()).map_err(|error| unopened(path, error))
@@ -246,7 +267,7 @@ pub(super) fn any_filesystem() -> bool {
     ANY_FILESYSTEM.load(Relaxed)
 }
 
-/// Why a store cannot be opened, and what to do.
+/// Why a store cannot be opened, with a hint.
 pub(super) fn unopened(path: &Path, error: Error) -> Failure {
     let name = path.display();
     match error {
@@ -264,25 +285,32 @@ pub(super) fn unopened(path: &Path, error: Error) -> Failure {
                 "run this as the user that the server runs as; reading a store needs write permission, too",
             )
         }
-        Error::Store { reason, .. } => {
-            let hint = match reason.as_str() {
-                r if r.contains("format") || r.contains("layout") => {
-                    "use the `ucache` of the same build as the server, or let the server start afresh: store_delete=1"
-                }
-                r if r.contains("store_fs=trust") => {
-                    "keep it on a local file system, or say `--store-fs trust` where no other machine uses it"
-                }
-                r if r.contains("opening") || r.contains("lock") => {
-                    "is a process stopped while it opens the store?"
-                }
-                r if r.contains("cut off") || r.contains("damaged") || r.contains("finished") => {
-                    "restore the file, or let the server start afresh: store_delete=1"
-                }
-                _ => "name the file that `store=` of the cache names",
-            };
-            Failure::new(UNREACHABLE, format!("{name}: {reason}; it was left untouched")).hint(hint)
+        Error::Store { fault, .. } => {
+            let hint = hint_for(&fault);
+            Failure::new(UNREACHABLE, format!("{name}: {fault}; it was left untouched")).hint(hint)
         }
         other => Failure::new(UNREACHABLE, format!("{name}: {other}")),
+    }
+}
+
+/// A hint for a store that cannot be used.
+fn hint_for(fault: &StoreFault) -> &'static str {
+    use StoreFault as F;
+    match fault {
+        F::Format { .. } | F::Layout { .. } | F::ByteOrder => {
+            "use the `ucache` of the same build as the server, or let the server create a new store: store_delete=1"
+        }
+        F::FileSystem { .. } => {
+            "keep it on a local file system, or use `--store-fs trust` if no other machine uses it"
+        }
+        F::Opening { .. } | F::Locked => "is a process stopped while it opens the store?",
+        F::Truncated { .. } | F::Damaged { .. } | F::Unfinished => {
+            "restore the file, or let the server create a new store: store_delete=1"
+        }
+        F::PidNamespace | F::TimeNamespace => "run this where the users of the store run",
+        F::HardLinks => "remove the other names, or copy the file",
+        F::Os { .. } => "check the permissions of the file and its directory",
+        _ => "name the file that `store=` of the cache names",
     }
 }
 
@@ -292,7 +320,10 @@ pub(super) fn key(text: &OsStr, escaped: bool) -> Outcome<Vec<u8>> {
         return Ok(text.as_bytes().to_vec());
     }
     super::text::unescape(text.as_bytes()).ok_or_else(|| {
-        Failure::new(super::failure::USAGE, format!("{:?} is no escaped key", text.to_string_lossy()))
-            .hint("with --escaped a backslash is followed by \\, n, r, t, or x and two hexadecimal digits")
+        Failure::new(
+            super::failure::USAGE,
+            format!("{:?} is not a valid escaped key", text.to_string_lossy()),
+        )
+        .hint("with --escaped a backslash is followed by \\, n, r, t, or x and two hexadecimal digits")
     })
 }

@@ -1,8 +1,8 @@
-//! Bytes, numbers and times for people.
+//! Human-readable bytes, numbers and times.
 
 use std::fmt::Write;
 
-/// Bytes as text of one line: what is no printable UTF-8 becomes `\n`, `\t`, `\r`, `\\` or `\xNN`.
+/// Bytes as one line of text: unprintable ones become `\n`, `\t`, `\r`, `\\` or `\xNN`.
 pub(super) fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -26,7 +26,7 @@ pub(super) fn escape(bytes: &[u8]) -> String {
     text
 }
 
-/// Text as one line: control characters are escaped, all else stays.
+/// Text as one line: only control characters are escaped.
 pub(super) fn line(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
         if c.is_control() {
@@ -45,7 +45,7 @@ fn hex(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// What [`escape`] was given; `None` = a backslash is followed by something else.
+/// Inverse of [`escape`]; `None` = an invalid escape sequence.
 pub(super) fn unescape(text: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -111,18 +111,24 @@ pub(super) fn rate(n: f64) -> String {
     }
 }
 
-/// Share in percent; nothing of nothing is `-`.
+/// A share in percent; `-` if the whole is 0.
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 pub(super) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 { "-".to_owned() } else { format!("{:.1} %", part as f64 * 100.0 / whole as f64) }
 }
 
-/// The seconds that are left of an item: `never`, or a number.
-pub(super) fn left(expires: u64, now: u64) -> String {
-    if expires == 0 { "never".to_owned() } else { expires.saturating_sub(now).to_string() }
+/// How many times as much, with two digits behind the point; `-` if the whole is 0.
+pub(super) fn times(part: u64, whole: u64) -> String {
+    let hundredths = (u128::from(part) * 100 + u128::from(whole) / 2).checked_div(whole.into());
+    hundredths.map_or_else(|| "-".to_owned(), |n| format!("{}.{:02}", n / 100, n % 100))
 }
 
-/// At most `width` characters, the end of what does not fit replaced by `…`.
+/// The remaining seconds of an item, rounded up, or `never`. Times in milliseconds.
+pub(super) fn left(expires: u64, now: u64) -> String {
+    if expires == 0 { "never".to_owned() } else { expires.saturating_sub(now).div_ceil(1000).to_string() }
+}
+
+/// At most `width` characters; longer text ends in `…`.
 pub(super) fn fit(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
@@ -161,9 +167,10 @@ mod tests {
             ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "1.0 MiB"]
         );
         assert_eq!([1.0, 12_345.0, 4.56e6].map(rate), ["1", "12.3k", "4.56M"]);
+        assert_eq!((times(4, 3), times(7, 0)), ("1.33".to_owned(), "-".to_owned()));
         assert_eq!((percent(1, 3), percent(0, 0)), ("33.3 %".to_owned(), "-".to_owned()));
         assert_eq!(
-            (left(0, 5), left(9, 5), left(3, 5)),
+            (left(0, 5), left(4_001, 5), left(3, 5)),
             ("never".to_owned(), "4".to_owned(), "0".to_owned())
         );
         assert_eq!((fit("abcdef", 4), fit("ab", 2)), ("abc…".to_owned(), "ab".to_owned()));

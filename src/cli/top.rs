@@ -5,7 +5,6 @@ mod view;
 
 use std::{
     io::{IsTerminal, Write},
-    sync::Arc,
     thread,
     time::Instant,
 };
@@ -27,15 +26,14 @@ use super::{
 use model::Model;
 
 pub(super) fn run(context: &mut Context, args: &Top) -> Outcome {
-    let target = context.open(&args.target)?;
-    let mut model = Model::new(Arc::clone(target.engine("top")?));
+    let mut model = Model::new(context.look(&args.target, "top")?);
     if args.once {
         thread::sleep(args.interval);
         model.tick(args.interval);
         return picture(context, &model);
     }
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        return Err(Failure::new(USAGE, "top needs a terminal").hint("--once writes one picture as text"));
+        return Err(Failure::new(USAGE, "top needs a terminal").hint("--once writes one screen as text"));
     }
     let mut screen = ratatui::try_init()?;
     let end = watch(&mut screen, &mut model, args);
@@ -43,7 +41,7 @@ pub(super) fn run(context: &mut Context, args: &Top) -> Outcome {
     end
 }
 
-/// Draws until somebody wants to leave.
+/// Draws until the user quits.
 fn watch(screen: &mut ratatui::DefaultTerminal, model: &mut Model, args: &Top) -> Outcome {
     let mut last = Instant::now();
     loop {
@@ -68,7 +66,7 @@ fn watch(screen: &mut ratatui::DefaultTerminal, model: &mut Model, args: &Top) -
     }
 }
 
-/// One picture as plain text, as large as the terminal, or 80 by 24.
+/// One screen as plain text, as large as the terminal, or 80 by 24.
 fn picture(context: &mut Context, model: &Model) -> Outcome {
     let (width, height) = match terminal::size() {
         Ok((w, h)) if w > 0 && h > 0 && context.out.get_ref().is_terminal() => (w, h),
@@ -95,18 +93,17 @@ fn text(model: &Model, width: u16, height: u16) -> Outcome<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use super::*;
-    use crate::engine::{Config, Engine, Eviction, Expires, Mode, SetOptions, Touch};
+    use crate::engine::{Config, Engine, Eviction, Expires, SetOptions, Touch};
 
     fn model() -> Model {
         let mut config = Config::new("watched", 100);
         config.eviction = Eviction::Lru;
         let engine = Engine::create(&config).unwrap();
         let mut model = Model::new(Arc::clone(&engine));
-        let options =
-            SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
+        let options = SetOptions::set(Expires::Never);
         for i in 0..50 {
             engine.set(format!("key {i}").as_bytes(), &vec![b'v'; 1000 * (i + 1)], &options).unwrap();
         }

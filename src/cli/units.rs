@@ -1,28 +1,31 @@
-//! Times as they are written on the command line.
+//! Times on the command line.
 
 use std::time::Duration;
 
-/// A time to live, seconds; `None` = never expires.
+/// A time to live; `None` = never expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ttl(pub(super) Option<u64>);
+pub(super) struct Ttl(pub(super) Option<Duration>);
 
 /// Reads a time to live.
 pub(super) fn ttl(text: &str) -> Result<Ttl, String> {
-    // As everywhere in uWSGI, 0 is no limit.
+    // As everywhere in uWSGI, 0 means no limit.
     if ["never", "0"].contains(&text) {
         return Ok(Ttl(None));
     }
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        other => return Err(format!("unknown unit {other:?}: s, m, h and d are known, and the word never")),
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        other => return Err(format!("unknown unit {other:?}: use ms, s, m, h, d or the word never")),
     };
     let n: u64 =
-        digits.parse().map_err(|_| "expected seconds, like 90, or 15m, 12h, 7d, never".to_owned())?;
-    n.checked_mul(unit).map(|secs| Ttl(Some(secs))).ok_or_else(|| "too long".to_owned())
+        digits.parse().map_err(|_| "expected seconds, like 90, or 500ms, 15m, 12h, 7d, never".to_owned())?;
+    n.checked_mul(unit)
+        .map(|millis| Ttl(Some(Duration::from_millis(millis))))
+        .ok_or_else(|| "too long".to_owned())
 }
 
 /// Reads a number of seconds.
@@ -38,10 +41,15 @@ mod tests {
 
     #[test]
     fn times_to_live() {
-        for (text, secs) in
-            [("1", 1), ("90", 90), ("90s", 90), ("15m", 900), ("12h", 43_200), ("7d", 604_800)]
-        {
-            assert_eq!(ttl(text), Ok(Ttl(Some(secs))), "{text}");
+        for (text, millis) in [
+            ("50ms", 50),
+            ("1", 1000),
+            ("90s", 90_000),
+            ("15m", 900_000),
+            ("12h", 43_200_000),
+            ("7d", 604_800_000),
+        ] {
+            assert_eq!(ttl(text), Ok(Ttl(Some(Duration::from_millis(millis)))), "{text}");
         }
         assert_eq!((ttl("never"), ttl("0")), (Ok(Ttl(None)), Ok(Ttl(None))));
         for text in ["", "m", "-1", "1w", "1.5h", "99999999999999999999", "18446744073709551615d"] {

@@ -1,10 +1,16 @@
-//! What is behind the interface: how it works, where it differs from uWSGI, what it promises, how fast it is, what
-//! changed.
+//! Documents: how ucache works, how to run it, where it differs from uWSGI's cache, what it
+//! guarantees, how fast it is, what changed.
 //!
-//! The pages of the command and of what users asked for are about more than the crate.
+//! The pages about operation, the command and user requests are about more than the crate.
 
 #[doc = include_str!("design.md")]
 pub mod design {}
+
+#[doc = include_str!("memory.md")]
+pub mod memory {}
+
+#[doc = include_str!("operation.md")]
+pub mod operation {}
 
 #[doc = include_str!("compat.md")]
 pub mod compat {}
@@ -12,7 +18,7 @@ pub mod compat {}
 #[doc = include_str!("reliability.md")]
 pub mod reliability {}
 
-#[doc = include_str!("changelog.md")]
+#[doc = include_str!("../../CHANGELOG.md")]
 pub mod changelog {}
 
 #[doc = include_str!("cookbook.md")]
@@ -26,3 +32,15 @@ pub mod requests {}
 
 #[doc = include_str!("performance.md")]
 pub mod performance {}
+
+#[doc = include_str!("backend.md")]
+pub mod backend {}
+
+#[doc = include_str!("python.md")]
+pub mod python {}
+
+#[doc = include_str!("fleet.md")]
+pub mod fleet {}
+
+#[doc = include_str!("pages.md")]
+pub mod pages {}

@@ -1,12 +1,13 @@
-//! The limits and habits of a cache, checked once: bad values cannot be built.
+//! The limits and policies of a cache, validated once.
 #![forbid(unsafe_code)]
 
 use std::{path::PathBuf, time::Duration};
 
 use crate::error::{Error, Result};
+
 pub use crate::os::huge::HugePages;
 
-/// Most items of one cache: item numbers have 28 bits.
+/// Most items of one cache: with room for chains, their places in the index have 32 bits.
 pub const MAX_ITEMS: u64 = (1 << 28) - 2;
 /// Longest key, bytes.
 pub const MAX_KEY: u64 = 65_535;
@@ -35,19 +36,41 @@ pub enum Eviction {
     None,
     /// The least recently used item goes: exact up to 4,096 items, sampled above.
     Lru,
-    /// S3-FIFO (Yang et al., SOSP 2023): what is read once makes room for what is read again. The better choice where
-    /// popularity changes slowly; LRU follows fast changes sooner.
+    /// S3-FIFO (Yang et al., SOSP 2023): what is read once makes room for what is read again. The
+    /// better choice where popularity changes slowly; LRU follows fast changes sooner.
     S3Fifo,
+    /// SIEVE (Zhang et al., NSDI 2024): a queue from which the oldest item is evicted, unless it
+    /// was read since it was examined last. Exact up to 4,096 items, sampled above. A hit writes at
+    /// most once.
+    Sieve,
+}
+
+impl Eviction {
+    /// All policies.
+    #[cfg(feature = "capi")]
+    pub(crate) const ALL: [Self; 4] = [Self::None, Self::Lru, Self::S3Fifo, Self::Sieve];
+
+    /// Its value of the key `evict` in a cache's definition, and its name for people.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::None => ("none", ""),
+            Self::Lru => ("lru", "LRU"),
+            Self::S3Fifo => ("s3fifo", "S3-FIFO"),
+            Self::Sieve => ("sieve", "SIEVE"),
+        }
+    }
+
+    /// Its name for people; empty for [`Eviction::None`].
+    #[cfg(feature = "capi")]
+    pub(crate) fn title(self) -> &'static str {
+        self.names().1
+    }
 }
 
 impl std::fmt::Display for Eviction {
     /// As the key `evict` of a cache's definition has it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::Lru => "lru",
-            Self::S3Fifo => "s3fifo",
-        })
+        f.write_str(self.names().0)
     }
 }
 
@@ -56,11 +79,11 @@ impl std::fmt::Display for Eviction {
 pub struct Store {
     /// Path of the file.
     pub path: PathBuf,
-    /// Whether a file that cannot be used is deleted and made anew (uWSGI's `store_delete`).
+    /// Whether a file that cannot be used is deleted and created again (uWSGI's `store_delete`).
     pub delete_unusable: bool,
 }
 
-/// The settings of a native uWSGI cache that decide how its store file is laid out.
+/// The settings of a native uWSGI cache that determine the layout of its store file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NativeShape {
     /// `items`, as written.
@@ -75,12 +98,14 @@ pub struct NativeShape {
     pub bitmap: bool,
 }
 
-/// Everything that makes one cache differ from another. Public fields are checked by [`Config::check`].
+/// Everything that makes one cache differ from another. Public fields are checked by
+/// [`Config::check`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The name, not empty.
     pub name: String,
-    /// How many items can be stored at the same time, `1..=`[`MAX_ITEMS`] (uWSGI's `items=N` is N-1 here).
+    /// How many items can be stored at the same time, `1..=`[`MAX_ITEMS`] (uWSGI's `items=N` is N-1
+    /// here).
     pub capacity: u64,
     /// Longest key accepted, bytes, `1..=`[`MAX_KEY`].
     pub max_key: u64,
@@ -90,12 +115,13 @@ pub struct Config {
     pub blocks: Option<Blocks>,
     /// What makes room in a full cache.
     pub eviction: Eviction,
-    /// With `no_expire`, a full cache sweeps expired items out at most once in so many seconds; 0 = never. Without, it
-    /// does so whenever there are any.
+    /// With `no_expire`, a full cache sweeps expired items out at most once in this many seconds; 0
+    /// = never. Without, it does so whenever there are any.
     pub sweep_on_full: u32,
     /// A full cache is cleared when sweeping freed nothing.
     pub clear_on_full: bool,
-    /// TTLs are kept but not enforced: neither reads nor sweeps drop an expired item (a full cache may).
+    /// TTLs are kept but not enforced: neither reads nor sweeps drop an expired item (a full cache
+    /// may).
     pub no_expire: bool,
     /// What the first math call on a missing key starts from.
     pub math_initial: i64,
@@ -107,8 +133,8 @@ pub struct Config {
     pub store: Option<Store>,
     /// A store file that native uWSGI made with these settings is imported; `None` = refused.
     pub native: Option<NativeShape>,
-    /// A store that somebody truncates is misses and errors from then on, instead of the end of the process (a SIGBUS
-    /// handler is installed).
+    /// If the store file is truncated, reads miss and writes fail from then on, and the process
+    /// survives (a SIGBUS handler is installed).
     pub store_guard: bool,
     /// The store may be on a file system that is not known to keep one (`store_fs=trust`).
     pub store_fs_trust: bool,
@@ -117,7 +143,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults of uWSGI for a cache of `capacity` items: keys of 2,048 and values of 65,536 bytes at most.
+    /// The defaults of uWSGI for a cache of `capacity` items: keys of 2,048 and values of 65,536
+    /// bytes at most.
     #[must_use]
     pub fn new(name: &str, capacity: u64) -> Self {
         Self {

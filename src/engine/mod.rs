@@ -1,66 +1,104 @@
-//! The cache: an index of atomic slots over copy-on-write entries in one shared region.
+//! The cache: a seqlock-protected index of atomic slots over copy-on-write entries in one shared
+//! region.
+//!
+//! # Invariants
+//!
+//! Comments on orderings and `SAFETY` comments cite these by number.
+//!
+//! - **I1, publish last.** An entry is complete before the one store that makes a slot lead to it
+//!   (`seqlock::PUBLISH`). A reader follows a slot with `seqlock::FOLLOW`, so it sees the whole
+//!   entry.
+//! - **I2, seqlock.** After an entry became unreachable, and before its block is written
+//!   again, the writer advances the sequence number of the home bucket (`seqlock::BUMP`, then the
+//!   fence `seqlock::RETIRE`). A reader that finds the same number before and after its copy has
+//!   copied nothing that was reused.
+//! - **I3, immutable entries.** A published entry never changes. The one exception is the value of
+//!   an 8-byte number in anonymous memory: one aligned atomic word.
+//! - **I4, one writer a shard.** Slots, sequence numbers, counters, bins, extents and the cached
+//!   block of a shard change only under its lock. Stamps, quota words and span words are shared:
+//!   they change by atomic operations.
+//! - **I5, the index is the truth.** Counts, free lists and quota of a shard can be computed from
+//!   its index. A death between any two instructions leaves each key with its old or
+//!   its new value, and a rebuild restores the rest.
+//! - **I6, dirty until rebuilt.** A shard whose owner died is marked dirty before its lock is
+//!   declared consistent. The mark goes only when the rebuild is complete. No writer changes a
+//!   dirty shard.
+//! - **I7, nothing read is trusted.** Offsets, lengths and numbers from the region are checked
+//!   before use (`Region::entry_view`, `slab::holds`): damage costs items, never memory safety. A
+//!   block is free only where its own words say so, with a check that depends on its place.
+//! - **I8, poison.** The first word of a free block is 0, which is no entry: a late reader finds no
+//!   key there.
+//! - **I9, places.** An item stays in its slot as long as its key is stored. Its id is the number of
+//!   that slot.
+//! - **I10, quota.** `used <= reserved` in each shard, and the reservations of all shards never
+//!   exceed the limit. A right to store an item is used before the item is there, and until it is
+//!   gone. What a death loses between two words is computed again.
+//! - **I11, lock order.** Nobody waits for another lock, or for another process, while holding a
+//!   shard's lock: the locks of the header (pool, quotas) are only tried then.
+//! - **I12, no malloc under a lock.** Neither under a shard's lock nor in a rebuild: the
+//!   allocator's locks may be those of a thread that a fork left behind. Scratch memory is mapped.
+//! - **I13, access.** All access to shared memory is atomic or by `shm::copy`, at offsets that
+//!   `Layout::new` placed and `Region::new` found inside the mapping. No reference to plain shared
+//!   memory exists.
+//! - **I14, readers write stamps only.** A lost or misplaced stamp changes which item is evicted,
+//!   nothing else.
 #![forbid(unsafe_code)]
 
+mod admission;
 pub mod config;
-mod credit;
-mod delete;
-mod disk;
-mod entry;
-mod evict;
-mod exclusive;
-mod extra;
 #[cfg(any(feature = "cli", feature = "uwsgi", test))]
 mod figures;
-mod find;
 mod generation;
 mod geometry;
-mod hash;
+#[cfg(any(feature = "cli", feature = "uwsgi", test))]
+mod reasons;
+mod stats;
+mod types;
+
+mod index;
+mod lock;
+mod ops;
+mod policy;
+mod quota;
+mod reclaim;
+mod recover;
+mod shard;
+mod store;
+
+#[cfg(test)]
+mod heap_tests;
 #[cfg(test)]
 mod hold_tests;
-mod ids;
-mod import;
-mod index;
-mod insert;
-mod inspect;
-mod lease;
-mod limits;
-mod make;
-mod math;
-mod native;
-mod oldest;
-mod open;
-mod orphans;
-mod read;
-mod recover;
-mod replace;
-mod room;
-mod s3fifo;
-mod sample;
-mod shard;
-mod stats;
 #[cfg(test)]
 mod store_tests;
-mod sweep;
 #[cfg(test)]
 mod tests;
-mod types;
-mod users;
-mod verdict;
-mod visit;
-mod walk;
-mod write;
 
 use std::sync::Arc;
 
 pub use config::{Blocks, Config, Eviction, HugePages, NativeShape, Store};
-pub use extra::Swap;
 #[cfg(any(feature = "cli", feature = "uwsgi"))]
 pub(crate) use figures::Figure;
-pub(crate) use find::BATCH;
-pub use inspect::Inspection;
-pub(crate) use native::{djb33x, murmur2};
+pub(crate) use index::lookup::BATCH;
+#[cfg(feature = "capi")]
+pub(crate) use ops::scan::ScanSink;
+pub use ops::{
+    append::Side,
+    cas::Swap,
+    inspect::Inspection,
+    memory::{Memory, SizeClass},
+    scan::Cursor,
+};
+#[cfg(feature = "redis")]
+pub(crate) use ops::{beat::OwnerLock, copies::Begun};
+#[cfg(feature = "uwsgi")]
+#[allow(unused_imports, reason = "for a uWSGI with routes")]
+pub(crate) use reasons::{BYPASSED, REFUSED};
+#[allow(unused_imports, reason = "for caches whose values are elsewhere")]
+pub(crate) use stats::Counter;
+#[cfg(feature = "capi")]
+pub(crate) use store::uwsgi_format::{djb33x, murmur2};
 pub use types::*;
-pub(crate) use walk::Picture;
 
 use crate::shm::{
     HeaderLen, Region,
@@ -68,41 +106,46 @@ use crate::shm::{
     sync::AtomicU32,
 };
 
-/// One cache, mapped into this process. All methods may be called from any thread and, for anonymous regions,
-/// from any process forked after it was created.
+/// One cache, mapped into this process. All methods may be called from any thread and, for
+/// anonymous regions, from any process forked after it was created.
 #[derive(Debug)]
 pub struct Engine {
     region: Arc<Region>,
     layout: Layout,
     geo: Geometry,
     config: Config,
-    secret: hash::Secret,
-    /// Bytes of an entry's header.
+    policy: policy::Policy,
+    items: quota::limit::Quota,
+    blocks: quota::limit::Quota,
+    secret: index::hash::Secret,
+    /// Bytes of an entry header.
     header_len: HeaderLen,
-    entry_head: u64,
-    heads_per_shard: u64,
+    header_bytes: u64,
+    homes_per_shard: u64,
     buckets: u64,
-    /// Tells engines of this process apart.
+    /// Distinguishes the engines of this process.
     serial: u64,
-    /// Where the process's first thread notes its statistics slot.
+    /// Cell for the statistics slot of the process's first thread.
     first: crate::os::thread::First,
-    /// What the hash of a short key starts from, by its length.
-    seeds: hash::Seeds,
-    /// Generation of the locks that this engine may use.
+    /// Initial values of short keys' hashes, by length.
+    seeds: index::hash::Seeds,
+    /// The generation of the locks that this engine may use.
     lock_gen: u64,
-    /// Victims to come, in caches with exact LRU.
-    oldest: oldest::Oldest,
-    /// Whether free pages may be given back (never in stores: on a full disk what was given back is gone).
+    /// Upcoming victims in caches with exact LRU.
+    victims: policy::victims::VictimList,
+    /// Whether pages of free spans may be released (never those of reserved huge pages).
     may_punch: bool,
-    /// Forks seen when the store was opened: tells a child from who opened it. 0 = it is not open yet.
+    /// Forks seen when the store was opened: tells a child from the process that opened it. 0 = it
+    /// is not open yet.
     forks: AtomicU32,
-    /// Forks seen when the process was found fit to lock; `u32::MAX` = not yet.
+    /// Fork count when the process was admitted; `u32::MAX` = not yet.
     admitted: AtomicU32,
-    /// Whether the stamps are those of another boot, or of another file; only while the store is put in order.
+    /// Whether the stamps are those of another boot, or of another file; only while the store is
+    /// put in order.
     restarted: bool,
-    /// Damaged items that were left out when this process put the store in order.
+    /// Damaged items dropped when this process rebuilt the store.
     dropped: u64,
-    /// What was noticed when the region was made, for the host's log.
+    /// Messages about the creation of the region, for the host's log.
     notes: Vec<String>,
 }
 
@@ -119,29 +162,9 @@ impl Engine {
         &self.notes
     }
 
-    /// Descriptor of the store file, which a host must not close; `None` = anonymous.
+    /// File descriptor of the store, which the host must not close; `None` = anonymous.
     #[must_use]
     pub fn store_fd(&self) -> Option<i32> {
         self.region.file().map(std::os::fd::AsRawFd::as_raw_fd)
     }
-
-    /// A random number of this thread's (xorshift), for sampling.
-    fn random(&self) -> u64 {
-        thread_local! { static STATE: std::cell::Cell<u64> = const { std::cell::Cell::new(0) } }
-        let mut x = STATE.get();
-        if x == 0 {
-            x = self.secret.0[0] ^ crate::os::process::Owner::me().to_word() | 1;
-        }
-        x = next_random(x);
-        STATE.set(x);
-        x
-    }
-}
-
-/// The random number after `x`, neither of them 0 (Marsaglia's xorshift).
-#[inline(always)]
-fn next_random(mut x: u64) -> u64 {
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^ x << 17
 }

@@ -1,9 +1,10 @@
 //! `pthread_cancel`: a cancelled thread must not end inside this crate.
 //!
-//! glibc ends a cancelled thread at its next cancellation point (`open`, `fallocate`, `fsync`, `poll`, ...) by unwinding its
-//! stack, which a Rust frame that catches panics turns into an abort; where it did not, locks would stay taken. A
-//! [`Shield`] stands around what may block. A cancellation that comes meanwhile stays pending, and the thread ends at the
-//! next cancellation point of its own.
+//! glibc ends a cancelled thread at its next cancellation point (`open`, `fallocate`, `fsync`,
+//! `poll`, ...) by unwinding its stack. A Rust frame that catches panics turns that into an abort;
+//! without such a frame, locks would stay taken. A [`Shield`] surrounds calls that may block: a
+//! cancellation that arrives meanwhile stays pending, and the thread ends at its own next
+//! cancellation point.
 
 use std::{ffi::c_int, marker::PhantomData};
 
@@ -16,12 +17,12 @@ unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
 }
 
-/// Keeps the calling thread from being cancelled, for as long as it lives. They nest.
+/// While it lives, the calling thread cannot be cancelled. Shields nest.
 #[derive(Debug)]
 #[must_use = "it ends where it is dropped"]
 pub(crate) struct Shield {
     before: c_int,
-    /// Of one thread.
+    /// Not `Send`: the cancellation state belongs to one thread.
     _here: PhantomData<*const ()>,
 }
 
@@ -39,12 +40,13 @@ impl Drop for Shield {
     }
 }
 
-/// Sets the calling thread's state; gives the one before.
+/// Sets the calling thread's state and returns the previous one.
 fn set(state: c_int) -> c_int {
     let mut before = DISABLE;
     #[cfg(not(miri))]
-    // SAFETY: a known state and a place for the old one. With the deferred type, which callers have, it is no cancellation
-    // point itself. Without success nothing was changed, and `before` makes sure that nothing will be.
+    // SAFETY: a valid state, and a variable for the old one. With the deferred cancellation type,
+    // which callers have, this call is no cancellation point. If it fails, nothing has changed, and
+    // `before` keeps `drop` from changing anything.
     unsafe {
         pthread_setcancelstate(state, &raw mut before);
     }
@@ -57,7 +59,7 @@ fn set(state: c_int) -> c_int {
 mod tests {
     use super::*;
 
-    /// The state, which can only be asked for by setting it.
+    /// The state can only be read by setting it.
     fn state() -> c_int {
         let now = set(DISABLE);
         set(now);
@@ -65,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn shields_nest_and_give_back_what_was() {
+    fn shields_nest_and_restore_the_state() {
         assert_eq!(state(), ENABLE);
         let outer = Shield::raise();
         let inner = Shield::raise();
@@ -74,7 +76,7 @@ mod tests {
         assert_eq!(state(), DISABLE);
         drop(outer);
         assert_eq!(state(), ENABLE);
-        // Who had it disabled keeps it so.
+        // A thread that had cancellation disabled keeps it disabled.
         set(DISABLE);
         drop(Shield::raise());
         assert_eq!(state(), DISABLE);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Unix time, whole seconds (about 3 ns: the vDSO reads a word of the kernel's).
+/// Unix time in whole seconds (about 3 ns: the vDSO reads one word of the kernel's).
 #[inline]
 pub(crate) fn unix_secs() -> u64 {
     // SAFETY: time() with NULL writes nothing.
@@ -10,17 +10,49 @@ pub(crate) fn unix_secs() -> u64 {
     u64::try_from(t).unwrap_or(0)
 }
 
-fn read(clock: libc::clockid_t) -> Duration {
+#[inline]
+fn timespec_of(clock: libc::clockid_t) -> libc::timespec {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `ts` is a valid place for one timespec.
     unsafe { libc::clock_gettime(clock, &raw mut ts) };
+    ts
+}
+
+fn read(clock: libc::clockid_t) -> Duration {
+    let ts = timespec_of(clock);
     Duration::new(u64::try_from(ts.tv_sec).unwrap_or(0), u32::try_from(ts.tv_nsec).unwrap_or(0))
 }
 
-/// Milliseconds since boot, at the kernel's tick (about 6 ns), the same for all processes of the host.
+/// Unix time, milliseconds.
+#[cfg(any(feature = "redis", feature = "uwsgi"))]
+pub(crate) fn unix_millis() -> u64 {
+    u64::try_from(read(libc::CLOCK_REALTIME).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Unix time, milliseconds, at the kernel's tick resolution like [`unix_secs`].
+pub(crate) fn coarse_unix_millis() -> u64 {
+    u64::try_from(read(libc::CLOCK_REALTIME_COARSE).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether a Unix time, milliseconds, is still to come. Only within its second are more than the
+/// seconds read.
+#[inline(always)]
+pub(crate) fn is_ahead(millis: u64) -> bool {
+    let second = unix_secs() * 1000;
+    second + 1000 <= millis || is_ahead_this_second(second, millis)
+}
+
+#[inline(never)]
+fn is_ahead_this_second(second: u64, millis: u64) -> bool {
+    second < millis && coarse_unix_millis() < millis
+}
+
+/// Milliseconds since boot at the kernel's tick resolution (about 6 ns), the same for all processes
+/// of the host.
 #[inline]
 pub(crate) fn coarse_millis() -> u64 {
-    u64::try_from(read(libc::CLOCK_MONOTONIC_COARSE).as_millis()).unwrap_or(u64::MAX)
+    let time = timespec_of(libc::CLOCK_MONOTONIC_COARSE);
+    time.tv_sec.cast_unsigned().wrapping_mul(1000).wrapping_add(time.tv_nsec.cast_unsigned() / 1_000_000)
 }
 
 /// Time since boot, the same for all processes of the host.
@@ -28,7 +60,7 @@ pub(crate) fn monotonic() -> Duration {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// A duration, or a time of one of the clocks, for a system call.
+/// Converts a duration, or a time of one of the clocks, for a system call.
 pub(super) fn timespec(t: Duration) -> libc::timespec {
     libc::timespec {
         tv_sec: libc::time_t::try_from(t.as_secs()).unwrap_or(libc::time_t::MAX),

@@ -14,37 +14,39 @@ use std::{
 use super::{
     cancel::Shield,
     clock,
+    dir_entry::{DirEntry, FileId},
     filesystem::{self, Fit},
-    place::Place,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreFault};
 
-/// An open store file; its descriptor is checked before every use, because a host may close and reuse it.
+/// An open store file; its descriptor is checked before every use, because a host may close and
+/// reuse it.
 #[derive(Debug)]
 pub(crate) struct StoreFile {
     /// `None` only while dropping.
     file: Option<File>,
     id: FileId,
     refusal: Refusal,
-    /// Whether this process has just made it.
+    /// Whether this process has just created it.
     made: bool,
-    /// Whether space is made by writing zeros where the file system has no `fallocate`.
+    /// Whether space is allocated by writing zeros where the file system has no `fallocate`.
     zeros: bool,
 }
 
-/// The last growth that the file system refused. Asking is dear, some think long before they say no: as much is not asked
-/// for again for a while. Of this process alone; a race at worst asks once more.
+/// The last growth that the file system refused. Some file systems take long to refuse, so a
+/// request of that size or more is not repeated for a while. Per process; a race costs one more
+/// request at worst.
 #[derive(Debug, Default)]
 struct Refusal {
-    /// Bytes that were asked for.
+    /// Bytes requested.
     size: AtomicU64,
-    /// When to ask again, milliseconds of the monotonic clock; 0 = there was none.
+    /// When to try again, milliseconds of the monotonic clock; 0 = nothing was refused.
     until: AtomicU64,
     /// The error.
     errno: AtomicI32,
 }
 
-/// How often a file that others make and remove is tried.
+/// How often to retry opening a file that other processes create and remove.
 const TRIES: usize = 100;
 /// How long a refusal is remembered, milliseconds.
 const REMEMBERED: u64 = 1000;
@@ -54,7 +56,7 @@ impl Refusal {
         u64::try_from(clock::monotonic().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Whether to ask for so many bytes; else the error is that of the last time.
+    /// `Ok` if this many bytes may be requested now; otherwise the error of the last refusal.
     fn ask(&self, size: u64) -> Result<()> {
         let until = self.until.load(Relaxed);
         if until == 0 || size < self.size.load(Relaxed) || Self::now() >= until {
@@ -78,23 +80,14 @@ impl Refusal {
     }
 }
 
-/// Device and inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FileId {
-    /// Device.
-    pub(crate) dev: u64,
-    /// Inode.
-    pub(crate) ino: u64,
-}
-
-/// What lock to take on a byte of the file (no bytes need to exist there).
+/// The kind of lock on a byte of the file (the byte need not exist).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lock {
     /// Many may hold it.
     Shared,
     /// One may hold it.
     Exclusive,
-    /// None: also for the copies of the description that forked children have.
+    /// No lock. This also releases it for forked children, which share the file description.
     Unlock,
 }
 
@@ -104,8 +97,9 @@ pub(crate) const OPENING: i64 = i64::MAX - 2;
 pub(crate) const USERS: i64 = i64::MAX - 1;
 
 impl StoreFile {
-    /// Opens (with `create`: or makes) a regular file for reading and writing, 0600, close-on-exec. An existing one may be
-    /// reached through links; a new one is made where [`Place`] allows it.
+    /// Opens a regular file for reading and writing, close-on-exec; with `create` it is created
+    /// (0600) if missing. An existing file may be reached through links; a new one is created where
+    /// [`DirEntry`] allows it.
     pub(crate) fn open(path: &Path, create: bool) -> Result<Self> {
         for _ in 0..TRIES {
             let file = OpenOptions::new()
@@ -120,31 +114,31 @@ impl StoreFile {
                     return Self::new(path, file, false);
                 }
             }
-            let place = Place::of(path)?;
-            place.check_links(None)?;
-            match place.create() {
-                // Somebody was faster.
+            let entry = DirEntry::of(path)?;
+            entry.check_links(None)?;
+            match entry.create() {
+                // Another process created it first.
                 Err(Error::Os { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
                 file => return Self::new(path, file?, true),
             }
         }
-        Err(refused(path, "comes and goes: others make it and remove it"))
+        Err(Error::store(path, StoreFault::Moved))
     }
 
-    /// Opens the file of a place; a link is an error.
-    pub(crate) fn open_at(place: &Place) -> Result<Self> {
-        Self::new(place.path(), place.open()?, false)
+    /// Opens the file of an entry; a symbolic link is an error.
+    pub(crate) fn open_at(entry: &DirEntry) -> Result<Self> {
+        Self::new(entry.path(), entry.open()?, false)
     }
 
-    /// Makes the file of a place, which must not exist.
-    pub(crate) fn make_at(place: &Place) -> Result<Self> {
-        Self::new(place.path(), place.create()?, true)
+    /// Creates the file of an entry, which must not exist.
+    pub(crate) fn make_at(entry: &DirEntry) -> Result<Self> {
+        Self::new(entry.path(), entry.create()?, true)
     }
 
     fn new(path: &Path, file: File, made: bool) -> Result<Self> {
         let meta = file.metadata().map_err(|source| Error::Os { call: "fstat", source })?;
         if !meta.file_type().is_file() {
-            return Err(refused(path, "is not a regular file"));
+            return Err(Error::store(path, StoreFault::NotAFile));
         }
         let id = FileId { dev: meta.dev(), ino: meta.ino() };
         Ok(Self { id, file: Some(file), refusal: Refusal::default(), made, zeros: false })
@@ -159,19 +153,19 @@ impl StoreFile {
         self.id
     }
 
-    /// Whether the descriptor still is the file that was opened.
+    /// Whether the descriptor still refers to the file that was opened.
     pub(crate) fn is_same(&self) -> bool {
         self.check_same().is_ok()
     }
 
-    /// [`StoreFile::is_same`], or why not.
-    fn check_same(&self) -> Result<()> {
+    /// [`StoreFile::is_same`] as a `Result`.
+    pub(super) fn check_same(&self) -> Result<()> {
         match self.file()?.metadata() {
             Ok(m) if (m.dev(), m.ino()) == (self.id.dev, self.id.ino) => Ok(()),
             Err(source) if source.raw_os_error() != Some(libc::EBADF) => {
                 Err(Error::Os { call: "fstat", source })
             }
-            _ => Err(Error::Damaged("the store's descriptor was closed by somebody else")),
+            _ => Err(Error::Damaged("the store's file descriptor was closed outside of ucache")),
         }
     }
 
@@ -180,7 +174,14 @@ impl StoreFile {
         Ok(self.file()?.metadata().map_err(|source| Error::Os { call: "fstat", source })?.len())
     }
 
-    /// Reads from `at` on, as much as there is.
+    /// Bytes of the blocks that it has on disk.
+    pub(crate) fn disk(&self) -> Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        // In units of 512 bytes on every file system.
+        Ok(self.file()?.metadata().map_err(|source| Error::Os { call: "fstat", source })?.blocks() * 512)
+    }
+
+    /// Reads from `at` on, up to the end of the file or of the buffer.
     pub(crate) fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize> {
         use std::os::unix::fs::FileExt;
         let mut done = 0;
@@ -206,29 +207,61 @@ impl StoreFile {
         self.file()?.write_all_at(bytes, at).map_err(|source| Error::Os { call: "pwrite", source })
     }
 
-    /// Allocates `[from, to)` on disk behind the end of the file, or leaves the file as it was. What was refused is not
-    /// tried again for a second, nor is more than that.
+    /// Allocates `[from, to)` on disk behind the end of the file; on failure the file is left as it
+    /// was. A refused size, and any larger one, is not tried again for a second.
     pub(crate) fn grow(&self, from: u64, to: u64) -> Result<()> {
         self.refusal.ask(to - from)?;
         let done = self.allocate(from, to);
         self.refusal.note(to - from, &done);
-        // ext4 keeps what a failed call had got already: give it back.
+        // ext4 keeps the blocks that a failed call has allocated already: free them.
         if done.is_err() && self.len()? > from {
             let _ = self.truncate(from);
         }
         done
     }
 
-    /// Makes sure that the first `len` bytes are allocated on disk: a copy may have holes, and writing to one of a full
-    /// disk is SIGBUS.
-    pub(crate) fn back(&self, len: u64) -> Result<()> {
-        self.allocate(0, len)
+    /// Frees the blocks on disk of a piece of the file, which reads as zeros afterwards; `false` =
+    /// this file system cannot do that.
+    pub(crate) fn punch_hole(&self, from: u64, len: u64) -> bool {
+        let _shield = Shield::raise();
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: plain system call on an open descriptor.
+        self.check_same().is_ok()
+            && unsafe { libc::fallocate(self.as_raw_fd(), mode, from.cast_signed(), len.cast_signed()) } == 0
+    }
+
+    /// Makes sure that the bytes from `from` to `to` are allocated on disk: a copy may have holes,
+    /// and writing to one on a full disk raises SIGBUS.
+    pub(crate) fn back(&self, from: u64, to: u64) -> Result<()> {
+        self.allocate(from, to)
+    }
+
+    /// Allocates a part of the file that lies before its end; what is there stays. A refused size,
+    /// and any larger one, is not tried again for a second.
+    pub(crate) fn reserve(&self, from: u64, to: u64) -> Result<()> {
+        if from >= to {
+            return Ok(());
+        }
+        self.refusal.ask(to - from)?;
+        let done = self.allocate(from, to);
+        if done.is_err() {
+            self.refusal.note(to - from, &done);
+        }
+        done
+    }
+
+    /// Allocates a part of the file that lies before its end and was never used.
+    pub(crate) fn grow_table(&self, from: u64, to: u64) -> Result<()> {
+        if self.zeros { self.write_all_zeros(from, to) } else { self.allocate(from, to) }
     }
 
     fn allocate(&self, from: u64, to: u64) -> Result<()> {
         let _shield = Shield::raise();
         self.check_same()?;
         self.check_limit("fallocate", to)?;
+        if from >= to {
+            return Ok(());
+        }
         loop {
             // SAFETY: plain system call on an open descriptor.
             let rc = unsafe {
@@ -247,11 +280,16 @@ impl StoreFile {
         }
     }
 
-    /// What `fallocate` does, where there is none: what is there stays as it is, and may have holes.
+    /// Replaces `fallocate` where it is missing. Existing content stays unchanged and may have
+    /// holes.
     fn write_zeros(&self, from: u64, to: u64) -> Result<()> {
+        self.write_all_zeros(from.max(self.len()?), to)
+    }
+
+    fn write_all_zeros(&self, from: u64, to: u64) -> Result<()> {
         const PIECE: u64 = 1 << 16;
         let zeros = [0; PIECE as usize];
-        let mut at = from.max(self.len()?);
+        let mut at = from;
         while at < to {
             let n = PIECE.min(to - at);
             self.write(&zeros[..n as usize], at)?;
@@ -260,30 +298,31 @@ impl StoreFile {
         Ok(())
     }
 
-    /// Whether the file may be so long: the call itself would end the process with SIGXFSZ.
+    /// Checks `len` against RLIMIT_FSIZE: exceeding it in the call itself would raise SIGXFSZ.
     fn check_limit(&self, call: &'static str, len: u64) -> Result<()> {
-        // What was there before the limit may be written to.
+        // Existing content beyond a limit set later may still be written.
         if len > size_limit() && len > self.len()? {
             return Err(Error::Os { call, source: io::Error::from_raw_os_error(libc::EFBIG) });
         }
         Ok(())
     }
 
-    /// Gives the file, made in `place`, the permissions of another one, and its owner, where that is no gift: to this
-    /// process's user, to whom the directory is, or where nobody else can have put the old one there. Says where it is not.
-    pub(crate) fn resemble(&self, other: &Self, place: &Place) -> Result<Option<String>> {
-        let (mine, meta, dir) = (self.file()?, other.file()?.metadata(), place.directory()?);
+    /// Gives the file, created as `entry`, the permissions of `other`, and its owner if that is
+    /// safe: the owner is this process's user or owns the directory, or nobody else can have put
+    /// the old file there. Returns a message if the owner was not kept.
+    pub(crate) fn resemble(&self, other: &Self, entry: &DirEntry) -> Result<Option<String>> {
+        let (mine, meta, dir) = (self.file()?, other.file()?.metadata(), entry.directory()?);
         let meta = meta.map_err(|source| Error::Os { call: "fstat", source })?;
         // SAFETY: geteuid always succeeds.
         let own = unsafe { libc::geteuid() };
         let private = [0, own].contains(&dir.uid()) && dir.mode() & 0o022 == 0 || dir.mode() & 0o1000 != 0;
         let mut note = None;
         if meta.uid() == own || meta.uid() == dir.uid() || private {
-            // Who may not give a file away keeps it, as with any new file.
+            // Without the privilege to change the owner the file stays ours, like any new file.
             let _ = std::os::unix::fs::fchown(mine, Some(meta.uid()), Some(meta.gid()));
         } else {
             note = Some(format!(
-                "was user {}'s, whose directory it is not in, and is user {own}'s now",
+                "belonged to user {}, who does not own its directory, and belongs to user {own} now",
                 meta.uid()
             ));
         }
@@ -292,17 +331,17 @@ impl StoreFile {
         Ok(note)
     }
 
-    /// How many names it has.
+    /// Its number of hard links.
     pub(crate) fn names(&self) -> Result<u64> {
         Ok(self.file()?.metadata().map_err(|source| Error::Os { call: "fstat", source })?.nlink())
     }
 
-    /// Who owns it.
+    /// User id of the owner.
     pub(crate) fn owner(&self) -> Result<u32> {
         Ok(self.file()?.metadata().map_err(|source| Error::Os { call: "fstat", source })?.uid())
     }
 
-    /// Writes all of it to a new file, 0600.
+    /// Copies the whole file to a new one, 0600.
     #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the command makes copies"))]
     pub(crate) fn copy_to(&self, path: &Path) -> io::Result<()> {
         let mut from = self.file().map_err(io::Error::from)?;
@@ -322,8 +361,8 @@ impl StoreFile {
         self.file()?.sync_all().map_err(|source| Error::Os { call: "fsync", source })
     }
 
-    /// Takes or changes a lock of this open file description (forked children share it). `Ok(false)` = held by
-    /// others and `wait` is false.
+    /// Takes or changes a lock of this open file description (forked children share it).
+    /// `Ok(false)` = others hold it and `wait` is false.
     pub(crate) fn lock(&self, byte: i64, lock: Lock, wait: bool) -> Result<bool> {
         let l_type = match lock {
             Lock::Shared => libc::F_RDLCK,
@@ -351,8 +390,8 @@ impl StoreFile {
         }
     }
 
-    /// Refuses a file system that is not known to be right, unless it is to be trusted (then the reason comes back). A
-    /// file that was just made there is removed again.
+    /// Refuses a file system that is not known to be safe, unless `trust` is set (then the reason
+    /// is returned). A file that was just created there is removed again.
     pub(crate) fn check_filesystem(&mut self, path: &Path, trust: bool) -> Result<Option<String>> {
         let fit = filesystem::of(self.file()?)?;
         let flags = || self.inode_flags().is_some_and(|flags| flags & NOCOW != 0);
@@ -360,24 +399,25 @@ impl StoreFile {
         let Some(reason) = fit.reason(in_place) else { return Ok(None) };
         if trust {
             self.zeros = true;
-            return Ok(Some(format!("{reason}; it is used all the same (store_fs=trust)")));
+            return Ok(Some(format!("{reason}; used anyway (store_fs=trust)")));
         }
         if self.made && self.len()? == 0 {
-            let place = Place::of(path)?;
-            if place.id() == Some(self.id) {
-                let _ = place.remove();
+            let entry = DirEntry::of(path)?;
+            if entry.id() == Some(self.id) {
+                let _ = entry.remove();
             }
         }
-        Err(refused(path, &format!("{reason} (store_fs=trust uses it all the same)")))
+        Err(Error::store(path, StoreFault::FileSystem { reason }))
     }
 
     fn inode_flags(&self) -> Option<libc::c_int> {
         let mut flags: libc::c_int = 0;
-        // SAFETY: the call writes one int (whatever the request's number says), and `flags` is one.
+        // SAFETY: the call writes one int (although the request's number encodes a long), and
+        // `flags` is one.
         (unsafe { libc::ioctl(self.as_raw_fd(), GET_FLAGS, &raw mut flags) } == 0).then_some(flags)
     }
 
-    /// Asks for an empty file's blocks to be written in place, not copied on write.
+    /// Requests that an empty file's blocks are written in place, not copied on write.
     fn write_in_place(&self) -> bool {
         let Some(old) = self.inode_flags() else { return false };
         let flags = old | NOCOW;
@@ -401,13 +441,13 @@ fn size_limit() -> u64 {
     }
 }
 
-/// From now on a file that gets too long for RLIMIT_FSIZE is an error of who writes it, not the end of the process.
+/// Makes exceeding RLIMIT_FSIZE an error of the write, instead of a signal that ends the process.
 #[cfg_attr(
     not(feature = "cli"),
     allow(dead_code, reason = "a program's own decision: only the command makes it")
 )]
 pub(crate) fn report_size_limit() {
-    // SAFETY: no handler of this program's runs.
+    // SAFETY: ignoring the signal runs no handler.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
@@ -423,13 +463,9 @@ impl Drop for StoreFile {
         let _shield = Shield::raise();
         let is_same = self.is_same();
         match self.file.take() {
-            // The number belongs to somebody else by now: closing it would be theft.
+            // The descriptor now belongs to other code: do not close it.
             Some(file) if !is_same => drop(std::os::fd::IntoRawFd::into_raw_fd(file)),
             mine => drop(mine),
         }
     }
-}
-
-pub(crate) fn refused(path: &Path, reason: &str) -> Error {
-    Error::Store { path: path.to_owned(), reason: reason.to_owned() }
 }

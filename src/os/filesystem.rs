@@ -1,5 +1,7 @@
-//! Which file systems can hold a store: memory must be shared by all who map a file, and what `fallocate` has given must
-//! stay writable on a full disk. Those that are known for both are listed; the others are somebody's word.
+//! Which file systems can hold a store. Memory must be shared between all processes that map a
+//! file, and space allocated by `fallocate` must stay writable on a full disk. File systems known
+//! to do both, or known not to, are listed; for others the operator has to vouch
+//! (`store_fs=trust`).
 
 use std::{
     fs::{self, File},
@@ -9,22 +11,22 @@ use std::{
 
 use crate::error::{Error, Result};
 
-/// Overlays are what is on top of them: the upper one, to which what is written goes.
+/// An overlay is judged by its upper file system, which receives the writes.
 const OVERLAY: u64 = 0x794C_7630;
 
-/// What a file system is good for.
+/// Whether a file system can hold a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
     Good,
     /// Only files that are not copied on write (btrfs).
     InPlaceOnly,
-    /// Known, and no place for a store.
+    /// Known to be unsuitable.
     Never(&'static str),
-    /// Nobody has looked.
+    /// Not known.
     Unknown(u64),
 }
 
-/// By the magic numbers of linux/magic.h and of the modules outside of the kernel.
+/// By the magic numbers of linux/magic.h and of out-of-tree modules.
 pub(super) fn fitness(fs_type: u64) -> Fit {
     match fs_type {
         // ext2, ext3, ext4; XFS; tmpfs; F2FS.
@@ -48,32 +50,33 @@ pub(super) fn fitness(fs_type: u64) -> Fit {
     }
 }
 
-/// What the file system of an open file is good for.
+/// The fitness of the file system of an open file.
 pub(super) fn of(file: &File) -> Result<Fit> {
     let st = statfs(file.as_raw_fd()).ok_or_else(|| Error::last_os("fstatfs"))?;
     if magic(&st) != OVERLAY {
         return Ok(fitness(magic(&st)));
     }
-    // In a container the upper one may have no name: kernels take hardly anything but local file systems for one.
+    // In a container the upper file system may have no name: kernels accept hardly any but local
+    // ones.
     Ok(upper(file, &st).map_or(Fit::Good, fitness))
 }
 
 impl Fit {
-    /// Why no store can be there, if so. `in_place`: the file is not copied on write.
+    /// Why it cannot hold a store, if so. `in_place`: the file is not copied on write.
     pub(super) fn reason(self, in_place: bool) -> Option<String> {
         const SHARED: &str = "which cannot share memory between processes safely";
-        const COPIES: &str = "which copies on write: a full disk would be a bus error";
+        const COPIES: &str = "which copies on write: a full disk would raise SIGBUS";
         match self {
             Self::Good => None,
             Self::InPlaceOnly if in_place => None,
             Self::InPlaceOnly => Some(
-                "is on btrfs and copied on every write: make its directory `chattr +C` and let it be made there"
+                "is on btrfs and copied on every write: set `chattr +C` on its directory and let ucache create it there"
                     .to_owned(),
             ),
             Self::Never(name @ ("ZFS" | "bcachefs")) => Some(format!("is on {name}, {COPIES}")),
             Self::Never(name) => Some(format!("is on {name}, {SHARED}")),
             Self::Unknown(magic) => {
-                Some(format!("is on a file system of type {magic:x}, of which it is not known whether it can keep one"))
+                Some(format!("is on a file system of unknown suitability (type {magic:x})"))
             }
         }
     }
@@ -91,14 +94,15 @@ fn magic(st: &libc::statfs) -> u64 {
     st.f_type as u64 & 0xFFFF_FFFF
 }
 
-/// The type of an overlay's upper file system, where something tells it: its directory, or what container engines
-/// mount from the same one. (Other mounts are left alone: a dead server's never answers.)
+/// The type of an overlay's upper file system, found by its directory or by a mount that a
+/// container engine made from the same one. (Other mounts are not touched: that of a dead server
+/// never answers.)
 fn upper(file: &File, overlay: &libc::statfs) -> Option<u64> {
     let at = |path: &Path| File::open(path).ok().and_then(|dir| statfs(dir.as_raw_fd()));
     if let Some(st) = upper_directory(file).and_then(|path| at(&path)) {
         return Some(magic(&st));
     }
-    // An overlay shows its upper one's numbers.
+    // An overlay reports the numbers of its upper file system.
     let same = |st: &libc::statfs| {
         st.f_blocks != 0
             && (st.f_blocks, st.f_bsize, st.f_files) == (overlay.f_blocks, overlay.f_bsize, overlay.f_files)
@@ -110,7 +114,7 @@ fn upper(file: &File, overlay: &libc::statfs) -> Option<u64> {
         .map(|st| magic(&st))
 }
 
-/// As the options of the mount that the file was opened on tell it.
+/// Read from the options of the mount that the file was opened on.
 fn upper_directory(file: &File) -> Option<PathBuf> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
     let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();
@@ -121,7 +125,7 @@ fn upper_directory(file: &File) -> Option<PathBuf> {
     Some(unescaped(text).into())
 }
 
-/// Blanks and backslashes are written with three octal digits.
+/// Decodes the octal escapes of blanks and backslashes.
 fn unescaped(text: &str) -> String {
     ["\\040", "\\011", "\\012", "\\134"]
         .iter()
@@ -139,7 +143,8 @@ mod tests {
         for magic in [0xEF53, 0x5846_5342, 0x0102_1994, 0xF2F5_2010] {
             assert_eq!(fitness(magic).reason(false), None, "{magic:x}");
         }
-        // NFS, CIFS, SMB, FUSE, 9p, ZFS, bcachefs, Ceph, GFS2, OCFS2, Lustre, ramfs, and what comes some day.
+        // NFS, CIFS, SMB, FUSE, 9p, ZFS, bcachefs, Ceph, GFS2, OCFS2, Lustre, ramfs, and an unknown
+        // one.
         for magic in [
             0x6969,
             0xFF53_4D42,

@@ -1,4 +1,4 @@
-//! Huge pages for anonymous memory: fewer entries of the TLB for the same bytes.
+//! Huge pages for anonymous memory: fewer TLB entries for the same bytes.
 
 use std::{fs, ptr::NonNull};
 
@@ -8,22 +8,23 @@ use crate::error::{Error, Result};
 /// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
 
-/// Which pages the memory of a cache without a store is made of.
+/// The page size of the memory of a cache without a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
-    /// Small ones, taken one by one as data comes.
+    /// Small pages, taken one by one as data arrives.
     #[default]
     Off,
-    /// Huge ones (2 MiB), taken as data comes, where the kernel gives them to shared memory: see
-    /// `/sys/kernel/mm/transparent_hugepage/shmem_enabled`.
+    /// Huge pages (2 MiB), taken as data arrives, if the kernel provides them for shared memory:
+    /// see `/sys/kernel/mm/transparent_hugepage/shmem_enabled`.
     Advised,
-    /// Huge ones of the pool that the administrator set aside (`vm.nr_hugepages`), all of them at once for everything
-    /// that the cache may ever hold; they are not given back. If the pool has too few, as [`HugePages::Advised`].
+    /// Huge pages from the pool that the administrator reserved (`vm.nr_hugepages`), all of them at
+    /// once for the whole capacity of the cache; they are not given back. If the pool has too few,
+    /// as [`HugePages::Advised`].
     Reserved,
 }
 
-/// `len` bytes of zeros, shared with forked children: with the pages that they have or, where these are not the ones
-/// asked for, why.
+/// `len` bytes of zeros, shared with forked children. Returns the kind of pages obtained and, if it
+/// is not the requested one, the reason.
 pub(crate) fn anonymous(len: usize, pages: HugePages) -> Result<(Mapping, HugePages, Option<String>)> {
     let mut note = None;
     if pages == HugePages::Reserved {
@@ -36,14 +37,15 @@ pub(crate) fn anonymous(len: usize, pages: HugePages) -> Result<(Mapping, HugePa
         return Ok((Mapping::anonymous(len)?, pages, None));
     }
     let why = refusal(shmem_policy().as_deref());
-    // Advised even so: the administrator may allow them while the cache is in use.
+    // Advise in any case: the administrator may enable them while the cache is in use.
     let map = aligned(len).or_else(|_| Mapping::anonymous(len))?;
     let advised = map.advise_huge();
     let why = why.or_else(|| (!advised).then(|| "the kernel declines".to_owned()));
     Ok((map, HugePages::Advised, told(note, why)))
 }
 
-/// What is said where not all is as asked: why there are no reserved pages, and why no transparent ones.
+/// The message if the request was not met: why there are no reserved pages, and no transparent
+/// ones.
 fn told(reserved: Option<String>, transparent: Option<String>) -> Option<String> {
     let (before, after) = match (reserved, transparent) {
         (None, None) => return None,
@@ -56,14 +58,14 @@ fn told(reserved: Option<String>, transparent: Option<String>) -> Option<String>
     Some(format!("hugepages: {before}{after}"))
 }
 
-/// Pages of the pool. Without MAP_NORESERVE: what is not there is an error now instead of a signal later.
+/// Pages of the pool. Without MAP_NORESERVE a shortage is an error now instead of a signal later.
 fn reserved(len: usize) -> Result<Mapping> {
     let len = len.checked_next_multiple_of(HUGE).ok_or(Error::Damaged("a region of impossible length"))?;
     let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
     Mapping::map(len, libc::PROT_READ | libc::PROT_WRITE, flags, -1)
 }
 
-/// Shared memory whose address is a multiple of a huge page's size: its offsets are too, which the kernel asks for.
+/// Shared memory aligned to the size of a huge page: the kernel requires aligned offsets, too.
 fn aligned(len: usize) -> Result<Mapping> {
     let wide = len.checked_add(HUGE).ok_or(Error::Damaged("a region of impossible length"))?;
     let room = Mapping::map(
@@ -75,18 +77,18 @@ fn aligned(len: usize) -> Result<Mapping> {
     let start = room.start().as_ptr();
     let ahead = start.align_offset(HUGE);
     let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-    // SAFETY: `ahead` < HUGE, so `len` bytes from there lie in `room`, which nobody else knows of: MAP_FIXED replaces a
-    // part of our own mapping.
+    // SAFETY: `ahead` < HUGE, so `len` bytes from there lie in `room`, which no other code knows:
+    // MAP_FIXED replaces a part of our own mapping.
     let p =
         unsafe { libc::mmap(start.add(ahead).cast(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     if p == libc::MAP_FAILED {
         return Err(Error::last_os("mmap"));
     }
-    let page = super::map::page_size();
+    let page = super::page::page_size();
     let behind = (ahead + len).next_multiple_of(page);
     let _ = std::mem::ManuallyDrop::new(room);
-    // SAFETY: what is left of `room` before and behind the new mapping, which is unmapped here and nowhere else: `room`
-    // is not dropped.
+    // SAFETY: the parts of `room` before and behind the new mapping, which are unmapped here and
+    // nowhere else: `room` is not dropped.
     unsafe {
         if ahead > 0 {
             libc::munmap(start.cast(), ahead);
@@ -100,7 +102,7 @@ fn aligned(len: usize) -> Result<Mapping> {
     Ok(Mapping::from_parts(start, len))
 }
 
-/// What the kernel does for shared memory that asks for huge pages; `None` = it knows none.
+/// The kernel's policy for huge pages in shared memory; `None` = it has no support.
 fn shmem_policy() -> Option<String> {
     let folder = "/sys/kernel/mm/transparent_hugepage";
     let text = |path: String| fs::read_to_string(path).unwrap_or_default();
@@ -109,28 +111,28 @@ fn shmem_policy() -> Option<String> {
     policy(&of_size, &of_all).map(str::to_owned)
 }
 
-/// What is in force, of the settings of pages of this size and of all sizes: each a list of words, the chosen one in
-/// brackets; empty = this kernel has no such setting.
+/// The policy in force, given the settings for this page size and for all sizes. Each is a list of
+/// words with the chosen one in brackets; empty = this kernel has no such setting.
 fn policy<'a>(of_size: &'a str, of_all: &'a str) -> Option<&'a str> {
     let chosen = |text: &'a str| Some(text.split_once('[')?.1.split_once(']')?.0);
     match chosen(of_all) {
-        // For tests of the kernel; they hold whatever a size has.
+        // Testing overrides of the kernel; they apply whatever the size's own setting is.
         Some(all @ ("deny" | "force")) => Some(all),
         all => chosen(of_size).filter(|&policy| policy != "inherit").or(all),
     }
 }
 
-/// Why this policy gives no huge pages to memory that asks for them, as text.
+/// Why this policy gives no huge pages to memory advised for them.
 fn refusal(policy: Option<&str>) -> Option<String> {
     match policy {
         Some(policy @ ("never" | "deny")) => Some(format!("shmem_enabled is {policy}")),
         Some(_) => None,
-        None => Some("the kernel has none".to_owned()),
+        None => Some("the kernel does not support them".to_owned()),
     }
 }
 
 impl Mapping {
-    /// Asks for huge pages; `false` = the kernel declines.
+    /// Requests huge pages; `false` = the kernel declines.
     fn advise_huge(&self) -> bool {
         // SAFETY: the range is this mapping; the advice changes no content.
         unsafe { libc::madvise(self.start().as_ptr().cast(), self.len(), libc::MADV_HUGEPAGE) == 0 }
@@ -142,13 +144,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_force_is_read_from_both_settings() {
+    fn the_policy_in_force_is_read_from_both_settings() {
         let of_size =
             |word| "always inherit within_size advise never".replace(word, &format!("[{word}]")) + "\n";
         let of_all =
             |word| "always within_size advise never deny force".replace(word, &format!("[{word}]")) + "\n";
         for all in ["always", "within_size", "advise", "never", "deny", "force"] {
-            // Kernels before 6.12 have the one for all sizes only.
+            // Kernels before 6.12 only have the setting for all sizes.
             assert_eq!(policy("", &of_all(all)), Some(all));
             assert_eq!(policy(&of_size("inherit"), &of_all(all)), Some(all));
         }
@@ -168,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_as_asked_is_told() {
+    fn an_unmet_request_is_reported() {
         for policy in ["always", "within_size", "advise", "force"] {
             assert_eq!(refusal(Some(policy)), None);
         }
         assert_eq!(refusal(Some("never")).as_deref(), Some("shmem_enabled is never"));
         assert_eq!(refusal(Some("deny")).as_deref(), Some("shmem_enabled is deny"));
-        assert_eq!(refusal(None).as_deref(), Some("the kernel has none"));
+        assert_eq!(refusal(None).as_deref(), Some("the kernel does not support them"));
         let said = |reserved: Option<&str>, transparent: Option<&str>| {
             super::told(reserved.map(str::to_owned), transparent.map(str::to_owned)).unwrap_or_default()
         };
@@ -185,7 +187,7 @@ mod tests {
         assert_eq!(said(Some("no pool"), Some("why")), format!("hugepages: no pool; {none}"));
     }
 
-    /// Kilobytes of a field of the mapping at `start`, as the kernel tells them.
+    /// Kilobytes of a field of the mapping at `start`, from smaps.
     fn kib(start: *const u8, field: &str) -> Option<u64> {
         let maps = fs::read_to_string("/proc/self/smaps").ok()?;
         let from = maps.find(&format!("{:x}-", start.addr()))?;
@@ -209,24 +211,25 @@ mod tests {
             let allowed = refusal(shmem_policy().as_deref()).is_none();
             assert_eq!(note.is_none(), allowed, "{note:?}");
             let huge = kib(map.start().as_ptr(), "ShmemPmdMapped:").expect("smaps has the mapping");
-            // Where the kernel gives none there are none; where it gives some it may still have run out of them.
+            // If the policy forbids them there are none; if it allows them the kernel may still
+            // have run out.
             assert!(allowed || huge == 0, "{huge} kB");
         }
     }
 
     #[test]
-    fn without_a_pool_small_pages_serve_and_it_is_said() {
+    fn without_a_pool_small_pages_are_used_and_reported() {
         let pool = fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
         let more = fs::read_to_string("/proc/sys/vm/nr_overcommit_hugepages").unwrap_or_default();
         let count = |text: &str| text.trim().parse::<usize>().unwrap_or(0);
-        // One page more than there can be.
+        // One page more than the pool can hold.
         let len = (count(&pool) + count(&more) + 1) * HUGE;
         let (map, pages, note) = anonymous(len, HugePages::Reserved).expect("memory");
         assert_eq!(pages, HugePages::Advised);
         assert!(note.as_ref().is_some_and(|note| note.contains("nr_hugepages")), "{note:?}");
         assert_eq!(map.len(), len);
         touch(&map, HUGE);
-        // What is there can be had.
+        // A request within the pool succeeds.
         if count(&pool) > 0
             && let Ok(map) = reserved(1)
         {
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn off_means_nothing_is_asked() {
+    fn off_requests_nothing() {
         let (map, _, note) = anonymous(HUGE, HugePages::Off).expect("memory");
         touch(&map, 4096);
         assert_eq!((note, kib(map.start().as_ptr(), "KernelPageSize:")), (None, Some(4)));

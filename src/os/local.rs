@@ -1,8 +1,9 @@
-//! A thread's own value that is there as long as the thread runs anybody's code.
+//! A thread-local value that lives as long as any code runs in the thread.
 //!
-//! What `thread_local!` drops at a thread's end is gone in the main thread before `exit` runs the handlers of `atexit` and the
-//! destructors of C++, and those may well use a cache. The destructors of a `pthread` key run after C++'s of the same
-//! thread, once more for what they make, and for the main thread never.
+//! `thread_local!` values of the main thread are dropped before `exit` runs `atexit` handlers and
+//! C++ destructors, which may well use a cache. The destructors of a `pthread` key run after those
+//! of C++ in the same thread, run again for values that they create, and never run for the main
+//! thread.
 
 use std::{
     alloc::{Layout, alloc},
@@ -14,9 +15,10 @@ use std::{
     },
 };
 
-/// A value of each thread, made at its first use.
+/// One value per thread, created at its first use.
 pub(crate) struct Local<T: 'static> {
-    /// The key and one, 0 = none yet. No `OnceLock`: a child forked while another thread makes it would wait forever.
+    /// The key plus one, 0 = none yet. No `OnceLock`: a child forked while another thread
+    /// initialises it would wait forever.
     key: AtomicU64,
     make: fn() -> T,
 }
@@ -26,37 +28,37 @@ impl<T: 'static> Local<T> {
         Self { key: AtomicU64::new(0), make }
     }
 
-    /// Calls `f` with the thread's value; `None` = there is no memory for it, or the process has no more keys.
+    /// Calls `f` with the thread's value; `None` = out of memory, or the process has no free keys.
     #[inline]
     pub(crate) fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> Option<R> {
         let key = match self.key.load(Acquire) {
             0 => self.make_key()?,
             one_more => (one_more - 1) as libc::pthread_key_t,
         };
-        // SAFETY: a key of this value's, which is never deleted.
+        // SAFETY: the key of this value, which is never deleted.
         let mut here = unsafe { libc::pthread_getspecific(key) }.cast::<T>();
         if here.is_null() {
             here = self.begin(key)?;
         }
-        // SAFETY: only `begin` sets the key, to a value that is freed after the thread's last look at the key. Shared, as a
-        // signal handler may be here, too.
+        // SAFETY: only `begin` sets the key, to a value that is freed after the thread's last
+        // access to the key. A shared reference, since a signal handler may hold one, too.
         Some(f(unsafe { &*here }))
     }
 
     #[cold]
     fn begin(&self, key: libc::pthread_key_t) -> Option<*mut T> {
         const { assert!(size_of::<T>() > 0) };
-        // `Box::new` would end the process where there is no memory.
-        // SAFETY: of a size that is not 0.
+        // `Box::new` would abort the process when out of memory.
+        // SAFETY: the size is not 0.
         let here = unsafe { alloc(Layout::new::<T>()) }.cast::<T>();
         if here.is_null() {
             return None;
         }
-        // SAFETY: memory for one `T` that nobody else has.
+        // SAFETY: memory for one `T` that no other code has.
         unsafe { here.write((self.make)()) };
         // SAFETY: as above; the thread has no value yet.
         if unsafe { libc::pthread_setspecific(key, here.cast()) } != 0 {
-            // SAFETY: made above as a box makes it, and nobody else has it.
+            // SAFETY: allocated above as a box would be, and no other code has it.
             drop(unsafe { Box::from_raw(here) });
             return None;
         }
@@ -73,7 +75,7 @@ impl<T: 'static> Local<T> {
         match self.key.compare_exchange(0, u64::from(key) + 1, Release, Acquire) {
             Ok(_) => Some(key),
             Err(first) => {
-                // SAFETY: made above, and nobody has it.
+                // SAFETY: created above, and no other code has it.
                 unsafe { libc::pthread_key_delete(key) };
                 Some((first - 1) as libc::pthread_key_t)
             }
@@ -81,13 +83,15 @@ impl<T: 'static> Local<T> {
     }
 
     extern "C" fn end(value: *mut c_void) {
-        // SAFETY: `begin` made it of this type, as a box makes it; the key is empty again, so nobody finds it any more.
+        // SAFETY: `begin` created it with this type, as a box would be; the key is cleared, so it
+        // cannot be found any more.
         drop(unsafe { Box::from_raw(value.cast::<T>()) });
     }
 }
 
 impl<T: 'static> Local<RefCell<T>> {
-    /// [`Local::with`], to change it; `None` also in a signal handler that interrupted a change.
+    /// [`Local::with`] with mutable access; `None` also in a signal handler that interrupted a
+    /// change.
     #[inline]
     pub(crate) fn with_mut<R>(&'static self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         self.with(|value| value.try_borrow_mut().ok().map(|mut value| f(&mut value)))?
@@ -111,7 +115,7 @@ mod tests {
 
     impl Drop for Number {
         fn drop(&mut self) {
-            // The thread has another one from here on, which is dropped, too.
+            // The thread creates another value here, which is dropped, too.
             if self.0.get() > 1 {
                 assert_eq!(NUMBER.with(|number| number.0.get()), Some(1));
             }

@@ -11,72 +11,81 @@ use std::{
 use super::{cancel::Shield, clock, process};
 use crate::error::{Error, Result};
 
-/// Bytes that [`RobustMutex`] occupies (a 64-byte cell holds one on every libc we know).
+/// Bytes of a [`RobustMutex`] (a 64-byte cell holds one on every known libc).
 pub(crate) const MUTEX_SIZE: usize = size_of::<libc::pthread_mutex_t>();
 
-/// Looks at a held lock before its waiter sleeps; each waits twice as long as the one before, 8 pauses at first.
+/// How often a waiter retries before it sleeps; each wait is twice the previous one, from 8 pauses
+/// on.
 const SPINS: u32 = 5;
 
-/// Longest sleep of a waiter before it looks for itself. Who is woken, but killed before it has the lock, takes the wake-up
-/// with it when another one has taken the lock meanwhile: neither glibc nor the kernel wakes anybody then.
+/// Longest sleep of a waiter before it retries by itself. A waiter that is killed between its
+/// wake-up and taking the lock loses the wake-up if another thread has taken the lock meanwhile:
+/// neither glibc nor the kernel wakes the next waiter then.
 const NAP: Duration = Duration::from_millis(20);
 
-/// Longest sleep of a waiter whose libc cannot wait by the monotonic clock, and so is not woken.
+/// Longest sleep of a waiter that is not woken, because its libc cannot wait by the monotonic
+/// clock.
 const SHORT_NAP: Duration = Duration::from_millis(1);
 
-/// Bits of a robust lock's word that are its owner's thread id (the kernel's FUTEX_TID_MASK).
+/// The bits of a robust lock's word that hold its owner's thread id (the kernel's FUTEX_TID_MASK).
 const TID: u32 = 0x3FFF_FFFF;
+/// The bit that the kernel sets when the owner dies (FUTEX_OWNER_DIED).
+const DIED: u32 = 0x4000_0000;
 
-/// `pthread_mutex_clocklock`: waits by a clock that is named. `pthread_mutex_timedlock` follows the wall clock, which somebody may
-/// set back in the middle of a wait. glibc has it since 2.30; musl does not.
+/// `pthread_mutex_clocklock`, which waits by a given clock. `pthread_mutex_timedlock` uses the wall
+/// clock, which may be set back during the wait. In glibc since 2.30; not in musl.
 type ClockLock =
     unsafe extern "C" fn(*mut libc::pthread_mutex_t, libc::clockid_t, *const libc::timespec) -> libc::c_int;
 
-/// It, once [`prepare`] has found it.
+/// Its address, once [`prepare`] has found it.
 static CLOCK_LOCK: AtomicPtr<libc::c_void> = AtomicPtr::new(ptr::null_mut());
 
-/// Which 32-bit word of a mutex holds the owner's thread id, found by [`thread_standing`]; [`NOT_FOUND`] = unknown.
+/// Index of the 32-bit word of a mutex that holds the owner's thread id, found by
+/// [`thread_standing`]; [`NOT_FOUND`] = unknown.
 static OWNER_AT: AtomicUsize = AtomicUsize::new(NOT_FOUND);
 const NOT_FOUND: usize = usize::MAX;
 
-/// Looks for what waits need. Not where they need it: `dlsym` takes a lock that a child of fork may find taken.
+/// Looks up the functions that waits need. Done early: `dlsym` takes a lock that may be held in a
+/// child of fork.
 pub(crate) fn prepare() {
-    // SAFETY: looks a name up; what it leads to is only called as what it is.
+    // SAFETY: looks up a name; the result is only called with its documented type.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"pthread_mutex_clocklock".as_ptr()) };
     CLOCK_LOCK.store(found, Relaxed);
 }
 
 fn clock_lock() -> Option<ClockLock> {
     let found = CLOCK_LOCK.load(Relaxed);
-    // SAFETY: the symbol of this name has this type in every libc that has it.
+    // SAFETY: the symbol of this name has this type in every libc that exports it.
     (!found.is_null()).then(|| unsafe { transmute::<*mut libc::c_void, ClockLock>(found) })
 }
 
-/// Whether the locks that the calling thread takes are its own to everybody else.
+/// Whether other threads and processes see the locks of the calling thread as its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// Of all threads of the process.
+    /// Yes, for all threads of the process.
     Process,
-    /// Of this one; the first thread of the process came by a bare `fork` or `clone`.
+    /// Yes, for this thread only; the first thread of the process was created by a bare `fork` or
+    /// `clone`.
     Thread,
-    /// No: the C library writes the parent's thread id into them, or the kernel will not pass them on when the thread dies.
-    /// A child that a system call made, and not the library's `fork` or `pthread_create`.
+    /// No: the C library writes the parent's thread id into them, or the kernel will not release
+    /// them when the thread dies. The thread was created by a system call, not by the library's
+    /// `fork` or `pthread_create`.
     Foreign,
 }
 
-/// Locks a mutex that nobody else has, and looks at what that left. Async-signal-safe calls only.
+/// Locks a private mutex and inspects the result. Async-signal-safe calls only.
 pub(crate) fn thread_standing() -> Standing {
     let mut cell = MaybeUninit::<libc::pthread_mutex_t>::uninit();
-    // SAFETY: the cell is aligned, on this stack until the end, and nobody else knows it.
+    // SAFETY: the cell is aligned, lives on this stack until the end, and no other code knows it.
     let mutex = unsafe { RobustMutex::at(cell.as_mut_ptr().cast()) };
     if mutex.init().is_err() || mutex.try_lock().is_err() {
-        return Standing::Thread; // Nothing can be told.
+        return Standing::Thread; // Nothing can be found out.
     }
     let own = process::thread_id();
     let known = Some(OWNER_AT.load(Relaxed)).filter(|&at| at != NOT_FOUND);
     let mut places = known.map_or(0..MUTEX_SIZE / 4, |at| at..at + 1);
     let at = places.find(|&at| mutex.word(at) & TID == own);
-    // The C library may register its list with the first robust lock: asked while it is held.
+    // The C library may register its list with the first robust lock: look while it is held.
     let listed = process::has_robust_list(own);
     mutex.unlock();
     // SAFETY: initialised above, and not locked.
@@ -92,18 +101,20 @@ pub(crate) fn thread_standing() -> Standing {
 /// How a lock was obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Locked {
-    /// As usual.
+    /// Normally.
     Clean,
-    /// Its owner died; what it protects must be made whole, then [`RobustMutex::consistent`] called.
+    /// Its owner died; the protected data must be repaired, then [`RobustMutex::consistent`]
+    /// called.
     OwnerDied,
 }
 
-/// Why [`RobustMutex::try_lock`] did not simply get the lock: held, or its owner died, or it cannot be had.
+/// Why [`RobustMutex::try_lock`] did not get the lock: it is held, its owner died, or it is
+/// unusable.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NotTaken(libc::c_int);
 
 impl NotTaken {
-    /// Nobody tried: the calling process has not shown yet that it may.
+    /// Not tried: the calling process has not been checked yet ([`thread_standing`]).
     pub(crate) const UNTRIED: Self = Self(-1);
 
     /// Whether this is [`NotTaken::UNTRIED`].
@@ -111,7 +122,7 @@ impl NotTaken {
         self.0 == Self::UNTRIED.0
     }
 
-    /// Whether somebody held it.
+    /// Whether another thread held it.
     pub(crate) fn is_busy(self) -> bool {
         self.0 == libc::EBUSY
     }
@@ -123,17 +134,19 @@ pub(crate) struct RobustMutex(*mut libc::pthread_mutex_t);
 
 impl RobustMutex {
     /// # Safety
-    /// `at` must be aligned for a `pthread_mutex_t`, stay mapped while this value is used, and hold a mutex that
-    /// [`RobustMutex::init`] made (or be about to be initialised, by one process alone).
+    /// `at` must be aligned for a `pthread_mutex_t`, stay mapped while this value is used, and hold
+    /// a mutex that [`RobustMutex::init`] made (or be about to be initialised, by one process
+    /// alone).
     pub(crate) unsafe fn at(at: *mut u8) -> Self {
         Self(at.cast())
     }
 
-    /// Initialises the mutex, whatever bytes are there.
+    /// Initialises the mutex over whatever bytes are there.
     pub(crate) fn init(self) -> Result<()> {
         let mut attr = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
         let a = attr.as_mut_ptr();
-        // SAFETY: `a` is valid for one attr, initialised by the first call; the mutex cell is ours (contract of `at`).
+        // SAFETY: `a` is valid for one attr, initialised by the first call; the mutex cell is ours
+        // (contract of `at`).
         let rc = unsafe {
             let mut rc = libc::pthread_mutexattr_init(a);
             for f in [
@@ -151,7 +164,7 @@ impl RobustMutex {
         if rc == 0 { Ok(()) } else { Err(os("pthread_mutex_init", rc)) }
     }
 
-    /// Locks if nobody holds it; what is wrong otherwise is for [`RobustMutex::wait`].
+    /// Locks if the mutex is free; [`RobustMutex::wait`] handles all other cases.
     #[inline(always)]
     pub(crate) fn try_lock(self) -> std::result::Result<Locked, NotTaken> {
         // SAFETY: the cell holds an initialised mutex (contract of `at`).
@@ -161,7 +174,8 @@ impl RobustMutex {
         }
     }
 
-    /// Goes on where [`RobustMutex::try_lock`] did not get it, waiting up to `timeout` for a live owner.
+    /// Continues after a failed [`RobustMutex::try_lock`], waiting up to `timeout` for a live
+    /// owner.
     ///
     /// # Errors
     /// [`Error::Timeout`], [`Error::WouldDeadlock`] when this thread holds it, [`Error::Damaged`].
@@ -172,7 +186,7 @@ impl RobustMutex {
 
     fn wait_by(self, by_clock: Option<ClockLock>, first: NotTaken, timeout: Duration) -> Result<Locked> {
         let mut rc = first.0;
-        // What a lock protects takes less time than falling asleep and being woken: look again a few times first.
+        // The critical sections are shorter than a sleep and a wake-up: spin a few times first.
         for round in 0..SPINS {
             if rc != libc::EBUSY {
                 break;
@@ -195,19 +209,21 @@ impl RobustMutex {
             libc::EOWNERDEAD => Ok(Locked::OwnerDied),
             libc::ETIMEDOUT | libc::EBUSY => Err(Error::Timeout { waited: timeout }),
             libc::EDEADLK => Err(Error::WouldDeadlock),
-            libc::ENOTRECOVERABLE => Err(Error::Damaged("a lock was given up by its recoverer")),
+            libc::ENOTRECOVERABLE => {
+                Err(Error::Damaged("a lock cannot be recovered: its last recoverer unlocked it unrepaired"))
+            }
             rc => Err(os("pthread_mutex_clocklock", rc)),
         }
     }
 
-    /// Sleeps for the lock until a time of the monotonic clock.
+    /// Waits for the lock until a time of the monotonic clock.
     fn sleep(self, lock: ClockLock, until: Duration) -> libc::c_int {
         let until = clock::timespec(until);
         // SAFETY: as in `try_lock`; the time is a valid timespec.
         unsafe { lock(self.0, libc::CLOCK_MONOTONIC, &raw const until) }
     }
 
-    /// Sleeps for about `time`, [`SHORT_NAP`] at most, and tries again.
+    /// Sleeps for `time`, [`SHORT_NAP`] at most, and tries again.
     fn nap(self, time: Duration) -> libc::c_int {
         let _shield = Shield::raise();
         thread::sleep(time.clamp(SHORT_NAP / 16, SHORT_NAP));
@@ -217,23 +233,30 @@ impl RobustMutex {
 
     /// One of its 32-bit words.
     fn word(self, at: usize) -> u32 {
-        // SAFETY: within the cell, and aligned; atomic, as others may be changing it.
+        // SAFETY: within the cell, and aligned; atomic, as other threads may be changing it.
         unsafe { &*self.0.cast::<AtomicU32>().add(at) }.load(Relaxed)
     }
 
-    /// The thread that holds it and is dead, though the kernel has not marked that: it will never be free again. The kernel reads the
-    /// list of a dying thread's locks in that thread's memory, which Linux before 5.18 may have taken away by then, where the
-    /// machine had run out of it.
+    /// Whether its last owner died, and nobody has locked it since.
+    pub(crate) fn owner_died(self) -> bool {
+        let at = OWNER_AT.load(Relaxed);
+        at != NOT_FOUND && self.word(at) & DIED != 0
+    }
+
+    /// The owner, if it is dead without the kernel having marked the mutex, which will then never
+    /// be free again. The kernel reads the list of a dying thread's locks from that thread's
+    /// memory; Linux before 5.18 may have freed that already, when the machine was out of memory.
     pub(crate) fn lost_owner(self) -> Option<u32> {
         let at = OWNER_AT.load(Relaxed);
         let word = if at == NOT_FOUND { 0 } else { self.word(at) };
         let owner = word & TID;
-        // The same before and after: it was not given up, and taken by somebody else, meanwhile.
+        // The same word before and after: it was not released and taken by another thread
+        // meanwhile.
         let lost = owner != 0 && process::has_ended(owner) && self.word(at) == word;
         lost.then_some(owner)
     }
 
-    /// Declares the protected data whole again, after [`Locked::OwnerDied`].
+    /// Declares the protected data repaired, after [`Locked::OwnerDied`].
     pub(crate) fn consistent(self) {
         // SAFETY: as in `try_lock`; an error (the mutex is not ours) changes nothing.
         unsafe { libc::pthread_mutex_consistent(self.0) };
@@ -259,7 +282,7 @@ mod tests {
 
     struct Cell(Box<libc::pthread_mutex_t>);
 
-    // SAFETY: a mutex is made to be reached from several threads.
+    // SAFETY: a mutex is meant to be used by several threads.
     unsafe impl Sync for Cell {}
 
     impl Cell {
@@ -270,13 +293,13 @@ mod tests {
         }
 
         fn mutex(&self) -> RobustMutex {
-            // SAFETY: aligned, there as long as the cell, and only reached as a mutex.
+            // SAFETY: aligned, lives as long as the cell, and only used as a mutex.
             unsafe { RobustMutex::at((&raw const *self.0).cast_mut().cast()) }
         }
     }
 
     #[test]
-    fn waits_are_as_long_with_a_libc_that_only_naps() {
+    fn waits_without_clocklock_last_as_long() {
         prepare();
         #[cfg(target_env = "gnu")]
         assert!(clock_lock().is_some());
@@ -290,7 +313,7 @@ mod tests {
                     thread::sleep(Duration::from_millis(60));
                     assert!(cell.mutex().unlock());
                     held.wait();
-                    // The thread ends with it.
+                    // The thread ends holding it.
                     assert_eq!(cell.mutex().try_lock().expect("free"), Locked::Clean);
                 });
                 held.wait();
@@ -305,10 +328,17 @@ mod tests {
                 assert!(cell.mutex().unlock());
                 held.wait();
             });
+            thread_standing();
+            // The kernel marks it when the thread has ended.
+            let until = clock::monotonic() + Duration::from_secs(60);
+            while !cell.mutex().owner_died() {
+                assert!(clock::monotonic() < until);
+                thread::sleep(SHORT_NAP);
+            }
             let taken = cell.mutex().wait_by(by_clock, NotTaken(libc::EBUSY), Duration::from_secs(60));
             assert_eq!(taken.expect("a dead owner's"), Locked::OwnerDied);
             cell.mutex().consistent();
-            assert!(cell.mutex().unlock());
+            assert!(cell.mutex().unlock() && !cell.mutex().owner_died());
         }
     }
 

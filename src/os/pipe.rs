@@ -1,4 +1,4 @@
-//! Writing where a reader may have gone.
+//! Writing to a pipe whose reader may have gone.
 
 use std::{
     io::{self, Write},
@@ -6,13 +6,13 @@ use std::{
     ptr,
 };
 
-/// Writes all of it to standard error, at once. A pipe that nobody reads is an error like others, not SIGPIPE, whose default is
-/// the process's end.
+/// Writes all bytes to standard error at once. A pipe without a reader is an ordinary error, not
+/// SIGPIPE, which by default ends the process.
 pub(crate) fn write_to_stderr(bytes: &[u8]) -> io::Result<()> {
     let mut set = MaybeUninit::uninit();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
     let mut pending = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: each set is written by the call that gets it first, and only read later.
+    // SAFETY: each set is initialised by the first call that gets it, and only read later.
     let was_pending = unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         libc::sigaddset(set.as_mut_ptr(), libc::SIGPIPE);
@@ -24,7 +24,7 @@ pub(crate) fn write_to_stderr(bytes: &[u8]) -> io::Result<()> {
     // SAFETY: as above.
     unsafe {
         if !was_pending && done.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
-            // Ours: it was sent to this thread.
+            // Ours: it was sent to this thread, so consume it.
             let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
             libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const at_once);
         }

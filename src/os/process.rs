@@ -1,4 +1,4 @@
-//! Who is running: threads as owners in shared memory, forks, randomness, the boot.
+//! Process identity: threads as owners in shared memory, forks, randomness, the boot.
 
 use std::{
     cell::Cell,
@@ -10,15 +10,15 @@ use std::{
 
 use once_cell::race::OnceBox;
 
-use super::{cancel::Shield, map::page_size};
+use super::{cancel::Shield, page::page_size};
 use crate::error::{Error, Result};
 
-/// A thread that owns something in shared memory: its id, and when it started (ids are used again).
+/// A thread that owns something in shared memory: its id and its start time (ids are reused).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner(u64);
 
 impl Owner {
-    /// The calling thread, asked for once per thread and fork.
+    /// The calling thread; looked up once per thread and fork.
     pub(crate) fn me() -> Self {
         thread_local! { static ME: Cell<(u32, u64)> = const { Cell::new((0, 0)) } }
         let forks = fork_count();
@@ -33,7 +33,7 @@ impl Owner {
         Self(word)
     }
 
-    /// As a word for shared memory; 0 = nobody.
+    /// As a word for shared memory; 0 = no owner.
     pub(crate) fn to_word(self) -> u64 {
         self.0
     }
@@ -43,7 +43,8 @@ impl Owner {
         Self(word)
     }
 
-    /// Whether the thread is known to have ended. Callers use this for counters and leases, never to take a lock away.
+    /// Whether the thread is known to have ended. Used for counters and leases, never to break a
+    /// lock.
     pub(crate) fn is_dead(self) -> bool {
         let (tid, start) = ((self.0 >> 32) as u32, self.0 as u32);
         match thread(tid) {
@@ -55,49 +56,50 @@ impl Owner {
     }
 }
 
-/// The start of a thread that could not read it.
+/// The start time of a thread that could not read its own.
 const UNKNOWN: u32 = 1;
 
-/// What can be told of a thread.
+/// What is known about a thread.
 enum Thread {
-    /// There is none with that id, or it is a zombie.
+    /// It does not exist, or is a zombie.
     Ended,
-    /// When it started, in clock ticks since boot (low 32 bits, above [`UNKNOWN`]).
+    /// Its start, in clock ticks since boot (low 32 bits, above [`UNKNOWN`]).
     Started(u32),
-    /// It is there, but `/proc` does not tell more (not mounted, `hidepid`).
+    /// It exists, but `/proc` shows no more (not mounted, `hidepid`).
     Hidden,
 }
 
-/// The calling thread's id: the kernel's own answer, not what the C library remembers.
+/// The calling thread's id from the kernel, not the C library's cached one.
 pub(crate) fn thread_id() -> u32 {
     // SAFETY: gettid has no preconditions.
     unsafe { libc::syscall(libc::SYS_gettid) as u32 }
 }
 
-/// The id of the thread that the process began with, which a `fork` made.
+/// The id of the thread that the process began with, or that `fork` made.
 pub(crate) fn first_thread_id() -> u32 {
     // SAFETY: getpid has no preconditions.
     unsafe { libc::syscall(libc::SYS_getpid) as u32 }
 }
 
-/// Whether the kernel knows a list of robust locks of a thread of this process; `None` = it does not tell.
+/// Whether the kernel has a robust list for a thread of this process; `None` = unknown.
 pub(crate) fn has_robust_list(tid: u32) -> Option<bool> {
     let (mut head, mut len) = (ptr::null_mut::<libc::c_void>(), 0_usize);
-    // SAFETY: two places for what the call writes.
+    // SAFETY: two variables for the results.
     let rc = unsafe { libc::syscall(libc::SYS_get_robust_list, tid, &raw mut head, &raw mut len) };
     (rc == 0).then_some(!head.is_null())
 }
 
-/// Whether there is no thread with that id in this PID namespace, or only its zombie.
+/// Whether no thread has that id in this PID namespace, or only a zombie.
 pub(crate) fn has_ended(tid: u32) -> bool {
     matches!(thread(tid), Thread::Ended)
 }
 
-/// Whether `/proc` counts threads as this process does: not where it was mounted in an outer PID namespace.
+/// Whether `/proc` uses the same PID namespace as this process; not so if it was mounted in an
+/// outer one.
 fn is_proc_ours() -> bool {
-    // Without malloc, as `read_stat`.
+    // Without malloc, like `read_stat`.
     let (mut link, mut own) = ([0u8; 16], [0u8; 16]);
-    // SAFETY: a string that ends with a NUL, and a place for as many bytes as are named.
+    // SAFETY: a string that ends with a NUL, and a buffer of the given length.
     let n = unsafe { libc::readlink(c"/proc/self".as_ptr(), link.as_mut_ptr().cast(), link.len()) };
     let mut rest = &mut own[..];
     usize::try_from(n).is_ok() && write!(rest, "{}", first_thread_id()).is_ok() && link == own
@@ -108,7 +110,7 @@ fn thread(tid: u32) -> Thread {
     let mut room = [0; 1024];
     let stat = if is_proc_ours() { read_stat(tid, &mut room) } else { None };
     let Some(stat) = stat.filter(|stat| !stat.is_empty()) else {
-        // SAFETY: signal 0 is none: only whether the thread exists is asked.
+        // SAFETY: signal 0 is not delivered: the call only checks whether the thread exists.
         let rc = unsafe { libc::syscall(libc::SYS_tkill, tid, 0) };
         let gone = rc != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
         return if gone { Thread::Ended } else { Thread::Hidden };
@@ -116,7 +118,7 @@ fn thread(tid: u32) -> Thread {
     started(stat).unwrap_or(Thread::Hidden)
 }
 
-/// The start of `/proc/TID/stat`, without malloc: a repair asks, and it may be what there is no memory for.
+/// The start of `/proc/TID/stat`, without malloc: a repair uses it, possibly when out of memory.
 fn read_stat(tid: u32, room: &mut [u8; 1024]) -> Option<&[u8]> {
     let mut path = [0; 32];
     let mut rest = &mut path[..];
@@ -138,7 +140,7 @@ fn read_stat(tid: u32, room: &mut [u8; 1024]) -> Option<&[u8]> {
 
 /// Reads `/proc/TID/stat`.
 fn started(stat: &[u8]) -> Option<Thread> {
-    // The name in parentheses may hold anything: fields are counted after the last ')'.
+    // The name in parentheses may hold any character: count fields after the last ')'.
     let after = stat.iter().rposition(|&b| b == b')')?;
     let mut fields = stat.get(after + 2..)?.split(|&b| b == b' ');
     let state = fields.next()?;
@@ -149,12 +151,12 @@ fn started(stat: &[u8]) -> Option<Thread> {
     Some(Thread::Started((ticks as u32).max(UNKNOWN + 1)))
 }
 
-/// What tells the PID namespace from others, never 0; 0 = this system does not tell.
+/// Identifies the PID namespace, never 0; `Ok(0)` = this system does not say.
 pub(crate) fn pid_namespace() -> Result<u64> {
     namespace("stat of /proc/self/ns/pid", "/proc/self/ns/pid")
 }
 
-/// The same of the time namespace: where the clocks that count from the machine's start begin.
+/// Identifies the time namespace, which offsets the clocks that count from boot.
 pub(crate) fn time_namespace() -> Result<u64> {
     namespace("stat of /proc/self/ns/time", "/proc/self/ns/time")
 }
@@ -164,10 +166,10 @@ fn namespace(call: &'static str, path: &str) -> Result<u64> {
     Ok(told(call, fs::metadata(path))?.map_or(0, |ns| ns.ino() ^ ns.dev().rotate_left(32)))
 }
 
-/// What `/proc` says; `None` = it does not say that (not mounted, not permitted).
+/// The answer of `/proc`; `None` = it never answers this (not mounted, not permitted).
 ///
 /// # Errors
-/// It could not be asked now: what is not known for want of a descriptor must not count as never told.
+/// The question failed this time: a shortage of descriptors must not count as "never answers".
 fn told<T>(call: &'static str, asked: io::Result<T>) -> Result<Option<T>> {
     match asked {
         Ok(told) => Ok(Some(told)),
@@ -180,14 +182,16 @@ fn told<T>(call: &'static str, asked: io::Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Forks that led to this process, seen by asking; starts at 1.
+/// Forks that led to this process, counted when noticed; starts at 1.
 static FORKS: AtomicU32 = AtomicU32::new(1);
-/// The word that holds [`FORKS`] here and 0 in a child that has not asked yet; [`NOBODY`] = not made yet.
+/// The word that holds [`FORKS`] here and 0 in a child that has not looked yet; [`NOBODY`] = not
+/// created yet.
 static WITNESS: AtomicPtr<AtomicU32> = AtomicPtr::new((&raw const NOBODY).cast_mut());
-/// Nobody has asked.
+/// Used before the first call.
 static NOBODY: AtomicU32 = AtomicU32::new(0);
 
-/// Changes in the child of every `fork` (also one by a bare system call, where the kernel wipes a page for us). Never 0.
+/// Changes in the child of every `fork`, also of a bare system call (the kernel wipes the page).
+/// Never 0.
 #[inline]
 pub(crate) fn fork_count() -> u32 {
     match fork_mark() {
@@ -196,10 +200,10 @@ pub(crate) fn fork_count() -> u32 {
     }
 }
 
-/// [`fork_count`] of who has asked for it in this process, else 0.
+/// [`fork_count`] if it has been called in this process, else 0.
 #[inline]
 pub(crate) fn fork_mark() -> u32 {
-    // SAFETY: what WITNESS points to is never unmapped, and only accessed as an atomic.
+    // SAFETY: the page behind WITNESS is never unmapped, and only accessed as an atomic.
     unsafe { &*WITNESS.load(Ordering::Acquire) }.load(Ordering::Relaxed)
 }
 
@@ -211,7 +215,7 @@ fn count_fork() -> u32 {
         let made = witness_page().cast_mut();
         witness = match WITNESS.compare_exchange(nobody, made, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => made,
-            // Another thread's; a page more or less does not matter.
+            // Another thread was first; the extra page is not worth freeing.
             Err(theirs) => theirs,
         };
     }
@@ -224,14 +228,15 @@ fn count_fork() -> u32 {
     word.load(Ordering::Relaxed)
 }
 
-/// A word in a page that the kernel empties in a child. Before Linux 4.14 it does not: `pthread_atfork` counts then.
+/// A word in a page that the kernel wipes in a child. Before Linux 4.14 it does not: then
+/// `pthread_atfork` counts.
 fn witness_page() -> *const AtomicU32 {
     extern "C" fn count() {
         FORKS.fetch_add(1, Ordering::Relaxed);
     }
     if let Some(page) = wiped_page() {
         let word = page.cast::<AtomicU32>();
-        // SAFETY: a page of our own, never unmapped.
+        // SAFETY: our own page, never unmapped.
         unsafe { (*word).store(FORKS.load(Ordering::Relaxed), Ordering::Relaxed) };
         return word;
     }
@@ -240,11 +245,12 @@ fn witness_page() -> *const AtomicU32 {
     &raw const FORKS
 }
 
-/// A page of zeros that is never unmapped, and that the kernel empties in every child of fork; `None` = it cannot.
+/// A page of zeros that is never unmapped and that the kernel wipes in every child of fork; `None`
+/// = unsupported.
 pub(super) fn wiped_page() -> Option<*mut u8> {
     let len = page_size();
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a fresh private mapping, which nobody else knows; advice touches nothing else.
+    // SAFETY: a new private mapping that no other code knows; the advice touches nothing else.
     unsafe {
         let p = libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
         if p == libc::MAP_FAILED {
@@ -258,14 +264,14 @@ pub(super) fn wiped_page() -> Option<*mut u8> {
     }
 }
 
-/// Fills `words` with random bits of the kernel's.
+/// Fills `words` with random bits from the kernel.
 pub(crate) fn random_words(words: &mut [u64]) {
     let _shield = Shield::raise();
     let len = size_of_val(words);
     // SAFETY: the buffer has `len` bytes and any bits make a valid u64.
     let got = unsafe { libc::getrandom(words.as_mut_ptr().cast(), len, 0) };
     if usize::try_from(got) != Ok(len) {
-        // Before Linux 3.17 or under a strict seccomp filter: addresses and the clock are what is left.
+        // Before Linux 3.17 or under a strict seccomp filter: use addresses and the clock.
         for (i, w) in (0u64..).zip(words.iter_mut()) {
             let t = super::clock::monotonic();
             *w = (t.as_nanos() as u64 ^ (w as *const u64 as u64))
@@ -274,9 +280,10 @@ pub(crate) fn random_words(words: &mut [u64]) {
     }
 }
 
-/// Identity of the running kernel, 0 when it is not told.
+/// Identity of the running kernel, 0 if unknown.
 pub(crate) fn boot_id() -> Result<u64> {
-    // Whoever is first may be so twice: a child forked meanwhile must not wait for its parent's thread.
+    // Two threads may both initialise it: a child forked meanwhile must not wait for its parent's
+    // thread.
     static ID: OnceBox<u64> = OnceBox::new();
     if let Some(&id) = ID.get() {
         return Ok(id);
@@ -294,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_asked_is_not_what_is_never_told() {
+    fn a_failed_question_is_not_an_unanswered_one() {
         let asked = |errno: i32| told("call", Err::<(), _>(io::Error::from_raw_os_error(errno)));
         for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EIO] {
             assert!(matches!(asked(errno), Err(Error::Os { call: "call", .. })), "{errno}");

@@ -1,10 +1,11 @@
-//! Short notes of a thread's that every operation looks at.
+//! Short per-thread notes that every operation reads.
 //!
-//! A `thread_local!` of a shared library is found by a call (`__tls_get_addr`, some 35 instructions, a sixth of a read), or
-//! takes room in the static block, of which glibc has little for libraries that are loaded later. These notes lie in a table
-//! of the process instead, where a thread finds its own by its thread pointer, which no other thread has at the same time.
-//! Who has no place there, as others have it, does without. And one thread of each process, the first that asks, finds its
-//! note of an engine in a place that only that engine has ([`First`]).
+//! A `thread_local!` of a shared library is reached by a call (`__tls_get_addr`, some 35
+//! instructions, a sixth of a read), or takes static TLS space, of which glibc has little for
+//! libraries loaded later. These notes are in one table of the process instead. A thread finds its
+//! own by its thread pointer, which no other thread has at the same time. If other threads occupy
+//! its cells, a thread works without a note. In addition, one thread of each process, the first to
+//! try, has its note for an engine in a cell of that engine ([`First`]).
 
 use std::sync::atomic::{
     AtomicU64, AtomicUsize,
@@ -17,11 +18,12 @@ use super::process::wiped_page;
 
 /// Notes of the process, a power of two.
 const NOTES: usize = 256;
-/// Notes of a thread that do not displace each other when they are made one after the other.
+/// Consecutive notes of one thread that do not displace each other.
 const OWN: usize = 8;
 
-/// A note: the thread that it belongs to, and `name << 8 | value`. Only that thread changes it, and takes it by a
-/// compare-and-swap; 0 = nobody's. A signal handler of the thread sees it before or after a change, never in between.
+/// A note: the owning thread, and `name << 8 | value`. Only that thread changes it, and claims it
+/// by compare-and-swap; 0 = free. A signal handler of the thread sees it before or after a change,
+/// never in between.
 struct Note {
     thread: AtomicU64,
     word: AtomicU64,
@@ -31,13 +33,14 @@ struct Table([Note; NOTES]);
 
 static TABLE: Table = Table::new();
 
-/// The thread pointer. It is page-aligned or nearly so, as it lies at the end of a stack's mapping.
+/// The thread pointer. It is page-aligned or nearly so, since it lies at the end of a stack's
+/// mapping.
 #[inline(always)]
 fn pointer() -> u64 {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         let tp: u64;
-        // SAFETY: the first word behind the base of FS is the thread pointer itself (the ABI for thread-local storage).
+        // SAFETY: the first word at the base of FS is the thread pointer itself (TLS ABI).
         unsafe {
             std::arch::asm!("mov {}, qword ptr fs:[0]", out(reg) tp, options(pure, nomem, nostack, preserves_flags));
         }
@@ -96,51 +99,55 @@ impl Table {
     }
 }
 
-/// What the calling thread noted under `name`, of at most 56 bits and not 0; `None` = nothing, or a later note took the place.
+/// The calling thread's note under `name` (at most 56 bits, not 0); `None` = there is none, or a
+/// later note replaced it.
 #[inline(always)]
 pub(crate) fn noted(name: u64) -> Option<u8> {
     TABLE.noted(name)
 }
 
-/// Notes `value` under `name`, as in [`noted`], for the calling thread, if there is a place.
+/// Notes `value` under `name`, as in [`noted`], for the calling thread, if a cell is free.
 pub(crate) fn note(name: u64, value: u8) {
     TABLE.note(name, value);
 }
 
-/// Gives up the place where the calling thread noted something under `name`: before it ends, and its pointer is another's.
+/// Frees the calling thread's note under `name`: to be called before it ends and its pointer is
+/// reused.
 pub(crate) fn forget(name: u64) {
     TABLE.forget(name);
 }
 
-/// A place for one note, of the first thread in the process that makes it. It lies in memory that the kernel empties in a
-/// child of fork, so that nobody has to look for forks.
+/// A cell for one note of the first thread in the process that writes it. It lies in memory that
+/// the kernel wipes in a child of fork, so no code has to check for forks.
 #[derive(Clone, Copy)]
 pub(crate) struct First(&'static Note);
 
-/// Nobody's place; stays empty.
+/// Shared fallback cell; stays empty.
 static NOWHERE: Note = Note { thread: AtomicU64::new(0), word: AtomicU64::new(0) };
-/// Says that a place is being taken: no thread's pointer.
+/// Marks a cell that is being claimed: no thread has this pointer.
 const TAKING: u64 = 1;
 
 impl First {
-    /// A new place; after some hundred of them, or where the kernel cannot empty it, one that takes no note.
+    /// A new cell; after some hundreds of them, or where the kernel cannot wipe pages, one that
+    /// takes no note.
     pub(crate) fn new() -> Self {
         static PAGE: OnceBox<Option<&'static [Note; NOTES]>> = OnceBox::new();
         static TAKEN: AtomicUsize = AtomicUsize::new(0);
         const { assert!(size_of::<[Note; NOTES]>() <= 4096) };
-        // SAFETY: zeros, which are notes, in a page that is never unmapped and that only this function hands out.
+        // SAFETY: zeros are valid notes, in a page that is never unmapped and that only this
+        // function hands out.
         let page = PAGE.get_or_init(|| Box::new(wiped_page().map(|page| unsafe { &*page.cast() })));
         let free = page.and_then(|notes: &'static [Note; NOTES]| notes.get(TAKEN.fetch_add(1, Relaxed)));
         Self(free.unwrap_or(&NOWHERE))
     }
 
-    /// What the calling thread noted here.
+    /// The calling thread's note here.
     #[inline(always)]
     pub(crate) fn noted(self) -> Option<u8> {
         (self.0.thread.load(Relaxed) == pointer()).then(|| self.0.word.load(Relaxed) as u8)
     }
 
-    /// Notes `value` for the calling thread, if no thread has the place.
+    /// Notes `value` for the calling thread, unless another thread has the cell.
     pub(crate) fn note(self, value: u8) {
         let thread = &self.0.thread;
         if !std::ptr::eq(self.0, &raw const NOWHERE)
@@ -151,7 +158,7 @@ impl First {
         }
     }
 
-    /// Gives up the place, if it is the calling thread's: before the thread ends.
+    /// Frees the cell if it is the calling thread's; to be called before the thread ends.
     pub(crate) fn forget(self) {
         if self.0.thread.load(Relaxed) == pointer() {
             self.0.thread.store(0, Release);
@@ -190,14 +197,14 @@ mod tests {
         });
         assert_eq!(t.noted(11), Some(5));
         t.note(12 + NEXT, 8);
-        assert_eq!((t.noted(12), t.noted(12 + NEXT)), (None, Some(8)), "the last note of a place counts");
+        assert_eq!((t.noted(12), t.noted(12 + NEXT)), (None, Some(8)), "the last note of a cell counts");
         t.forget(11);
         assert_eq!((t.noted(11), t.noted(12 + NEXT)), (None, Some(8)));
     }
 
     #[test]
-    fn no_thread_takes_another_one_s_place() {
-        // More notes than places: some threads have none, and nobody reads what is not its own.
+    fn no_thread_takes_another_thread_s_cell() {
+        // More notes than cells: some threads have none, and no thread reads another's.
         let (table, barrier) = (Table::new(), std::sync::Barrier::new(64));
         std::thread::scope(|scope| {
             for value in 0..64 {
@@ -214,11 +221,11 @@ mod tests {
                 });
             }
         });
-        assert!(table.0.iter().all(|note| note.thread.load(Relaxed) == 0), "every place was given up");
+        assert!(table.0.iter().all(|note| note.thread.load(Relaxed) == 0), "every cell was freed");
     }
 
     #[test]
-    fn a_first_place_is_one_thread_s_and_no_child_s() {
+    fn a_first_cell_belongs_to_one_thread_and_no_child() {
         let first = First::new();
         assert_eq!(first.noted(), None);
         first.note(7);

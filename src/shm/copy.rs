@@ -1,8 +1,10 @@
-//! Copies between private memory and memory that other processes may be writing at the same time.
+//! Copies between private memory and shared memory that other processes may write at the same time
+//! (I13).
 //!
-//! A plain copy of such memory would be a data race. Here it is either relaxed atomic words, or inline assembly,
-//! which the compiler must treat as opaque (the choice of the Linux kernel and of RFC 3301's discussion). A reader
-//! checks the bucket's version afterwards and throws a torn copy away.
+//! A plain copy of such memory would be a data race. Here it is either relaxed atomic words, or
+//! inline assembly, which the compiler must treat as opaque (as in the Linux kernel; see
+//! rust-lang/rfcs#3301, `AtomicPerByte`). A reader checks the bucket's sequence number afterwards
+//! and throws a torn copy away.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,19 +14,21 @@ const AVX_FROM: usize = 256;
 /// From here on `rep movsb` beats the loop of 16-byte vectors.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const MOVSB_FROM: usize = 1024;
-/// And from here on, on Intel's processors, that of 32-byte vectors: it takes lines to be written whole without reading them.
+/// From here on, on Intel's processors, `rep movsb` also beats 32-byte vectors: it writes whole
+/// lines without reading them first.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const MOVSB_FROM_ON_INTEL: usize = 32 << 10;
-/// Except where source and destination differ by so few bytes modulo 4096: AMD's `rep movsb` then takes up to five times
-/// as long, and an entry's value (32 bytes into its span) is often that near to what malloc returns (16 into a page).
+/// Except where source and destination differ by so few bytes modulo 4096: AMD's `rep movsb` then
+/// takes up to five times as long, and an entry's value (32 bytes into its span) is often that near
+/// to what malloc returns (16 into a page).
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const ALIASED: usize = 128;
 
 /// Copies `len` bytes out of shared memory.
 ///
 /// # Safety
-/// `src` must be 8-aligned with `len` rounded up to 8 bytes mapped; `dst` must be valid for writes of `len` bytes
-/// and private to the caller.
+/// `src` must be 8-aligned with `len` rounded up to 8 bytes mapped; `dst` must be valid for writes
+/// of `len` bytes and private to the caller.
 #[inline]
 pub(super) unsafe fn load(src: *const u8, dst: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -50,11 +54,12 @@ pub(super) unsafe fn load(src: *const u8, dst: *mut u8, len: usize) {
     }
 }
 
-/// Copies `len` bytes into shared memory that no reader can reach yet (a stale reader may still look).
+/// Copies `len` bytes into shared memory that no reader can reach yet (a stale reader may still
+/// look).
 ///
 /// # Safety
-/// `dst` must be 8-aligned with `len` rounded up to 8 bytes mapped, and owned by the caller for writing; `src` must be
-/// valid for reads of `len` bytes.
+/// `dst` must be 8-aligned with `len` rounded up to 8 bytes mapped, and owned by the caller for
+/// writing; `src` must be valid for reads of `len` bytes.
 #[inline(always)]
 pub(super) unsafe fn store(src: *const u8, dst: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -84,7 +89,8 @@ unsafe fn store_other(src: *const u8, dst: *mut u8, len: usize) {
     while i < len {
         let mut w = [0u8; 8];
         let n = (len - i).min(8);
-        // SAFETY: `n` bytes from `i` are readable; word `i / 8` is mapped, aligned and ours (contract).
+        // SAFETY: `n` bytes from `i` are readable; word `i / 8` is mapped, aligned and ours
+        // (contract).
         unsafe {
             w.as_mut_ptr().copy_from_nonoverlapping(src.add(i), n);
             AtomicU64::from_ptr(words.add(i / 8)).store(u64::from_ne_bytes(w), Ordering::Relaxed);
@@ -93,7 +99,8 @@ unsafe fn store_other(src: *const u8, dst: *mut u8, len: usize) {
     }
 }
 
-/// Eight bytes of shared memory, of one word or of two: in the latter case one may be older than the other.
+/// Eight bytes of shared memory, of one word or of two: in the latter case one may be older than
+/// the other.
 ///
 /// # Safety
 /// The words must be mapped.
@@ -123,7 +130,7 @@ pub(super) unsafe fn peek(at: *const u8) -> u64 {
     }
 }
 
-/// Asks for a cache line.
+/// Prefetches a cache line.
 #[inline(always)]
 pub(super) fn prefetch(at: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -136,13 +143,14 @@ pub(super) fn prefetch(at: *const u8) {
     let _ = at;
 }
 
-/// Asks for 1 to 3 cache lines that will be written: nobody else keeps a copy, which would have to be taken away then.
+/// Prefetches 1 to 3 cache lines for writing: other cores give up their copies now, not at the
+/// store.
 #[inline(always)]
 pub(super) fn prefetch_to_write<const LINES: u8>(at: *const u8) {
     const { assert!(LINES >= 1 && LINES <= 3) };
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: a prefetch accesses no memory architecturally and never faults, whatever the address; a CPU that does not know
-    // this one takes it for no operation.
+    // SAFETY: a prefetch accesses no memory architecturally and never faults, whatever the address;
+    // a CPU that does not know this one takes it for no operation.
     unsafe {
         use std::arch::asm;
         asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
@@ -180,7 +188,8 @@ unsafe fn copy_wide(src: *const u8, dst: *mut u8, len: usize) {
     }
     // 32 bytes a round, then the last 16 or 32 bytes once more, overlapping what is copied already.
     let rounds = len / 32;
-    // SAFETY: rounds * 32 <= len; the tail reads and writes [len - 16, len) and, for a rest above 16, the 16 before.
+    // SAFETY: rounds * 32 <= len; the tail reads and writes [len - 16, len) and, for a rest above
+    // 16, the 16 before.
     unsafe {
         asm!(
             "test {n}, {n}",
@@ -212,8 +221,8 @@ unsafe fn copy_wide(src: *const u8, dst: *mut u8, len: usize) {
     }
 }
 
-/// Whether the processor is one of Intel's with fast string moves (leaf 7, EBX bit 9). Asked once: a virtual machine's host
-/// answers. Without a lock, which a fork could leave taken.
+/// Whether the processor is one of Intel's with fast string moves (leaf 7, EBX bit 9). Asked once:
+/// a virtual machine's host answers. Without a lock, which a fork could leave taken.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn is_intel() -> bool {
     use std::{
@@ -223,7 +232,8 @@ fn is_intel() -> bool {
     static ANSWER: AtomicU8 = AtomicU8::new(0);
     match ANSWER.load(Ordering::Relaxed) {
         0 => {
-            // SAFETY: every processor of this architecture has the instruction; leaf 7 is asked for where there is one.
+            // SAFETY: every processor of this architecture has the instruction; leaf 7 is asked for
+            // where there is one.
             #[allow(unused_unsafe, reason = "newer compilers take it for safe")]
             let (first, seventh) = unsafe {
                 let first = __cpuid(0);
@@ -242,12 +252,12 @@ fn is_intel() -> bool {
 /// As [`copy_wide`], `len >= AVX_FROM`, on a CPU with AVX2.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 unsafe fn copy_avx(src: *const u8, dst: *mut u8, len: usize) {
-    // The first 32 bytes, up to the destination's next line of 32; whole rounds of 128 from there; then the last 128
-    // bytes once more, overlapping what is copied already.
+    // The first 32 bytes, up to the destination's next line of 32; whole rounds of 128 from there;
+    // then the last 128 bytes once more, overlapping what is copied already.
     let ahead = 32 - (dst.addr() & 31);
     let rounds = (len - ahead) / 128;
-    // SAFETY: ahead <= 32, ahead + rounds * 128 <= len, and len >= 256; vzeroupper leaves the registers as SSE code
-    // expects them.
+    // SAFETY: ahead <= 32, ahead + rounds * 128 <= len, and len >= 256; vzeroupper leaves the
+    // registers as SSE code expects them.
     unsafe {
         std::arch::asm!(
             "vmovdqu ymm0, [{s}]",
@@ -298,7 +308,8 @@ unsafe fn copy_avx(src: *const u8, dst: *mut u8, len: usize) {
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline(always)]
 unsafe fn copy_ends(src: *const u8, dst: *mut u8, len: usize) {
-    // SAFETY: each piece lies within `len` bytes: 16 or more, and 32 or 64 or more where so many are copied at an end.
+    // SAFETY: each piece lies within `len` bytes: 16 or more, and 32 or 64 or more where so many
+    // are copied at an end.
     unsafe {
         if len > 64 {
             move_ends_of_64(src, dst, len);
@@ -354,15 +365,19 @@ mod tests {
 
     #[test]
     #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[allow(clippy::disallowed_macros, reason = "a test that is skipped says so")]
     fn vectors_copy_exactly_from_and_to_anywhere() {
         if !std::arch::is_x86_feature_detected!("avx2") {
-            return; // The other copies, which the next test covers, are the ones in use.
+            // The other copies are in use then; the next test covers them.
+            eprintln!("no AVX2: its copy is not tested");
+            return;
         }
         let src: Vec<u8> = (0..9000u32).map(|i| (i * 31 / 7) as u8).collect();
         for (from, to) in (0..64).flat_map(|i| [(i, 0), (0, i), (i, 64 - i)]) {
             for len in (AVX_FROM..AVX_FROM + 260).chain([4096, 8191]) {
                 let mut dst = vec![0xEE_u8; to + len + 64];
-                // SAFETY: both vectors have `len` bytes from there on; lengths are at least AVX_FROM.
+                // SAFETY: both vectors have `len` bytes from there on; lengths are at least
+                // AVX_FROM.
                 unsafe { copy_avx(src.as_ptr().add(from), dst.as_mut_ptr().add(to), len) };
                 assert_eq!(&dst[to..to + len], &src[from..from + len], "{from} {to} {len}");
                 assert!(dst[..to].iter().chain(&dst[to + len..]).all(|&b| b == 0xEE), "{from} {to} {len}");
@@ -374,15 +389,21 @@ mod tests {
     fn copies_every_length_exactly() {
         for len in (1..300).chain([1023, 1024, 1025, 4096, 70_001]) {
             let src: Vec<u8> = (0..len).map(|i| (i * 7 + 3) as u8).collect();
-            let mut shared = vec![0u64; len / 8 + 2];
+            let mut shared = vec![u64::MAX; len / 8 + 2];
             let guard = 0xEEu8;
             let mut dst = vec![guard; len + 16];
             let p = shared.as_mut_ptr().cast::<u8>();
             // SAFETY: `shared` is aligned and longer than len rounded up; `dst` has len + 16 bytes.
-            unsafe {
-                store(src.as_ptr(), p, len);
-                load(p, dst.as_mut_ptr(), len);
-            }
+            unsafe { store(src.as_ptr(), p, len) };
+            // Looked at by itself: a fault of the load could undo one of the store.
+            let stored: Vec<u8> = shared.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            assert_eq!(&stored[..len], &src[..], "length {len}");
+            assert!(
+                stored[len.next_multiple_of(8)..].iter().all(|&b| b == 0xFF),
+                "length {len} wrote too much"
+            );
+            // SAFETY: as above.
+            unsafe { load(shared.as_ptr().cast(), dst.as_mut_ptr(), len) };
             assert_eq!(&dst[..len], &src[..], "length {len}");
             assert!(dst[len..].iter().all(|&b| b == guard), "length {len} wrote past its end");
         }

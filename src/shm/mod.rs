@@ -1,20 +1,29 @@
-//! The region: the only raw memory of the crate. Other layers see offsets, atomics and copies, never pointers.
+//! The region: the only raw memory of the crate. Other layers see offsets, atomics and copies,
+//! never pointers.
 
-pub(crate) mod block;
-mod cells;
+mod bins;
+mod block;
 mod copy;
-mod few;
+mod entry_view;
+mod extent;
+pub(crate) mod heap_check;
+pub(crate) mod heap_use;
+mod holes;
 pub(crate) mod layout;
-pub(crate) mod marks;
+mod load_partial;
 pub mod order;
-mod piece;
 mod region;
-mod size_class;
+pub(crate) mod scratch;
+mod shard_cells;
+mod simd_tags;
+pub(crate) mod slab;
 pub(crate) mod span;
-mod tags;
+mod tidy;
 
-pub(crate) use cells::Home;
-pub(crate) use few::few;
-pub(crate) use piece::{HeaderLen, Line, ask_for, first_slot};
-pub use region::Source;
+pub(crate) use entry_view::{
+    Bucket, HeaderLen, entry_size, first_match, key_len, prefetch_bucket, value_len,
+};
+pub(crate) use load_partial::load_partial;
+pub use region::SharedBytes;
 pub(crate) use region::{Region, sync};
+pub(crate) use shard_cells::ShardCells;

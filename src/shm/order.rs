@@ -1,25 +1,25 @@
-//! The memory orderings of the words that several processes change without a common lock, by what each access is for. The
-//! engine uses these names, and so do the models that run under loom (`tests/protocol.rs`, `tests/words`): whoever changes
-//! an ordering here changes both.
+//! The memory orderings of words that several processes change without a common lock, named by the
+//! purpose of each access. The engine and the loom models (`tests/protocol.rs`, `tests/words`) use
+//! these names, so a changed ordering changes both.
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release, SeqCst};
 
-/// Entries, slots and versions: the seqlock of a chain.
-pub mod chain {
+/// Entries, slots and sequence numbers: the seqlock of a chain (I1, I2).
+pub mod seqlock {
     use super::*;
 
-    /// A slot's store: the entry was written before.
+    /// Store of a slot: the entry was written before.
     pub const PUBLISH: Ordering = Release;
-    /// A slot's load: the entry is read after.
+    /// Load of a slot: the entry is read after.
     pub const FOLLOW: Ordering = Acquire;
-    /// The version's store, after the slot's.
+    /// The sequence number's store, after the slot's.
     pub const BUMP: Ordering = Release;
-    /// The fence after the version's store, and before a block is written again.
+    /// The fence after the sequence number's store, before a block is written again.
     pub const RETIRE: Ordering = Release;
-    /// A reader's first load of the version.
+    /// A reader's first load of the sequence number.
     pub const BEGIN: Ordering = Acquire;
-    /// The fence between a reader's copy and its second load of the version.
+    /// The fence between a reader's copy and its second load of the sequence number.
     pub const RECHECK: Ordering = Acquire;
 }
 
@@ -27,10 +27,24 @@ pub mod chain {
 pub mod clear {
     use super::*;
 
-    /// The exchange that advances it: whoever sees that a clear is over sees the new generation.
+    /// The exchange that advances it: a thread that sees that a clear is over sees the new
+    /// generation.
     pub const ADVANCE: Ordering = AcqRel;
     /// Its load.
     pub const READ: Ordering = Acquire;
+}
+
+/// The beat: copies of values that are elsewhere are as new as it says.
+pub mod beat {
+    use super::*;
+
+    /// A reader's load, before it looks for a copy.
+    pub const READ: Ordering = Acquire;
+    /// The exchange that raises it, after everything up to that time was applied, and the one that
+    /// takes it away.
+    pub const RAISE: Ordering = AcqRel;
+    /// The store of the same time for readers that may use older copies.
+    pub const RAISE_LAST: Ordering = Release;
 }
 
 /// The earliest expiry: a word of each shard, and one of the header for all.
@@ -39,73 +53,72 @@ pub mod earliest {
 
     /// A shard's word, written under its lock and read without.
     pub const SHARD: Ordering = Relaxed;
-    /// The fence of a writer between the shard's word and the header's, and of a sweeper between the header's and the shards'.
-    /// Each has stored one word before and loads the other after: one of them sees the other.
+    /// The fence of a writer between the shard's word and the header's, and of a sweeper between
+    /// the header's and the shards'. Each has stored one word before and loads the other after: one
+    /// of them sees the other.
     pub const BETWEEN: Ordering = SeqCst;
-    /// Every access to the header's word that the fence above orders. All that change it are exchanges, so that there is one
-    /// order of them.
+    /// Every access to the header's word that the fence above orders. All that change it are
+    /// exchanges, so that there is one order of them.
     pub const ALL: Ordering = SeqCst;
 }
 
-/// Block quota: what shards were granted and use.
+/// Quota: items, or blocks, that shards have reserved and use.
 pub mod quota {
     use super::*;
 
     /// An exchange of a shard's word.
-    pub const CHANGE: Ordering = AcqRel;
-    /// A load of one, also after a failed exchange: the value decides, no other word does.
+    pub const CHANGE: Ordering = SeqCst;
+    /// A load before an exchange, and after a failed one: only the value itself matters.
     pub const READ: Ordering = Relaxed;
-}
-
-/// Item numbers: a half word each, and bits that lead to free ones.
-pub mod ids {
-    use super::*;
-
-    /// The exchange that claims a number.
-    pub const CLAIM: Ordering = SeqCst;
-    /// The store that frees one. Sets of its bits follow.
-    pub const FREE: Ordering = Release;
-    /// A bit is set or cleared. Whoever clears one looks at the number again, whoever frees a number sets its bit after: of
-    /// the two the later one sees the earlier.
-    pub const BIT: Ordering = SeqCst;
-    /// The second look of whoever cleared a bit.
+    /// A load of another shard's word. With `CHANGE` and `HINT` in one order: a thread that clears
+    /// the hint sees what was released, or the one that releases sees the hint cleared.
     pub const LOOK: Ordering = SeqCst;
+    /// An access to the hint that a shard may have something to spare.
+    pub const HINT: Ordering = SeqCst;
+    /// The mark that a move to the shard begins: before the exchanges that it consists of.
+    pub const BEGIN: Ordering = Relaxed;
+    /// The mark that it ended, after them.
+    pub const END: Ordering = Release;
+    /// The marks as one who counts all words loads them, before the words.
+    pub const BEFORE: Ordering = Acquire;
+    /// The fence between the words and the second look at the marks.
+    pub const AGAIN: Ordering = Acquire;
 }
 
-/// The words of spans: free, in use, or being given back.
+/// The words of spans: free, in use, or being released.
 pub mod spans {
     use super::*;
 
-    /// The exchange that takes a span, to use it or to give its pages back.
+    /// The exchange that takes a span, to use it or to release its pages.
     pub const TAKE: Ordering = AcqRel;
-    /// A failed exchange, or a look before one.
+    /// A failed exchange, or a load before one.
     pub const LOOK: Ordering = Relaxed;
-    /// The store or exchange that frees one: its last use was before.
+    /// The store or exchange that frees one, after its last use.
     pub const FREE: Ordering = Release;
-    /// How many free spans have pages: only a hint.
+    /// The number of free spans with pages, which is only a hint.
     pub const DIRTY: Ordering = Relaxed;
 }
 
-/// One thread alone (uWSGI's `wlock`): a flag, and every shard's lock once.
+/// Exclusive mode (uWSGI's `wlock`): a flag, and every shard's lock once.
 pub mod exclusive {
     use super::*;
 
-    /// The flag's store, before the shards are locked.
+    /// Store of the flag, before the shards are locked.
     pub const ANNOUNCE: Ordering = SeqCst;
     /// A writer's load of the flag, after it has locked its shard.
     pub const CHECK: Ordering = SeqCst;
 }
 
-/// Waiters for another's fill: how many there are, and the word that they sleep on.
+/// Waiters for another caller's fill: their registration, and the word that they sleep on.
 pub mod fillers {
     use super::*;
 
-    /// A waiter is counted before it looks at the word (the kernel does, as it puts it to sleep).
+    /// A waiter registers before it reads the word (the kernel does that as it puts it to sleep).
     pub const WAIT: Ordering = Relaxed;
-    /// The word changes before the look at the number of waiters.
+    /// The word changes before the waiters are checked.
     pub const SIGNAL: Ordering = Release;
-    /// The fence between the two words on both sides: one of them sees the other.
+    /// The fence between the two words on both sides, so that one sees the other.
     pub const BETWEEN: Ordering = SeqCst;
-    /// The look at the number of waiters.
+    /// The check for waiters.
     pub const CHECK: Ordering = Relaxed;
 }

@@ -1,11 +1,12 @@
-//! Reads the header and the flags of the uWSGI named by `UWSGI_BIN` (or found in PATH) and lets bindgen turn its
-//! structs into Rust, in `OUT_DIR/uwsgi.rs`. Nothing of uWSGI is kept in the repository.
+//! Reads the header and the compiler flags of the uWSGI named by `UWSGI_BIN` (or found in PATH) and
+//! lets bindgen translate its structs into `OUT_DIR/uwsgi.rs`. No code of uWSGI is kept in the
+//! repository.
 
 use std::{env, fmt::Write as _, fs, panic::AssertUnwindSafe, path::Path, path::PathBuf, process::Command};
 
 mod layout;
 
-/// Writes the bindings and the digest of the interface; the error says what to install.
+/// Writes the bindings and the fingerprint of the interface; an error names what to install.
 pub(crate) fn generate() -> Result<(), String> {
     println!("cargo::rerun-if-changed=src/uwsgi/build.rs");
     println!("cargo::rerun-if-changed=src/uwsgi/layout.rs");
@@ -17,18 +18,23 @@ pub(crate) fn generate() -> Result<(), String> {
     let header = ask(&binary, "--dot-h")?;
     let cflags = ask(&binary, "--cflags")?;
     let version = ask(&binary, "--version")?;
+    // Without PCRE, uWSGI has no routes, and its header no types for them.
+    println!("cargo::rustc-check-cfg=cfg(uwsgi_routing)");
+    if layout::defines(&cflags).contains(&"-DUWSGI_ROUTING") {
+        println!("cargo::rustc-cfg=uwsgi_routing");
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run through cargo")?);
     let path = out.join("uwsgi.h");
     fs::write(&path, &header).map_err(|e| format!("{}: {e}", path.display()))?;
     let mut bindings = bindings(&path, &cflags)?;
     shim(&out, &cflags)?;
-    // The bytes are looked for by name in the finished library, hence the prefixes.
+    // The fingerprints are searched for by name in the finished library, hence the prefixes.
     let layout::Digests { all, plugin } = layout::Digests::of(&header, &cflags);
     let _ = write!(
         bindings,
         "\n/// Fingerprint of the structs of the uWSGI that the plugin was built against.\n\
          pub static LAYOUT: &str = \"ucache-layout={all}\";\n\
-         /// The same of what makes a plugin of it.\n\
+         /// The same of the structs that uWSGI reads from a plugin.\n\
          pub static PLUGIN_LAYOUT: &str = \"ucache-plugin-layout={plugin}\";\n\
          /// Version of that uWSGI.\npub const BUILT_AGAINST: &str = {:?};\n",
         version.trim()
@@ -52,7 +58,7 @@ fn find() -> Result<PathBuf, String> {
     env::split_paths(&path)
         .map(|dir| dir.join("uwsgi"))
         .find(|file| file.is_file())
-        .ok_or_else(|| format!("the feature `uwsgi` needs a uWSGI and none is in PATH; {missing}"))
+        .ok_or_else(|| format!("the feature `uwsgi` needs a uWSGI, but PATH has none; {missing}"))
 }
 
 fn ask(binary: &Path, option: &str) -> Result<String, String> {
@@ -63,14 +69,14 @@ fn ask(binary: &Path, option: &str) -> Result<String, String> {
         return Ok(text);
     }
     Err(format!(
-        "{} {option} gave nothing ({}): uWSGI 2.0 or later is needed\n{}",
+        "{} {option} printed nothing ({}): uWSGI 2.0 or later is needed\n{}",
         binary.display(),
         output.status,
         String::from_utf8_lossy(&output.stderr)
     ))
 }
 
-/// Compiles the C side of the layout check with the flags that the host was compiled with.
+/// Compiles the C side of the layout check with the flags of the host's own build.
 fn shim(out: &Path, cflags: &str) -> Result<(), String> {
     println!("cargo::rerun-if-changed=src/uwsgi/shim.c");
     let mut build = cc::Build::new();
@@ -81,7 +87,7 @@ fn shim(out: &Path, cflags: &str) -> Result<(), String> {
     build.try_compile("ucache_shim").map_err(|e| format!("src/uwsgi/shim.c: {e}\n{HEADERS}"))
 }
 
-/// What the host's own header includes.
+/// The include flags of the host's own build.
 fn includes(cflags: &str) -> impl Iterator<Item = &str> {
     cflags.split_whitespace().filter(|word| word.starts_with("-I/"))
 }
@@ -101,7 +107,7 @@ fn bindings(header: &Path, cflags: &str) -> Result<String, String> {
         .ignore_functions()
         .wrap_unsafe_ops(true)
         .rust_edition(bindgen::RustEdition::Edition2024);
-    // It adds what they contain.
+    // An allowed type brings the types that it contains.
     for name in layout::TYPES {
         builder = builder.allowlist_type(name);
     }

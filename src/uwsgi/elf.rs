@@ -1,7 +1,7 @@
-//! The objects of this process and the symbols that each of them exports.
+//! The loaded objects of this process and their exported symbols.
 //!
-//! `dlsym(RTLD_DEFAULT)` answers for the process as a whole; the takeover needs to know which *object* a function
-//! is in, and how many bytes it has. Both are in the object's own `.dynsym`.
+//! `dlsym(RTLD_DEFAULT)` searches the process as a whole; the takeover needs to know which *object*
+//! a function is in, and how long it is. Both are in the object's own `.dynsym`.
 
 use std::{
     collections::HashMap,
@@ -43,9 +43,11 @@ pub(crate) fn objects() -> Vec<Object> {
     /// # Safety
     /// Called by `dl_iterate_phdr` with a valid description and the vector below.
     unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _: usize, list: *mut c_void) -> c_int {
-        // SAFETY: `objects` passes its own vector, and the loader calls back before `dl_iterate_phdr` returns.
+        // SAFETY: `objects` passes its own vector, and the loader calls back only until
+        // `dl_iterate_phdr` returns.
         let list = unsafe { &mut *list.cast::<Vec<Object>>() };
-        // SAFETY: the loader hands out a valid description, its program headers stay mapped during the call.
+        // SAFETY: the loader passes a valid description; its program headers stay mapped during the
+        // call.
         let info = unsafe { &*info };
         // SAFETY: as above, `dlpi_phnum` headers start at `dlpi_phdr`.
         let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
@@ -54,14 +56,14 @@ pub(crate) fn objects() -> Vec<Object> {
         let Some(dynamic) = headers.iter().find(|h| h.p_type == libc::PT_DYNAMIC) else { return 0 };
         let code = |h: &&libc::Elf64_Phdr| h.p_type == libc::PT_LOAD && h.p_flags & libc::PF_X != 0;
         let executable = headers.iter().filter(code).map(|h| of(h)..of(h).wrapping_add(address(h.p_memsz)));
-        // SAFETY: NULL or a NUL-terminated name that stays as it is during the call.
+        // SAFETY: NULL or a NUL-terminated name that does not change during the call.
         let path = (!info.dlpi_name.is_null()).then(|| unsafe { CStr::from_ptr(info.dlpi_name) });
         let path = OsStr::from_bytes(path.unwrap_or_default().to_bytes()).into();
         list.push(Object { base, dynamic: of(dynamic), executable: executable.collect(), path });
         0
     }
     let mut list: Vec<Object> = Vec::new();
-    // SAFETY: `visit` has the type the loader expects and gets the vector it casts to.
+    // SAFETY: `visit` has the type that the loader expects, and gets the vector that it casts to.
     unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut list).cast()) };
     list
 }
@@ -78,7 +80,7 @@ impl Object {
         self.executable.iter().any(|code| code.start <= range.start && range.end <= code.end)
     }
 
-    /// The file that the object was loaded from; `None` = it cannot be read, or is another one by now.
+    /// The file that the object was loaded from; `None` = unreadable, or replaced since.
     pub(crate) fn image(&self) -> Option<Image> {
         let program = PathBuf::from("/proc/self/exe");
         let path = if self.path.as_os_str().is_empty() { &program } else { &self.path };
@@ -86,7 +88,7 @@ impl Object {
         (image.dynamic()? == self.in_file(self.dynamic)).then_some(image)
     }
 
-    /// An address of this process as the object's file counts.
+    /// Converts an address of this process to the file's addresses.
     pub(crate) fn in_file(&self, address: usize) -> u64 {
         address.wrapping_sub(self.base) as u64
     }
@@ -96,13 +98,15 @@ impl Object {
         let mut found = HashMap::new();
         let Some(table) = Table::read(self) else { return found };
         for index in 1..table.count {
-            // SAFETY: `index < count`, which the object's own hash table gives for this symbol table.
+            // SAFETY: `index < count`, which the object's own hash table gives for this symbol
+            // table.
             let symbol = unsafe { &*table.symbols.add(index) };
             let name = symbol.st_name as usize;
             if symbol.st_shndx == 0 || name >= table.names_len {
                 continue;
             }
-            // SAFETY: inside the string table, which ends with a NUL; hosts and plugins are never unloaded.
+            // SAFETY: inside the string table, which ends with a NUL; hosts and plugins are never
+            // unloaded.
             let name: &'static CStr = unsafe { CStr::from_ptr(table.names.add(name)) };
             if wanted(name) {
                 let address = self.base.wrapping_add(address(symbol.st_value));
@@ -165,14 +169,15 @@ impl Table {
 }
 
 impl Object {
-    /// glibc writes the addresses of the dynamic section where the object was mapped, musl leaves offsets.
+    /// glibc stores addresses in the dynamic section where the object was mapped, musl offsets.
     fn pointer(&self, value: u64) -> usize {
         let value = address(value);
         if value < self.base { self.base + value } else { value }
     }
 }
 
-/// The number of symbols behind a GNU hash table: one more than the last of the longest-reaching chain.
+/// The number of symbols behind a GNU hash table: one more than the last of the longest-reaching
+/// chain.
 ///
 /// # Safety
 /// `table` is the DT_GNU_HASH table of a mapped object.

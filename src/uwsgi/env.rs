@@ -1,4 +1,4 @@
-//! What the C surface asks of its surroundings, answered by the host: its options, log, locks and list of caches.
+//! The host's implementation of [`Env`]: its options, log, locks and list of caches.
 
 use std::{
     ffi::{CStr, CString, c_char, c_int},
@@ -8,15 +8,15 @@ use std::{
 
 use super::{host::Host, lock, raw};
 use crate::capi::{
-    env::{Definition, Env, Preload},
+    host::env::{Definition, Env, Preload},
     types::{uwsgi_cache, uwsgi_lock_item},
 };
 
 impl Host {
-    /// The host's struct as it is now. Caches are made while the host starts up in one thread, with its options
-    /// read; none of the fields used here changes later.
+    /// The host's struct as it is now. Caches are created during single-threaded start-up, after
+    /// the options are read; no field used here changes later.
     fn options(&self) -> &raw::uwsgi_server {
-        // SAFETY: valid for the life of the process; see above for who writes to it.
+        // SAFETY: valid for the life of the process; see above for the writers.
         unsafe { &*self.server }
     }
 }
@@ -36,8 +36,8 @@ impl Env for Host {
     }
 
     fn create_failed(&self) {
-        // As native does: a server must not run without a cache that its configuration names.
-        // SAFETY: start-up is single-threaded; exit handlers run as after any other bad option.
+        // As native does: a server must not run without a configured cache.
+        // SAFETY: start-up is single-threaded; exit handlers run as after any other invalid option.
         unsafe { libc::exit(1) }
     }
 
@@ -82,7 +82,7 @@ impl Env for Host {
 
     fn caches_created(&self) {
         if let Some(register) = self.function(c"uwsgi_hash_algo_register_all") {
-            // SAFETY: uwsgi.h declares it `void f(void)`; registering twice adds nothing.
+            // SAFETY: uwsgi.h declares it `void f(void)`; registering twice has no effect.
             unsafe { std::mem::transmute::<*const (), unsafe extern "C" fn()>(register)() }
         }
         // SAFETY: start-up is single-threaded.
@@ -93,8 +93,12 @@ impl Env for Host {
         false
     }
 
+    fn has_master(&self) -> bool {
+        self.options().master_process != 0
+    }
+
     fn may_look_up(&self) -> bool {
-        // The main thread is the one that forks workers; the legion's thread, for one, is not.
+        // The main thread forks the workers; others (the legion's, for one) do not.
         // SAFETY: neither call has preconditions.
         unsafe { libc::syscall(libc::SYS_gettid) == libc::c_long::from(libc::getpid()) }
     }
@@ -106,24 +110,24 @@ impl Env for Host {
             self.function(c"uwsgi_open_and_read").ok_or("this uWSGI exports no uwsgi_open_and_read")?;
         // SAFETY: uwsgi.h declares it with this signature.
         let open = unsafe { std::mem::transmute::<*const (), OpenAndRead>(open) };
-        // The host may keep the name.
+        // The host may keep the pointer to the name.
         let name = CString::new(name).map_err(|e| e.to_string())?.into_raw();
         let mut size = 0;
-        // SAFETY: a NUL-terminated name that is never freed, a size to write to, and no table of variables. It ends
-        // the server where there is nothing to read, as it does for native's caches.
+        // SAFETY: a NUL-terminated name that is never freed, a variable for the size, and no table
+        // of variables. The call ends the server if there is nothing to read, as for native caches.
         let content = unsafe { open(name, &raw mut size, 0, ptr::null_mut()) };
         if content.is_null() {
             return Err("uWSGI found nothing to read".to_owned());
         }
         // SAFETY: the host allocated `size` bytes for us with malloc and filled them.
         let copy = unsafe { slice::from_raw_parts(content.cast::<u8>(), size) }.to_vec();
-        // SAFETY: as above; nobody else has the pointer.
+        // SAFETY: as above; no other code has the pointer.
         unsafe { libc::free(content.cast()) };
         Ok(copy)
     }
 }
 
-/// A number of seconds of the host, where 0 and less mean `default`.
+/// A number of seconds from the host's options; 0 and less mean `default`.
 fn seconds(value: i32, default: u64) -> Duration {
     let given = u64::try_from(value).unwrap_or(0);
     Duration::from_secs(if given == 0 { default } else { given })
@@ -132,7 +136,8 @@ fn seconds(value: i32, default: u64) -> Duration {
 /// The values of a list of options.
 fn list(mut item: *mut raw::uwsgi_string_list) -> impl Iterator<Item = &'static [u8]> {
     std::iter::from_fn(move || {
-        // SAFETY: NULL or an element of a list that the host builds from its options and never frees.
+        // SAFETY: NULL or an element of a list that the host builds from its options and never
+        // frees.
         let current = unsafe { item.as_ref() }?;
         item = current.next;
         Some(text(current.value).unwrap_or_default())
@@ -145,7 +150,7 @@ fn text(value: *const c_char) -> Option<&'static [u8]> {
     (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes())
 }
 
-/// The old-style `cache` options as one cache2 string.
+/// The old-style `cache` options as one cache2 definition.
 fn legacy(options: &raw::uwsgi_server) -> Vec<u8> {
     let mut string = format!("name=default,items={}", options.cache_max_items).into_bytes();
     let mut add = |key: &str, value: &[u8]| {
@@ -184,7 +189,8 @@ mod tests {
     use super::*;
 
     fn options() -> Box<raw::uwsgi_server> {
-        // SAFETY: all zeroes is the host's own start-up state: numbers, NULL pointers, empty arrays, no functions.
+        // SAFETY: all zeroes is the host's own start-up state: numbers, NULL pointers, empty
+        // arrays, no functions.
         unsafe { Box::new_zeroed().assume_init() }
     }
 

@@ -1,7 +1,8 @@
-//! The uWSGI around us: found among the objects of the process, never linked against.
+//! The uWSGI of this process: found among its loaded objects, never linked against.
 //!
-//! libucache.so also serves programs without uWSGI, so it must load without any of uWSGI's symbols; and where
-//! uWSGI is a Python module, the process-wide lookup does not see them. Hence: the object that defines them.
+//! libucache.so also serves programs without uWSGI, so it must load without any of uWSGI's symbols.
+//! Where uWSGI is a Python module, a process-wide lookup does not find them. So the object that
+//! defines them is searched for.
 
 use std::{
     ffi::{CStr, CString, c_char, c_int},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use super::{elf, elf::Object, elf::Symbol, layout, raw};
-use crate::capi::shown;
+use crate::wire::shown;
 
 /// The functions of the host that the glue calls, and its one big struct.
 #[derive(Debug)]
@@ -26,8 +27,9 @@ pub(crate) struct Host {
     add_safe_fd: Option<unsafe extern "C" fn(c_int)>,
 }
 
-// SAFETY: function pointers and an address that stays valid; what is behind `server` is only touched as the host
-// itself does it (single-threaded start-up, or fields that never change afterwards).
+// SAFETY: function pointers and an address that stays valid; the struct behind `server` is only
+// accessed as the host itself does (during single-threaded start-up, or fields that never change
+// afterwards).
 unsafe impl Send for Host {}
 // SAFETY: as for Send.
 unsafe impl Sync for Host {}
@@ -39,18 +41,19 @@ pub(crate) fn get() -> Option<&'static Host> {
     HOST.get()
 }
 
-/// Looks for uWSGI in this process. `None` = there is none (or one that lacks functions which 2.0 has).
+/// Looks for uWSGI in this process. `None` = not found, or without functions that 2.0 has.
 pub(crate) fn find() -> Option<&'static Host> {
     if HOST.get().is_none() {
         let host = elf::objects().into_iter().find_map(Host::of)?;
-        // A second finder has found the same one.
+        // A concurrent call has found the same one.
         let _ = HOST.set(host);
     }
     HOST.get()
 }
 
 impl Host {
-    /// Only an object that defines uWSGI's own functions is one: libucache.so has the cache functions too.
+    /// An object counts only if it defines uWSGI's own functions: libucache.so has the cache
+    /// functions, too.
     fn of(object: Object) -> Option<Self> {
         let names = [
             c"uwsgi",
@@ -64,7 +67,8 @@ impl Host {
         let at = |name: &CStr| found.get(name).map(|s| s.address as *const ());
         let _cache = at(c"uwsgi_cache_create_all")?;
         let server = *found.get(c"uwsgi")?;
-        // SAFETY: uWSGI 2.0 declares these functions so; the names are exported by an object that has all of them.
+        // SAFETY: uWSGI 2.0 declares these functions so; the names come from one object that
+        // exports all of them.
         let (dot_h, cflags, log, add_safe_fd) = unsafe {
             (
                 std::mem::transmute::<*const (), unsafe extern "C" fn() -> *mut c_char>(at(
@@ -87,28 +91,30 @@ impl Host {
         self.object.symbols(|name| names.contains(&name))
     }
 
-    /// The address of an exported function of the host, to be cast to the type that uwsgi.h gives it.
+    /// The address of an exported function of the host; the caller casts it to its type in uwsgi.h.
     pub(crate) fn function(&self, name: &CStr) -> Option<*const ()> {
         self.symbols(&[name]).get(name).map(|s| s.address as *const ())
     }
 
-    /// One line in uWSGI's log.
+    /// Writes one line to uWSGI's log.
     pub(crate) fn log(&self, line: &str) {
-        // Without control characters, hence without a NUL.
+        // `shown::line` removes control characters, including NUL.
         let line = CString::new(shown::line(line)).unwrap_or_default();
-        // SAFETY: `uwsgi_log` is a printf; the only conversion gets a NUL-terminated string.
+        // SAFETY: `uwsgi_log` is printf-like; its only conversion gets a NUL-terminated string.
         unsafe { (self.log)(c"[ucache] %s\n".as_ptr(), line.as_ptr()) };
     }
 
     /// Keeps uWSGI from closing `fd` when it cleans up before a reload.
     pub(crate) fn keep_fd(&self, fd: c_int) {
         if let Some(add) = self.add_safe_fd {
-            // SAFETY: takes any number; start-up is single-threaded, so its list is not being read.
+            // SAFETY: accepts any number; start-up is single-threaded, so no other code reads the
+            // list.
             unsafe { add(fd) };
         }
     }
 
-    /// Whether this is the uWSGI that the glue was compiled for; the error says both and what to do.
+    /// Whether this is the uWSGI that the plugin was compiled for; the error names both versions
+    /// and the remedy.
     pub(crate) fn check_layout(&self) -> Result<(), String> {
         let cflags = self.cflags();
         let running = self.layout().all;
@@ -117,7 +123,7 @@ impl Host {
         let version = version(&cflags);
         let version = version.unwrap_or("of unknown version");
         if running != built {
-            // Where Python is the program, it is not what would be asked for its header.
+            // If uWSGI runs inside Python, this program cannot be asked for uWSGI's header.
             let program = std::env::current_exe().ok().map(|path| path.display().to_string());
             let program = program.filter(|path| path.contains("uwsgi")).unwrap_or("<this uwsgi>".into());
             return Err(format!(
@@ -140,7 +146,8 @@ impl Host {
         Ok(())
     }
 
-    /// Whether it reads a plugin and its options as we have written them, whatever its other structs are.
+    /// Whether this host reads a plugin and its options with our layout, whatever its other structs
+    /// are.
     pub(crate) fn reads_plugins_alike(&self) -> bool {
         self.layout().plugin == raw::PLUGIN_LAYOUT.trim_start_matches("ucache-plugin-layout=")
     }
@@ -149,18 +156,19 @@ impl Host {
         layout::Digests::of(&own(self.dot_h), &self.cflags())
     }
 
-    /// The value of an option as far as the host has read its configuration by now; `None` = not given, or without a
-    /// value.
+    /// The value of an option as far as the host has read its configuration; `None` = not given, or
+    /// without a value.
     pub(crate) fn option_so_far(&self, name: &CStr) -> Option<String> {
         type Get = unsafe extern "C" fn(*const c_char) -> *const c_char;
         let get = self.function(c"uwsgi_get_exported_opt")?;
-        // SAFETY: uwsgi.h declares it with this signature; it only compares the name with those in its own list.
+        // SAFETY: uwsgi.h declares it with this signature; it only compares the name with its own
+        // list.
         let value = unsafe { std::mem::transmute::<*const (), Get>(get)(name.as_ptr()) };
         // SAFETY: NULL or a string of its configuration, NUL-terminated and never freed.
         (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned())
     }
 
-    /// The version of the running host, as far as it tells.
+    /// The version of the running host, if it reports one.
     pub(crate) fn version(&self) -> String {
         version(&self.cflags()).unwrap_or("2.0").to_owned()
     }
@@ -180,7 +188,7 @@ fn own(give: unsafe extern "C" fn() -> *mut c_char) -> String {
     // SAFETY: not NULL, see above.
     let copy = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
     if !copy.is_empty() {
-        // SAFETY: the host allocates it with malloc for the caller, who is its only owner.
+        // SAFETY: allocated by the host with malloc for the caller, its only owner.
         unsafe { libc::free(text.cast()) };
     }
     copy

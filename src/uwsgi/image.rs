@@ -1,4 +1,4 @@
-//! The file that an object of this process was loaded from: its text as nobody has changed it.
+//! The file of a loaded object: its program text before any change in memory.
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
@@ -9,7 +9,7 @@ pub(crate) struct Image {
     segments: Vec<Segment>,
 }
 
-/// A part of the file that is mapped.
+/// A mapped part of the file.
 #[derive(Debug)]
 struct Segment {
     kind: u32,
@@ -20,10 +20,10 @@ struct Segment {
 }
 
 impl Image {
-    /// Opens an ELF file of this machine's kind.
+    /// Opens an ELF file for this machine's architecture.
     ///
     /// # Errors
-    /// Not readable, or no such file.
+    /// Not readable, or not such a file.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let header: [u8; 64] = read(&file, 0)?;
@@ -37,15 +37,15 @@ impl Image {
         Ok(Self { file, segments })
     }
 
-    /// Where the dynamic section is, in the file's own count of addresses.
+    /// The address of the dynamic section, in the file's own addresses.
     pub(crate) fn dynamic(&self) -> Option<u64> {
         self.segments.iter().find(|s| s.kind == libc::PT_DYNAMIC).map(|s| s.address)
     }
 
-    /// `len` bytes of program text at an address of the file's own count.
+    /// `len` bytes of program text at an address of the file.
     ///
     /// # Errors
-    /// The file has no text there.
+    /// The file has no text at this address.
     pub(crate) fn text(&self, address: u64, len: usize) -> io::Result<Vec<u8>> {
         let inside = |s: &&Segment| {
             let place = address.checked_sub(s.address);
@@ -60,7 +60,7 @@ impl Image {
 }
 
 impl Segment {
-    /// From an entry of the table of program headers.
+    /// From an entry of the program header table.
     fn new(entry: &[u8; 56]) -> Self {
         Self {
             kind: u32::from_le_bytes(part(entry, 0)),
@@ -78,7 +78,7 @@ fn read<const N: usize>(file: &File, at: u64) -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// The bytes of one number; zeroes behind the end.
+/// The bytes of one number; zeros beyond the end.
 fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes.get(at..at + N).and_then(|part| part.try_into().ok()).unwrap_or([0; N])
 }

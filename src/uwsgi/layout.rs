@@ -1,17 +1,18 @@
-//! The fingerprint of a uWSGI's binary interface: the definitions of the structs that the glue uses, the prototypes of
-//! the functions, and the words of its compiler flags that shape them.
+//! The fingerprint of a uWSGI's binary interface: the definitions of the structs that the plugin
+//! uses, the prototypes of the functions, and the compiler flags that affect them.
 //!
-//! Used by build.rs on the uWSGI that the glue is compiled against and, at load, by the plugin on the uWSGI that
-//! loads it. Comments, structs and functions that are not used, versions, dates and paths stay out: a rebuild of uWSGI,
-//! or a release that leaves these structs alone, goes on working.
+//! build.rs computes it for the uWSGI that the plugin is compiled against; the plugin computes it
+//! at load for the uWSGI that loads it. Comments, unused structs and functions, versions, dates and
+//! paths are left out, so the plugin keeps working with a rebuilt uWSGI, or with a release that
+//! does not change these structs.
 
 use std::collections::BTreeSet;
 
 mod header;
 use header::Header;
 
-/// The structs that the glue touches, and those that the C surface mirrors.
-pub(crate) const TYPES: [&str; 14] = [
+/// The structs that the plugin accesses, and those that the C interface mirrors.
+pub(crate) const TYPES: [&str; 20] = [
     "uwsgi_server",
     "uwsgi_plugin",
     "uwsgi_option",
@@ -26,21 +27,46 @@ pub(crate) const TYPES: [&str; 14] = [
     "uwsgi_cache_magic_context",
     "uwsgi_hash_algo",
     "uwsgi_buffer",
+    "uwsgi_route",
+    "uwsgi_transformation",
+    "uwsgi_socket",
+    "uwsgi_worker",
+    "uwsgi_core",
+    "uwsgi_mule",
 ];
 
-/// The functions of the host that are called, and those that become ours.
-const FUNCTIONS: [&str; 43] = [
+/// The functions of the host that are called, and those that are replaced.
+const FUNCTIONS: [&str; 62] = [
+    "set_mule_harakiri",
     "uwsgi_404",
     "uwsgi_add_safe_fd",
+    "uwsgi_add_transformation",
+    "uwsgi_additional_header_add",
+    "uwsgi_apply_routes",
+    "uwsgi_buffer_append",
+    "uwsgi_buffer_destroy",
+    "uwsgi_buffer_new",
+    "uwsgi_close_request",
     "uwsgi_get_cflags",
     "uwsgi_get_dot_h",
     "uwsgi_get_exported_opt",
+    "uwsgi_get_var",
     "uwsgi_hash_algo_register_all",
     "uwsgi_log",
+    "uwsgi_logvar_add",
+    "uwsgi_offload_request_memory_do",
     "uwsgi_open_and_read",
+    "uwsgi_proto_uwsgi_setup",
     "uwsgi_register_metric",
     "uwsgi_register_metric_collector",
+    "uwsgi_register_router",
+    "uwsgi_req_append",
+    "uwsgi_response_add_header",
+    "uwsgi_response_prepare_headers",
     "uwsgi_response_write_body_do",
+    "uwsgi_response_write_headers_do",
+    "uwsgi_routing_translate",
+    "uwsgi_simple_wait_milliseconds_hook",
     "cache_udp_server_loop",
     "uwsgi_cache_by_name",
     "uwsgi_cache_by_namelen",
@@ -75,7 +101,7 @@ const FUNCTIONS: [&str; 43] = [
     "uwsgi_cache_sync_from_nodes",
 ];
 
-/// Those that uWSGI reads of ours when it loads a plugin.
+/// The structs that uWSGI reads from a plugin when it loads one.
 const PLUGIN: [&str; 2] = ["uwsgi_plugin", "uwsgi_option"];
 
 /// The fingerprints of one uWSGI, 16 hexadecimal digits each.
@@ -83,12 +109,12 @@ const PLUGIN: [&str; 2] = ["uwsgi_plugin", "uwsgi_option"];
 pub(crate) struct Digests {
     /// Of all structs.
     pub(crate) all: String,
-    /// Of those that make a plugin.
+    /// Of the structs read from a plugin.
     pub(crate) plugin: String,
 }
 
 impl Digests {
-    /// From the header and the flags that a uWSGI reports.
+    /// From the header and the flags that uWSGI reports.
     pub(crate) fn of(header: &str, cflags: &str) -> Self {
         let header = Header::read(header);
         let of = |structs: &[&str], functions: &[&str]| {
@@ -99,16 +125,17 @@ impl Digests {
     }
 }
 
-/// The `-D` words of `cflags` that a compiler of the header needs: all but quoted strings (versions, dates, paths) and
-/// hardening. Sorted, without duplicates.
+/// The `-D` words of `cflags` that compiling the header needs: all except quoted strings (versions,
+/// dates, paths) and hardening. Sorted, without duplicates.
 #[cfg_attr(not(test), allow(dead_code, reason = "used by build.rs"))]
 pub(crate) fn defines(cflags: &str) -> Vec<&str> {
     let wanted = |word: &&str| word.starts_with("-D");
     sorted(cflags, wanted)
 }
 
-/// Those of them that can change a struct in which these names occur: they define one of the names, or are for the
-/// system's headers (`_FILE_OFFSET_BITS`). And the few other flags that do.
+/// Those that can change a struct in which `names` occur: they define one of the names, or
+/// configure the system's headers (`_FILE_OFFSET_BITS`). Also the few other flags that affect
+/// layouts.
 fn shaping<'a>(cflags: &'a str, names: &BTreeSet<String>) -> Vec<&'a str> {
     let shapes = |word: &&str| match word.strip_prefix("-D").or(word.strip_prefix("-U")) {
         Some(definition) => {
@@ -130,7 +157,7 @@ fn sorted(cflags: &str, wanted: impl Fn(&&str) -> bool) -> Vec<&str> {
     words
 }
 
-/// 16 hexadecimal digits (64-bit FNV-1a). They tell builds apart, they do not protect against forgery.
+/// 16 hexadecimal digits (64-bit FNV-1a), to tell builds apart; no protection against forgery.
 fn digest(text: &str, words: &[&str]) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for part in [text].iter().chain(words) {

@@ -1,8 +1,9 @@
-//! The figures of every cache among uWSGI's metrics (`enable-metrics`): `cache.<name>.hits` and so on, for
-//! `metric_get`, the statistics, `metrics-dir`, alarms and the plugins that push metrics.
+//! Registers the statistics of every cache as uWSGI metrics (`enable-metrics`): `cache.<name>.hits`
+//! and so on, for `metric_get`, the statistics server, `metrics-dir`, alarms and the plugins that
+//! push metrics.
 //!
-//! uWSGI's collector thread in the master asks for each metric in turn, once a second. Registered after the caches are
-//! made and before uWSGI gives every metric its place in shared memory.
+//! uWSGI's collector thread in the master reads each metric in turn, once a second. They are
+//! registered after the caches are created and before uWSGI allocates the metrics' shared memory.
 
 use std::{
     collections::BTreeSet,
@@ -13,18 +14,25 @@ use std::{
 
 use super::{host::Host, raw};
 use crate::{
-    capi::{cache, cache::Cache, guard::guard},
-    engine::{Figure, Stats},
+    capi::{
+        host::cache::{self, Cache},
+        panic::guard,
+    },
+    engine::{Figure, Memory},
 };
 
 /// Two of the types of a metric in uwsgi.h.
 const COUNTER: u8 = 0;
 const GAUGE: u8 = 1;
 
-/// How long one look at a cache serves all its metrics.
+/// How long one snapshot of a cache serves all its metrics.
 const FRESH: Duration = Duration::from_millis(500);
+/// A look at the memory does for so many times as long as it took: it takes at most a hundredth of a
+/// processor.
+const MEMORY_FRESH: u32 = 100;
 
-/// Longest part of a metric's name that comes from the cache: with `metrics-dir` the name is one of a file.
+/// Maximum length of the cache's part of a metric's name: with `metrics-dir` the name is a file
+/// name.
 const LONGEST: usize = 200;
 
 const COLLECTOR: &CStr = c"ucache";
@@ -41,20 +49,28 @@ type Register = unsafe extern "C" fn(
     *mut c_void,
 ) -> *mut raw::uwsgi_metric;
 
-/// What the metrics of one cache share.
+/// Shared by the metrics of one cache.
 #[derive(Debug)]
 struct Source {
     cache: &'static Cache,
-    /// Whether the figures outlive the server.
+    /// Whether the statistics outlive the server.
     kept: bool,
-    seen: Mutex<Option<(Instant, Stats)>>,
+    seen: Mutex<Seen>,
 }
 
-/// What a metric points to.
+/// What was seen last, and when.
+#[derive(Debug, Default)]
+struct Seen {
+    figures: Option<(Instant, Vec<Figure>)>,
+    /// Until when it does.
+    memory: Option<(Instant, Memory)>,
+}
+
+/// The `custom` data of one metric.
 #[derive(Debug)]
 struct Metric {
     source: &'static Source,
-    /// Which of the figures.
+    /// Index of the statistic.
     index: usize,
 }
 
@@ -62,15 +78,22 @@ impl Source {
     fn figure(&self, index: usize) -> Option<Figure> {
         let mut seen = self.seen.lock().ok()?;
         let now = Instant::now();
-        let stats = match seen.take() {
-            Some((at, stats)) if now.duration_since(at) < FRESH => *seen.insert((at, stats)),
-            _ => *seen.insert((now, self.cache.engine.stats())),
-        };
-        stats.1.figures().get(index).copied()
+        if seen.figures.as_ref().is_none_or(|(at, _)| now.duration_since(*at) >= FRESH) {
+            let engine = self.cache.tier.engine();
+            let memory = seen.memory.take().filter(|(until, _)| now < *until);
+            let memory = memory.unwrap_or_else(|| {
+                let memory = engine.memory_sample();
+                (now + now.elapsed() * MEMORY_FRESH, memory)
+            });
+            let figures = engine.figures(&memory.1);
+            seen.memory = Some(memory);
+            seen.figures = Some((now, figures));
+        }
+        seen.figures.as_ref().and_then(|(_, all)| all.get(index).copied())
     }
 }
 
-/// Makes the metrics of all caches; nothing where metrics are off.
+/// Registers the metrics of all caches; does nothing if metrics are off.
 pub(super) fn register(host: &Host) {
     // SAFETY: start-up is single-threaded; a plain number.
     if unsafe { (*host.server).has_metrics } == 0 {
@@ -81,7 +104,7 @@ pub(super) fn register(host: &Host) {
     let (Some(register), Some(collector)) =
         (at(c"uwsgi_register_metric"), at(c"uwsgi_register_metric_collector"))
     else {
-        host.log("this uWSGI exports no functions to register metrics with: there are none of the caches");
+        host.log("no metrics for caches: this uWSGI exports no functions to register them");
         return;
     };
     // SAFETY: uwsgi.h declares both functions so.
@@ -91,27 +114,30 @@ pub(super) fn register(host: &Host) {
             std::mem::transmute::<*const (), RegisterCollector>(collector),
         )
     };
-    // SAFETY: start-up is single-threaded; the name is static and nobody writes to it.
+    // SAFETY: start-up is single-threaded; the name is static and never written to.
     unsafe { collector(COLLECTOR.as_ptr().cast_mut(), collect) };
     let mut names = BTreeSet::new();
     for cache in cache::all() {
         let name = name_for(cache.settings.name.to_bytes(), &mut names);
         let kept = cache.settings.config.store.is_some();
-        let source: &'static Source = Box::leak(Box::new(Source { cache, kept, seen: Mutex::new(None) }));
-        for (index, figure) in Stats::default().figures().iter().enumerate() {
+        let source: &'static Source = Box::leak(Box::new(Source { cache, kept, seen: Mutex::default() }));
+        let figures = cache.tier.engine().figures(&Memory::default());
+        for (index, figure) in figures.iter().enumerate() {
             let Ok(full) = CString::new(format!("cache.{name}.{}", figure.name)) else { continue };
             let metric: &'static Metric = Box::leak(Box::new(Metric { source, index }));
             let custom = std::ptr::from_ref(metric).cast_mut().cast();
             let kind = if figure.gauge { GAUGE } else { COUNTER };
             let (text, by) = (full.as_ptr().cast_mut(), COLLECTOR.as_ptr().cast_mut());
             let none = std::ptr::null_mut();
-            // SAFETY: start-up is single-threaded; uWSGI copies the name and keeps `custom`, which is never freed.
+            // SAFETY: start-up is single-threaded; uWSGI copies the name and keeps `custom`, which
+            // is never freed.
             unsafe { register(text, none, kind, by, none.cast(), 0, custom) };
         }
     }
 }
 
-/// The cache's part of its metrics' names: uWSGI ends the server at any other character.
+/// The cache's part of its metrics' names: uWSGI ends the server at any character it does not
+/// allow.
 fn name_for(cache: &[u8], taken: &mut BTreeSet<String>) -> String {
     let plain = |&byte: &u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => char::from(byte),
@@ -125,20 +151,21 @@ fn name_for(cache: &[u8], taken: &mut BTreeSet<String>) -> String {
     name
 }
 
-/// Called by uWSGI for the value of a metric, to which it adds `initial_value`.
+/// Called by uWSGI for a metric's value, to which it adds `initial_value`.
 ///
 /// # Safety
 /// `metric` is one that [`register`] made.
 unsafe extern "C" fn collect(metric: *mut raw::uwsgi_metric) -> i64 {
     guard(0, || {
-        // SAFETY: uWSGI gives one of the metrics that `register` made, with the pointer that it got for it; both live
-        // as long as the process, and neither field changes.
+        // SAFETY: uWSGI passes a metric that `register` created, with its pointer; both live as
+        // long as the process, and neither field changes.
         let (metric, initial) =
             unsafe { ((*metric).custom.cast::<Metric>().as_ref(), (*metric).initial_value) };
         let Some(metric) = metric else { return 0 };
         let Some(figure) = metric.source.figure(metric.index) else { return 0 };
         let value = i64::try_from(figure.value).unwrap_or(i64::MAX);
-        // `metrics-dir-restore`: the last server's value goes on counting, but for what has not begun anew.
+        // `metrics-dir-restore`: counters continue from the last server's value, except those that
+        // the cache itself keeps.
         if figure.gauge || metric.source.kept { value.wrapping_sub(initial) } else { value }
     })
 }
@@ -148,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_made_of_what_uwsgi_allows_and_differ() {
+    fn names_have_only_allowed_characters_and_differ() {
         let mut taken = BTreeSet::new();
         let mut name = |cache: &str| name_for(cache.as_bytes(), &mut taken);
         assert_eq!(name("my-cache_1.x"), "my-cache_1.x");

@@ -1,15 +1,16 @@
-//! The plugin for uWSGI: puts this crate in the place of the host's caching subsystem.
+//! The uWSGI plugin: replaces the host's caching subsystem by this crate.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `plugin.rs` | the entries and hooks that uWSGI calls |
-//! | `host.rs`, `elf.rs`, `image.rs` | the uWSGI around us, found at run time, and its file |
-//! | `raw.rs`, `layout.rs` | its structs, and the check that they are those it was built with |
-//! | `takeover.rs`, `patch.rs`, `jump.rs` | every cache function of the host becomes a jump to ours |
-//! | `lock.rs` | the host's lock table, with ours in front |
+//! | `plugin.rs` | the plugin entries and hooks that uWSGI calls |
+//! | `host.rs`, `elf.rs`, `image.rs` | finding uWSGI at run time, and its program file |
+//! | `raw.rs`, `layout.rs` | uWSGI's structs, and the check that they match those of the build |
+//! | `takeover.rs`, `patch.rs`, `jump.rs` | redirecting every cache function of the host to ours |
+//! | `lock.rs` | the wrapped lock table of the host |
 //! | `env.rs`, `options.rs` | the host's options, and the plugin's own |
-//! | `metrics.rs` | the figures of the caches among its metrics |
-//! | `request.rs` | the cache protocol (modifier1 111), where it is served |
+//! | `metrics.rs` | cache statistics as uWSGI metrics |
+//! | `request.rs` | requests of the cache protocol (modifier1 111) |
+//! | `pages/` | the response cache in uWSGI's routes, where uWSGI was built with routes |
 
 mod elf;
 mod env;
@@ -20,6 +21,8 @@ mod layout;
 mod lock;
 mod metrics;
 mod options;
+#[cfg(uwsgi_routing)]
+mod pages;
 mod patch;
 mod plugin;
 pub(crate) mod raw;

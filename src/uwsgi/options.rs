@@ -1,4 +1,4 @@
-//! The options that the plugin adds to uWSGI's.
+//! The options that the plugin adds to uWSGI.
 
 use std::{
     ffi::{CStr, c_char, c_int, c_void},
@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{host, host::Host, raw};
-use crate::capi::guard::guard;
+use crate::capi::panic::guard;
 
-/// `getopt`'s optional argument: `--ucache-or-native` and `ucache-or-native = true` both work.
+/// `getopt`'s optional argument: `--ucache-or-native` and `ucache-or-native = true` are both valid.
 const OPTIONAL_ARGUMENT: c_int = 2;
 
 static OR_NATIVE: AtomicBool = AtomicBool::new(false);
@@ -25,7 +25,7 @@ struct Switch {
 static SWITCHES: [Switch; 3] = [
     Switch {
         name: c"ucache-or-native",
-        help: c"go on with uWSGI's own cache when ucache cannot take it over (default: stop)",
+        help: c"fall back to uWSGI's own cache if ucache cannot replace it (default: stop)",
         value: &OR_NATIVE,
     },
     Switch {
@@ -35,39 +35,40 @@ static SWITCHES: [Switch; 3] = [
     },
     Switch {
         name: c"ucache-quiet",
-        help: c"no start-up line of the takeover; all else is logged",
+        help: c"do not log the takeover at start-up; everything else is logged",
         value: &QUIET,
     },
 ];
 
-/// Whether to go on natively when the takeover failed.
+/// Whether to fall back to the native cache if the takeover failed.
 pub(crate) fn or_native() -> bool {
     OR_NATIVE.load(Ordering::Relaxed)
 }
 
-/// [`or_native`] before the options are known, where the plugin's may not even be registered: as far as the host has
-/// read its configuration, or in the environment.
+/// [`or_native`] before the options are parsed, when the plugin's own may not even be registered:
+/// read from the configuration so far, or from the environment.
 pub(crate) fn or_native_so_far(host: &Host) -> bool {
     let environment = || std::env::var("UWSGI_UCACHE_OR_NATIVE").ok();
     host.option_so_far(c"ucache-or-native").or_else(environment).and_then(|value| parse(&value)) == Some(true)
 }
 
-/// Whether the cache protocol is asked for.
+/// Whether the cache protocol is enabled.
 pub(crate) fn serve() -> bool {
     SERVE.load(Ordering::Relaxed)
 }
 
-/// Whether start-up lines are wanted, by our option and by uWSGI's own (`no-initial-output`).
+/// Whether to log start-up lines, by our option and uWSGI's own (`no-initial-output`).
 pub(crate) fn wants_start_up_lines(host: &Host) -> bool {
-    // SAFETY: the host's struct is valid for the life of the process, and its options have been read.
+    // SAFETY: the host's struct is valid for the life of the process, and its options have been
+    // read.
     let silent = unsafe { (*host.server).no_initial_output } != 0;
     !QUIET.load(Ordering::Relaxed) && !silent
 }
 
-/// The form of [`table`].
+/// Return type of [`table`].
 pub(crate) type Table = [raw::uwsgi_option; SWITCHES.len() + 1];
 
-/// The table that uWSGI copies: one entry a switch and an empty one at the end.
+/// The table that uWSGI copies: one entry per switch and an empty one at the end.
 pub(crate) const fn table() -> Table {
     let mut table = [const { EMPTY }; SWITCHES.len() + 1];
     let mut i = 0;
@@ -91,7 +92,7 @@ const EMPTY: raw::uwsgi_option = raw::uwsgi_option {
     flags: 0,
 };
 
-/// uWSGI's callback: the option as written, its value (NULL when none was given).
+/// uWSGI's callback: the option as written, its value (NULL if not given).
 ///
 /// # Safety
 /// Both strings are NULL or NUL-terminated.
@@ -117,11 +118,11 @@ unsafe fn text(string: *const c_char) -> String {
     if string.is_null() {
         return String::new();
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
 }
 
-/// A bare switch is on; the words are those of uWSGI's own switches.
+/// A switch without a value is on; the words are those of uWSGI's own switches.
 fn parse(value: &str) -> Option<bool> {
     match value.trim().to_ascii_lowercase().as_str() {
         "" | "1" | "true" | "yes" | "on" => Some(true),
@@ -130,9 +131,10 @@ fn parse(value: &str) -> Option<bool> {
     }
 }
 
-/// Names in the configuration that look like ours and are not: uWSGI itself ignores them.
+/// Names in the configuration that look like ours but are unknown: uWSGI itself ignores them.
 pub(crate) fn unknown(host: &Host) -> Vec<String> {
-    // SAFETY: the host's array of options has that many elements, none of which changes after start-up.
+    // SAFETY: the host's array of options has that many elements, and does not change after
+    // start-up.
     let names = unsafe {
         let server = &*host.server;
         let count = usize::try_from(server.exported_opts_cnt).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Real machine code on scratch pages, written in both ways.
+//! Tests with real machine code on scratch pages, written by both methods.
 
 use std::{io::Write, os::fd::AsRawFd, slice};
 
@@ -10,9 +10,10 @@ mod machine {
     pub(super) const ONE: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa, 0xb8, 1, 0, 0, 0, 0xc3];
     /// mov eax, 1; ret
     pub(super) const PLAIN_ONE: &[u8] = &[0xb8, 1, 0, 0, 0, 0xc3];
-    /// What stays of each: both instructions, the only one before `ret`.
+    /// Kept length of each: both instructions, and the only one before `ret`.
     pub(super) const KEPT: [usize; 2] = [9, 5];
     pub(super) const JUMP: usize = 12;
+    pub(super) const NEAR_JUMP: usize = 5;
     pub(super) const INT3: &[u8] = &[0xcc];
 }
 #[cfg(target_arch = "aarch64")]
@@ -21,16 +22,17 @@ mod machine {
     pub(super) const ONE: &[u8] = &[0x5f, 0x24, 0x03, 0xd5, 0x20, 0, 0x80, 0x52, 0xc0, 0x03, 0x5f, 0xd6];
     /// mov w0, #1; ret
     pub(super) const PLAIN_ONE: &[u8] = &[0x20, 0, 0x80, 0x52, 0xc0, 0x03, 0x5f, 0xd6];
-    /// What stays of each.
+    /// Kept length of each.
     pub(super) const KEPT: [usize; 2] = [8, 4];
     pub(super) const JUMP: usize = 16;
+    pub(super) const NEAR_JUMP: usize = 4;
     /// brk #0
     pub(super) const INT3: &[u8] = &[0, 0, 0x20, 0xd4];
 }
-use machine::{INT3, JUMP, KEPT, ONE, PLAIN_ONE};
+use machine::{INT3, JUMP, KEPT, NEAR_JUMP, ONE, PLAIN_ONE};
 
-/// Program text that returns 1, in a mapping of its own: private like a program's, or shared and read-only, which
-/// neither way of writing gets past.
+/// Program text that returns 1, in a mapping of its own: private like a program's, or shared and
+/// read-only, which neither method can write to.
 fn function(code: &[u8], shared: bool) -> usize {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&[code, &vec![0; 4096 - code.len()]].concat()).unwrap();
@@ -76,7 +78,8 @@ fn a_patched_function_runs_the_other_and_keeps_its_first_instruction() {
     assert_eq!(bytes(&list[1])[..KEPT[1]], PLAIN_ONE[..KEPT[1]]);
     // SAFETY: as above.
     assert!(patches.iter().all(|patch| unsafe { patch.stands() }));
-    // A second copy of the library finds the jump of the first, with the program's file at hand and without.
+    // A second copy of the library notices the jump of the first, with or without the program's
+    // file.
     let file = [PLAIN_ONE, &[0; 4096]].concat()[..KEPT[1] + JUMP].to_vec();
     for file in [None, Some(file)] {
         // SAFETY: as above.
@@ -89,10 +92,75 @@ fn a_patched_function_runs_the_other_and_keeps_its_first_instruction() {
     assert_eq!(patches.iter().map(|patch| unsafe { patch.stands() }).collect::<Vec<_>>(), [true, false]);
 }
 
+/// Three functions on one page: one with space for veneers, two that can keep their first
+/// instruction only with one.
 #[test]
-fn a_breakpoint_on_what_stays_is_left_there() {
+fn a_short_function_keeps_its_first_instruction_by_a_veneer() {
+    const APART: usize = 256;
+    const LONG: usize = 100;
+    let mut page = vec![0; 3 * APART];
+    for at in [0, APART, 2 * APART] {
+        page[at..at + PLAIN_ONE.len()].copy_from_slice(PLAIN_ONE);
+    }
+    let start = function(&page, false);
+    let short = KEPT[1] + JUMP - 1;
+    assert!(short >= KEPT[1] + NEAR_JUMP && short >= JUMP);
+    let list = [
+        redirect("short", start, short),
+        redirect("long", start + APART, LONG),
+        redirect("last", start + 2 * APART, short),
+    ];
+    // SAFETY: functions of this test only.
+    let (writer, patches) = unsafe { apply(&list) }.unwrap();
+    assert_eq!(patches.len(), list.len());
+    let veneers: Vec<usize> = patches.iter().map(|patch| patch.writes.len() - 1).collect();
+    assert_eq!(veneers, [1, 0, 1]);
+    for redirect in &list {
+        assert_eq!(call(redirect.from.address), 2);
+        assert_eq!(bytes(redirect)[..KEPT[1]], PLAIN_ONE[..KEPT[1]]);
+    }
+    // Only the functions were written, and no veneer into another function's code.
+    let places = |patch: &Patch| patch.writes.iter().map(|w| (w.address, w.after.len())).collect::<Vec<_>>();
+    let mut all: Vec<(usize, usize)> = patches.iter().flat_map(places).collect();
+    all.sort_unstable();
+    assert!(all.windows(2).all(|two| two[0].0 + two[0].1 <= two[1].0), "{all:x?}");
+    let inside = |&(at, len): &(usize, usize)| {
+        list.iter().any(|r| r.from.address <= at && at + len <= r.from.address + r.from.size)
+    };
+    assert!(all.iter().all(inside), "{all:x?}");
+    // A second copy of the library, and an overwritten veneer.
+    // SAFETY: as above.
+    let again = unsafe { apply(&list) }.unwrap_err();
+    assert!(again.contains("is redirected already"), "{again}");
+    // SAFETY: as above.
+    unsafe { writer.write(patches[0].writes[0].address, &[0; 4]) }.unwrap();
+    // SAFETY: as above.
+    let stand: Vec<bool> = patches.iter().map(|patch| unsafe { patch.stands() }).collect();
+    assert_eq!(stand, [false, true, true]);
+}
+
+#[test]
+fn a_breakpoint_on_a_short_function_is_left_there() {
+    let start = function(&[PLAIN_ONE, &[0; 256 - PLAIN_ONE.len()], PLAIN_ONE].concat(), false);
+    let file = [PLAIN_ONE, &[0; 256]].concat()[..KEPT[1] + JUMP - 1].to_vec();
+    let short = Redirect { file: Some(file.clone()), ..redirect("short", start, file.len()) };
+    // SAFETY: functions of this test only.
+    let writer = unsafe { Writer::choose(start, PLAIN_ONE) }.unwrap();
+    // SAFETY: as above.
+    unsafe { writer.write(start, INT3) }.unwrap();
+    let list = [short, redirect("long", start + 256, 100)];
+    // SAFETY: as above.
+    unsafe { apply(&list) }.unwrap();
+    assert_eq!(bytes(&list[0])[..INT3.len()], *INT3);
+    // SAFETY: as above.
+    unsafe { writer.write(start, &file[..INT3.len()]) }.unwrap();
+    assert_eq!(call(start), 2);
+}
+
+#[test]
+fn a_breakpoint_on_kept_code_stays() {
     let file = [ONE, &[0; 4096]].concat()[..64].to_vec();
-    // On the landing pad, where the kernel's probes are, and behind it, where gdb's are.
+    // On the landing pad, where the kernel sets probes, and behind it, where gdb sets breakpoints.
     for at in [0, 4] {
         let mut observed = file.clone();
         observed[at..at + INT3.len()].copy_from_slice(INT3);
@@ -101,7 +169,7 @@ fn a_breakpoint_on_what_stays_is_left_there() {
         // SAFETY: functions of this test only.
         let (writer, _) = unsafe { apply(slice::from_ref(&redirect)) }.unwrap();
         assert_eq!(bytes(&redirect)[at..at + INT3.len()], *INT3);
-        // Whoever has set it puts the file's bytes back when he goes.
+        // An observer restores the file's bytes when it detaches.
         // SAFETY: as above.
         unsafe { writer.write(address + at, &file[at..at + INT3.len()]) }.unwrap();
         assert_eq!(call(address), 2);
@@ -109,20 +177,20 @@ fn a_breakpoint_on_what_stays_is_left_there() {
 }
 
 #[test]
-fn a_breakpoint_on_what_would_go_is_named() {
+fn a_breakpoint_on_overwritten_code_is_reported() {
     let all = [&[INT3, ONE].concat()[..], &[0; 4096]].concat()[..64].to_vec();
     let address = function(&all, false);
     // SAFETY: functions of this test only.
     let why = unsafe { apply(&[redirect("observed", address, 64)]) }.unwrap_err();
-    assert!(why.starts_with("a breakpoint is on observed: "), "{why}");
-    // Behind everything that can be undone.
+    assert!(why.starts_with("a breakpoint is set in observed: "), "{why}");
+    // Behind all code that can be undone.
     let file = [ONE, &[0; 4096]].concat()[..64].to_vec();
     let mut observed = file.clone();
     observed[KEPT[0]..KEPT[0] + INT3.len()].copy_from_slice(INT3);
     let redirect = Redirect { file: Some(file), ..redirect("a", function(&observed, false), 64) };
     // SAFETY: as above.
     let why = unsafe { apply(slice::from_ref(&redirect)) }.unwrap_err();
-    assert!(why.starts_with("a breakpoint is on a: "), "{why}");
+    assert!(why.starts_with("a breakpoint is set in a: "), "{why}");
     assert_eq!(bytes(&redirect), observed);
 }
 
@@ -158,7 +226,7 @@ fn a_function_that_cannot_be_written_leaves_all_alone() {
     assert_eq!(unsafe { code(Symbol { address: first, size: ONE.len() }) }, ONE);
 }
 
-/// Pages of programs that are built for it let indirect branches arrive at landing pads only.
+/// Pages of programs built with BTI accept indirect branches at landing pads only.
 #[cfg(target_arch = "aarch64")]
 #[test]
 fn a_guarded_page_lets_calls_into_a_patched_function() {

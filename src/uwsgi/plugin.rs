@@ -1,7 +1,8 @@
-//! The two plugin entries that uWSGI sees, and what happens at each of its hooks.
+//! The two plugin entries that uWSGI sees, and the work at each of its hooks.
 //!
-//! `ucache_plugin` is what `plugin = ucache` loads: it serves no request. The cache protocol is another entry, which is
-//! put where a cache plugin of uWSGI was, or where the operator asks for it.
+//! `plugin = ucache` loads `ucache_plugin`, which serves no requests. The cache protocol is a
+//! second entry; it is installed in the slot of uWSGI's own cache plugin, or where the operator
+//! configures it.
 
 use std::{
     cell::UnsafeCell,
@@ -12,32 +13,37 @@ use std::{
 };
 
 use super::{host, host::Host, lock, metrics, options, raw, request, takeover, takeover::Takeover};
-use crate::capi::{cache::Cache, env, guard::guard, types::uwsgi_cache, view};
+use crate::capi::{
+    host::{cache::Cache, create, env},
+    panic::guard,
+    types::uwsgi_cache,
+};
 
 /// modifier1 of the cache protocol.
 const SLOT: u8 = 111;
 
-/// Shortest time between two updates of the statistics.
+/// Minimum time between two updates of the statistics.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// What became of the takeover.
+/// The outcome of the takeover.
 #[derive(Debug)]
 enum State {
-    /// Every cache function of the host leads to ours.
+    /// Every cache function of the host jumps to ours.
     Taken(Takeover),
-    /// Loaded before the host (`LD_PRELOAD`): the dynamic linker leads it to ours, its text could not be changed too.
+    /// Loaded before the host (`LD_PRELOAD`): the dynamic linker binds its calls to ours, but its
+    /// text could not be patched.
     Linked(String),
-    /// The host's own functions are in place, because they could not be replaced.
+    /// The host's own functions are in use, because they could not be replaced.
     Native,
 }
 
 static STATE: OnceLock<State> = OnceLock::new();
 
-/// A struct that uWSGI reads, and writes a few fields of, while it starts up in one thread.
+/// A struct that uWSGI reads, and writes some fields of, during single-threaded start-up.
 #[repr(transparent)]
 pub(crate) struct Shared<T>(UnsafeCell<T>);
 
-// SAFETY: only uWSGI's start-up, which has one thread, and our hooks that it calls touch the content.
+// SAFETY: only uWSGI's single-threaded start-up, and our hooks called from it, access the content.
 unsafe impl<T> Sync for Shared<T> {}
 
 impl<T> std::fmt::Debug for Shared<T> {
@@ -46,15 +52,15 @@ impl<T> std::fmt::Debug for Shared<T> {
     }
 }
 
-/// A plugin of uWSGI, and room behind it: a uWSGI whose struct is longer finds zeroes there, which are no hooks.
+/// A plugin of uWSGI, followed by zeros: a uWSGI with a longer struct finds no hooks there.
 #[repr(C)]
 pub(crate) struct Entry {
     plugin: raw::uwsgi_plugin,
     more: [usize; 64],
 }
 
-/// The entry that uWSGI looks up by name when it loads `ucache_plugin.so`. Its hooks are added when it is known that
-/// uWSGI's struct is this one.
+/// The entry that uWSGI looks up by name when it loads `ucache_plugin.so`. Its hooks are added only
+/// once uWSGI's struct is known to match.
 #[unsafe(no_mangle)]
 pub(crate) static ucache_plugin: Shared<Entry> = Shared(UnsafeCell::new(Entry {
     plugin: raw::uwsgi_plugin {
@@ -74,16 +80,18 @@ static PROTOCOL: Shared<raw::uwsgi_plugin> = Shared(UnsafeCell::new(raw::uwsgi_p
     ..UNUSED
 }));
 
-/// What uWSGI's own plugin for the cache protocol is called.
+/// The name of uWSGI's own plugin for the cache protocol.
 const CACHE_PLUGIN: &CStr = c"cache";
 
 static OPTIONS: Shared<options::Table> = Shared(UnsafeCell::new(options::table()));
 
-/// No name, no hook.
-// SAFETY: the struct holds integers, pointers and optional functions, for all of which zero is a value.
+/// No name, no hooks.
+// SAFETY: the struct holds integers, pointers and optional functions; zero is valid for all of
+// them.
 const UNUSED: raw::uwsgi_plugin = unsafe { MaybeUninit::zeroed().assume_init() };
 
-/// Run by the dynamic linker when it has loaded the library, wherever that is: only leaves word whom to ask.
+/// Run by the dynamic linker in every program that loads the library: only registers where to look
+/// for a host.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static AT_LOAD: extern "C" fn() = {
@@ -93,11 +101,12 @@ static AT_LOAD: extern "C" fn() = {
     at_load
 };
 
-/// uWSGI has loaded the plugin: it is reading its options, in one thread, and has made no cache yet.
+/// Called when uWSGI has loaded the plugin: single-threaded, while it reads its options, before any
+/// cache exists.
 extern "C" fn on_load() {
     guard((), || {
         let Some(host) = host::find() else {
-            eprintln!("[ucache] loaded as a plugin, but the loader exports no uWSGI 2.0 functions");
+            eprintln!("[ucache] loaded as a plugin, but the loading program exports no uWSGI 2.0 functions");
             // SAFETY: nothing has been set up.
             unsafe { libc::exit(1) }
         };
@@ -105,9 +114,10 @@ extern "C" fn on_load() {
     });
 }
 
-/// The host looked for when the C surface is first used without `on_load`: uWSGI as a shared library (pyuwsgi) with
-/// libucache.so preloaded, so that its calls are linked to us. In a uWSGI whose calls are not, the library is that of
-/// the application which has loaded it, or a second copy: no business of the server's.
+/// Looks for the host when the C interface is used without `on_load`: uWSGI as a shared library
+/// (pyuwsgi) with libucache.so preloaded, so that its calls are bound to us. If its calls are not
+/// bound to us, this library was loaded by the application, or is a second copy, and must not act
+/// for the server.
 fn preloaded() -> Option<&'static dyn env::Env> {
     // SAFETY: a lookup by a NUL-terminated name.
     let called = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"uwsgi_cache_create_all".as_ptr()) };
@@ -118,13 +128,14 @@ fn preloaded() -> Option<&'static dyn env::Env> {
     if let Err(why) = host.check_layout() {
         stop(host, &why);
     }
-    // SAFETY: valid for the life of the process, and laid out as we know it.
+    // SAFETY: valid for the life of the process, with the layout that was checked.
     if unsafe { (*host.server).cache_setup } != 0 {
         return None;
     }
     add_hooks();
     register(host);
-    // SAFETY: the first cache is being made, in the host's only thread, by a call that is in our function already.
+    // SAFETY: the first cache is being created, in the host's only thread, by a call that is in our
+    // function already.
     let state = match unsafe { takeover::take(host) } {
         Ok(takeover) => State::Taken(takeover),
         Err(why) => State::Linked(why),
@@ -133,8 +144,8 @@ fn preloaded() -> Option<&'static dyn env::Env> {
     Some(host)
 }
 
-/// Takes the place of the host's cache; on a failure only the reason is kept, until all options are known. Nothing of
-/// the host is touched unless its structs are those that the glue was compiled for.
+/// Replaces the host's cache; on failure only the reason is kept until all options are known.
+/// Nothing of the host is changed unless its structs match those that the plugin was compiled for.
 fn attach(host: &'static Host) {
     let taken = match host.check_layout() {
         Err(why) => {
@@ -143,18 +154,20 @@ fn attach(host: &'static Host) {
         }
         Ok(()) => {
             add_hooks();
+            #[cfg(uwsgi_routing)]
+            super::pages::register(host);
             if env::install(host) {
                 // SAFETY: uWSGI calls `on_load` while it parses its options, in its only thread.
                 unsafe { takeover::take(host) }
             } else {
-                Err("another part of this process uses libucache.so already".into())
+                Err("libucache.so is in use already by another part of this process".into())
             }
         }
     };
     let state = match taken {
         Ok(takeover) => State::Taken(takeover),
         Err(why) => {
-            host.log(&format!("cannot take over uWSGI's cache: {why}"));
+            host.log(&format!("cannot replace uWSGI's cache: {why}"));
             State::Native
         }
     };
@@ -162,11 +175,13 @@ fn attach(host: &'static Host) {
     let _ = STATE.set(state);
 }
 
-/// The plugin was built for another uWSGI. It waits for the options like after other failures, if this one reads a
-/// plugin's hooks and options in the same way. Else it has to know now, and leaves nothing but its name.
+/// Handles a plugin built for another uWSGI. If this uWSGI reads a plugin's hooks and options in
+/// the same way, the decision waits for the options, as after other failures. Otherwise it is made
+/// now, and the entry keeps only its name.
 fn decide_later(host: &Host, why: &str) {
     let alike = host.reads_plugins_alike();
-    // SAFETY: uWSGI calls `on_load` in its only thread; nobody else holds a reference to the entry.
+    // SAFETY: uWSGI calls `on_load` in its only thread; no other code holds a reference to the
+    // entry.
     let plugin = unsafe { &mut (*ucache_plugin.0.get()).plugin };
     if alike {
         plugin.jail = Some(on_configured);
@@ -178,7 +193,7 @@ fn decide_later(host: &Host, why: &str) {
         stop(
             host,
             &format!(
-                "{why}; `ucache-or-native = true` before `plugin = ucache` would go on with uWSGI's own cache"
+                "{why}; `ucache-or-native = true` before `plugin = ucache` falls back to uWSGI's own cache"
             ),
         );
     }
@@ -194,27 +209,27 @@ fn add_hooks() {
     plugin.master_cycle = Some(on_master_cycle);
 }
 
-/// Ends the server, as it does itself after a bad option.
+/// Ends the server, as uWSGI does after an invalid option.
 fn stop(host: &Host, why: &str) -> ! {
     host.log(&format!("stopped: {why}"));
     // SAFETY: start-up is single-threaded; exit handlers run as after uWSGI's own errors.
     unsafe { libc::exit(1) }
 }
 
-/// Lists the plugin's entry as uWSGI does when it loads one.
+/// Registers the plugin's entry as uWSGI does when it loads one.
 fn register(host: &Host) {
-    // SAFETY: uWSGI is starting up in one thread and calls us; nobody else touches its tables.
+    // SAFETY: uWSGI's single-threaded start-up calls us; no other code accesses its tables.
     let server = unsafe { &mut *host.server };
     let count = usize::try_from(server.gp_cnt).unwrap_or(usize::MAX);
     let Some(slot) = server.gp.get_mut(count) else {
-        stop(host, "too many plugins: uWSGI has no room for the hooks of ucache");
+        stop(host, "too many plugins: uWSGI has no free slot for the hooks of ucache");
     };
     *slot = ucache_plugin.0.get().cast();
     server.gp_cnt += 1;
 }
 
-/// All options are known, no cache exists: the last moment to stop without harm to store
-/// files, which the host's own code would open, and with `store_delete` remove.
+/// All options are known, and no cache exists: the last moment to stop without harm to store files,
+/// which the host's own code would open, and with `store_delete` remove.
 extern "C" fn on_configured(_: Option<unsafe extern "C" fn(*mut c_void) -> c_int>, _: *mut *mut c_char) {
     guard((), || {
         if let (Some(host), Some(State::Native)) = (host::get(), STATE.get()) {
@@ -223,26 +238,36 @@ extern "C" fn on_configured(_: Option<unsafe extern "C" fn(*mut c_void) -> c_int
     });
 }
 
-const GOING_ON: &str = "ucache-or-native: going on with uWSGI's own cache";
+const GOING_ON: &str = "ucache-or-native: falling back to uWSGI's own cache";
 
-/// Goes on natively if the operator allows it, ends the server otherwise.
+/// Falls back to the native cache if the operator allows it, otherwise ends the server.
 fn decide(host: &Host) {
     if options::or_native() {
         host.log(GOING_ON);
         return;
     }
-    stop(
-        host,
-        "the takeover failed (see above); `ucache-or-native = true` would go on with uWSGI's own cache",
-    );
+    stop(host, "the takeover failed (see above); `ucache-or-native = true` falls back to uWSGI's own cache");
 }
 
-/// The caches exist, no worker does.
+/// Caches exist, workers do not.
 extern "C" fn on_init() -> c_int {
     guard((), || {
         let Some(host) = host::get() else { return };
         for name in options::unknown(host) {
             host.log(&format!("unknown option {name}"));
+        }
+        #[cfg(uwsgi_routing)]
+        if let Some(name) = super::pages::unknown_cache() {
+            stop(
+                host,
+                &format!(
+                    "a route names the cache {name}, but there is no such cache (cache2 = name={name},...)"
+                ),
+            );
+        }
+        #[cfg(uwsgi_routing)]
+        if let Err(why) = super::pages::set_up_mules(host) {
+            stop(host, &why);
         }
         request::install_wait(host);
         lock::seal();
@@ -250,7 +275,7 @@ extern "C" fn on_init() -> c_int {
             Some(State::Taken(takeover)) => verify(host, takeover),
             Some(State::Linked(why)) => {
                 host.log(&format!(
-                    "preloaded: uWSGI's calls are linked to ucache; its own code stays as it is ({why})"
+                    "preloaded: uWSGI's calls are linked to ucache; its own code is unchanged ({why})"
                 ));
             }
             Some(State::Native) | None => {}
@@ -259,10 +284,10 @@ extern "C" fn on_init() -> c_int {
     0
 }
 
-/// What is in place is what was put there, and every cache is ours.
+/// Checks that all redirections are in place and that every cache is ours.
 fn verify(host: &Host, takeover: &Takeover) {
     let lost = takeover.lost();
-    // SAFETY: start-up is single-threaded; the head and the list are written by whoever makes caches.
+    // SAFETY: start-up is single-threaded; only code that creates caches writes the list.
     let foreign = unsafe { foreign(env::Env::head(host).read()) };
     if !lost.is_empty() || !foreign.is_empty() {
         let why = format!(
@@ -289,19 +314,19 @@ fn verify(host: &Host, takeover: &Takeover) {
 unsafe fn foreign(mut cache: *mut uwsgi_cache) -> Vec<String> {
     let mut names = Vec::new();
     while !cache.is_null() {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's contract.
         if unsafe { Cache::of(cache) }.is_none() {
-            // SAFETY: the caller's promise; names are NUL-terminated.
+            // SAFETY: the caller's contract; names are NUL-terminated.
             names.push(unsafe { CStr::from_ptr((*cache).name) }.to_string_lossy().into_owned());
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's contract.
         cache = unsafe { (*cache).next };
     }
     names
 }
 
-/// All plugins are initialised: take the request slots that are ours, and name the metrics of the caches that are
-/// there. From here on there may be other processes.
+/// All plugins are initialised: takes our request slots and registers the metrics of existing
+/// caches. After this there may be other processes.
 extern "C" fn on_post_init() {
     guard((), || {
         let Some(host) = host::get() else { return };
@@ -313,10 +338,11 @@ extern "C" fn on_post_init() {
     });
 }
 
-/// Serves the cache protocol where native would: where uWSGI's plugin for it is. And where the operator asks for it,
-/// by `ucache-serve` or by a number before the plugin's name (`111:ucache`).
+/// Serves the cache protocol in the slot of uWSGI's own plugin for it, as native would. Also where
+/// the operator enables it, by `ucache-serve` or by a number before the plugin's name
+/// (`111:ucache`).
 fn serve(host: &Host) {
-    // SAFETY: start-up is single-threaded; nobody else holds a reference to the table.
+    // SAFETY: start-up is single-threaded; no other code holds a reference to the table.
     let slots = unsafe { &mut (*host.server).p };
     // SAFETY: uWSGI writes the number there when it loads the plugin.
     let named = unsafe { (*ucache_plugin.0.get()).plugin.modifier1 };
@@ -335,7 +361,8 @@ fn serve(host: &Host) {
     }
 }
 
-/// A turn of the master's loop, once a second and with every event; the statistics server runs in the same loop.
+/// A cycle of the master's loop, once a second and at every event; the statistics server runs in
+/// the same loop.
 extern "C" fn on_master_cycle() {
     static NEXT: Mutex<Option<Instant>> = Mutex::new(None);
     guard((), || {
@@ -347,16 +374,16 @@ extern "C" fn on_master_cycle() {
         let now = Instant::now();
         if next.is_none_or(|next| now >= next) {
             *next = Some(now + REFRESH);
-            view::inherit_stores();
-            view::refresh_all();
+            create::inherit_stores();
+            create::refresh_all();
         }
     });
 }
 
-/// A request for the cache protocol.
+/// A request of the cache protocol.
 extern "C" fn on_request(request: *mut raw::wsgi_request) -> c_int {
     guard(UWSGI_OK, || request::handle(request))
 }
 
-/// The request is done (an answer may or may not have been given).
+/// The request is finished (whether or not it was answered).
 const UWSGI_OK: c_int = 0;

@@ -1,4 +1,4 @@
-//! The structs of the uWSGI that the plugin is built against, as bindgen reads them.
+//! The structs of the uWSGI that the plugin is built against, as translated by bindgen.
 #![allow(
     missing_docs,
     missing_debug_implementations,
@@ -18,12 +18,13 @@
 
 include!(concat!(env!("OUT_DIR"), "/uwsgi.rs"));
 
-// What the C surface mirrors by hand; another host needs another mirror.
+// The C interface mirrors this struct by hand; another host needs another mirror.
 const _: () = assert!(size_of::<uwsgi_cache>() == 352);
 const _: () = assert!(size_of::<uwsgi_cache_item>() == 88);
 const _: () = assert!(size_of::<uwsgi_lock_item>() == 40);
 
-/// The same by the C compiler (shim.c) and by bindgen: a difference would mean that one of them packs otherwise.
+/// Compares the layouts of the C compiler (shim.c) and bindgen, which differ if one of them packs
+/// structs differently.
 pub(crate) fn compilers_agree() -> bool {
     use std::mem::offset_of;
 
@@ -51,7 +52,7 @@ pub(crate) fn compilers_agree() -> bool {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn both_compilers_lay_the_structs_out_alike() {
+    fn both_compilers_agree_on_the_layouts() {
         assert!(super::compilers_agree());
     }
 }

@@ -1,4 +1,5 @@
-//! Requests of the cache protocol (modifier1 111): from the host's request to `capi::remote::serve` and back.
+//! Requests of the cache protocol (modifier1 111): passes them from the host to
+//! `net::handler` and back.
 
 use std::{
     ffi::{CStr, c_char, c_int},
@@ -10,14 +11,16 @@ use std::{
 };
 
 use super::{host, host::Host, raw};
-use crate::capi::remote::{
-    net, serve,
-    service::{self, Place},
+use crate::{
+    capi::host::caches,
+    net::{handler::Peer, keepalive::Place},
+    os::poll,
 };
 
 const UWSGI_OK: c_int = 0;
 
-/// The functions of the host that an answer goes through, so that its accounting, offloading and async loops work.
+/// The host's functions for answers, so that its accounting, offloading and async loops keep
+/// working.
 #[derive(Clone, Copy, Debug)]
 struct Functions {
     write: unsafe extern "C" fn(*mut raw::wsgi_request, *mut c_char, usize) -> c_int,
@@ -30,7 +33,7 @@ impl Functions {
     fn of(host: &Host) -> Option<Self> {
         let write = host.function(c"uwsgi_response_write_body_do")?;
         let not_found = host.function(c"uwsgi_404")?;
-        // SAFETY: uwsgi.h declares these functions so, and the header is the one the plugin was built with.
+        // SAFETY: uwsgi.h declares these functions so, and the header is that of the build.
         Some(unsafe {
             Self {
                 write: std::mem::transmute::<
@@ -45,38 +48,41 @@ impl Functions {
     }
 }
 
-/// Serves one request; the host has read its packet. Called by the worker's core that owns the request.
+/// Serves one request whose packet the host has read. Called by the worker's core that owns the
+/// request.
 pub(crate) fn handle(request: *mut raw::wsgi_request) -> c_int {
     let Some(host) = host::get() else { return UWSGI_OK };
     let Some(functions) = *FUNCTIONS.get_or_init(|| Functions::of(host)) else {
-        host.log("this uWSGI has no uwsgi_response_write_body_do: requests for the cache are not served");
+        host.log("cannot serve the cache protocol: this uWSGI exports no uwsgi_response_write_body_do");
         return UWSGI_OK;
     };
-    // SAFETY: the host calls with a live request whose packet it has read: `uh` has the 4 bytes of the header (its
-    // size already in the host's byte order), `buffer` at least as many bytes as it says. Neither changes until the
-    // request ends, nor does the answer's writing touch them.
+    // SAFETY: the host calls with a live request whose packet it has read: `uh` has the 4 bytes of
+    // the header (the size already in the host's byte order), `buffer` at least as many bytes as it
+    // says. Neither changes until the request ends, and writing the answer does not touch them.
     let (modifier2, payload) = unsafe {
         let uh = (*request).uh.cast::<u8>();
         let size = uh.add(1).cast::<u16>().read_unaligned();
         (*uh.add(3), slice::from_raw_parts((*request).buffer.cast::<u8>(), size.into()))
     };
     let mut connection = Connection { request, host, functions, buf: Vec::new(), place: None };
-    serve::serve(modifier2, payload, &mut connection);
+    caches::serve(modifier2, payload, &mut connection);
     connection.pass_on();
     UWSGI_OK
 }
 
-/// The host's plain waits, which run nothing else meanwhile: for reading and for writing, 0 = not exported.
+/// The host's blocking wait functions for reading and writing; 0 = not exported.
 static PLAIN: OnceLock<[usize; 2]> = OnceLock::new();
 
-/// Lets remote caches wait the way the host does where that runs other requests meanwhile (gevent and other loops).
-/// Its plain waits are left alone: they count whole seconds, and one of them ends with the first signal.
+/// Lets remote caches wait through the host's hooks if these run other requests meanwhile (gevent
+/// and other loops). The blocking waits are not used: they count whole seconds, and one of them
+/// ends at the first signal.
 pub(crate) fn install_wait(host: &Host) {
     let address = |name| host.function(name).map_or(0, |f| f.addr());
     PLAIN.get_or_init(|| [c"uwsgi_simple_wait_read_hook", c"uwsgi_simple_wait_write_hook"].map(address));
-    net::install_wait(|fd, write, seconds| {
+    poll::install_wait(|fd, write, seconds| {
         let (host, plain) = (host::get()?, PLAIN.get()?[usize::from(write)]);
-        // SAFETY: the host sets both hooks before any request runs, and a loop replaces them as whole pointers.
+        // SAFETY: the host sets both hooks before any request runs, and a loop engine replaces them
+        // as whole pointers.
         unsafe {
             let hook = if write { (*host.server).wait_write_hook } else { (*host.server).wait_read_hook };
             hook.filter(|&hook| hook as usize != plain).map(|wait| wait(fd, seconds))
@@ -90,13 +96,13 @@ struct Connection {
     host: &'static Host,
     functions: Functions,
     buf: Vec<u8>,
-    /// Where the connection goes when the request is done.
+    /// Where the connection goes after the request.
     place: Option<Place>,
 }
 
 impl Connection {
-    /// Waits until more of the body can be read; `false` = an error, or the time has passed. The host counts whole
-    /// seconds.
+    /// Waits until more of the body can be read; `false` = an error or a timeout. The host counts
+    /// whole seconds.
     fn wait(&self, within: Duration) -> bool {
         let seconds = c_int::try_from(within.as_millis().div_ceil(1000)).unwrap_or(c_int::MAX);
         // SAFETY: see `request`; the hook is set before any request runs.
@@ -107,12 +113,12 @@ impl Connection {
         }
     }
 
-    /// Whether the connection is a plain socket that nothing of the host looks at once it has closed its own
-    /// descriptor: not TLS or another protocol, and not in the event queue of an async loop, which would go on
-    /// reporting a description that a copy keeps open.
+    /// Whether the connection is a plain socket that the host no longer watches once it has closed
+    /// its own descriptor. TLS and other protocols are excluded, and so is the event queue of an
+    /// async loop, which would go on reporting a description that a copy keeps open.
     fn is_plain(&self) -> bool {
-        // SAFETY: see `request`; its socket is in the host's list for the life of the process, and a protocol's name
-        // is NULL (the default, uwsgi) or NUL-terminated.
+        // SAFETY: see `request`; its socket is in the host's list for the life of the process, and
+        // a protocol's name is NULL (the default, uwsgi) or NUL-terminated.
         unsafe {
             let name = (*(*self.request).socket).proto_name;
             let uwsgi = name.is_null() || CStr::from_ptr(name) == c"uwsgi";
@@ -121,25 +127,29 @@ impl Connection {
         }
     }
 
-    /// Gives a copy of the connection to the thread that serves further requests; the host closes its own.
+    /// Passes a copy of the connection to the thread that serves further requests; the host closes
+    /// its own.
     fn pass_on(self) {
         let Some(place) = self.place else { return };
-        // SAFETY: see `request`: its descriptor is open until `handle` has returned. The copy is nobody else's.
+        // SAFETY: see `request`: its descriptor is open until `handle` returns. The copy has no
+        // other owner.
         let copy = unsafe { BorrowedFd::borrow_raw((*self.request).fd).try_clone_to_owned() };
-        // Without a descriptor to spare the client finds the connection closed, and makes another.
+        // If no descriptor is free, the client finds the connection closed and opens another.
         if let Ok(copy) = copy {
             place.take_over(copy);
         }
     }
 }
 
-impl serve::Peer for Connection {
-    // Not through uwsgi_request_body_read: with `post-buffering` it would read a buffer that these requests lack.
+impl Peer for Connection {
+    // Not by uwsgi_request_body_read: with `post-buffering` it would read a buffer that these
+    // requests lack.
     fn read(&mut self, want: usize, within: Duration) -> Option<&[u8]> {
         let end = Instant::now() + within;
         self.buf.resize(want, 0);
         loop {
-            // SAFETY: see `request`; the function writes at most `want` bytes to the buffer, which has as many.
+            // SAFETY: see `request`; the function writes at most `want` bytes to the buffer, which
+            // is that long.
             let got = unsafe {
                 let read = (*(*self.request).socket).proto_read_body?;
                 read(self.request, self.buf.as_mut_ptr().cast(), want)
@@ -158,7 +168,7 @@ impl serve::Peer for Connection {
     }
 
     fn write(&mut self, bytes: &[u8]) -> bool {
-        // SAFETY: see `request`; the host only reads the bytes, and is done with them when it returns.
+        // SAFETY: see `request`; the host only reads the bytes, and only during the call.
         let sent = unsafe {
             (self.functions.write)(self.request, bytes.as_ptr().cast_mut().cast(), bytes.len()) == UWSGI_OK
         };
@@ -169,7 +179,7 @@ impl serve::Peer for Connection {
     }
 
     fn keep(&mut self) -> bool {
-        self.place = if self.is_plain() { service::reserve() } else { None };
+        self.place = if self.is_plain() { caches::reserve() } else { None };
         self.place.is_some()
     }
 

@@ -1,6 +1,6 @@
 /*
- * Sizes and places in the host's structs as the C compiler sees them, for a comparison with what bindgen (another
- * compiler) made of the same header. Only facts are taken from uWSGI's header, which lies in the build folder.
+ * Sizes and offsets in the host's structs as the C compiler sees them, to be compared with those of bindgen for the
+ * same header. Only facts are taken from uWSGI's header, which lies in the build folder.
  */
 #include "uwsgi.h"
 #include <stddef.h>

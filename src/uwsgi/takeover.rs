@@ -1,11 +1,11 @@
-//! The takeover: every cache function of the host becomes a jump to ours of the same name.
+//! The takeover: redirects every cache function of the host to ours of the same name.
 
 use super::{
     host::Host,
     patch,
     patch::{Patch, Redirect},
 };
-use crate::capi::{keys, lifecycle, magic, raw, remote::exports, sweep, sync};
+use crate::capi::compat::{keys, lifecycle, magic, raw, remote, sweep, sync};
 
 /// One of our functions.
 struct Function {
@@ -15,10 +15,10 @@ struct Function {
     address: usize,
 }
 
-/// Our functions, by the number of their arguments (which the compiler checks) and by the names that they have in
-/// the host. `uwsgi_cache_item_key`, `uwsgi_cache_rlock` and `uwsgi_cache_rwunlock` are not among them: they are too
-/// short for a jump and need none, the first returns item + 88 and the others go through the host's table of lock
-/// functions, which has ours.
+/// Our functions by number of arguments (checked by the compiler) and by name in the host.
+/// `uwsgi_cache_item_key`, `uwsgi_cache_rlock` and `uwsgi_cache_rwunlock` are missing: they are too
+/// short for a jump and need none. The first returns item + 88, the others use the host's table of
+/// lock functions, which is wrapped.
 macro_rules! functions {
     ($($arguments:tt $module:ident: $($name:ident)+;)+) => {
         /// All of them.
@@ -32,7 +32,7 @@ macro_rules! functions {
     };
 }
 
-/// A function as a pointer with that many arguments.
+/// A function as a pointer with the given number of arguments.
 macro_rules! pointer {
     (0, $f:path) => {
         $f as unsafe extern "C" fn() -> _
@@ -61,12 +61,12 @@ macro_rules! pointer {
 }
 
 functions! {
-    0 exports: uwsgi_cache_start_sync_servers;
-    1 exports: cache_udp_server_loop uwsgi_cache_setup_nodes uwsgi_cache_sync_from_nodes;
-    2 exports: uwsgi_cache_prepare_magic_clear;
-    4 exports: uwsgi_cache_prepare_magic_exists uwsgi_cache_prepare_magic_del;
-    5 exports: uwsgi_cache_magic_context_hook;
-    6 exports: uwsgi_cache_prepare_magic_set uwsgi_cache_prepare_magic_update;
+    0 remote: uwsgi_cache_start_sync_servers;
+    1 remote: cache_udp_server_loop uwsgi_cache_setup_nodes uwsgi_cache_sync_from_nodes;
+    2 remote: uwsgi_cache_prepare_magic_clear;
+    4 remote: uwsgi_cache_prepare_magic_exists uwsgi_cache_prepare_magic_del;
+    5 remote: uwsgi_cache_magic_context_hook;
+    6 remote: uwsgi_cache_prepare_magic_set uwsgi_cache_prepare_magic_update;
     3 keys: uwsgi_cache_keys;
     0 lifecycle: uwsgi_cache_create_all;
     1 lifecycle: uwsgi_cache_by_name uwsgi_cache_create uwsgi_cache_init uwsgi_cache_fix;
@@ -83,18 +83,19 @@ functions! {
     0 sync: uwsgi_cache_sync_all;
 }
 
-/// What was done.
+/// The completed redirections.
 #[derive(Debug)]
 pub(crate) struct Takeover {
-    /// How the host's text was written.
+    /// The method of writing the host's text.
     pub(crate) method: &'static str,
     patches: Vec<Patch>,
 }
 
-/// Redirects the host's cache functions: all, or none and the reason why not.
+/// Redirects the host's cache functions: all of them, or none with the reason.
 ///
 /// # Safety
-/// Called while the host parses its options: no other thread of it runs, none is inside a cache function.
+/// Called while the host parses its options: it has no other thread, and none is inside a cache
+/// function.
 pub(crate) unsafe fn take(host: &Host) -> Result<Takeover, String> {
     // SAFETY: the host's struct is valid for the life of the process.
     if !unsafe { (*host.server).caches }.is_null() {
@@ -103,8 +104,8 @@ pub(crate) unsafe fn take(host: &Host) -> Result<Takeover, String> {
             .into());
     }
     let list = plan(host)?;
-    // SAFETY: `plan` takes addresses and sizes from the host's symbol table, our functions have the signatures that
-    // uwsgi.h gives these names, and the caller keeps threads out.
+    // SAFETY: `plan` takes addresses and sizes from the host's symbol table, our functions have the
+    // signatures of uwsgi.h, and the caller keeps threads out.
     let (writer, patches) = unsafe { patch::apply(&list) }?;
     Ok(Takeover { method: writer.name(), patches })
 }
@@ -123,9 +124,7 @@ fn plan(host: &Host) -> Result<Vec<Redirect>, String> {
             return Err(format!("{name} is not in uWSGI's program text"));
         }
         if host.object.executes(&(ours.address..ours.address + 1)) {
-            return Err(format!(
-                "{name} of this library was resolved to uWSGI's own: link it with -Bsymbolic"
-            ));
+            return Err(format!("{name} of this library was bound to uWSGI's own: link it with -Bsymbolic"));
         }
         let place = host.object.in_file(from.address);
         let file = image.as_ref().and_then(|image| image.text(place, from.size).ok());
@@ -140,19 +139,19 @@ impl Takeover {
         self.patches.len()
     }
 
-    /// The functions that lead elsewhere by now.
+    /// The functions whose redirection is no longer in place.
     pub(crate) fn lost(&self) -> Vec<&'static str> {
         // SAFETY: the host is never unloaded.
         self.patches.iter().filter(|patch| !unsafe { patch.stands() }).map(|patch| patch.name).collect()
     }
 }
 
-/// The address of our function that makes all caches.
+/// The address of our function that creates all caches.
 pub(super) fn create_all() -> usize {
     lifecycle::uwsgi_cache_create_all as *const () as usize
 }
 
-/// The names of all functions, and how many arguments each has.
+/// The names of all functions with their numbers of arguments.
 #[cfg(test)]
 pub(super) fn names() -> Vec<(&'static str, usize)> {
     functions().into_iter().map(|function| (function.name, function.arguments)).collect()

@@ -1,9 +1,9 @@
-//! The examples do what they say.
+//! The examples work as described.
 
 use std::{env, process::Command};
 
-/// Runs an example and returns its output. A `cargo run` here would build the library with other features, over the one
-/// that the tests of the plugin load.
+/// Runs an example and returns its output. `cargo run` would rebuild the library with other
+/// features, replacing the one that the tests of the plugin load.
 fn run(name: &str) -> String {
     let test = env::current_exe().expect("the path of this test");
     let profile = test.ancestors().nth(2).expect("<target>/<profile>/deps/<test>");

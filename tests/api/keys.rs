@@ -4,7 +4,7 @@ use std::{
     thread,
 };
 
-use ucache::engine::{Engine, Expires, Mode, SetOptions};
+use ucache::engine::{Engine, Expires, SetOptions};
 
 use super::{builder, cache, eventually, process::Child};
 
@@ -37,9 +37,9 @@ fn what_readers_may_not_see_is_no_key() {
     let dir = tempfile::tempdir().unwrap();
     let cache = builder().store(dir.path().join("store")).build().unwrap();
     cache.set("k", "v").unwrap();
-    // uWSGI's UNGETTABLE: items for the server's own use, which a C program can store.
+    // uWSGI's UNGETTABLE: items for the server's own use, which only C programs store.
     let c = Engine::attach(&dir.path().join("store")).unwrap();
-    let hidden = SetOptions { mode: Mode::Add, expires: Expires::Never, keep_ttl: false, ungettable: true };
+    let hidden = SetOptions::add(Expires::Never).ungettable();
     c.set(b"hidden", b"v", &hidden).unwrap();
 
     assert_eq!(cache.keys().collect::<Vec<_>>(), [b"k"]);
@@ -75,7 +75,7 @@ fn what_stays_comes_exactly_once_while_others_write() {
             if !cache.delete(&key).unwrap() {
                 cache.set(&key, vec![b'x'; 1 + n % 300]).unwrap();
             }
-            cache.update(stay(n as u32 % 300), vec![b'y'; 1 + n % 200]).unwrap();
+            cache.set(stay(n as u32 % 300), vec![b'y'; 1 + n % 200]).unwrap();
             cache.incr("writes", 1).unwrap();
             if cache.contains("stop") {
                 return;

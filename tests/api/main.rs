@@ -1,21 +1,21 @@
-//! The safe Rust interface, as its users meet it: every method, its errors, threads, forks and kills.
+//! Tests of the safe Rust interface: every method, its errors, threads, forks and kills.
 
+mod batch;
+mod cas;
 mod examples;
 mod expiry;
-mod fill;
-mod fill_faults;
+mod get_or_set;
+mod get_or_set_faults;
 mod keys;
-mod many;
+mod maintenance;
 mod options;
 mod process;
 mod read;
 mod refresh;
 mod registry;
 mod store;
-mod swap;
 #[cfg(feature = "serde")]
 mod typed;
-mod upkeep;
 mod write;
 
 use std::{
@@ -26,10 +26,10 @@ use std::{
 
 use ucache::{Builder, Cache, Entries, Entry, Error, Expires, Keys, Stats, Stored, Sweeper};
 
-/// Longer than anything here takes; reached only by what hangs.
+/// Longer than anything here takes, except a hang.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A builder for 100 items under a name of the calling test's own.
+/// A builder for 100 items with a name unique to the calling test.
 fn builder() -> Builder {
     let test = thread::current().name().expect("the test harness names its threads").to_owned();
     Cache::builder(test).items(100)
@@ -40,7 +40,7 @@ fn cache() -> Cache {
     builder().build().expect("a cache of 100 items")
 }
 
-/// Waits for `condition`, and fails when it does not come.
+/// Waits for `condition`, and fails if it does not hold in time.
 #[track_caller]
 fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -50,7 +50,7 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Returns once `n` threads or processes in all have come here with the same key.
+/// Returns once `n` threads or processes in total have called it with the same key.
 fn meet(cache: &Cache, key: &str, n: i64) {
     cache.with_timeout(Expires::Never).incr(key, 1).expect("counts");
     eventually("the others", || cache.get_int(key).expect("a number") >= Some(n));

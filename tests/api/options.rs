@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use ucache::{Cache, Error};
+use ucache::{Cache, Error, Eviction};
 
 use super::builder;
 
@@ -30,9 +30,9 @@ fn settings_out_of_range_are_named() {
 #[test]
 fn one_item_is_a_cache() {
     let cache = builder().items(1).build().unwrap();
-    assert!(cache.set("a", "1").unwrap());
+    assert!(cache.add("a", "1").unwrap());
     assert!(matches!(cache.set("b", "2"), Err(Error::Full { limit: 1 })));
-    cache.update("a", "3").unwrap();
+    cache.set("a", "3").unwrap();
     assert_eq!(cache.get("a").unwrap(), Some(b"3".to_vec()));
     assert_eq!(cache.stats().rejected_full, 1);
 }
@@ -51,12 +51,12 @@ fn blocks_count_beside_items() {
 
 #[test]
 fn lru_evicts_in_exact_order() {
-    let cache = builder().items(3).purge_lru(true).build().unwrap();
+    let cache = builder().items(3).evict(Eviction::Lru).build().unwrap();
     for key in ["a", "b", "c"] {
         cache.set(key, "v").unwrap();
     }
     cache.get("a").unwrap();
-    cache.update("b", "w").unwrap();
+    cache.set("b", "w").unwrap();
     assert!(cache.contains("c"), "looking is no use of it");
     cache.set("d", "v").unwrap();
     assert!(!cache.contains("c"));
@@ -74,13 +74,13 @@ fn a_full_cache_makes_room_of_what_expired() {
         for key in ["a", "b", "c"] {
             cache.set_with(key, "v", Duration::ZERO).unwrap();
         }
-        assert!(cache.set("d", "v").unwrap(), "{sweep:?}");
+        assert!(cache.add("d", "v").unwrap(), "{sweep:?}");
         assert_eq!(cache.keys().collect::<Vec<_>>(), [b"d"]);
-        // And again, however short ago that was.
+        // And again, without waiting for the interval.
         for key in ["e", "f"] {
             cache.set_with(key, "v", Duration::ZERO).unwrap();
         }
-        assert!(cache.set("g", "v").unwrap(), "{sweep:?}");
+        assert!(cache.add("g", "v").unwrap(), "{sweep:?}");
     }
 }
 
@@ -88,7 +88,7 @@ fn a_full_cache_makes_room_of_what_expired() {
 fn clear_on_full_makes_room_of_everything() {
     let cache = builder().items(3).clear_on_full(true).build().unwrap();
     for key in ["a", "b", "c", "d"] {
-        assert!(cache.set(key, "v").unwrap());
+        assert!(cache.add(key, "v").unwrap());
     }
     assert_eq!(cache.keys().collect::<Vec<_>>(), [b"d"]);
     assert_eq!(cache.stats().cleared, 1);
@@ -119,8 +119,24 @@ fn last_modified_is_kept_on_demand() {
 #[test]
 fn large_limits_cost_little() {
     let cache = builder().items(1_000_000).max_value_bytes(1 << 26).build().unwrap();
+    assert!(resident_of_the_largest_mapping() < 4 << 20, "an empty cache occupies memory");
     let value = vec![42; 1 << 26];
     cache.set("large", &value).unwrap();
+    assert!(resident_of_the_largest_mapping() < (64 + 4) << 20, "more than the value occupies memory");
     assert_eq!(cache.get("large").unwrap(), Some(value));
     assert_eq!(cache.stats().capacity, 1_000_000);
+}
+
+/// Resident bytes of this process's largest mapping. Other tests of this program create smaller
+/// caches.
+fn resident_of_the_largest_mapping() -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let bytes = |line: &str, field: &str| -> Option<u64> {
+        Some(line.strip_prefix(field)?.trim().strip_suffix(" kB")?.parse::<u64>().unwrap() << 10)
+    };
+    let sizes = maps.lines().filter_map(|line| bytes(line, "Size:"));
+    let resident = maps.lines().filter_map(|line| bytes(line, "Rss:"));
+    let (size, resident) = sizes.zip(resident).max().unwrap();
+    assert!(size > 1 << 40, "the cache reserves addresses for its limits: {size}");
+    resident
 }

@@ -66,11 +66,43 @@ fn get_into_names_the_size_needed() {
 }
 
 #[test]
+fn a_value_is_lent_to_a_function() {
+    let cache = cache();
+    let large = vec![7; 65_000];
+    cache.set("large", &large).unwrap();
+    cache.set("small", "v").unwrap();
+    assert_eq!(cache.get_with("none", |_| unreachable!("no such key")).unwrap(), None::<()>);
+    for _ in 0..3 {
+        let lens = cache.get_with("large", |outer| {
+            // The function may write, and read in the same way: its copy stays as it is.
+            cache.set("large", "other").unwrap();
+            let inner = cache.get_with("large", <[u8]>::to_vec).unwrap();
+            assert_eq!(inner.as_deref(), Some(&b"other"[..]));
+            assert_eq!(outer, large);
+            cache.set("large", outer).unwrap();
+            outer.len()
+        });
+        assert_eq!(lens.unwrap(), Some(65_000));
+        assert_eq!(cache.get_with("small", <[u8]>::to_vec).unwrap(), Some(b"v".to_vec()));
+    }
+    assert_eq!((cache.stats().hits, cache.stats().misses), (9, 1));
+}
+
+#[test]
+fn a_panic_in_the_function_leaves_the_buffer_usable() {
+    let cache = cache();
+    cache.set("k", "v").unwrap();
+    let read = std::panic::AssertUnwindSafe(|| cache.get_with("k", |_| panic!("as this test wants")));
+    std::panic::catch_unwind(read).unwrap_err();
+    assert_eq!(cache.get_with("k", <[u8]>::to_vec).unwrap(), Some(b"v".to_vec()));
+}
+
+#[test]
 fn text_must_be_utf8() {
     let cache = cache();
     cache.set("k", [b'a', 0xc3]).unwrap();
     assert!(matches!(cache.get_str("k"), Err(Error::NotUtf8)));
-    cache.update("k", "aÃ").unwrap();
+    cache.set("k", "aÃ").unwrap();
     assert_eq!(cache.get_str("k").unwrap().as_deref(), Some("aÃ"));
 }
 
@@ -78,12 +110,12 @@ fn text_must_be_utf8() {
 fn a_number_has_eight_bytes() {
     let cache = cache();
     for number in [0, 1, -1, i64::MIN, i64::MAX] {
-        cache.update("n", number.to_ne_bytes()).unwrap();
+        cache.set("n", number.to_ne_bytes()).unwrap();
         assert_eq!(cache.get_int("n").unwrap(), Some(number));
         assert_eq!(cache.get_int_or("n", 5).unwrap(), number);
     }
     for text in ["1", "1234567", "123456789"] {
-        cache.update("n", text).unwrap();
+        cache.set("n", text).unwrap();
         let error = cache.get_int("n").unwrap_err();
         assert!(matches!(error, Error::NotANumber { len } if len == text.len() as u64), "{error}");
         assert!(matches!(cache.get_int_or("n", 5), Err(Error::NotANumber { .. })));

@@ -19,7 +19,7 @@ fn never(key: &str) -> Vec<u8> {
     panic!("{key} is fresh")
 }
 
-/// A handle whose values are old at once, and served for an hour more.
+/// A handle whose values are stale at once, and served for another hour.
 fn old(cache: &Cache) -> Cache {
     cache.with_timeout(Duration::ZERO).with_fill_limits(60 * LONG, LONG)
 }
@@ -32,7 +32,7 @@ fn a_fresh_value_is_served_as_it_is() {
     let for_ever = cache.with_timeout(Expires::Never);
     assert_eq!(for_ever.get_or_refresh_with("for ever", HOUR, |_| "2").unwrap(), b"2");
     assert_eq!(for_ever.get_or_refresh_with("for ever", HOUR, never).unwrap(), b"2");
-    assert_eq!(for_ever.expires("for ever").unwrap(), Some(Expires::Never));
+    assert_eq!(for_ever.expires("for ever"), Some(Expires::Never));
     let stats = cache.stats();
     assert_eq!((stats.hits, stats.misses), (2, 2));
 }
@@ -46,7 +46,7 @@ fn an_old_value_is_computed_anew() {
     }
     assert_eq!(cache.keys().count(), 1, "the mark of the refresh is gone, and was never a key");
     assert_eq!(cache.stats().items, 1);
-    // At the end of both times it is a miss for everybody.
+    // After both times it is a miss for all readers.
     assert_eq!(cache.get_or_refresh_with("gone", Duration::ZERO, |_| "4").unwrap(), b"4");
     assert!(!cache.contains("gone"));
 }
@@ -124,7 +124,7 @@ fn a_refresher_that_dies_is_replaced() {
 
 #[test]
 fn what_cannot_be_marked_or_stored_is_computed_all_the_same() {
-    // No room for the mark: a key of 9 bytes is too long, or no item is free.
+    // No space for the mark: a key of 9 bytes is too long, or no item is free.
     for builder in [builder().max_key_bytes(4), builder().items(1)] {
         let cache = old(&builder.max_value_bytes(8).build().unwrap());
         cache.get_or_refresh_with("k", HOUR, |_| "1").unwrap();
@@ -136,13 +136,13 @@ fn what_cannot_be_marked_or_stored_is_computed_all_the_same() {
     }
 }
 
-/// What was computed from an old state of the world comes after nothing that was written since.
+/// A value computed from old data never replaces one written since.
 #[test]
 fn whoever_writes_during_a_refresh_wins() {
     let all = cache();
     let cache = old(&all);
     let writes: [&dyn Fn(); 3] = [
-        &|| assert_eq!(all.update("k", "newest").unwrap(), Stored::Updated),
+        &|| assert_eq!(all.set("k", "newest").unwrap(), Stored::Updated),
         &|| assert!(all.delete("k").unwrap()),
         &|| all.clear().unwrap(),
     ];

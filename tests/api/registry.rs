@@ -51,11 +51,11 @@ fn a_child_opens_what_its_parent_built() {
     let name = parents.name().to_owned();
     let mut handle = Some(parents);
     let child = Child::fork(|| {
-        // Only the child's copy goes, and with it the name in the child.
+        // Only the child's copy is dropped, and with it the name in the child.
         handle = None;
         let gone = matches!(Cache::open(&name), Err(Error::NoSuchCache(_)));
         let again = Cache::builder(&name).items(10).build().unwrap();
-        gone && again.set("k", "child's own").unwrap()
+        gone && again.add("k", "child's own").unwrap()
     });
     assert!(child.ended_well());
 
@@ -63,7 +63,7 @@ fn a_child_opens_what_its_parent_built() {
     let child = Child::fork(|| {
         let opened = Cache::open(&name).unwrap();
         opened.get_str("k").unwrap().as_deref() == Some("v")
-            && opened.set("answer", "from the child").unwrap()
+            && opened.add("answer", "from the child").unwrap()
     });
     assert!(child.ended_well());
     assert_eq!(parents.get_str("answer").unwrap().as_deref(), Some("from the child"));

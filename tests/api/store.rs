@@ -5,7 +5,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use ucache::{Cache, Error, Expires};
+use ucache::{Cache, Error, Eviction, Expires};
 
 use super::{
     builder, cache, eventually, meet,
@@ -25,7 +25,7 @@ fn what_is_stored_outlives_the_cache() {
         let cache = builder().store(&path).build().unwrap();
         assert_eq!(cache.incr("rounds", 1).unwrap(), round);
         assert_eq!(cache.get_int("rounds").unwrap(), Some(round));
-        assert!(cache.set(format!("key {round}"), vec![7; 3000]).unwrap());
+        assert!(cache.add(format!("key {round}"), vec![7; 3000]).unwrap());
         cache.sync().unwrap();
         assert!(format!("{cache:?}").contains("cache.ucache"));
     }
@@ -33,7 +33,7 @@ fn what_is_stored_outlives_the_cache() {
     assert_eq!(cache.keys().count(), 6);
     assert_eq!(cache.get("key 3").unwrap(), Some(vec![7; 3000]));
     drop(cache);
-    // Unless a child that another test forked had it open, too.
+    // Unless a child forked by another test has it open, too.
     eventually("a clean end", || !Cache::attach(&path).unwrap().stats().last_unclean);
 }
 
@@ -81,10 +81,10 @@ fn what_is_no_store_is_refused_and_left_alone() {
             assert!(matches!(built, Error::Store { .. }), "{built}");
             assert_eq!(fs::read(&path).unwrap(), content);
         }
-        // A child that another test forked during the attempts above has the file open until it ends.
+        // A child that another test forked during these attempts has the file open until it ends.
         eventually("being the only user", || {
             let forced = builder().store(&path).store_delete(true).build();
-            forced.is_ok_and(|cache| cache.set("k", "v").unwrap())
+            forced.is_ok_and(|cache| cache.add("k", "v").unwrap())
         });
         assert!(Cache::attach(&path).unwrap().contains("k"));
         fs::remove_file(&path).unwrap();
@@ -98,11 +98,11 @@ fn limits_change_from_one_opening_to_the_next() {
     small.set("a", "12345678").unwrap();
     assert!(matches!(small.set("b", "123456789"), Err(Error::ValueTooLong { len: 9, limit: 8 })));
     drop(small);
-    // Children that other tests forked meanwhile are users of the store, too, until they end.
+    // Children forked by other tests meanwhile are users of the store, too, until they end.
     eventually("being the only user", || {
         let large = builder().max_value_bytes(9).math_initial(10).store(&path).build().unwrap();
         assert_eq!(large.get("a").unwrap(), Some(b"12345678".to_vec()));
-        match large.set("b", "123456789") {
+        match large.add("b", "123456789") {
             Ok(stored) => stored && large.incr("n", 1).unwrap() == 11,
             Err(Error::ValueTooLong { len: 9, limit: 8 }) => false,
             Err(error) => panic!("{error}"),
@@ -114,7 +114,7 @@ fn limits_change_from_one_opening_to_the_next() {
 fn a_layout_that_does_not_fit_is_refused_with_both_values() {
     let (_dir, path) = store();
     let first = builder().items(20).store(&path).build().unwrap();
-    (0..20).for_each(|n| assert!(first.set(format!("k{n}"), "v").unwrap()));
+    (0..20).for_each(|n| assert!(first.add(format!("k{n}"), "v").unwrap()));
     drop(first);
     let fewer = builder().items(19).store(&path).build().unwrap_err();
     let text = fewer.to_string();
@@ -127,7 +127,7 @@ fn processes_that_attach_on_their_own_share_everything() {
     let (_dir, path) = store();
     let (ready, go) = io::pipe().unwrap();
     let mut go = Some(go);
-    // Forked before there is a cache: nothing is inherited but the path.
+    // Forked before the cache exists: only the path is inherited.
     let child = Child::fork(|| {
         go = None; // the child's copy: the pipe ends when the parent closes its own
         (&ready).read_to_end(&mut Vec::new()).unwrap();
@@ -158,8 +158,8 @@ fn a_store_survives_the_kill_of_its_writers() {
             let cache = builder().items(1000).store(&path).build().unwrap();
             for n in 0_u64.. {
                 let key = n % 500;
-                cache.update_with(key.to_ne_bytes(), value(key, n), Expires::Never).unwrap();
-                cache.update_with("n", n.to_ne_bytes(), Expires::Never).unwrap();
+                cache.set_with(key.to_ne_bytes(), value(key, n), Expires::Never).unwrap();
+                cache.set_with("n", n.to_ne_bytes(), Expires::Never).unwrap();
             }
             true
         });
@@ -177,7 +177,7 @@ fn a_store_survives_the_kill_of_its_writers() {
     }
 }
 
-/// A value that tells a torn one and another key's.
+/// A value that shows if it is torn or belongs to another key.
 fn value(key: u64, n: u64) -> Vec<u8> {
     [n.to_ne_bytes(), key.to_ne_bytes()].concat().repeat(1 + (n % 60) as usize)
 }
@@ -198,7 +198,8 @@ fn many_processes_build_the_same_store_at_once() {
 #[test]
 fn a_full_lru_store_goes_on_evicting_after_a_restart() {
     let (_dir, path) = store();
-    let lru = || builder().items(3).purge_lru(true).timeout(Expires::Never).store(&path).build().unwrap();
+    let lru =
+        || builder().items(3).evict(Eviction::Lru).timeout(Expires::Never).store(&path).build().unwrap();
     let cache = lru();
     for key in ["a", "b", "c"] {
         cache.set(key, "v").unwrap();
@@ -207,7 +208,7 @@ fn a_full_lru_store_goes_on_evicting_after_a_restart() {
     drop(cache);
     let cache = lru();
     for key in ["d", "e"] {
-        assert!(cache.set(key, "v").unwrap());
+        assert!(cache.add(key, "v").unwrap());
     }
     let left: Vec<_> = ["a", "b", "c", "d", "e"].into_iter().filter(|key| cache.contains(key)).collect();
     assert_eq!(left, ["a", "d", "e"], "the least recently used went, by the order of before");

@@ -25,7 +25,7 @@ static void *writer(void *none)
 
 	memset(value, 'v', sizeof(value));
 	while (!stop)
-		CHECK(ucache_update(cache, S("key"), value, sizeof(value), 0) == UCACHE_OK);
+		CHECK(ucache_set(cache, S("key"), value, sizeof(value), 0) == UCACHE_OK);
 	return none;
 }
 
@@ -76,7 +76,7 @@ static void the_short_interface(void)
 	/* The whole key, its end and its beginning. */
 	for (at = 0; at < 5; at++) {
 		char room[20] = "..key...";
-		CHECK(ucache_update(cache, S("key"), S("taken"), 0) == UCACHE_OK);
+		CHECK(ucache_set(cache, S("key"), S("taken"), 0) == UCACHE_OK);
 		CHECK(ucache_take(cache, room + 2, 3, room + at, 10, &len) == UCACHE_OK && len == 5);
 		CHECK(!memcmp(room + at, "taken", 5) && ucache_exists(cache, S("key"), NULL) == UCACHE_NOT_FOUND);
 	}
@@ -94,7 +94,9 @@ static void the_short_interface(void)
 	CHECK(ucache_incr(cache, buffer, 6, 7, 0, &u.number) == UCACHE_OK && u.number == 7);
 	CHECK(ucache_incr(cache, S("number"), 1, 0, NULL) == UCACHE_OK);
 	/* One and the same. */
-	CHECK(ucache_update(cache, "same", 4, "same", 4, 0) == UCACHE_OK);
+	CHECK(ucache_set(cache, "same", 4, "sa", 2, 0) == UCACHE_OK);
+	strcpy(buffer, "same");
+	CHECK(ucache_append(cache, buffer, 4, buffer + 2, 2, &u.len) == UCACHE_OK && u.len == 4);
 	strcpy(buffer, "same");
 	CHECK(ucache_cas(cache, buffer, 4, buffer, 4, buffer, 4, 0) == UCACHE_OK);
 	CHECK(ucache_del_if(cache, buffer, 4, buffer, 4) == UCACHE_OK);
@@ -172,7 +174,7 @@ static void impossible_lengths(void)
 		CHECK(ucache_get(cache, "key", l, buffer, sizeof(buffer), &len) == UCACHE_E_KEY);
 		CHECK(ucache_take(cache, "key", l, buffer, sizeof(buffer), &len) == UCACHE_E_KEY);
 		CHECK(ucache_exists(cache, "key", l, NULL) == UCACHE_E_KEY && ucache_del(cache, "key", l) == UCACHE_E_KEY);
-		CHECK(ucache_set(cache, "key", l, S("v"), 0) == UCACHE_E_KEY && ucache_update(cache, "key", l, S("v"), 0) == UCACHE_E_KEY);
+		CHECK(ucache_set(cache, "key", l, S("v"), 0) == UCACHE_E_KEY && ucache_add(cache, "key", l, S("v"), 0) == UCACHE_E_KEY);
 		CHECK(ucache_cas(cache, "key", l, S("value"), S("v"), 0) == UCACHE_E_KEY);
 		CHECK(ucache_del_if(cache, "key", l, S("value")) == UCACHE_E_KEY && ucache_touch(cache, "key", l, 9) == UCACHE_E_KEY);
 		CHECK(ucache_incr(cache, "key", l, 1, 0, &n) == UCACHE_E_KEY);
@@ -181,7 +183,7 @@ static void impossible_lengths(void)
 		CHECK(ucache_take(cache, S("key"), buffer, l, &len) == UCACHE_E_ARGUMENT);
 		CHECK(ucache_get_or_set(cache, S("new"), buffer, l, &len, 0, fill, NULL) == UCACHE_E_ARGUMENT);
 		CHECK(ucache_set(cache, S("new"), "v", l, 0) == UCACHE_E_ARGUMENT && strstr(ucache_error(), "SSIZE_MAX"));
-		CHECK(ucache_update(cache, S("key"), "v", l, 0) == UCACHE_E_ARGUMENT);
+		CHECK(ucache_append(cache, S("key"), "v", l, &len) == UCACHE_E_ARGUMENT);
 		CHECK(ucache_cas(cache, S("key"), "value", l, S("v"), 0) == UCACHE_E_ARGUMENT);
 		CHECK(ucache_cas(cache, S("key"), S("value"), "v", l, 0) == UCACHE_E_ARGUMENT);
 		CHECK(ucache_del_if(cache, S("key"), "value", l) == UCACHE_E_ARGUMENT);

@@ -47,10 +47,13 @@ static void short_reads(void)
 	char buffer[20];
 	size_t len;
 	struct ucache_stats stats;
+	struct ucache_memory memory;
+	uint64_t left;
 	int enabled = PTHREAD_CANCEL_ENABLE;
 
 	CHECK(ucache_get(cache, S("k"), buffer, sizeof(buffer), &len) >= 0);
 	CHECK(ucache_exists(cache, S("k"), NULL) >= 0 && ucache_stat(cache, &stats, sizeof(stats)) == UCACHE_OK);
+	CHECK(ucache_ttl(cache, S("k"), &left) >= 0 && ucache_memory(cache, &memory, sizeof(memory)) == UCACHE_OK);
 	CHECK(ucache_keys(cache, NULL, 0, look, &enabled) == UCACHE_OK);
 	CHECK(ucache_get_or_set(cache, S("filled"), buffer, sizeof(buffer), &len, 0, fill, &enabled) == UCACHE_OK);
 	CHECK(ucache_take(cache, S("filled"), buffer, sizeof(buffer), &len) == UCACHE_OK && len == 4);
@@ -59,11 +62,33 @@ static void short_reads(void)
 
 static void short_writes(void)
 {
-	CHECK(ucache_update(cache, S("k"), S("v"), 0) == UCACHE_OK && ucache_set(cache, S("k"), S("v"), 0) == UCACHE_EXISTS);
+	CHECK(ucache_set(cache, S("k"), S("v"), 0) == UCACHE_OK && ucache_add(cache, S("k"), S("v"), 0) == UCACHE_EXISTS);
+	CHECK(ucache_append(cache, S("k"), S("w"), NULL) == UCACHE_OK && ucache_prepend(cache, S("k"), S("u"), NULL) == UCACHE_OK);
+	CHECK(ucache_replace(cache, S("k"), S("v"), 0) == UCACHE_OK);
 	CHECK(ucache_cas(cache, S("k"), S("v"), S("w"), 0) == UCACHE_OK && ucache_touch(cache, S("k"), 9) == UCACHE_OK);
 	CHECK(ucache_del_if(cache, S("k"), S("w")) == UCACHE_OK && ucache_del(cache, S("k")) == UCACHE_NOT_FOUND);
 	CHECK(ucache_incr(cache, S("n"), 1, 0, NULL) == UCACHE_OK && ucache_sweep(cache) == UCACHE_OK);
 	CHECK(ucache_clear(cache) == UCACHE_OK && ucache_sync(cache) == UCACHE_OK);
+}
+
+static void short_numbers_and_leases(void)
+{
+	struct ucache_read items[2] = { { "n", 1, NULL, 0 }, { "none", 4, NULL, 0 } };
+	char room[64];
+	size_t len, done;
+	int64_t n;
+	ucache_lease *lease;
+
+	CHECK(ucache_mul(cache, S("n"), 3, 0, &n) == UCACHE_OK && ucache_div(cache, S("n"), 2, 0, &n) == UCACHE_OK);
+	CHECK(ucache_number(cache, S("n"), &n) == UCACHE_OK && n == 0);
+	CHECK(ucache_number_value(cache, 7, room, sizeof(room), &len) == UCACHE_OK);
+	CHECK(ucache_get_many(cache, items, 2, room, sizeof(room), &done) == UCACHE_OK && done == 2);
+	CHECK(ucache_server(cache, room, sizeof(room), &len) == UCACHE_NOT_FOUND);
+	CHECK(ucache_lease_begin(cache, S("l"), room, sizeof(room), &len, 0, 1000, 0, &lease) == UCACHE_LEASE);
+	CHECK(ucache_lease_end(lease, S("v"), 0) == UCACHE_OK && ucache_del(cache, S("l")) == UCACHE_OK);
+	CHECK(ucache_lease_begin(cache, S("l"), room, sizeof(room), &len, 0, 1000, 0, &lease) == UCACHE_LEASE);
+	ucache_lease_drop(lease);
+	CHECK(ucache_del(cache, S("n")) == UCACHE_OK);
 }
 
 static void short_handles(void)
@@ -71,7 +96,7 @@ static void short_handles(void)
 	ucache *other;
 
 	CHECK(ucache_open(&other, longer) == UCACHE_OK);
-	CHECK(ucache_update(other, S("k"), S("v"), 0) == UCACHE_OK && ucache_sync(other) == UCACHE_OK);
+	CHECK(ucache_set(other, S("k"), S("v"), 0) == UCACHE_OK && ucache_sync(other) == UCACHE_OK);
 	ucache_close(other);
 	CHECK(ucache_attach(&other, path) == UCACHE_OK);
 	ucache_close(other);
@@ -87,7 +112,7 @@ static void a_store_grows(void)
 
 	for (i = 0; i < 100; i++) {
 		int len = snprintf(key, sizeof(key), "grow%d", i);
-		CHECK(ucache_update(disk, key, (size_t) len, big, 60000, 0) == UCACHE_OK);
+		CHECK(ucache_set(disk, key, (size_t) len, big, 60000, 0) == UCACHE_OK);
 	}
 	CHECK(ucache_sync(disk) == UCACHE_OK && ucache_clear(disk) == UCACHE_OK);
 }
@@ -336,7 +361,7 @@ static void *writes(void *number)
 
 	for (i = 0;; i++) {
 		int len = snprintf(key, sizeof(key), "%p.%d", number, i % 50);
-		CHECK(ucache_update(disk, key, (size_t) len, big, 50000 + (size_t) i % 10000, 0) == UCACHE_OK);
+		CHECK(ucache_set(disk, key, (size_t) len, big, 50000 + (size_t) i % 10000, 0) == UCACHE_OK);
 		if (i % 20 == 19)
 			CHECK(ucache_sync(disk) == UCACHE_OK && ucache_clear(disk) == UCACHE_OK);
 		pthread_testcancel();
@@ -386,6 +411,7 @@ int main(int argc, char **argv)
 
 	through(short_reads);
 	through(short_writes);
+	through(short_numbers_and_leases);
 	through(short_handles);
 	through(a_store_grows);
 	through(makes);

@@ -71,9 +71,16 @@ static void short_interface(void)
 	CHECK(ucache_named(&handle, "n") == UCACHE_OK);
 	CHECK(ucache_set(handle, "s", 1, "one", 3, 100) == UCACHE_OK);
 	told_set("s", "one", 3, soon);
-	CHECK(ucache_set(handle, "s", 1, "two", 3, 100) == UCACHE_EXISTS);
+	CHECK(ucache_add(handle, "s", 1, "two", 3, 100) == UCACHE_EXISTS);
 	nothing_told();
-	CHECK(ucache_update(handle, "s", 1, "two", 3, UCACHE_KEEP_TTL) == UCACHE_OK);
+	CHECK(ucache_set(handle, "s", 1, "two", 3, UCACHE_KEEP_TTL) == UCACHE_OK);
+	told_set("s", "two", 3, soon);
+	CHECK(ucache_replace(handle, "none", 4, "two", 3, 100) == UCACHE_NOT_FOUND);
+	CHECK(ucache_append(handle, "none", 4, "two", 3, NULL) == UCACHE_NOT_FOUND);
+	nothing_told();
+	CHECK(ucache_append(handle, "s", 1, "!", 1, NULL) == UCACHE_OK);
+	told_set("s", "two!", 4, soon);
+	CHECK(ucache_replace(handle, "s", 1, "two", 3, 100) == UCACHE_OK);
 	told_set("s", "two", 3, soon);
 	CHECK(ucache_cas(handle, "s", 1, "one", 3, "six", 3, UCACHE_NEVER) == UCACHE_CHANGED);
 	nothing_told();

@@ -93,7 +93,7 @@ static void raw_arguments(void)
 	}
 	CHECK(uwsgi_cache_set2(uc, "key", 3, NULL, 1, 0, 2) == -1);
 	CHECK(uwsgi_cache_set2(uc, "key", 3, "v", 0, 0, 2) == -1);
-	CHECK(uwsgi_cache_del2(uc, NULL, 0, uc->max_items, 0) == -1);
+	CHECK(uwsgi_cache_del2(uc, NULL, 0, (uint32_t) -1, 0) == -1);
 	CHECK(uwsgi_cache_del2(uc, NULL, 0, (uint64_t) -1, 0xffff) == -1);
 	CHECK(!uwsgi_cache_keys(uc, NULL, &item) && !uwsgi_cache_keys(uc, &position, NULL));
 	CHECK(!uwsgi_cache_item_key(NULL));

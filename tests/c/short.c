@@ -1,5 +1,6 @@
 /* The short interface: every function, every status, NULL and lengths that cannot be, threads and children. */
 #include <pthread.h>
+#include <unistd.h>
 
 #include "check.h"
 
@@ -35,10 +36,10 @@ static void values(void)
 
 	CHECK(reads_nothing(S("k")));
 	CHECK(ucache_set(cache, S("k"), S("value"), UCACHE_NEVER) == UCACHE_OK);
-	CHECK(ucache_set(cache, S("k"), S("other"), UCACHE_NEVER) == UCACHE_EXISTS);
+	CHECK(ucache_add(cache, S("k"), S("other"), UCACHE_NEVER) == UCACHE_EXISTS);
 	CHECK(holds(S("k"), S("value")));
 	/* NUL bytes are bytes. */
-	CHECK(ucache_update(cache, S("k\0\0x"), S("v\0w\0"), 100) == UCACHE_OK);
+	CHECK(ucache_set(cache, S("k\0\0x"), S("v\0w\0"), 100) == UCACHE_OK);
 	CHECK(holds(S("k\0\0x"), S("v\0w\0")) && reads_nothing(S("k\0\0y")) && reads_nothing(S("k\0")));
 	/* The buffer: one byte too small, just large enough, none at all. */
 	CHECK(ucache_get(cache, S("k"), buffer, 4, &len) == UCACHE_TOO_SMALL && len == 5);
@@ -51,11 +52,25 @@ static void values(void)
 	CHECK(ucache_exists(cache, S("k"), &expires) == UCACHE_OK && expires == 0);
 	CHECK(ucache_touch(cache, S("k"), 1000) == UCACHE_OK);
 	CHECK(ucache_exists(cache, S("k"), &expires) == UCACHE_OK);
-	CHECK(expires >= (uint64_t) time(NULL) + 990 && expires <= (uint64_t) time(NULL) + 1000);
+	CHECK(expires >= (uint64_t) time(NULL) + 990 && expires <= (uint64_t) time(NULL) + 1001);
 	uint64_t kept = expires;
-	CHECK(ucache_update(cache, S("k"), S("kept"), UCACHE_KEEP_TTL) == UCACHE_OK);
+	/* Milliseconds: a fifth of a second, then it is gone. */
+	CHECK(ucache_set(cache, S("ms"), S("v"), UCACHE_MILLIS(200)) == UCACHE_OK);
+	CHECK(ucache_exists(cache, S("ms"), &expires) == UCACHE_OK && expires <= (uint64_t) time(NULL) + 2);
+	for (int i = 0; i < 6000 && ucache_exists(cache, S("ms"), NULL) == UCACHE_OK; i++) usleep(10000);
+	CHECK(ucache_exists(cache, S("ms"), NULL) == UCACHE_NOT_FOUND);
+	uint64_t left = 7;
+	CHECK(ucache_ttl(cache, S("ms"), &left) == UCACHE_NOT_FOUND && left == 7);
+	CHECK(ucache_set(cache, S("ms"), S("v"), UCACHE_NEVER) == UCACHE_OK);
+	CHECK(ucache_ttl(cache, S("ms"), &left) == UCACHE_OK && left == UCACHE_NEVER);
+	CHECK(ucache_touch(cache, S("ms"), UCACHE_MILLIS(100500)) == UCACHE_OK);
+	CHECK(ucache_ttl(cache, S("ms"), &left) == UCACHE_OK && left > 50000 && left <= 100500);
+	CHECK(ucache_ttl(cache, S("ms"), NULL) == UCACHE_OK && ucache_ttl(NULL, S("ms"), &left) == UCACHE_E_ARGUMENT);
+	CHECK(ucache_set(cache, S("ms"), S("v"), UCACHE_MILLIS(0)) == UCACHE_OK);
+	CHECK(ucache_exists(cache, S("ms"), NULL) == UCACHE_NOT_FOUND);
+	CHECK(ucache_set(cache, S("k"), S("kept"), UCACHE_KEEP_TTL) == UCACHE_OK);
 	CHECK(ucache_exists(cache, S("k"), &expires) == UCACHE_OK && expires == kept);
-	CHECK(ucache_update(cache, S("k"), S("anew"), UCACHE_NEVER) == UCACHE_OK);
+	CHECK(ucache_set(cache, S("k"), S("anew"), UCACHE_NEVER) == UCACHE_OK);
 	CHECK(ucache_exists(cache, S("k"), &expires) == UCACHE_OK && expires == 0);
 	CHECK(ucache_exists(cache, S("none"), &expires) == UCACHE_NOT_FOUND && expires == 0);
 	CHECK(ucache_exists(cache, S("k"), NULL) == UCACHE_OK);
@@ -66,6 +81,27 @@ static void values(void)
 	while (ucache_exists(cache, S("soon"), NULL) == UCACHE_OK);
 	CHECK(reads_nothing(S("soon")) && ucache_sweep(cache) == UCACHE_OK);
 	CHECK(ucache_del(cache, S("k")) == UCACHE_OK && ucache_del(cache, S("k")) == UCACHE_NOT_FOUND);
+}
+
+/* What needs a key that is there, and what makes its value longer. */
+static void replaced_and_joined(void)
+{
+	uint64_t expires = 0, kept;
+	size_t len = 77;
+
+	CHECK(ucache_replace(cache, S("j"), S("v"), 0) == UCACHE_NOT_FOUND && reads_nothing(S("j")));
+	CHECK(ucache_append(cache, S("j"), S("v"), &len) == UCACHE_NOT_FOUND && len == 77);
+	CHECK(ucache_prepend(cache, S("j"), S("v"), NULL) == UCACHE_NOT_FOUND && reads_nothing(S("j")));
+	CHECK(ucache_add(cache, S("j"), S("b"), 500) == UCACHE_OK);
+	CHECK(ucache_exists(cache, S("j"), &kept) == UCACHE_OK);
+	CHECK(ucache_replace(cache, S("j"), S("bb"), UCACHE_KEEP_TTL) == UCACHE_OK && holds(S("j"), S("bb")));
+	CHECK(ucache_append(cache, S("j"), S("\0c"), &len) == UCACHE_OK && len == 4);
+	CHECK(ucache_prepend(cache, S("j"), S("a"), NULL) == UCACHE_OK && holds(S("j"), S("abb\0c")));
+	CHECK(ucache_append(cache, S("j"), NULL, 0, &len) == UCACHE_OK && len == 5);
+	CHECK(ucache_exists(cache, S("j"), &expires) == UCACHE_OK && expires == kept);
+	CHECK(ucache_replace(cache, S("j"), S("v"), UCACHE_NEVER) == UCACHE_OK);
+	CHECK(ucache_exists(cache, S("j"), &expires) == UCACHE_OK && expires == 0);
+	CHECK(ucache_del(cache, S("j")) == UCACHE_OK);
 }
 
 static void in_one_step(void)
@@ -202,18 +238,159 @@ static void get_or_set(void)
 	own_key();
 }
 
+/* Several keys with one call. */
+static void many(void)
+{
+	struct ucache_read items[40];
+	char buffer[16], keys[40][8];
+	size_t done = 77, i;
+
+	CHECK(ucache_set(cache, S("m0"), S("0123456789"), 0) == UCACHE_OK && ucache_set(cache, S("m2"), S("abcdef"), 0) == UCACHE_OK);
+	for (i = 0; i < 40; i++) {
+		snprintf(keys[i], sizeof(keys[i]), "m%zu", i);
+		items[i].key = keys[i];
+		items[i].keylen = strlen(keys[i]);
+		items[i].value = buffer;
+	}
+	CHECK(ucache_get_many(cache, items, 40, buffer, 16, &done) == UCACHE_OK && done == 40);
+	CHECK(items[0].value == buffer && items[0].vallen == 10 && !memcmp(buffer, "0123456789abcdef", 16));
+	CHECK(items[2].value == buffer + 10 && items[2].vallen == 6);
+	for (i = 0; i < 40; i++)
+		CHECK(i == 0 || i == 2 || (!items[i].value && !items[i].vallen));
+	/* One byte too small: the first two are answered. */
+	CHECK(ucache_get_many(cache, items, 40, buffer, 15, &done) == UCACHE_TOO_SMALL && done == 2);
+	CHECK(items[0].vallen == 10 && !items[1].value && items[2].vallen == 6);
+	CHECK(ucache_get_many(cache, items + 2, 38, buffer, 6, &done) == UCACHE_OK && done == 38 && !memcmp(buffer, "abcdef", 6));
+	CHECK(ucache_get_many(cache, items, 1, NULL, 0, &done) == UCACHE_TOO_SMALL && done == 0 && items[0].vallen == 10);
+	CHECK(ucache_get_many(cache, NULL, 0, NULL, 0, &done) == UCACHE_OK && done == 0);
+	items[1].keylen = 0;
+	CHECK(ucache_get_many(cache, items, 40, buffer, 16, NULL) == UCACHE_E_KEY);
+	CHECK(ucache_get_many(cache, NULL, 1, buffer, 16, &done) == UCACHE_E_ARGUMENT);
+	CHECK(ucache_get_many(cache, items, SIZE_MAX, buffer, 16, &done) == UCACHE_E_ARGUMENT);
+	CHECK(ucache_get_many(NULL, items, 1, buffer, 16, &done) == UCACHE_E_ARGUMENT);
+}
+
+static void numbers(void)
+{
+	char buffer[8];
+	size_t len = 77;
+	int64_t n = 77;
+
+	CHECK(ucache_number(cache, S("n"), &n) == UCACHE_NOT_FOUND && n == 77);
+	CHECK(ucache_incr(cache, S("n"), -7, 0, &n) == UCACHE_OK && n == -7);
+	CHECK(ucache_mul(cache, S("n"), 6, 0, &n) == UCACHE_OK && n == -42);
+	CHECK(ucache_div(cache, S("n"), 5, 0, &n) == UCACHE_OK && n == -8);
+	CHECK(ucache_number(cache, S("n"), &n) == UCACHE_OK && n == -8 && ucache_number(cache, S("n"), NULL) == UCACHE_OK);
+	CHECK(ucache_div(cache, S("n"), 0, 0, &n) == UCACHE_OK && n == 0);
+	n = -5;
+	CHECK(ucache_number_value(cache, -5, buffer, 8, &len) == UCACHE_OK && len == 8 && !memcmp(buffer, &n, 8));
+	CHECK(ucache_number_value(cache, -5, buffer, 7, &len) == UCACHE_TOO_SMALL && len == 8);
+	CHECK(ucache_number_value(NULL, 1, buffer, 8, &len) == UCACHE_E_ARGUMENT);
+	len = 77;
+	CHECK(ucache_set(cache, S("n"), S("text"), 0) == UCACHE_OK && ucache_number(cache, S("n"), &n) == UCACHE_E_NUMBER);
+	CHECK(ucache_mul(cache, S("n"), 2, 0, &n) == UCACHE_E_NUMBER && ucache_div(cache, S("n"), 2, 0, &n) == UCACHE_E_NUMBER);
+	CHECK(ucache_server(cache, buffer, sizeof(buffer), &len) == UCACHE_NOT_FOUND && len == 77);
+}
+
+static void *end_lease(void *lease)
+{
+	return ucache_lease_end((ucache_lease *) lease, S("late"), 0) == UCACHE_OK ? NULL : lease;
+}
+
+static ucache_lease *left;
+
+static void *leave(void *unused)
+{
+	(void) unused;
+	return ucache_lease_begin(cache, S("l"), NULL, 0, NULL, 0, 30000, 0, &left) == UCACHE_LEASE ? NULL : &cache;
+}
+
+static void *is_busy(void *unused)
+{
+	ucache_lease *lease = NULL;
+
+	return ucache_lease_begin(cache, S("l"), NULL, 0, NULL, 0, 30000, 50, &lease) == UCACHE_BUSY ? NULL : unused;
+}
+
+static int in_thread(void *(*body)(void *), void *context)
+{
+	pthread_t thread;
+	void *wrong = NULL;
+
+	CHECK(pthread_create(&thread, NULL, body, context) == 0 && pthread_join(thread, &wrong) == 0);
+	return !wrong;
+}
+
+static void leases(void)
+{
+	ucache_lease *lease = NULL, *other = NULL;
+	char buffer[10];
+	size_t len = 0;
+	uint64_t expires = 0;
+	pid_t child;
+
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, 0, 30000, 0, &lease) == UCACHE_LEASE && lease);
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, 0, 30000, 0, &other) == UCACHE_E_DEADLOCK && !other);
+	CHECK(in_thread(is_busy, &len) && reads_nothing(S("l")));
+	/* A child's lease is not its own: it neither stores nor gives up. */
+	CHECK((child = fork()) >= 0);
+	if (!child)
+		_exit(ucache_lease_end(lease, S("child"), 0) != UCACHE_CHANGED);
+	CHECK(exit_of(child) == 0 && in_thread(is_busy, &len));
+	CHECK(ucache_lease_end(lease, S("value"), 100) == UCACHE_OK && holds(S("l"), S("value")));
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, 0, 30000, 0, &lease) == UCACHE_OK && len == 5);
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 4, &len, 0, 30000, 0, &lease) == UCACHE_TOO_SMALL && len == 5);
+	/* Given up; ended by another thread; lost to a write; a value that cannot be stored. */
+	CHECK(ucache_del(cache, S("l")) == UCACHE_OK);
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, 0, 30000, 0, &lease) == UCACHE_LEASE);
+	ucache_lease_drop(lease);
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, 0, 30000, 0, &lease) == UCACHE_LEASE);
+	CHECK(in_thread(end_lease, lease) && holds(S("l"), S("late")) && ucache_del(cache, S("l")) == UCACHE_OK);
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, 0, 30000, 0, &lease) == UCACHE_LEASE);
+	CHECK(ucache_set(cache, S("l"), S("newer"), 0) == UCACHE_OK);
+	CHECK(ucache_lease_end(lease, S("older"), 0) == UCACHE_CHANGED && holds(S("l"), S("newer")));
+	CHECK(ucache_del(cache, S("l")) == UCACHE_OK);
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, 0, 30000, 0, &lease) == UCACHE_LEASE);
+	CHECK(ucache_lease_end(lease, NULL, 0, 0) == UCACHE_E_VALUE);
+	/* The thread that had it is gone. */
+	CHECK(in_thread(leave, NULL));
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, 0, 30000, 5000, &lease) == UCACHE_LEASE);
+	ucache_lease_drop(left);
+	/* Stale: the value is past its ttl of 1 s, kept for 1000 s more. */
+	CHECK(ucache_lease_end(lease, S("old"), 0) == UCACHE_OK && ucache_touch(cache, S("l"), 900) == UCACHE_OK);
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, 1000, 30000, 0, &lease) == UCACHE_LEASE);
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, 1000, 30000, 0, &other) == UCACHE_OK && len == 3);
+	CHECK(ucache_lease_end(lease, S("new"), 60) == UCACHE_OK && holds(S("l"), S("new")));
+	CHECK(ucache_exists(cache, S("l"), &expires) == UCACHE_OK && expires >= (uint64_t) time(NULL) + 1050);
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, 1000, 30000, 0, &lease) == UCACHE_OK);
+	/* Refused. */
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, 0, 1, 0, NULL) == UCACHE_E_ARGUMENT);
+	CHECK(ucache_lease_end(NULL, S("v"), 0) == UCACHE_E_ARGUMENT);
+	ucache_lease_drop(NULL);
+	CHECK(ucache_del(cache, S("l")) == UCACHE_OK);
+}
+
 /* Every function, with this cache, key and length. */
 static void refused(ucache *c, const void *key, size_t keylen, int status)
 {
 	char buffer[10];
 	size_t len;
 	int64_t n;
+	struct ucache_read one = { key, keylen, NULL, 0 };
+	ucache_lease *lease;
 
+	CHECK(ucache_get_many(c, &one, 1, buffer, sizeof(buffer), &len) == status);
+	CHECK(ucache_number(c, key, keylen, &n) == status);
+	CHECK(ucache_mul(c, key, keylen, 1, 0, &n) == status && ucache_div(c, key, keylen, 1, 0, &n) == status);
+	CHECK(ucache_lease_begin(c, key, keylen, buffer, sizeof(buffer), &len, 0, 1, 0, &lease) == status);
 	CHECK(ucache_get(c, key, keylen, buffer, sizeof(buffer), &len) == status);
 	CHECK(ucache_take(c, key, keylen, buffer, sizeof(buffer), &len) == status);
 	CHECK(ucache_exists(c, key, keylen, NULL) == status);
 	CHECK(ucache_set(c, key, keylen, "v", 1, 0) == status);
-	CHECK(ucache_update(c, key, keylen, "v", 1, 0) == status);
+	CHECK(ucache_add(c, key, keylen, "v", 1, 0) == status);
+	CHECK(ucache_replace(c, key, keylen, "v", 1, 0) == status);
+	CHECK(ucache_append(c, key, keylen, "v", 1, &len) == status);
+	CHECK(ucache_prepend(c, key, keylen, "v", 1, &len) == status);
 	CHECK(ucache_cas(c, key, keylen, "v", 1, "v", 1, 0) == status);
 	CHECK(ucache_del(c, key, keylen) == status);
 	CHECK(ucache_del_if(c, key, keylen, "v", 1) == status);
@@ -239,15 +416,19 @@ static void arguments(void)
 	refused(cache, big, SIZE_MAX, UCACHE_E_KEY);
 	refused(cache, NULL, SIZE_MAX, UCACHE_E_KEY);
 	CHECK(strstr(ucache_error(), "the limit is 64"));
-	CHECK(ucache_update(cache, S("key"), NULL, 5, 0) == UCACHE_E_ARGUMENT);
-	CHECK(ucache_update(cache, S("key"), NULL, 0, 0) == UCACHE_E_VALUE);
-	CHECK(ucache_update(cache, S("key"), "", 0, 0) == UCACHE_E_VALUE);
-	CHECK(ucache_update(cache, S("key"), big, sizeof(big), 0) == UCACHE_E_VALUE);
-	CHECK(ucache_update(cache, S("key"), big, SIZE_MAX, 0) == UCACHE_E_ARGUMENT);
+	CHECK(ucache_set(cache, S("key"), NULL, 5, 0) == UCACHE_E_ARGUMENT);
+	CHECK(ucache_set(cache, S("key"), NULL, 0, 0) == UCACHE_E_VALUE);
+	CHECK(ucache_set(cache, S("key"), "", 0, 0) == UCACHE_E_VALUE);
+	CHECK(ucache_set(cache, S("key"), big, sizeof(big), 0) == UCACHE_E_VALUE);
+	CHECK(ucache_set(cache, S("key"), big, SIZE_MAX, 0) == UCACHE_E_ARGUMENT);
 	CHECK(ucache_cas(cache, S("key"), S("value"), big, sizeof(big), 0) == UCACHE_E_VALUE);
 	CHECK(ucache_cas(cache, S("key"), big, sizeof(big), S("v"), 0) == UCACHE_CHANGED);
 	CHECK(ucache_cas(cache, S("key"), NULL, 5, S("v"), 0) == UCACHE_E_ARGUMENT);
-	CHECK(ucache_set(cache, S("new"), S("v"), UCACHE_KEEP_TTL) == UCACHE_E_ARGUMENT);
+	CHECK(ucache_add(cache, S("new"), S("v"), UCACHE_KEEP_TTL) == UCACHE_E_ARGUMENT);
+	CHECK(ucache_append(cache, S("key"), NULL, 5, &len) == UCACHE_E_ARGUMENT);
+	CHECK(ucache_append(cache, S("key"), big, SIZE_MAX, &len) == UCACHE_E_ARGUMENT);
+	CHECK(ucache_append(cache, S("key"), big, sizeof(big), &len) == UCACHE_E_VALUE);
+	CHECK(ucache_prepend(cache, S("key"), big, 65533, &len) == UCACHE_E_VALUE && strstr(ucache_error(), "65538"));
 	CHECK(ucache_touch(cache, S("key"), UCACHE_KEEP_TTL) == UCACHE_E_ARGUMENT);
 	CHECK(ucache_get(cache, S("key"), NULL, 5, &len) == UCACHE_E_ARGUMENT);
 	CHECK(ucache_get(cache, S("key"), buffer, SIZE_MAX, &len) == UCACHE_E_ARGUMENT);
@@ -312,6 +493,24 @@ static void stores(const char *store)
 	ucache_close(second);
 }
 
+/* Two items of 1 + 1 bytes. */
+static void memory_of(ucache *cache)
+{
+	struct ucache_memory memory;
+
+	CHECK(ucache_memory(NULL, &memory, sizeof(memory)) == UCACHE_E_ARGUMENT);
+	CHECK(ucache_memory(cache, NULL, sizeof(memory)) == UCACHE_E_ARGUMENT);
+	CHECK(ucache_memory(cache, &memory, 7) == UCACHE_E_ARGUMENT);
+	CHECK(ucache_memory(cache, &memory, sizeof(memory)) == UCACHE_OK);
+	CHECK(memory.payload == 4 && memory.entries >= 64 && memory.sampled == 0 && memory.disk == 0);
+	CHECK(memory.extents + memory.large_blocks + memory.leaving == memory.entries + memory.fragmentation);
+	CHECK(memory.resident > memory.payload && memory.overhead == memory.resident - memory.payload);
+	CHECK(memory.reserved >= memory.resident);
+	/* An older program. */
+	memset(&memory, 0xff, sizeof(memory));
+	CHECK(ucache_memory(cache, &memory, 8) == UCACHE_OK && memory.payload == 4 && memory.resident == UINT64_MAX);
+}
+
 static void figures(void)
 {
 	struct ucache_stats now;
@@ -340,6 +539,7 @@ static void figures(void)
 	memset(&later, 0xff, sizeof(later));
 	CHECK(ucache_stat(small, &later.known, sizeof(later)) == UCACHE_OK && later.known.stored == 3);
 	CHECK(later.words[sizeof(now) / 8] == 0 && later.words[sizeof(now) / 8 + 1] == 0);
+	memory_of(small);
 	ucache_close(small);
 }
 
@@ -404,9 +604,13 @@ int main(int argc, char **argv)
 	CHECK(!*ucache_error() && !strcmp(ucache_strerror(UCACHE_OK), "done"));
 	CHECK(ucache_open(&cache, "name=short,items=100,keysize=64") == UCACHE_OK && cache);
 	values();
+	replaced_and_joined();
 	in_one_step();
 	walk();
 	get_or_set();
+	many();
+	numbers();
+	leases();
 	arguments();
 	figures();
 	if (argc > 1) {

@@ -1,4 +1,4 @@
-//! Whatever is wrong is said in a sentence, with what to do, and a documented exit status.
+//! Errors are reported in a sentence, with a hint and a documented exit status.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,11 +16,14 @@ use std::{
 use crate::{Store, command, ucache, ucache_with};
 
 /// Every command that needs a store.
-const ALL: [&[&str]; 12] = [
+const ALL: [&[&str]; 15] = [
     &["stat"],
     &["keys"],
     &["get", "k"],
     &["set", "k", "v"],
+    &["add", "k", "v"],
+    &["replace", "k", "v"],
+    &["append", "k", "v"],
     &["del", "k"],
     &["incr", "k"],
     &["touch", "k", "5"],
@@ -92,12 +95,13 @@ fn without_permission_the_owner_is_named() {
     fs::set_permissions(store.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = command();
     command.arg("stat").arg(store.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // The tests may run as root, who may everything.
+    // The tests may run as root, for whom everything is permitted.
     let ran: crate::Ran = if fs::metadata("/proc/self").unwrap().uid() == 0 {
-        // The command lies where others may not look: it is started before the user changes.
+        // The command's directory may be private: it is started before the user changes.
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("ucache");
-        // By another process: a child that another test forks meanwhile would keep a copy of this one's open for writing.
+        // By another process: a child forked by another test meanwhile would keep a copy of this
+        // one's descriptor open for writing.
         let mut copy = std::process::Command::new("cp");
         copy.arg(env!("CARGO_BIN_EXE_ucache")).arg(&program);
         assert!(copy.status().unwrap().success());
@@ -129,7 +133,7 @@ fn a_full_disk_is_an_error_and_leaves_no_half_file() {
         let said = ran.failed(5);
         assert!(said.contains("No space left") && said.contains("free some space"), "{said}");
     }
-    // A file size limit stands in for a disk of that size; the signal that goes with it is ignored.
+    // A file size limit stands in for a disk of that size; its signal is ignored.
     let out = store.dir.path().join("out");
     let limited = format!("trap '' XFSZ; ulimit -f 64; exec \"$0\" dump \"$1\" --output '{}'", out.display());
     let mut shell = std::process::Command::new("bash");
@@ -233,7 +237,7 @@ fn wrong_usage_is_2() {
 fn a_server_that_is_gone_or_is_none() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = format!("c@{}", listener.local_addr().unwrap());
-    // Accepts and never answers; then one that speaks something else; then one that closes in the middle.
+    // One accepts and never answers; one speaks another protocol; one closes in the middle.
     let server = thread::spawn(move || {
         let silent = listener.accept().unwrap();
         let (mut http, _) = listener.accept().unwrap();
@@ -262,7 +266,7 @@ fn a_server_that_is_gone_or_is_none() {
     let said = ucache(["get", "c@/no/such/socket", "k"]).failed(3);
     assert!(said.contains("cannot connect"), "{said}");
     let said = ucache(["get", "c@nowhere", "k"]).failed(3);
-    assert!(said.contains("no address") && said.contains("HOST:PORT"), "{said}");
+    assert!(said.contains("not the address") && said.contains("HOST:PORT"), "{said}");
     let said = ucache_with(["load", "c@127.0.0.1:1"], b"{\"key\":\"k\",\"value\":\"v\"}\n").failed(3);
     assert!(said.contains("cannot connect"), "{said}");
 }

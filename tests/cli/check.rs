@@ -1,4 +1,4 @@
-//! `check`: damage is found, told and, when asked for, dropped; nothing else changes.
+//! `check`: damage is found, reported and, with --repair, dropped; nothing else changes.
 
 use std::{
     fs::{self, OpenOptions},
@@ -10,7 +10,7 @@ use ucache::Cache;
 
 use crate::{Store, native::eventually, ucache};
 
-/// Flips a bit of the value that consists of `byte`s, in the file.
+/// Flips a bit of the value made of `byte`s, in the file.
 fn damage(path: &Path, byte: u8) {
     let bytes = fs::read(path).unwrap();
     let at = bytes.windows(200).position(|w| w.iter().all(|&b| b == byte)).expect("the value is in the file");
@@ -46,7 +46,7 @@ fn a_store_in_use_is_checked_in_place() {
     assert!(!store.cache.contains("victim"), "its users see that at once");
     assert_eq!(store.cache.keys().count(), 200);
     assert!(store.run(&["check"]).text().contains("no damage"));
-    assert!(store.cache.set("victim", "again").unwrap());
+    assert!(store.cache.add("victim", "again").unwrap());
     let json: serde_json::Value = serde_json::from_str(&store.run(&["check", "--json"]).text()).unwrap();
     assert_eq!((&json["damaged"], &json["items"], &json["in_use"]), (&0.into(), &201.into(), &true.into()));
 }
@@ -58,7 +58,7 @@ fn a_store_that_nobody_uses_is_checked_on_a_copy() {
     let (path, Store { dir: _dir, cache }) = (store.path(), store);
     drop(cache);
     let check = |more: &[&str]| ucache([&["check", path.to_str().unwrap()], more].concat());
-    // Another test may have forked a child that has the file open, too, for a moment.
+    // A child forked by another test may have the file open, too, for a moment.
     eventually("nobody uses the store", || {
         String::from_utf8(check(&[]).out).unwrap().contains("not in use, checked on a copy")
     });

@@ -1,12 +1,16 @@
 //! Keys and values of a store that another process has open.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, time::Duration};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    time::{Duration, SystemTime},
+};
 
 use ucache::{Cache, Expires};
 
 use crate::{Store, ucache, ucache_with};
 
-/// Every byte there is.
+/// Every possible byte.
 fn every_byte() -> Vec<u8> {
     (0..=255).collect()
 }
@@ -18,26 +22,32 @@ fn values_go_in_and_out_byte_for_byte() {
     assert_eq!(store.run_with(&["set", "bytes"], &value).text(), "");
     assert_eq!(store.cache.get("bytes").unwrap(), Some(value.clone()));
     assert_eq!(store.run(&["get", "bytes"]).out, value, "without a line's end behind it");
-    assert_eq!(store.run_with(&["update", "bytes", "-"], b"from a pipe\n").text(), "");
+    assert_eq!(store.run_with(&["set", "bytes", "-"], b"from a pipe\n").text(), "");
     assert_eq!(store.run(&["get", "bytes"]).out, b"from a pipe\n");
-    store.run(&["update", "word", "-5"]).text();
+    store.run(&["set", "word", "-5"]).text();
     assert_eq!(store.run(&["get", "word"]).out, b"-5");
     let long = vec![b'v'; 65_536];
-    store.run_with(&["update", "long"], &long).text();
+    store.run_with(&["set", "long"], &long).text();
     assert_eq!(store.run(&["get", "long"]).out, long);
     let stats = store.cache.stats();
     assert_eq!((stats.hits, stats.misses), (1, 0), "the one hit is this test's own: looking leaves no trace");
 }
 
 #[test]
-fn set_keeps_update_replaces() {
+fn set_replaces_add_keeps_replace_needs_the_key() {
     let store = Store::new("cli set");
-    store.run(&["set", "k", "first"]).text();
-    let said = store.run(&["set", "k", "second"]).failed(1);
-    assert!(said.contains("\"k\" exists") && said.contains("update"), "{said}");
+    store.run(&["add", "k", "first"]).text();
+    let said = store.run(&["add", "k", "second"]).failed(1);
+    assert!(said.contains("\"k\" exists") && said.contains("`set`"), "{said}");
     assert_eq!(store.cache.get_str("k").unwrap().as_deref(), Some("first"));
-    store.run(&["update", "k", "third"]).text();
+    store.run(&["set", "k", "third"]).text();
     assert_eq!(store.cache.get_str("k").unwrap().as_deref(), Some("third"));
+    store.run(&["replace", "k", "fourth", "--ttl", "1h"]).text();
+    store.run(&["replace", "k", "fifth", "--keep-ttl"]).text();
+    assert_eq!(store.cache.get_str("k").unwrap().as_deref(), Some("fifth"));
+    assert!(store.cache.expires("k").is_some_and(|expires| expires != Expires::Never));
+    assert_eq!(store.run(&["replace", "none", "v"]).failed(1), "");
+    assert!(!store.cache.contains("none"));
     assert_eq!(store.run(&["exists", "k"]).code, Some(0));
     store.run(&["del", "k"]).text();
     assert_eq!(store.run(&["del", "k"]).failed(1), "");
@@ -50,6 +60,22 @@ fn set_keeps_update_replaces() {
 }
 
 #[test]
+fn append_and_prepend() {
+    let store = Store::new("cli append");
+    for command in ["append", "prepend"] {
+        assert_eq!(store.run(&[command, "k", "v"]).failed(1), "");
+    }
+    store.run(&["set", "k", "b", "--ttl", "1h"]).text();
+    assert_eq!(store.run(&["append", "k", "-c"]).text(), "");
+    store.run_with(&["append", "k", "-"], b"\0\n").text();
+    store.run_with(&["prepend", "k"], b"a-").text();
+    assert_eq!(store.run(&["get", "k"]).out, b"a-b-c\0\n");
+    assert!(store.cache.expires("k").is_some_and(|expires| expires != Expires::Never), "the expiry stays");
+    let said = store.run_with(&["append", "k"], &vec![b'v'; 65_530]).failed(4);
+    assert!(said.contains("65537") && said.contains("limit is 65536"), "{said}");
+}
+
+#[test]
 fn times_to_live() {
     let store = Store::new("cli ttl");
     store.run(&["set", "k", "v", "--ttl", "1h"]).text();
@@ -58,10 +84,14 @@ fn times_to_live() {
     store.run(&["touch", "k", "never"]).text();
     assert_eq!(store.run(&["ttl", "k"]).text(), "never\n");
     store.run(&["touch", "k", "2d"]).text();
-    store.run(&["update", "k", "w", "--keep-ttl"]).text();
+    store.run(&["set", "k", "w", "--keep-ttl"]).text();
     let left: u64 = store.run(&["ttl", "k"]).text().trim().parse().unwrap();
     assert!((172_000..=172_800).contains(&left), "{left}");
     assert_eq!(store.cache.get_str("k").unwrap().as_deref(), Some("w"));
+    store.run(&["touch", "k", "3600500ms"]).text();
+    let at = store.cache.expires("k").and_then(Expires::deadline).expect("it expires");
+    let left = at.duration_since(SystemTime::now()).expect("later");
+    assert!(left > Duration::from_secs(3000) && left <= Duration::from_millis(3_600_500), "{left:?}");
     store.run(&["touch", "k", "0"]).text();
     assert_eq!(store.run(&["ttl", "k"]).text(), "never\n");
     assert_eq!(store.run(&["touch", "none", "5"]).failed(1), "");
@@ -75,14 +105,14 @@ fn counters() {
     assert_eq!(store.run(&["incr", "n", "41"]).text(), "42\n");
     assert_eq!(store.run(&["incr", "n", "-50"]).text(), "-8\n");
     assert_eq!(store.cache.get_int("n").unwrap(), Some(-8));
-    store.run(&["update", "n", "--int", "1000"]).text();
+    store.run(&["set", "n", "--int", "1000"]).text();
     assert_eq!(store.cache.get_int("n").unwrap(), Some(1000));
     assert_eq!(store.run(&["get", "n", "--int"]).text(), "1000\n");
     store.cache.set("text", "abc").unwrap();
     let said = store.run(&["incr", "text"]).failed(4);
     assert!(said.contains("3 bytes") && said.contains("--int"), "{said}");
     assert!(store.run(&["get", "text", "--int"]).failed(4).contains("8"));
-    assert!(store.run(&["set", "m", "--int", "1.5"]).failed(2).contains("no number"));
+    assert!(store.run(&["set", "m", "--int", "1.5"]).failed(2).contains("not a number"));
 }
 
 #[test]
@@ -134,7 +164,7 @@ fn keys_of_any_bytes_are_shown_and_found_again() {
     let path = store.path();
     let got = ucache([OsStr::new("get"), path.as_os_str(), OsStr::from_bytes(b"\x1b[31mred\x07")]);
     assert_eq!(got.out, b"v", "bytes of the command line are the key");
-    assert!(store.run(&["get", "-e", "bad\\q"]).failed(2).contains("no escaped key"));
+    assert!(store.run(&["get", "-e", "bad\\q"]).failed(2).contains("not a valid escaped key"));
     store.run(&["del", "-e", "new\\nline"]).text();
     assert!(!store.cache.contains("new\nline"));
 }
@@ -171,5 +201,5 @@ fn a_store_is_made_and_used_without_any_server() {
     assert!(ucache_with(["set", path, "pear"], &[b'v'; 101]).failed(4).contains("limit is 100"));
     let cache = Cache::attach(&file).unwrap();
     assert_eq!((cache.name(), cache.stats().capacity), ("prices", 10));
-    assert_eq!(cache.expires("apple").unwrap(), Some(Expires::Never));
+    assert_eq!(cache.expires("apple"), Some(Expires::Never));
 }

@@ -1,5 +1,10 @@
-//! The command `ucache`, as people and scripts meet it: real processes, store files, servers, a terminal, Redis.
+//! Tests of the command `ucache` with real processes, store files, servers, a terminal and Redis.
 
+#[cfg(feature = "redis")]
+mod backend;
+#[cfg(feature = "redis")]
+#[path = "../support/backend.rs"]
+mod backend_server;
 mod bad_input;
 mod check;
 mod items;
@@ -22,16 +27,16 @@ use std::{
 };
 
 use tempfile::TempDir;
-use ucache::{Cache, Expires};
+use ucache::{Cache, Eviction, Expires};
 
-/// The command as cargo built it for these tests, on nobody's terminal.
+/// The command that cargo built for these tests, without a terminal.
 fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ucache"));
     command.stdin(Stdio::null()).env_remove("COLUMNS").env_remove("LINES").env_remove("NO_COLOR");
     command
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 struct Ran {
     code: Option<i32>,
@@ -42,7 +47,7 @@ struct Ran {
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
         let err = String::from_utf8_lossy(&output.stderr).into_owned();
-        // Whatever goes wrong, it is said in words.
+        // Every error has a message.
         assert!(!err.contains("panicked"), "{err}");
         Self { code: output.status.code(), out: output.stdout, err }
     }
@@ -56,7 +61,7 @@ impl Ran {
         String::from_utf8(self.out).expect("text")
     }
 
-    /// Checks the exit status and that nothing is on standard output; returns what was said.
+    /// Checks the exit status and that standard output is empty; returns the message.
     #[track_caller]
     fn failed(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -65,12 +70,12 @@ impl Ran {
     }
 }
 
-/// Runs the command with these words behind its name.
+/// Runs the command with these arguments.
 fn ucache<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ran {
     command().args(args).output().expect("the command starts").into()
 }
 
-/// Runs the command with this as its standard input.
+/// Runs the command with this standard input.
 fn ucache_with<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>, input: &[u8]) -> Ran {
     let mut command = command();
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -85,17 +90,17 @@ fn ucache_with<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>, input: &[u8])
     })
 }
 
-/// A store of 1,000 items in a directory of its own.
+/// A store of 1,000 items in its own directory.
 struct Store {
     dir: TempDir,
     cache: Cache,
 }
 
 impl Store {
-    /// `name` must be no other test's.
+    /// `name` must be unique among the tests.
     fn new(name: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let cache = Cache::builder(name).items(1000).purge_lru(true).timeout(Expires::Never);
+        let cache = Cache::builder(name).items(1000).evict(Eviction::Lru).timeout(Expires::Never);
         let cache = cache.store(dir.path().join("store")).build().expect("a store");
         Self { dir, cache }
     }
@@ -104,7 +109,7 @@ impl Store {
         self.dir.path().join("store")
     }
 
-    /// Runs a command on it: the store's path goes behind the first word.
+    /// Runs a command on it: the store's path is inserted after the first word.
     fn run(&self, args: &[&str]) -> Ran {
         let path = self.path();
         let (first, rest) = args.split_first().expect("a command");

@@ -45,7 +45,7 @@ fn manual_pages() {
         names.contains(&"ucache.1".to_owned()) && names.contains(&"ucache-load.1".to_owned()),
         "{names:?}"
     );
-    assert_eq!(names.len(), 22, "{names:?}");
+    assert_eq!(names.len(), 26, "{names:?}");
     let page = fs::read_to_string(folder.join("ucache-touch.1")).unwrap();
     assert!(page.contains("ucache\\-touch") && page.contains("12h"), "{page}");
 }

@@ -1,4 +1,4 @@
-//! The command on caches of running servers, with the plugin and native, through their sockets.
+//! The command on caches of running servers, with the plugin and native, over their sockets.
 
 use std::{
     io::ErrorKind,
@@ -13,7 +13,8 @@ use std::{
 
 use crate::{native::Server, ports::free_address, ucache, ucache_with};
 
-/// libucache.so as cargo built it for these tests, under the name that uWSGI finds the plugin in it by.
+/// The libucache.so that cargo built for these tests, under the name by which uWSGI finds the
+/// plugin.
 fn plugin() -> String {
     let library = std::env::current_exe().unwrap().with_file_name("libucache.so");
     assert!(library.is_file(), "{} is missing: cargo builds it with the tests", library.display());
@@ -24,14 +25,14 @@ fn plugin() -> String {
     link.to_str().unwrap().to_owned()
 }
 
-/// What every server can.
+/// Operations that every server supports.
 fn basics(at: &str) {
     let run = |args: &[&str]| ucache([&args[..1], &[at], &args[1..]].concat());
     let bytes: Vec<u8> = (0..=255).collect();
     ucache_with(["set", at, "bytes"], &bytes).text();
     assert_eq!(run(&["get", "bytes"]).out, bytes);
-    assert!(run(&["set", "bytes", "other"]).failed(1).contains("exists"));
-    run(&["update", "bytes", "other", "--ttl", "10m"]).text();
+    assert!(run(&["add", "bytes", "other"]).failed(1).contains("exists"));
+    run(&["set", "bytes", "other", "--ttl", "10m"]).text();
     assert_eq!(run(&["get", "bytes"]).out, b"other");
     let left: u64 = run(&["ttl", "bytes"]).text().trim().parse().unwrap();
     assert!((500..=600).contains(&left), "{left}");
@@ -41,18 +42,30 @@ fn basics(at: &str) {
     assert_eq!(run(&["get", "bytes"]).failed(1), "");
     assert_eq!(run(&["del", "bytes"]).failed(1), "");
     let long = vec![b'v'; 100_000];
-    ucache_with(["update", at, "long"], &long).text();
+    ucache_with(["set", at, "long"], &long).text();
     assert_eq!(run(&["get", "long"]).out, long);
-    let said = ucache_with(["update", at, "long"], &vec![b'v'; 300_000]).failed(4);
+    let said = ucache_with(["set", at, "long"], &vec![b'v'; 300_000]).failed(4);
     assert!(said.contains("refused") && said.contains("too long"), "{said}");
     let line = b"{\"key\":\"loaded\",\"value\":\"v\"}\n{\"key\":\"late\",\"value\":\"v\",\"expires\":1}\n";
-    assert_eq!(ucache_with(["load", at], line).err, "1 loaded, 1 expired before\n");
+    assert_eq!(ucache_with(["load", at], line).err, "1 loaded, 1 had expired\n");
     assert_eq!(run(&["get", "loaded"]).out, b"v");
     run(&["clear"]).text();
     assert_eq!(run(&["exists", "loaded"]).failed(1), "");
-    for args in [&["stat"][..], &["touch", "k", "5"], &["check"], &["metrics"], &["top", "--once"]] {
+    let files = [
+        &["replace", "k", "v"][..],
+        &["append", "k", "v"],
+        &["prepend", "k", "v"],
+        &["set", "k", "v", "--keep-ttl"],
+    ];
+    for args in files.into_iter().chain([
+        &["stat"][..],
+        &["touch", "k", "5"],
+        &["check"],
+        &["metrics"],
+        &["top", "--once"],
+    ]) {
         let said = run(args).failed(6);
-        assert!(said.contains("cache protocol has nothing for it"), "{args:?}: {said}");
+        assert!(said.contains("cache protocol has no such command"), "{args:?}: {said}");
     }
 }
 
@@ -75,26 +88,26 @@ fn a_server_with_the_plugin() {
     let dump = ucache(["dump", &at, "--numbers"]).text();
     assert!(dump.contains("\"value\":\"-2\"") && dump.lines().count() == 2, "{dump}");
     assert_eq!(ucache(["keys", &format!("nosuch@{}", server.tcp)]).failed(4).matches("nosuch").count(), 2);
-    // Without a name it is the first cache.
+    // Without a name it means the first cache.
     ucache(["set", &format!("@{}", server.tcp), "k", "v"]).text();
     assert_eq!(ucache(["get", &server.cache("first"), "k"]).out, b"v");
 }
 
-/// Abstract unix sockets, whose names uWSGI ends with a NUL, and a server whose backlog is full.
+/// Abstract unix sockets, to whose names uWSGI adds a NUL, and a server whose backlog is full.
 #[test]
 fn unix_sockets_without_a_file_and_busy_ones() {
     let name = format!("ucache-cli-{}", std::process::id());
     let socket = format!("@{name}");
     let native = Server::start(&DEFINITIONS, &["--socket", &socket]);
     for at in [format!("box@@{name}"), format!("box@\\0{name}")] {
-        ucache(["update", &at, "k", "v"]).text();
+        ucache(["set", &at, "k", "v"]).text();
         assert_eq!(ucache(["get", &native.cache("box"), "k"]).out, b"v", "{at}");
     }
     let nobody = ucache(["get", "box@@nobody-listens-here", "k"]).failed(3);
     assert!(nobody.contains("box@@nobody-listens-here: cannot connect: Connection refused"), "{nobody}");
     let forged = ucache(["get", "box@/nowhere\nforged\u{1b}[31m", "k"]).failed(3);
     assert!(forged.starts_with("ucache: box@/nowhere\\nforged\\u{1b}[31m: cannot connect"), "{forged}");
-    // Without uWSGI's NUL, and with nobody to accept.
+    // Without uWSGI's NUL, and without accepting.
     let plain = format!("{name}-plain");
     let address = SocketAddr::from_abstract_name(&plain).unwrap();
     let full = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
@@ -132,7 +145,7 @@ fn a_native_store_is_imported() {
     drop(server);
     let before = std::fs::read(&file).unwrap();
     let shape = ["--items", "50", "--blocksize", "1000", "--keysize", "100", "--name", "n"];
-    // Another shape than it has: refused, untouched.
+    // Settings that do not match: refused, untouched.
     let said = ucache(["import", path, "--items", "51", "--blocksize", "1000", "--keysize", "100"]).failed(3);
     assert!(said.contains("is not a ucache store") && said.contains("must be those of its cache"), "{said}");
     assert!(std::fs::read(&file).unwrap() == before);
@@ -144,7 +157,7 @@ fn a_native_store_is_imported() {
     assert!(ucache([&["import", path][..], &shape].concat()).failed(3).contains("already"));
     let old = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).find(|p| *p != file);
     assert!(std::fs::read(old.expect("the old file is kept")).unwrap() == before);
-    // A store of a later version: nothing native is asked about.
+    // A store of a later version: native settings are irrelevant.
     let mut later = std::fs::read(&file).unwrap();
     later[8..16].copy_from_slice(&99_u64.to_ne_bytes());
     std::fs::write(&file, &later).unwrap();

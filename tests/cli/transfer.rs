@@ -1,4 +1,4 @@
-//! `dump` and `load`: everything goes out and comes back, also through a real Redis.
+//! `dump` and `load`: everything is dumped and restored, also through a real Redis.
 
 use std::{
     fs,
@@ -18,14 +18,14 @@ fn fill(cache: &Cache) {
     cache.set(b"\xff\x00key", b"\x00\xfe\r\n$3\r\nvalue").unwrap();
     cache.set_with("hour", "v", Duration::from_secs(3600)).unwrap();
     cache.incr("counter", 1234).unwrap();
-    cache.update("large", vec![b'x'; 60_000]).unwrap();
+    cache.set("large", vec![b'x'; 60_000]).unwrap();
     for i in 0..300 {
         cache.set(format!("key:{i}"), format!("value {i}")).unwrap();
     }
 }
 
 fn all(cache: &Cache) -> Vec<(Vec<u8>, Vec<u8>, Expires)> {
-    let mut all: Vec<_> = cache.entries("").map(|e| (e.key, e.value, e.expires)).collect();
+    let mut all: Vec<_> = cache.entries().map(|e| (e.key, e.value, e.expires)).collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all
 }
@@ -44,14 +44,14 @@ fn what_is_dumped_is_loaded() {
     }
     let stats = from.cache.stats();
     assert_eq!((stats.hits, stats.misses), (0, 0), "a dump is no use");
-    // Through a file that is there only when it is whole, and only some keys.
+    // To a file that appears only when it is complete, and only some keys.
     let file = from.dir.path().join("dump.jsonl");
     from.run(&["dump", "key:1?", "-o", file.to_str().unwrap()]).text();
     assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 10);
     to.cache.clear().unwrap();
     to.cache.set("key:10", "mine").unwrap();
     let loaded = to.run(&["load", file.to_str().unwrap(), "--keep"]);
-    assert_eq!(loaded.err, "9 loaded, 1 existed and stayed\n");
+    assert_eq!(loaded.err, "9 loaded, 1 existed and were kept\n");
     assert_eq!(to.cache.get_str("key:10").unwrap().as_deref(), Some("mine"));
     assert_eq!(to.run(&["load", file.to_str().unwrap()]).err, "10 loaded\n");
     assert_eq!(to.cache.get_str("key:10").unwrap().as_deref(), Some("value 10"));
@@ -68,12 +68,12 @@ fn what_cannot_be_loaded_is_told_with_its_line() {
     );
     let ran = store.run_with(&["load"], lines.as_bytes());
     assert_eq!(ran.code, Some(4), "{}", ran.err);
-    for part in ["key \"empty\": the value is empty", "2 loaded, 1 expired before, 1 refused"] {
+    for part in ["key \"empty\": the value is empty", "2 loaded, 1 had expired, 1 refused"] {
         assert!(ran.err.contains(part), "{part:?} in {}", ran.err);
     }
     assert!(store.cache.contains("b") && !store.cache.contains("past"));
     let said = store.run_with(&["load"], b"{\"key\":\"c\",\"value\":\"3\"}\nnonsense\n").failed(5);
-    assert!(said.contains("line 2 is no JSON") && said.contains("--format"), "{said}");
+    assert!(said.contains("line 2 is not JSON") && said.contains("--format"), "{said}");
     assert!(store.cache.contains("c"), "what came before is stored");
     let said = store.run_with(&["load", "-f", "resp"], b"*3\r\n$3\r\nSET\r\n$1\r\nd\r\n$9\r\nx").failed(5);
     assert!(said.contains("command 1"), "{said}");
@@ -151,7 +151,7 @@ impl Drop for Redis {
     }
 }
 
-/// A dump takes the place of what a link leads to, but not of what somebody else's link leads to.
+/// A dump replaces the target of a link, unless the link belongs to another user.
 #[test]
 fn a_dump_is_not_written_where_somebody_elses_link_leads() {
     use std::os::unix::fs::{lchown, symlink};
@@ -164,7 +164,7 @@ fn a_dump_is_not_written_where_somebody_elses_link_leads() {
     let dump = || store.run(&["dump", "-o", link.to_str().unwrap()]);
     lchown(&link, Some(65_534), None).expect("this test gives a link away: run it as root");
     let said = dump().failed(5);
-    assert!(said.contains("a link of user 65534"), "{said}");
+    assert!(said.contains("a symbolic link owned by user 65534"), "{said}");
     assert_eq!(fs::read(&victim).unwrap(), b"precious");
     lchown(&link, Some(0), None).unwrap();
     dump().text();
@@ -172,7 +172,7 @@ fn a_dump_is_not_written_where_somebody_elses_link_leads() {
     assert_eq!(fs::read_to_string(&victim).unwrap().lines().count(), 305);
 }
 
-/// A limit on the size of files is an error in words, and leaves nothing behind.
+/// Exceeding a file size limit is reported as an error, and leaves nothing behind.
 #[test]
 fn a_dump_that_a_limit_cuts_off_is_an_error() {
     use nix::sys::resource::{Resource, setrlimit};
@@ -211,7 +211,7 @@ fn a_real_redis_takes_the_stream() {
     let ttl: u64 = String::from_utf8(redis.cli(&["TTL", "hour"], b"")).unwrap().trim().parse().unwrap();
     assert!((3000..=3600).contains(&ttl), "{ttl}");
     assert_eq!(redis.cli(&["TTL", "text"], b""), b"-1\n");
-    // Redis reads -x from its input, byte for byte, and prints a reply as it is.
+    // Redis reads -x from its input, byte for byte, and prints a reply unchanged.
     let got = redis.cli(&["-x", "GET"], b"\xff\x00key");
     assert_eq!(got, b"\x00\xfe\r\n$3\r\nvalue\n");
 }

@@ -40,11 +40,50 @@ fn figures_as_a_table_and_as_json() {
         (&json["name"], &json["purge_lru"], &json["blocks"]),
         (&"cli stat".into(), &true.into(), &().into())
     );
+    let memory = store.cache.memory();
+    assert_eq!((&json["payload_bytes"], &json["disk_bytes"]), (&memory.payload.into(), &memory.disk.into()));
+    assert!(json["resident_bytes"].as_u64() > Some(memory.payload) && json["memory"].is_null(), "{json}");
     let shards: u64 = json["shard_items"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum();
     assert_eq!(shards, 60);
 }
 
-/// A process that is ended with this.
+#[test]
+fn memory_by_size_of_block() {
+    let store = used("cli classes");
+    // 183,000 bytes of values, and keys of 5 and 6 bytes.
+    let payload = 183_000 + 10 * 5 + 50 * 6;
+    let table = store.run(&["stat", "--classes"]).text();
+    for part in [
+        "\nmemory\n",
+        "  payload                179.1 KiB",
+        "size up to",
+        "  8.0 KiB            20 ",
+        "extents being emptied  0 B",
+    ] {
+        assert!(table.contains(part), "{part:?} in\n{table}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&store.run(&["stat", "--classes", "--json"]).text()).unwrap();
+    assert_eq!((&json["payload_bytes"], &json["memory_sampled"]), (&payload.into(), &false.into()));
+    let (memory, classes) = (&json["memory"], json["memory"]["classes"].as_array().unwrap());
+    let sum = |name: &str| classes.iter().map(|class| class[name].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((sum("items"), sum("payload_bytes")), (60, payload));
+    assert_eq!(sum("entry_bytes"), memory["entry_bytes"]);
+    let in_use =
+        ["extent_bytes", "large_block_bytes", "leaving_bytes"].map(|name| memory[name].as_u64().unwrap());
+    let fragmentation = json["fragmentation_bytes"].as_u64().unwrap();
+    assert_eq!(in_use.iter().sum::<u64>(), sum("entry_bytes") + fragmentation);
+
+    let page = ucache(["metrics", store.path().to_str().unwrap()]).text();
+    let of = |name: &str| {
+        samples(&page).into_iter().filter(|(n, _)| n.starts_with(name)).map(|(_, v)| v).sum::<u64>()
+    };
+    assert_eq!((of("ucache_payload_bytes{"), of("ucache_class_payload_bytes{")), (payload, payload));
+    assert_eq!((of("ucache_class_items{"), of("ucache_disk_bytes{")), (60, store.cache.memory().disk));
+    assert!(page.contains("size=\"8192\"}"), "{page}");
+}
+
+/// A process that is killed when this is dropped.
 struct Ended(Child);
 
 impl Drop for Ended {
@@ -119,7 +158,8 @@ fn metrics_once_and_over_http() {
     );
     assert!(ask("GET /nothing HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
     assert!(ask("POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
-    // A request without an end, which is not read to its end; and somebody who connects and goes away.
+    // A request without an end, which is not read completely; and a client that connects and
+    // disconnects.
     let _ = TcpStream::connect(at).unwrap().write_all(&[b'x'; 20_000]);
     drop(TcpStream::connect(at).unwrap());
     assert!(get().starts_with("HTTP/1.1 200"));
@@ -140,7 +180,8 @@ fn a_picture_of_top_as_text() {
         if lines == "8" {
             continue;
         }
-        // Below each title its first line, in the same columns: what was read last, the longest value, a bar.
+        // The first line below each title, in the same columns: the item read last, the longest
+        // value, a bar.
         for (title, first) in [
             ("hottest", "key 7"),
             ("largest", "key 59"),
@@ -186,7 +227,7 @@ fn top_on_a_terminal_of_40_columns() {
         }
     });
     let has = |text: &str| String::from_utf8_lossy(&seen.lock().unwrap()).contains(text);
-    // What is blank is not written: words, not lines.
+    // Blanks are not written to the terminal: compare words, not lines.
     eventually("a picture", || has("ratio") && has("evicted"));
     let mut keys = child.0.stdin.take().unwrap();
     keys.write_all(b"p").unwrap();

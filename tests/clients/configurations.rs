@@ -1,4 +1,5 @@
-//! uWSGI's own example configurations that use the cache, run as they are but for addresses and paths.
+//! uWSGI's own example configurations that use the cache, run unchanged except for addresses and
+//! paths.
 
 use super::{
     Outcomes,
@@ -8,7 +9,8 @@ use super::{
     uwsgi_tests::configuration,
 };
 
-/// A server on a configuration of `t/` that listens on 127.0.0.1 too, whose peers have an address.
+/// A server with a configuration of `t/` that also listens on 127.0.0.1, where peers have an
+/// address.
 fn serve(build: Build, flavor: Flavor, lines: &str) -> (Server, u16) {
     let port = free_port();
     let routers = if build == Build::Installed { "plugin = router_cache,router_basicauth\n" } else { "" };
@@ -27,7 +29,7 @@ fn statuses(build: Build, flavor: Flavor, lines: &str, count: usize) -> Outcomes
     (0..count).map(|n| (format!("{n:02}"), get(&server, port, "").status.to_string())).collect()
 }
 
-/// So many answers of the one kind, and then 503.
+/// The given number of answers of one kind, then 503.
 fn assert_limited(all: &Outcomes, status: &str) {
     let limited =
         all.iter().map(|(n, got)| n.as_str() > "10" && got == "503" || n.as_str() <= "10" && got == status);
@@ -44,7 +46,7 @@ fn limiter_ini() {
 
 #[test]
 fn errorlimiter_ini() {
-    // without the country of a client, which needs a database, and with an application that has no page
+    // without the client's country, which needs a database, and with an application without pages
     let lines = configuration(
         "routing/errorlimiter.ini",
         &["http-socket", "plugins", "module", "final-route-if = equal:${geoip"],

@@ -1,4 +1,4 @@
-//! The suites of cachelib, Flask-Caching and django-uwsgi-cache, from their source releases.
+//! The test suites of cachelib, Flask-Caching and django-uwsgi-cache, from their source releases.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use super::{
     server::{Build, Flavor, Server, root, venv, within},
 };
 
-/// Caches that hold what the suites store, swept every second where a sweeper is needed.
+/// Caches large enough for the suites, swept every second if a sweeper is needed.
 const CACHES: &str = "cache-expire-freq = 1\ncache2 = name=first,items=1000\ncache2 = name=c,items=1000\n";
 
 /// The source release of a library.
@@ -26,7 +26,7 @@ fn outcomes(text: &str) -> Outcomes {
     text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(a, b)| (a.into(), b.into())).collect()
 }
 
-/// Runs `run(directory, scratch, ARGUMENTS)` of suites.py in a worker, on this cache.
+/// Runs `run(directory, scratch, ARGUMENTS)` of suites.py in a worker, with this cache.
 fn in_worker(build: Build, flavor: Flavor, library: &str, cache: &str, arguments: &str) -> Outcomes {
     let here = root().join("tests/clients");
     let tests = source(library).join("tests");
@@ -36,13 +36,13 @@ fn in_worker(build: Build, flavor: Flavor, library: &str, cache: &str, arguments
     let source = format!("import suites\nsuites.run({tests:?}, '{scratch}', {arguments})");
     let ran = server.run(1, &source);
     let file = server.dir().join("outcomes");
-    // a busy machine may need longer than an answer may take
+    // on a busy machine an answer may take longer than its timeout
     let busy = ran == "(no answer)";
     within(if busy { 150 } else { 1 }, &format!("{ran}\n{}", server.log()), || file.exists());
     let outcomes = outcomes(&fs::read_to_string(file).expect("the outcomes can be read"));
-    // the tests did ask this cache, not one of the library's own
+    // the tests did use this cache, not one of the library's own
     within(10, "hits", || server.cache_stats(cache)["hits"].as_u64() > Some(50));
-    // they skip what needs another server (Redis, memcached), and fail nowhere
+    // they skip tests that need another server (Redis, memcached), and have no failures
     assert_eq!(count(&outcomes, "failed"), 0, "{build:?} {flavor:?}\n{}", server.log());
     outcomes
 }
@@ -53,7 +53,7 @@ fn cachelib() {
         let tests = source("cachelib").join("tests/test_uwsgi_cache.py");
         in_worker(build, flavor, "cachelib", "first", &format!("{tests:?}"))
     });
-    // expiry is skipped by its authors; the sessions have it
+    // its authors skip expiry; the sessions test it
     assert_eq!((count(&all, "passed"), count(&all, "skipped")), (26, 2), "{all:#?}");
 }
 
@@ -70,7 +70,7 @@ fn flask_caching() {
     assert_eq!((count(&all, "passed"), count(&all, "skipped")), (130, 1), "{all:#?}");
 }
 
-/// A `uwsgi` for PATH: the suite starts it with options of its own.
+/// A `uwsgi` for PATH: the suite starts it with its own options.
 fn uwsgi_in(dir: &Path, build: Build, flavor: Flavor) {
     let plugin = format!("--plugins-dir {} --need-plugin ucache", build.plugins().display());
     let plugin = if flavor == Flavor::Ucache { plugin.as_str() } else { "" };
@@ -87,7 +87,7 @@ fn uwsgi_in(dir: &Path, build: Build, flavor: Flavor) {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("it can be made executable");
 }
 
-/// What pytest says of django-uwsgi-cache's test on uWSGI, and all that it prints.
+/// pytest's result for django-uwsgi-cache's test on uWSGI, with its output.
 fn django_outcome(dir: &Path) -> (Option<String>, String) {
     let source = source("django-uwsgi-cache");
     let path = std::env::var("PATH").unwrap_or_default();

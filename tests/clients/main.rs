@@ -1,6 +1,6 @@
-//! uWSGI 2.0.31 of PyPI, and tests that others wrote, unchanged: those that clients of the cache bring with their source
-//! releases, and uWSGI's own. They run on uWSGI's cache and on ucache, in Debian's release and in PyPI's, and must come
-//! out the same.
+//! uWSGI 2.0.31 of PyPI, and unchanged tests by others: those in the source releases of the cache's
+//! clients, and uWSGI's own. They run on uWSGI's cache and on ucache, in Debian's release and in
+//! PyPI's, and must have the same outcomes.
 #![cfg(feature = "uwsgi")]
 
 mod configurations;
@@ -21,15 +21,15 @@ use std::{collections::BTreeMap, thread};
 
 use server::{Build, Flavor};
 
-/// What became of each test.
+/// The outcome of each test.
 type Outcomes = BTreeMap<String, String>;
 
-/// Runs `suite` on both caches of both releases, at the same time; the outcomes must be equal.
+/// Runs `suite` on both caches of both releases concurrently; the outcomes must be equal.
 fn same_everywhere(suite: impl Fn(Build, Flavor) -> Outcomes + Sync) -> Outcomes {
     same_on([Build::Installed, Build::Pypi], suite)
 }
 
-/// Runs `suite` on both caches of these releases, at the same time; the outcomes must be equal.
+/// Runs `suite` on both caches of these releases concurrently; the outcomes must be equal.
 fn same_on<const N: usize>(builds: [Build; N], suite: impl Fn(Build, Flavor) -> Outcomes + Sync) -> Outcomes {
     let suite = &suite;
     let runs: Vec<_> = builds
@@ -48,7 +48,7 @@ fn same_on<const N: usize>(builds: [Build; N], suite: impl Fn(Build, Flavor) -> 
     first
 }
 
-/// How many tests had this outcome.
+/// Number of tests with this outcome.
 fn count(outcomes: &Outcomes, outcome: &str) -> usize {
     outcomes.values().filter(|one| *one == outcome).count()
 }

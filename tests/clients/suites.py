@@ -35,6 +35,12 @@ class FlaskCachingOnUwsgi:
             config = request.getfixturevalue("app").config
             config.update(CACHE_TYPE="flask_caching.contrib.uwsgicache.UWSGICache", CACHE_UWSGI_NAME="c")
 
+    def pytest_collection_modifyitems(self, items):
+        """Skips what is about another back end, whose server all runs would share."""
+        for item in items:
+            if "redis_server" in item.fixturenames:
+                item.add_marker(pytest.mark.skip(reason="about Redis"))
+
 
 def run(directory, scratch, *arguments, plugins=()):
     """Runs the tests in `directory`; their outcomes as lines of `name outcome`."""

@@ -1,4 +1,4 @@
-//! The takeover in uWSGI 2.0.31, what plugin_takeover.rs shows in the installed release.
+//! The takeover in uWSGI 2.0.31; plugin_takeover.rs tests it in the installed release.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use super::{
 
 const CACHE: &str = "cache2 = name=c,items=100,blocksize=4096";
 
-/// 2.0.31 with the plugin that was built for it, and Python inside.
+/// 2.0.31 with the plugin built for it, and Python embedded.
 fn setup() -> Setup {
     Setup {
         command: vec![Build::Pypi.uwsgi().display().to_string()],
@@ -19,7 +19,7 @@ fn setup() -> Setup {
     }
 }
 
-/// The cache functions that the program exports, but for the three that need no jump.
+/// The cache functions that the program exports, except the three that need no jump.
 fn functions() -> Vec<String> {
     let listed = Command::new("nm").args(["-D", "--defined-only"]).arg(Build::Pypi.uwsgi()).output();
     let listed = String::from_utf8(listed.expect("nm runs (apt-get install binutils)").stdout).expect("text");
@@ -29,7 +29,7 @@ fn functions() -> Vec<String> {
     names.filter(of_cache).filter(|name| !short.contains(name)).map(str::to_owned).collect()
 }
 
-/// Every function leads into the library, and the cache works.
+/// Every function jumps to the library, and the cache works.
 fn assert_taken_over(host: &Host) {
     let functions = functions();
     assert_eq!(functions.len(), 31, "{functions:?}");

@@ -1,4 +1,4 @@
-//! uWSGI's own tests of its cache, out of the source release that `.ci/uwsgi-pypi` fetches.
+//! uWSGI's own tests of its cache, from the source release that `.ci/uwsgi-pypi` fetches.
 
 use std::fs;
 
@@ -7,14 +7,14 @@ use super::{
     server::{Build, Flavor, Server, root},
 };
 
-/// The lines of a configuration in `t/`, but for those that start like this.
+/// The lines of a configuration in `t/`, except those that start with one of these.
 pub(crate) fn configuration(file: &str, without: &[&str]) -> String {
     let text = fs::read_to_string(Build::tests_of_uwsgi().join(file)).expect("the configuration is there");
     let dropped = |line: &str| line.starts_with('[') || without.iter().any(|start| line.starts_with(start));
     text.lines().filter(|line| !dropped(line)).map(|line| format!("{line}\n")).collect()
 }
 
-/// What unittest says in `-v`; uWSGI's log may stand between a test's name and its outcome.
+/// The output of unittest with `-v`; uWSGI's log may interrupt the line of a test.
 fn unittest(log: &str) -> Outcomes {
     let mut outcomes = Outcomes::new();
     let mut name = None;
@@ -35,7 +35,7 @@ fn unittest(log: &str) -> Outcomes {
     outcomes
 }
 
-/// Runs a Python program of `t/`, adapted to Python 3 or as it is.
+/// Runs a Python program of `t/`, unchanged or adapted to Python 3.
 fn program(build: Build, flavor: Flavor, file: &str, options: &str, adapted: bool) -> String {
     let path = Build::tests_of_uwsgi().join(file).display().to_string();
     let run = if adapted {
@@ -58,7 +58,7 @@ fn cachebitmap_py() {
     };
     let as_it_is = run(false);
     assert_eq!((as_it_is.len(), count(&as_it_is, "ok")), (15, 14), "{as_it_is:#?}");
-    // it compares bytes with text, which are the same in Python 2 only
+    // it compares bytes with text, which are equal in Python 2 only
     assert_eq!(as_it_is["test_big_random"], "FAIL");
     let adapted = run(true);
     assert_eq!((adapted.len(), count(&adapted, "ok")), (15, 15), "{adapted:#?}");
@@ -67,7 +67,7 @@ fn cachebitmap_py() {
 #[test]
 fn cachetest_py() {
     let all = same_everywhere(|build, flavor| {
-        // of 1000 items that it stores and reads again, 899 fit into the second
+        // of 1000 items that it stores and reads again, 899 fit into the second cache
         let fitting = [2000, 900].map(|items| {
             let options = format!("cache2 = name=c,items={items},ignore_full=1\n");
             let log = program(build, flavor, "cachetest.py", &options, true);

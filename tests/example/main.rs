@@ -1,5 +1,6 @@
 //! `examples/uwsgi.ini` and its application over HTTP, with the plugin and without.
 
+mod fleet;
 #[path = "../support/ports.rs"]
 mod ports;
 #[allow(dead_code, reason = "each test program uses its part")]
@@ -14,7 +15,8 @@ use server::{Flavor, Server, http, within};
 
 const BOTH: [Flavor; 2] = [Flavor::Native, Flavor::Ucache];
 
-/// `examples/uwsgi.ini` as `make run` uses it, but for its two ports; without the plugin's line for native.
+/// `examples/uwsgi.ini` as in `make run`, except for its two ports; without the plugin's line for
+/// native.
 fn example(flavor: Flavor) -> (Server, u16) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let examples = server::root().join("examples");
@@ -69,7 +71,7 @@ fn the_example_serves_its_endpoints() {
         ask("/delete?key=a", json!({"key": "a", "deleted": false}));
         ask("/clear", json!({"cleared": true}));
         ask("/keys", json!({"keys": []}));
-        ask("/get", json!({"error": "give a key: ?key=NAME"}));
+        ask("/get", json!({"error": "missing parameter: ?key=NAME"}));
         ask("/incr?key=n&delta=x", json!({"error": "delta must be a whole number"}));
         let posted = http(port, "POST", "/set", "key=p&value=%C3%BC").expect("an answer");
         assert_eq!((posted.status, posted.body.as_str()), (200, "{\"key\": \"p\", \"stored\": true}\n"));
@@ -85,7 +87,7 @@ fn the_example_page_shows_one_cache_in_all_workers() {
         let mut seen = BTreeSet::new();
         let mut visits = 0;
         within(30, "two workers have served the page", || {
-            // at the same time, because one worker alone would do for one client
+            // concurrently, because one worker could serve a single client
             let pages = thread::scope(|scope| {
                 let running: Vec<_> = (0..6).map(|_| scope.spawn(page)).collect();
                 running.into_iter().map(|one| one.join().expect("a page")).collect::<Vec<_>>()
@@ -136,27 +138,34 @@ fn items_tell_sizes_and_times_on_ucache() {
     }
 }
 
+/// Runs a script of this directory in headless Chromium.
+fn in_browser(script: &str, args: &[&str], log: impl Fn() -> String) {
+    let screenshots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard");
+    fs::create_dir_all(&screenshots).expect("a directory for screenshots");
+    let python = server::root().join(".build/venv/bin/python3");
+    let done = Command::new("timeout")
+        .arg("150")
+        .arg(python)
+        .arg(server::root().join("tests/example").join(script))
+        .args(args)
+        .arg(&screenshots)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("Python runs");
+    assert!(
+        done.status.success(),
+        "{script} {args:?}: {}{}\n`.ci/deps all` installs what it needs\n{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr),
+        log()
+    );
+}
+
 #[test]
 fn the_page_works_in_a_browser() {
     for flavor in BOTH {
         let (server, port) = example(flavor);
-        let screenshots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard");
-        fs::create_dir_all(&screenshots).expect("a directory for screenshots");
-        let python = server::root().join(".build/venv/bin/python3");
-        let done = Command::new("timeout")
-            .arg("150")
-            .arg(python)
-            .arg(server::root().join("tests/example/dashboard.py"))
-            .args([format!("http://127.0.0.1:{port}/"), format!("{flavor:?}")])
-            .arg(&screenshots)
-            .output()
-            .expect("Python runs");
-        assert!(
-            done.status.success(),
-            "{flavor:?}: {}{}\n`.ci/deps all` installs what it needs\n{}",
-            String::from_utf8_lossy(&done.stdout),
-            String::from_utf8_lossy(&done.stderr),
-            server.log()
-        );
+        let address = format!("http://127.0.0.1:{port}/");
+        in_browser("dashboard.py", &[&address, &format!("{flavor:?}")], || server.log());
     }
 }

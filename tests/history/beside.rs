@@ -1,4 +1,4 @@
-//! Each kind of operation beside clears, in anonymous memory and in a store.
+//! Each kind of operation concurrent with clears, in anonymous memory and in a store.
 
 use fastrand::Rng;
 use ucache::engine::{Config, Engine, Eviction, Store};
@@ -17,27 +17,29 @@ const KEYS: u32 = 3;
 const QUOTA: usize = 6000;
 const ROOM: usize = 20_000;
 
-/// What is raced with clears; each list is one process's.
-const RACES: [(&str, [&[Kind]; 2]); 12] = [
-    ("set", [&[Update, SetNumber], &[Update, Get]]),
+/// Operations raced with clears; each list belongs to one process.
+const RACES: [(&str, [&[Kind]; 2]); 13] = [
+    ("set", [&[Set, SetNumber], &[Set, Get]]),
     ("add", [&[Add, Get], &[Add, Delete]]),
-    ("update that keeps the expiry", [&[UpdateKeepTtl, Update], &[UpdateKeepTtl, Get]]),
-    ("expire", [&[Expire, Update], &[Expire, Get]]),
+    ("replace", [&[Replace, Delete], &[Replace, Add]]),
+    ("set that keeps the expiry", [&[SetKeepTtl, Set], &[SetKeepTtl, Get]]),
+    ("expire", [&[Expire, Set], &[Expire, Get]]),
     ("expire of numbers", [&[Expire, SetNumber], &[Expire, Get]]),
-    ("swap", [&[Swap, Update], &[SwapTtl, Swap]]),
-    ("take", [&[Take, Update], &[Take, CompareAndDelete, Add]]),
+    ("swap", [&[Swap, Set], &[SwapTtl, Swap]]),
+    ("take", [&[Take, Set], &[Take, CompareAndDelete, Add]]),
     ("incr", [&[Incr, Mul], &[Incr, Get]]),
     ("incr with an expiry", [&[IncrTtl, Get], &[IncrTtl, NewNumber, Incr]]),
     ("end of a fill", [&[Fill, Delete], &[Fill, Get, Exists]]),
-    ("refresh", [&[Refresh, Update], &[Refresh, Get]]),
-    ("sweep", [&[Sweep, Update, Get], &[Expire, Incr, Update, Delete]]),
+    ("refresh", [&[Refresh, Set], &[Refresh, Get]]),
+    ("sweep", [&[Sweep, Set, Get], &[Expire, Incr, Set, Delete]]),
 ];
-pub(crate) const ALL: [Kind; 18] = [
+pub(crate) const ALL: [Kind; 19] = [
     Get,
     Exists,
     Add,
-    Update,
-    UpdateKeepTtl,
+    Set,
+    SetKeepTtl,
+    Replace,
     SetNumber,
     Expire,
     Swap,
@@ -58,7 +60,7 @@ fn race(config: &Config, rules: Rules, habits: Habits, races: &[(&str, Vec<&[Kin
     let log = Log::new(writers, ROOM);
     let mut faults = Vec::new();
     for (name, kinds) in races {
-        // Each begins with nothing known.
+        // Each race starts with a new cache.
         let engine = Engine::create(config).expect("a cache");
         let (before, mut rng) = (engine.stats().cleared, Rng::with_seed(habits.seed));
         let mut crowd = Crowd::new(&engine, &log, rules, habits);
@@ -67,14 +69,17 @@ fn race(config: &Config, rules: Rules, habits: Habits, races: &[(&str, Vec<&[Kin
         }
         let clears = engine.stats().cleared - before;
         say(&format!("{}: {name}: {} operations judged, {clears} clears", config.name, crowd.judged));
-        assert!(clears > 0 && crowd.judged as u64 > clears, "{name}: nothing ran beside the clears");
+        assert!(
+            clears > 0 && crowd.judged as u64 > clears,
+            "{name}: no operations were concurrent with the clears"
+        );
         faults.extend(crowd.faults.into_iter().map(|text| format!("{name}: {text}")));
         engine.clear().expect("clear");
     }
     assert!(faults.is_empty(), "{}: {} faults\n{}", config.name, faults.len(), faults.join("\n"));
 }
 
-/// The races of each kind, a third process clears.
+/// Races of each kind, with a third process that clears.
 fn each_kind(config: &Config) {
     let races: Vec<(&str, Vec<&[Kind]>)> =
         RACES.iter().map(|(name, two)| (*name, vec![two[0], two[1], &[Clear] as &[Kind]])).collect();
@@ -96,7 +101,7 @@ fn each_kind_beside_clears_in_a_store() {
     each_kind(&config);
 }
 
-/// All at once, in eight processes, one of them clearing.
+/// All kinds in eight processes, one of which clears.
 #[test]
 fn all_kinds_together() {
     let _alone = alone();
@@ -106,14 +111,14 @@ fn all_kinds_together() {
     race(&Config::new("together", 4096), Rules::default(), habits, &[("all kinds", kinds)], 5);
 }
 
-/// A cache that is always full, where items go for others.
+/// A cache that is always full, so that stores evict items.
 #[test]
 fn eviction_beside_clears() {
     let _alone = alone();
-    for eviction in [Eviction::Lru, Eviction::S3Fifo] {
+    for eviction in [Eviction::Lru, Eviction::S3Fifo, Eviction::Sieve] {
         let mut config = Config::new("evicting", 20);
         config.eviction = eviction;
-        let kinds: Vec<&[Kind]> = vec![&ALL, &ALL, &[Get, Get, Update], &[Clear]];
+        let kinds: Vec<&[Kind]> = vec![&ALL, &ALL, &[Get, Get, Set], &[Clear]];
         let rules = Rules { evicts: true, ..Rules::default() };
         let mut habits = Habits::new(40, seed());
         habits.short_ttl = true;

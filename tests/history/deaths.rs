@@ -1,5 +1,5 @@
-//! Histories with deaths in them: what was being done when a process was killed was done, or was not; what was cleared
-//! stays away, also through recovery, a reopening, and the move to a new store.
+//! Histories with deaths: the operation of a killed process was done completely or not at all;
+//! cleared items stay cleared, also through recovery, a reopening, and the move to a new store.
 
 use std::{path::Path, time::Duration};
 
@@ -19,14 +19,15 @@ use crate::{
 
 const WINDOWS: u64 = 20;
 const QUOTA: usize = 4000;
-const CLEARER: [Kind; 6] = [Clear, Clear, Clear, Clear, Kind::Sweep, Kind::Update];
+const CLEARER: [Kind; 6] = [Clear, Clear, Clear, Clear, Kind::Sweep, Kind::Set];
 
-/// Room for all, so that nothing is refused; only a hang lasts longer than the time-out.
+/// Large enough that nothing is refused; only a hang lasts longer than the timeout.
 fn patient(name: &str) -> Config {
     Config { lock_timeout: Duration::from_secs(30), ..Config::new(name, 4096) }
 }
 
-/// One window of `crowd` in which up to two of five are killed, one of them perhaps while it clears.
+/// One window of `crowd` in which up to two of five processes are killed, possibly one while it
+/// clears.
 fn deadly_window(crowd: &mut Crowd<'_>, rng: &mut Rng) {
     let mut victims = rng.u8(1..3);
     let kinds: [&[Kind]; 5] = [&ALL, &ALL, &ALL, &CLEARER, &ALL];
@@ -75,7 +76,8 @@ fn on(path: &Path, capacity: u64) -> Config {
     Config { store, capacity, ..patient("deaths-store") }
 }
 
-/// Each window opens the store anew: as it is, or with another number of items, which moves them to a new one.
+/// Each window reopens the store: unchanged, or with another number of items, which moves them to a
+/// new file.
 #[test]
 fn deaths_and_reopenings_of_a_store() {
     let _alone = alone();

@@ -1,4 +1,6 @@
-//! The checker itself, on histories made by hand.
+//! Tests of the checker itself with handmade histories.
+
+use ucache::engine::Mode;
 
 use crate::history::{Answer, Checker, MARK, Op, Rules, Value, What, lease_of};
 
@@ -9,7 +11,7 @@ const OTHER: What = What::Begin { lease: 2 << 32 | 7, lapses: u64::MAX };
 const END: What = What::End { lease: 1 << 32 | 7, value: A, expires: 0 };
 
 fn set(value: Value) -> What {
-    What::Set { value, expires: 0, add: false, keep_ttl: false }
+    What::Set { value, expires: 0, mode: Mode::Set, keep_ttl: false }
 }
 
 fn incr(operand: i64) -> What {
@@ -20,7 +22,7 @@ fn found(value: Value) -> Answer {
     Answer::Found(value, Some(0))
 }
 
-/// An operation on key 1 by a process of its own, in the second 100.
+/// An operation on key 1 by its own process, in second 100.
 fn op((invoked, returned): (u64, u64), what: What, answer: Answer) -> Op {
     Op { process: 9, key: 1, what, answer, invoked, returned, secs: (100, 100) }
 }
@@ -38,9 +40,9 @@ fn bad(ops: &[Op]) {
 }
 
 const STORED: (What, Answer) =
-    (What::Set { value: A, expires: 0, add: false, keep_ttl: false }, Answer::Inserted);
+    (What::Set { value: A, expires: 0, mode: Mode::Set, keep_ttl: false }, Answer::Inserted);
 
-/// A value, then a clear, then `what`: nothing of the value may show.
+/// A write, then a clear, then `what`: nothing of the value may be visible.
 fn after_a_clear(what: What, answer: Answer) -> [Op; 3] {
     [op((1, 2), STORED.0, STORED.1), op((3, 4), What::Clear, Answer::Done), op((5, 6), what, answer)]
 }
@@ -62,7 +64,7 @@ fn nothing_from_before_a_clear_shows() {
     ] {
         good(&after_a_clear(what, after));
         bad(&after_a_clear(what, before));
-        // While the clear runs, either is right.
+        // While the clear runs, both answers are valid.
         for answer in [before, after] {
             let mut ops = after_a_clear(what, answer);
             ops[1].returned = 7;
@@ -81,7 +83,7 @@ fn a_write_that_overlaps_a_clear_is_before_or_after_it() {
             op((11, 12), What::Get, last),
         ]
     };
-    // It saw the item, so it came before the clear: the item is gone.
+    // It saw the item, so it came before the clear: the item is gone afterwards.
     good(&race(Answer::Missed));
     bad(&race(Answer::Found(A, Some(500))));
     let stored = |last| {
@@ -111,13 +113,13 @@ fn reads_neither_invent_nor_go_back() {
     bad(&both(B, A));
     bad(&both(A, Value::Of(3, 1)));
     bad(&[op((1, 2), What::Get, Answer::Torn)]);
-    // Deleted, and there again.
+    // Deleted, then visible again.
     bad(&[
         op((1, 2), set(A), Answer::Inserted),
         op((3, 4), What::Delete, Answer::Yes),
         op((5, 6), What::Get, found(A)),
     ]);
-    // Of two who take, one gets it.
+    // Two processes take the value: only one gets it.
     let taken = |second| {
         [
             op((1, 2), set(A), Answer::Inserted),
@@ -139,7 +141,7 @@ fn numbers_are_exact() {
         op((3, 4), What::Clear, Answer::Done),
         op((5, 6), incr(1), Answer::Number(6)),
     ]);
-    // A clear that overlaps explains a number that starts anew; one that does not, does not.
+    // A restarted number is explained by an overlapping clear only.
     let anew = |clear| {
         [
             op((1, 2), incr(5), Answer::Number(5)),
@@ -153,14 +155,14 @@ fn numbers_are_exact() {
 
 #[test]
 fn expiries_stay_as_the_last_write_left_them() {
-    let ttl = What::Set { value: A, expires: 500, add: false, keep_ttl: false };
-    let keeps = What::Set { value: B, expires: 900, add: false, keep_ttl: true };
+    let ttl = What::Set { value: A, expires: 500, mode: Mode::Set, keep_ttl: false };
+    let keeps = What::Set { value: B, expires: 900, mode: Mode::Set, keep_ttl: true };
     let read = |until| op((5, 6), What::Get, Answer::Found(B, Some(until)));
     let written = [op((1, 2), ttl, Answer::Inserted), op((3, 4), keeps, Answer::Updated)];
     good(&[written[0], written[1], read(500)]);
     bad(&[written[0], written[1], read(900)]);
     let short =
-        op((1, 2), What::Set { value: A, expires: 101, add: false, keep_ttl: false }, Answer::Inserted);
+        op((1, 2), What::Set { value: A, expires: 101, mode: Mode::Set, keep_ttl: false }, Answer::Inserted);
     let later = |answer| Op { secs: (102, 102), ..op((3, 4), What::Get, answer) };
     good(&[short, later(Answer::Missed)]);
     bad(&[short, later(Answer::Found(A, Some(101)))]);
@@ -192,7 +194,7 @@ fn a_lease_is_one_caller_s_and_ends_with_a_clear() {
 }
 
 #[test]
-fn who_died_did_it_or_did_not() {
+fn a_killed_operation_was_done_or_was_not() {
     let cut = |first, second| {
         [
             op((1, 2), set(A), Answer::Inserted),
@@ -214,7 +216,7 @@ fn who_died_did_it_or_did_not() {
         op((8, 9), What::Get, found(B)),
     ];
     bad(&late);
-    // A clear that was cut off by a death cleared all or nothing, once.
+    // A clear cut off by a death cleared everything or nothing, once.
     let cleared = [
         op((1, 2), set(A), Answer::Inserted),
         op((3, 5), What::Clear, Answer::Unknown),
@@ -234,7 +236,7 @@ fn what_was_evicted_stays_away() {
     assert!(judge(evicts, &back).is_err(), "it came back");
 }
 
-/// What one window leaves is what the next one begins with.
+/// The states at the end of one window are those at the start of the next.
 #[test]
 fn windows_follow_one_another() {
     let mut checker = Checker::new(Rules::default());

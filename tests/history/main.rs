@@ -1,4 +1,5 @@
-//! Histories: what several processes did to a cache at the same time, and whether any order explains what they saw.
+//! Histories: concurrent operations of several processes, checked for an order that explains all
+//! answers.
 
 mod beside;
 mod deaths;

@@ -1,5 +1,5 @@
-//! Thousands of clears: entries keep only the low bits of their generation, and what nobody touches must not live again when
-//! those bits come round.
+//! Thousands of clears: entries keep only the low bits of their generation, and an untouched entry
+//! must not become valid again when those bits repeat.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -9,7 +9,7 @@ use std::{
 use nix::sys::signal::{Signal, raise};
 use ucache::{
     Error,
-    engine::{Config, Engine, Expires, Mode, SetOptions, Store, Touch},
+    engine::{Config, Engine, Expires, SetOptions, Store, Touch},
 };
 
 use crate::{
@@ -19,8 +19,7 @@ use crate::{
 
 const CLEARS: u64 = 10_000;
 const KEYS: u32 = 100;
-const UPDATE: SetOptions =
-    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
+const UPDATE: SetOptions = SetOptions::set(Expires::Never);
 
 fn filled(config: &Config) -> std::sync::Arc<Engine> {
     let engine = Engine::create(config).expect("a cache");
@@ -41,7 +40,7 @@ fn in_store(test: impl Fn(&Config)) {
     test(&Config { store, ..config() });
 }
 
-/// Old values that are read, and numbers of walks that meet any.
+/// Old values that can be read, and counts of walks that return any.
 fn revived(engine: &Engine) -> Vec<u32> {
     (0..KEYS)
         .filter(|n| engine_value::get(engine, &n.to_le_bytes(), Touch::No).expect("get").is_some())
@@ -66,7 +65,8 @@ fn clears_with_idle_shards() {
     in_store(idle_shards);
 }
 
-/// While the holder of a shard is stopped, clears may be refused before the generations come round, with nothing removed.
+/// While the holder of a shard is stopped, clears may be refused before the generation bits repeat,
+/// without any effect.
 fn stopped_holder(config: &Config) {
     let engine = filled(config);
     let holder = Child::fork(|| {
@@ -76,7 +76,7 @@ fn stopped_holder(config: &Config) {
     holder.wait_stopped();
     let (mut done, mut refused) = (0, 0);
     while refused < 10 && done < CLEARS {
-        // One that is in no shard which is held, most likely; if it is, the next one is not.
+        // Most likely a key outside the held shard; if not, the next one is.
         let key = (KEYS + (done % 40) as u32).to_le_bytes();
         let stored = engine.set(&key, b"new", &UPDATE).is_ok();
         match engine.clear() {
@@ -86,7 +86,7 @@ fn stopped_holder(config: &Config) {
             }
             Err(Error::Timeout { .. }) => {
                 refused += 1;
-                assert!(!stored || engine.exists(&key).is_some(), "a clear that is refused removes nothing");
+                assert!(!stored || engine.exists(&key).is_some(), "a refused clear removes nothing");
             }
             Err(e) => panic!("after {done} clears: {e}"),
         }

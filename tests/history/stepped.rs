@@ -1,4 +1,5 @@
-//! A clear between any two instructions of an operation: the operation was before it or after it.
+//! A clear between any two instructions of an operation: the operation must appear before or after
+//! it.
 
 use ucache::engine::{Config, Engine, Store, Touch};
 
@@ -10,17 +11,19 @@ use crate::{
     history::Rules,
     history_actor::{
         Actor, Crowd, Habits,
-        Kind::{self, Clear, Exists, Fill, Get, Refresh, SetNumber, Update},
+        Kind::{self, Clear, Exists, Fill, Get, Refresh, Set, SetNumber},
     },
     history_log::Log,
 };
 
-/// So many instructions are between two clears: a clear at each takes as long as they are many, squared.
+/// Instructions between two clears. A clear at each instruction would take time quadratic in their
+/// number.
 const STRIDE: u64 = 37;
-/// An operation that ends sooner than the last one may only have had less to do.
+/// An operation that ends sooner may just have had less to do, so several must end before the loop
+/// stops.
 const ENDS: u32 = 4;
 
-/// Runs `kind` on what `first` stored, once for each place of a clear; how many there were.
+/// Runs `kind` on the result of `first`, once for each position of a clear; returns their number.
 fn clear_anywhere(crowd: &mut Crowd<'_>, kind: Kind, first: Kind, offset: u64) -> u64 {
     let (mut clears, mut ends) = (0, 0);
     let mut parent = Actor::new(crowd.engine, crowd.log, 0, crowd.habits);
@@ -30,7 +33,7 @@ fn clear_anywhere(crowd: &mut Crowd<'_>, kind: Kind, first: Kind, offset: u64) -
         let habits = Habits { around: engine_step::mark, ..crowd.habits };
         let mut actor = Actor::new(crowd.engine, crowd.log, 1, habits);
         actor.last.clone_from(&parent.last);
-        // What each process does only once is not to be stepped.
+        // One-time work of each process is not to be stepped.
         let warm_up = || {
             drop(engine_value::get(crowd.engine, b"warm up", Touch::Yes));
             crowd.engine.delete(b"warm up").expect("delete");
@@ -55,18 +58,19 @@ fn clear_anywhere(crowd: &mut Crowd<'_>, kind: Kind, first: Kind, offset: u64) -
     }
 }
 
-/// What there is before an operation that makes a difference to it.
+/// The preceding operations that make a difference to `kind`.
 fn befores(kind: Kind) -> &'static [Kind] {
     match kind {
         Kind::Add | Kind::NewNumber | Fill | Refresh => &[Clear],
-        Update | SetNumber => &[Update, Clear],
+        Set | SetNumber | Kind::Replace => &[Set, Clear],
         Kind::Incr | Kind::IncrTtl | Kind::Mul => &[SetNumber, Clear],
-        _ => &[Update, SetNumber],
+        _ => &[Set, SetNumber],
     }
 }
 
 fn each_kind(config: &Config, kinds: &[Kind]) {
-    // Each step is a switch between two processes: at usual priority a loaded machine takes minutes.
+    // Each step is a switch between two processes: at normal priority a loaded machine takes
+    // minutes.
     engine_proc::priority(-15);
     engine_step::pin();
     let seed = seed();
@@ -79,7 +83,7 @@ fn each_kind(config: &Config, kinds: &[Kind]) {
         for &first in befores(kind) {
             let mut crowd = Crowd::new(&engine, &log, Rules::default(), habits);
             let clears = clear_anywhere(&mut crowd, kind, first, (seed >> 8 ^ n as u64) % STRIDE);
-            assert!(clears > 5, "{kind:?} takes but {clears} times {STRIDE} instructions");
+            assert!(clears > 5, "{kind:?} takes only {clears} times {STRIDE} instructions");
             total += clears;
             if let Some(text) = crowd.faults.first() {
                 faults.push(format!("{kind:?} after {first:?}: {} times: {text}", crowd.faults.len()));
@@ -102,6 +106,6 @@ fn a_clear_within_any_operation_on_a_store() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut config = Config::new("stepped-store", 100);
     config.store = Some(Store { path: dir.path().join("store"), delete_unusable: false });
-    // What goes another way than in memory, where numbers change in place.
+    // Operations that work differently than in memory, where numbers change in place.
     each_kind(&config, &[Kind::Expire, Kind::SwapTtl, Kind::Take, Kind::Incr, Kind::IncrTtl, Kind::Fill]);
 }

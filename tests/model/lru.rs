@@ -1,14 +1,13 @@
-//! Exact LRU: a list by last use, for caches too large for the naive one.
+//! Exact LRU: a list by last use, for caches too large for the naive model.
 
 use std::collections::{BTreeMap, HashMap};
 
 use fastrand::Rng;
-use ucache::engine::{Config, Engine, Eviction, Expires, Math, Mode, SetOptions, Touch};
+use ucache::engine::{Config, Engine, Eviction, Expires, Math, SetOptions, Touch};
 
 use crate::engine_value;
 
-const UPDATE: SetOptions =
-    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
+const UPDATE: SetOptions = SetOptions::set(Expires::Never);
 const KEEP: SetOptions = SetOptions { keep_ttl: true, ..UPDATE };
 
 #[derive(Debug, Default)]
@@ -39,7 +38,8 @@ impl Uses {
     }
 }
 
-/// Random uses of about twice as many keys as the cache holds; after each store the victim must be the oldest.
+/// Random uses of about twice as many keys as the cache holds; after each store the victim must be
+/// the oldest.
 pub(crate) fn order_is_exact(capacity: u64, steps: usize, seed: u64) {
     let mut config = Config::new("lru", capacity);
     config.eviction = Eviction::Lru;
@@ -95,7 +95,7 @@ fn store(engine: &Engine, uses: &mut Uses, key: u32, step: usize) {
     }
 }
 
-/// Evicts everything by storing new keys: they must go in the order of their last use.
+/// Evicts everything by storing new keys, in the order of their last use.
 fn drain(engine: &Engine, uses: &mut Uses, universe: u32) {
     let capacity = u32::try_from(engine.config().capacity).expect("a small cache");
     for n in 0..capacity {

@@ -1,14 +1,15 @@
-//! The cache as anyone would write it down: a list of items, oldest use first, and the rules of full caches.
+//! The simplest possible cache: a list of items, least recently used first, and the rules of full
+//! caches.
 
-use ucache::engine::{Config, Eviction, Expires, Math, Mode};
+use ucache::engine::{Config, Eviction, Expires, Math, Mode, Side};
 
 /// Further in the future, or the past, than any test lasts.
 pub(crate) const FAR: u64 = 100_000;
 
-/// Bytes that a placeholder of a fill has as its value.
+/// Bytes of the value of a fill's placeholder.
 const PLACEHOLDER: usize = 0;
 
-/// What the engine should answer; errors by kind.
+/// The engine's expected answer; errors by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Inserted,
@@ -22,7 +23,7 @@ pub(crate) enum Answer {
     OutOfBlocks,
 }
 
-/// When an item expires: the engine's clock is read somewhere between two moments of the test.
+/// An item's expiry: the engine's clock is read somewhere between two moments of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct When {
     /// Earliest and latest `Meta::expires`; both 0 = never.
@@ -42,6 +43,10 @@ impl When {
             Expires::At(time) if time <= now => Self { range: (1, now + 60), past: true },
             Expires::At(time) if time > now + FAR => Self { range: (now + FAR, time), past: false },
             Expires::At(time) => Self { range: (time, time), past: false },
+            Expires::InMillis(0) => Self::new(Expires::In(0), now),
+            Expires::InMillis(millis) => Self::new(Expires::In(millis.div_ceil(1000)), now),
+            Expires::AtMillis(time) if time / 1000 < now => Self::new(Expires::At(time / 1000), now),
+            Expires::AtMillis(time) => Self::new(Expires::At(time.div_ceil(1000)), now),
         }
     }
 
@@ -57,11 +62,11 @@ pub(crate) struct Entry {
     pub(crate) when: When,
     pub(crate) ungettable: bool,
     pub(crate) hits: u64,
-    /// A placeholder of a fill: counts as an item, but nobody sees it.
+    /// A placeholder of a fill: counts as an item, but is invisible.
     pub(crate) lease: bool,
 }
 
-/// The figures that the engine must keep exactly.
+/// The statistics that the engine must keep exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) items: u64,
@@ -125,7 +130,7 @@ impl Naive {
         self.items.iter().position(|e| e.key == key && !self.dead(e))
     }
 
-    /// The item of this key that a user can know of.
+    /// The item of this key, if it is visible to users.
     pub(crate) fn find(&self, key: &[u8]) -> Option<&Entry> {
         self.position(key).map(|at| &self.items[at]).filter(|e| !e.lease)
     }
@@ -134,7 +139,7 @@ impl Naive {
         self.items.iter().filter(|e| !e.lease && !self.dead(e)).map(|e| &e.key[..])
     }
 
-    /// What a read sees: ungettable items are missed, but that counts as no miss.
+    /// The item that a read sees: ungettable items are missed, but do not count as a miss.
     pub(crate) fn read(&mut self, key: &[u8], touch: bool, counted: bool) -> Option<Entry> {
         let at = self.position(key).filter(|&at| !self.items[at].ungettable && !self.items[at].lease);
         let Some(at) = at else {
@@ -162,11 +167,39 @@ impl Naive {
             return Answer::Limit;
         }
         match self.live(key) {
-            Some(at) if self.items[at].lease => self.fill(at, value, how),
-            Some(_) if how.mode == Mode::Add => Answer::Kept,
+            Some(at) if self.items[at].lease && how.mode != Mode::Replace => self.fill(at, value, how),
+            Some(at) if self.items[at].lease || how.mode == Mode::Add => Answer::Kept,
             Some(at) => self.replace(at, value, how, Answer::Updated),
+            None if how.mode == Mode::Replace => Answer::Kept,
             None => self.insert(key, value, how, Answer::Inserted),
         }
+    }
+
+    /// Appends or prepends; tells the new length.
+    pub(crate) fn join(&mut self, key: &[u8], bytes: &[u8], side: Side) -> Answer {
+        if !self.accepts(key, bytes.len().max(1)) {
+            return Answer::Limit;
+        }
+        let Some(at) = self.live(key).filter(|&at| !self.items[at].lease && !self.items[at].ungettable)
+        else {
+            return Answer::Kept;
+        };
+        let old = &self.items[at].value;
+        let value = if side == Side::Front { [bytes, old].concat() } else { [old, bytes].concat() };
+        if !self.accepts(key, value.len()) {
+            return Answer::Limit;
+        }
+        let Some(at) = self.grow(at, value.len()) else {
+            self.count.rejected_full += 1;
+            return Answer::OutOfBlocks;
+        };
+        // Clearing the full cache may have taken the item along.
+        let Some(at) = at else { return Answer::Kept };
+        let len = i64::try_from(value.len()).expect("a length");
+        self.items[at].value = value;
+        self.touch(at);
+        self.count.stored += 1;
+        Answer::Number(len)
     }
 
     pub(crate) fn math(&mut self, key: &[u8], op: Math, operand: i64, how: How) -> Answer {
@@ -197,7 +230,7 @@ impl Naive {
         ok
     }
 
-    /// Where a writer finds the key; a dead item in the way is removed.
+    /// The item that a writer finds for the key; a dead item in its place is removed.
     fn live(&mut self, key: &[u8]) -> Option<usize> {
         let at = self.items.iter().position(|e| e.key == key)?;
         if self.dead(&self.items[at]) {
@@ -215,7 +248,10 @@ impl Naive {
             return Answer::OutOfBlocks;
         };
         let Some(at) = at else {
-            // Clearing the full cache took the item along.
+            // Clearing the full cache took the item along: there is nothing to replace any more.
+            if how.mode == Mode::Replace {
+                return Answer::Kept;
+            }
             return self.insert(&key, value, How { mode: Mode::Add, ..how }, Answer::Inserted);
         };
         let entry = &mut self.items[at];
@@ -228,7 +264,7 @@ impl Naive {
         answer
     }
 
-    /// A placeholder becomes an item; its place in the LRU order stays.
+    /// A placeholder becomes an item; its position in the LRU order stays.
     fn fill(&mut self, at: usize, value: Vec<u8>, how: How) -> Answer {
         let key = self.items[at].key.clone();
         let Some(at) = self.grow(at, value.len()) else {
@@ -242,8 +278,9 @@ impl Naive {
         Answer::Inserted
     }
 
-    /// Room for another length of an item: more blocks than before must be found beside the old ones. `None` = there
-    /// is none; else where the item is now, if it still is.
+    /// Space for another length of an item: if it needs more blocks than before, all must be found
+    /// in addition to the old ones. `None` = there is not enough; else the item's position now, if
+    /// it still exists.
     fn grow(&mut self, at: usize, len: usize) -> Option<Option<usize>> {
         let key = self.items[at].key.clone();
         let (old, new) = (self.blocks(self.items[at].value.len()), self.blocks(len));
@@ -271,8 +308,8 @@ impl Naive {
             && self.config.blocks.is_none_or(|b| self.blocks_used() + blocks <= b.count)
     }
 
-    /// Sweeps, evicts or clears until `items` and `blocks` more fit beside the item `keep`. Nothing is evicted for what
-    /// can never fit.
+    /// Sweeps, evicts or clears until `items` and `blocks` more fit beside the item `keep`. Evicts
+    /// nothing for something that can never fit.
     fn make_room(&mut self, items: u64, blocks: u64, keep: Option<&[u8]>) -> bool {
         if self.fits(items, blocks) {
             return true;
@@ -319,7 +356,7 @@ impl Naive {
         self.count.cleared += 1;
     }
 
-    /// Begins the fill of a key that is not there: `false` = there is no room for a placeholder.
+    /// Begins the fill of a missing key: `false` = no space for a placeholder.
     pub(crate) fn begin_fill(&mut self, key: &[u8]) -> bool {
         self.live(key);
         if self.config.blocks.is_some_and(|b| self.blocks(PLACEHOLDER) > b.count) {
@@ -340,7 +377,8 @@ impl Naive {
         let cleared = self.count.cleared;
         let answer = self.set(key, value, how);
         if coordinated && self.count.cleared != cleared && answer == Answer::Inserted {
-            // The full cache was cleared for the value, and the placeholder went along: the lease is lost.
+            // The full cache was cleared for the value, and the placeholder with it: the lease is
+            // lost.
             self.items.clear();
             self.count.stored -= 1;
             return Answer::Kept;

@@ -1,15 +1,15 @@
 //! Random configurations and operations.
 
 use proptest::{collection::vec, prelude::*};
-use ucache::engine::{Blocks, Config, Eviction, Expires, Math, Mode};
+use ucache::engine::{Blocks, Config, Eviction, Expires, Math, Mode, Side};
 
 use super::naive::FAR;
 
-/// Length of a value, relative to what the cache accepts.
+/// Length of a value, relative to the cache's limit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Len {
     Bytes(usize),
-    /// The limit less so many bytes.
+    /// The limit minus this many bytes.
     Limit(usize),
     TooLong,
 }
@@ -25,6 +25,7 @@ pub(crate) enum Key {
 pub(crate) enum Op {
     Set { key: Key, len: Len, mode: Mode, expires: Expires, keep_ttl: bool, ungettable: bool },
     Math { key: Key, op: Math, operand: i64, mode: Mode, expires: Expires, keep_ttl: bool },
+    Join { key: Key, len: Len, side: Side },
     Get { key: Key, touch: bool },
     GetCounted { key: Key },
     Exists { key: Key },
@@ -37,12 +38,12 @@ pub(crate) enum Op {
     Fill { key: Key, len: Len, end: FillEnd },
 }
 
-/// What becomes of a begun fill.
+/// The outcome of a fill.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum FillEnd {
     Stored(Expires),
     Abandoned,
-    /// Somebody stores the key before the filler does.
+    /// Another caller stores the key before the filler does.
     Overtaken,
 }
 
@@ -76,11 +77,17 @@ fn expiries() -> impl Strategy<Value = Expires> {
         1 => Just(Expires::In(0)),
         1 => Just(Expires::At(past)),
         1 => Just(Expires::At(0)),
+        2 => Just(Expires::InMillis(3_600_500)),
+        1 => Just(Expires::InMillis(0)),
+        1 => Just(Expires::InMillis(u64::MAX)),
+        2 => Just(Expires::AtMillis((past + FAR / 2) * 1000 + 1)),
+        1 => Just(Expires::AtMillis(past * 1000 + 1)),
+        1 => Just(Expires::AtMillis(0)),
     ]
 }
 
 fn modes() -> impl Strategy<Value = Mode> {
-    prop_oneof![1 => Just(Mode::Add), 2 => Just(Mode::Update)]
+    prop_oneof![2 => Just(Mode::Add), 4 => Just(Mode::Set), 1 => Just(Mode::Replace)]
 }
 
 fn operands() -> impl Strategy<Value = i64> {
@@ -98,6 +105,8 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
             |(key, len, mode, expires, keep_ttl, ungettable)| Op::Set { key, len, mode, expires, keep_ttl, ungettable }),
         12 => (keys(), maths, operands(), modes(), expiries(), any::<bool>()).prop_map(
             |(key, op, operand, mode, expires, keep_ttl)| Op::Math { key, op, operand, mode, expires, keep_ttl }),
+        6 => (keys(), lens(), any::<bool>()).prop_map(|(key, len, front)|
+            Op::Join { key, len, side: if front { Side::Front } else { Side::Back } }),
         12 => (keys(), any::<bool>()).prop_map(|(key, touch)| Op::Get { key, touch }),
         4 => keys().prop_map(|key| Op::GetCounted { key }),
         3 => keys().prop_map(|key| Op::Exists { key }),

@@ -1,4 +1,5 @@
-//! Runs a script on the engine and on the naive cache, and compares all there is to see after each step.
+//! Runs a script on the engine and on the naive cache, and compares everything visible after each
+//! step.
 
 use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -74,7 +75,7 @@ impl Run {
             Key::Empty => Vec::new(),
             Key::TooLong => vec![7; max + 1],
             Key::Of(n) => {
-                // A few are as long as a key may be, the others short.
+                // A few keys have the maximum length, the others are short.
                 let len = if n % 5 == 0 { max } else { max.min(1 + usize::from(n)) };
                 (0..len).map(|at| n.wrapping_add(u8::from(at > 1))).collect()
             }
@@ -108,12 +109,21 @@ impl Run {
             Op::Set { key, len, mode, expires, keep_ttl, ungettable } => {
                 let (key, value) = (self.key(key), self.value(len));
                 let how = How { mode, when: When::new(expires, self.now), keep_ttl, ungettable };
-                let options = SetOptions { mode, expires, keep_ttl, ungettable };
+                let options = SetOptions { keep_ttl, ungettable, ..SetOptions::new(mode, expires) };
                 let got = answer(self.engine.set(&key, &value, &options));
                 assert_eq!(got, self.naive.set(&key, value, how), "set");
             }
             Op::Math { key, op, operand, mode, expires, keep_ttl } => {
                 self.math(key, op, operand, mode, expires, keep_ttl);
+            }
+            Op::Join { key, len, side } => {
+                let (key, bytes) = (self.key(key), self.value(len));
+                let got = match self.engine.join(&key, &bytes, side) {
+                    Ok(Some(len)) => Answer::Number(i64::try_from(len).expect("a length")),
+                    Ok(None) => Answer::Kept,
+                    Err(error) => refusal(&error),
+                };
+                assert_eq!(got, self.naive.join(&key, &bytes, side), "join");
             }
             Op::Get { key, touch } => {
                 let key = self.key(key);
@@ -143,7 +153,7 @@ impl Run {
     fn math(&mut self, key: Key, op: Math, operand: i64, mode: Mode, expires: Expires, keep_ttl: bool) {
         let key = self.key(key);
         let how = How { mode, when: When::new(expires, self.now), keep_ttl, ungettable: false };
-        let options = SetOptions { mode, expires, keep_ttl, ungettable: false };
+        let options = SetOptions { keep_ttl, ..SetOptions::new(mode, expires) };
         let got = match self.engine.math(&key, op, operand, &options) {
             Ok(number) => Answer::Number(number),
             Err(error) => refusal(&error),
@@ -174,11 +184,8 @@ impl Run {
     }
 
     fn delete_foreign(&self, id: u32) {
-        let Some(id) = NonZeroU32::new(id).filter(|id| u64::from(id.get()) > self.naive.config.capacity)
-        else {
-            return;
-        };
-        assert!(!self.engine.delete_id(ItemId(id)).expect("delete_id"), "an item beyond the capacity");
+        let Some(id) = NonZeroU32::new(id).filter(|id| id.get() > self.engine.max_id()) else { return };
+        assert!(!self.engine.delete_id(ItemId(id)).expect("delete_id"), "an item beyond the last place");
     }
 
     /// A fill from its begin to its end.
@@ -225,8 +232,12 @@ impl Run {
             }
             FillEnd::Overtaken => {
                 let mine = vec![1; 5];
-                let (mode, expires, keep_ttl, ungettable) = (Mode::Update, Expires::Never, false, false);
-                let got = self.engine.set(key, &mine, &SetOptions { mode, expires, keep_ttl, ungettable });
+                let (mode, expires, keep_ttl, ungettable) = (Mode::Set, Expires::Never, false, false);
+                let got = self.engine.set(
+                    key,
+                    &mine,
+                    &SetOptions { keep_ttl, ungettable, ..SetOptions::new(mode, expires) },
+                );
                 let want = self.naive.set(key, mine, How { mode, when: When::NEVER, keep_ttl, ungettable });
                 assert_eq!(answer(got), want, "set while filling");
                 let late = answer(self.engine.end_fill(key, token, &value, Expires::Never));
@@ -244,7 +255,7 @@ impl Run {
         let (mut seen, mut ids) = (BTreeSet::new(), BTreeSet::new());
         while let Some(item) = self.engine.walk(&mut cursor) {
             assert!(ids.insert(item.id), "item number {:?} twice", item.id);
-            assert!((1..=self.naive.config.capacity).contains(&u64::from(item.id.0.get())), "{:?}", item.id);
+            assert!(item.id.0.get() <= self.engine.max_id(), "{:?}", item.id);
             self.walked(&item);
             assert!(seen.insert(item.key), "a key twice");
         }
@@ -256,11 +267,15 @@ impl Run {
         let entry = self.naive.find(&item.key).unwrap_or_else(|| panic!("walked to a foreign {item:?}"));
         assert_eq!(item.value_len, u64::try_from(entry.value.len()).expect("a length"), "walk: length");
         assert_eq!(item.ungettable, entry.ungettable, "walk: ungettable");
-        assert!(entry.when.allows(item.expires), "walk: expires {} of {entry:?}", item.expires);
+        assert!(
+            entry.when.allows(item.expires_millis.div_ceil(1000)),
+            "walk: expires {} of {entry:?}",
+            item.expires_millis
+        );
         assert_eq!(self.engine.exists(&item.key), Some(item.id), "walk: number");
     }
 
-    /// Reads every key ever used, and the figures.
+    /// Reads every key ever used, and the statistics.
     fn compare(&mut self) {
         for key in self.keys.clone() {
             self.get(&key, false);
@@ -293,6 +308,6 @@ fn same(key: &[u8], got: Option<(Meta, Vec<u8>)>, want: Option<Entry>, counted: 
     let Some(entry) = want else { panic!("{key:?} should not be there: {meta:?}") };
     assert_eq!(value, entry.value, "value of {key:?}");
     assert_eq!(meta.len, u64::try_from(value.len()).expect("a length"), "length of {key:?}");
-    assert!(entry.when.allows(meta.expires), "expires {} of {entry:?}", meta.expires);
+    assert!(entry.when.allows(meta.expires_secs()), "expires {} of {entry:?}", meta.expires_millis);
     assert_eq!(meta.hits, if counted { entry.hits } else { 0 }, "hits of {key:?}");
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Puts known bugs back, one at a time, and runs the test that must notice each.
+"""Reintroduces known bugs one at a time, and runs the test that must catch each.
 
-    tests/mutations/run.py [name ...]        all of mutations.toml, or those
+    tests/mutations/run.py [name ...]        all of mutations.toml, or those named
 
-A copy of the tree gets all of them at once, each behind a switch that the environment turns on (UCACHE_MUTANT), so
-that it is built only once. Every test named must pass with no switch on, and fail (or hang) with its own.
+A copy of the tree gets all bugs at once, each behind a switch in the environment (UCACHE_MUTANT), so it is built
+only once. Every named test must pass without a bug, and fail (or hang) with its own.
 """
 
 import os
@@ -16,7 +16,7 @@ import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SWITCH = '''
-/// Whether the bug with this name is put back (only in the copy that tests/mutations makes).
+/// Whether the bug with this name is active (only in the copy made by tests/mutations).
 #[doc(hidden)]
 pub fn mutant(name: &str) -> bool {
     static ON: std::sync::OnceLock<String> = std::sync::OnceLock::new();
@@ -27,14 +27,14 @@ PATIENCE = int(os.environ.get("UCACHE_MUTANT_PATIENCE", "240"))
 
 
 def tree(mutations):
-    """The files of the copy and what they hold: the tree's own, with all bugs put back behind switches."""
+    """The copy's files and their content: the tree with all bugs behind switches."""
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
     files = {name: (ROOT / name).read_bytes() for name in filter(None, names.decode().split("\0")) if (ROOT / name).is_file()}
     for one in mutations:
         for change in one["change"]:
             text = files[change["file"]].decode()
             if text.count(change["find"]) != 1:
-                sys.exit(f"{one['name']}: {text.count(change['find'])} times in {change['file']}:\n{change['find']}")
+                sys.exit(f"{one['name']}: found {text.count(change['find'])} times in {change['file']}:\n{change['find']}")
             new = change["put"].replace("MUTANT", f'crate::mutant("{one["name"]}")')
             files[change["file"]] = text.replace(change["find"], new).encode()
     files["src/lib.rs"] += SWITCH.encode()
@@ -42,7 +42,11 @@ def tree(mutations):
 
 
 def write(to, files):
-    """Only what is different, so that the next time little is built."""
+    """Only what is different, so that the next time little is built. Files that have moved are removed."""
+    for old in to.rglob("*"):
+        name = old.relative_to(to)
+        if old.is_file() and name.parts[0] != "bin" and str(name) not in files:
+            old.unlink()
     for name, content in files.items():
         file = to / name
         if not file.is_file() or file.read_bytes() != content:
@@ -52,7 +56,7 @@ def write(to, files):
 
 
 def build(to, tests, environment):
-    """Builds the tests; the file of each."""
+    """Builds the tests; returns the program of each."""
     args = ["cargo", "test", "--all-features", "--no-run", "--message-format=short"]
     for test in tests:
         args += ["--lib"] if test == "lib" else ["--test", test]
@@ -63,12 +67,12 @@ def build(to, tests, environment):
     for line in done.stdout.splitlines():
         if "Executable" in line:
             path = pathlib.Path(line.rsplit("(", 1)[1].rstrip(")"))
-            # Copied: the next build of the tree itself puts its own program there.
+            # Copied, because the next build of the tree itself overwrites it.
             (to / "bin").mkdir(exist_ok=True)
             name = "lib" if "src/lib.rs" in line else path.name.rsplit("-", 1)[0]
             found[name] = shutil.copy2(to / path, to / "bin" / path.name)
             for library in ("libucache.so", "libucache.a"):
-                # What tests of the plugin load, and programs in C are linked with.
+                # Loaded by tests of the plugin, and linked with by C programs.
                 if (to / path).with_name(library).exists():
                     shutil.copy2((to / path).with_name(library), to / "bin" / library)
     return found
@@ -77,7 +81,7 @@ def build(to, tests, environment):
 def run(to, program, one, mutant, environment):
     env = dict(environment, UCACHE_MUTANT=mutant, UCACHE_CASE=one.get("case", ""), RUST_BACKTRACE="0")
     args = [program, "--test-threads=1", *one["filter"].split()]
-    # A group of its own: when it hangs, its children go with it.
+    # In its own process group: if it hangs, its children are killed with it.
     child = subprocess.Popen(args, cwd=to, env=env, start_new_session=True, text=True,
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
@@ -100,8 +104,11 @@ def main():
     with open(ROOT / "tests/mutations/mutations.toml", "rb") as file:
         mutations = tomllib.load(file)["mutation"]
     chosen = [one for one in mutations if not sys.argv[1:] or one["name"] in sys.argv[1:]]
+    unknown = set(sys.argv[1:]) - {one["name"] for one in mutations}
+    if unknown:
+        sys.exit(f"no such mutation: {', '.join(sorted(unknown))}")
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    environment = dict(os.environ, CARGO_TARGET_DIR=str(target))
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(target), UCACHE_SERVERS=str(ROOT / ".build/servers"))
     to = target / "mutants"
     write(to, tree(mutations))
     programs = build(to, sorted({one["test"] for one in chosen}), environment)

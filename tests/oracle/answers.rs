@@ -1,4 +1,4 @@
-//! What reads answer, and what the calls that touch no item do.
+//! Answers of reads, and of calls that touch no item.
 
 use crate::{
     config,
@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Model {
-    /// No bytes of a name are no name to native (D-41).
+    /// Native treats a name without bytes as no name (D-41).
     pub(crate) fn names(&mut self, op: &Op) -> Expect {
         let whole = match op.name {
             0 => config::number_of(self.config.name),
@@ -24,8 +24,8 @@ impl Model {
         Answer { ret: whole, len: whole.cast_unsigned(), hash: by_part.cast_unsigned(), x: 0 }.into()
     }
 
-    /// The request to a remote cache; native says the size twice (D-42), and builds
-    /// what is longer than a packet (D-45).
+    /// The request to a remote cache; native sends the size twice (D-42), and builds requests
+    /// longer than a packet (D-45).
     pub(crate) fn packet(&mut self, op: &Op) -> Expect {
         let name = match op.name {
             0 => Some(self.config.name.to_owned()),
@@ -71,6 +71,10 @@ impl Model {
 
     pub(crate) fn get(&mut self, op: &Op) -> Expect {
         let miss = Answer::raw(0).into();
+        if op.kind == Kind::Get4 && self.is_backed() {
+            self.tags |= d(62);
+            return miss;
+        }
         if !self.find(op.key) {
             self.figures.misses += 1;
             return miss;
@@ -100,7 +104,18 @@ impl Model {
             _ => item.expires,
         };
         let wild = if item.known { 0 } else { HASH };
+        let wild = wild | if item.expires == 0 { 0 } else { self.other_clock() };
         Expect { answer: Answer { ret: 1, len: item.len, hash: digest(item.seed, item.len), x }, wild }
+    }
+
+    /// The script's clock stands still and the server's does not: expiries, which are told from what
+    /// is left there, seem to move.
+    fn other_clock(&mut self) -> u8 {
+        if !self.is_backed() {
+            return 0;
+        }
+        self.tags |= d(62);
+        X
     }
 
     pub(crate) fn num(&mut self, key: u32) -> Expect {
@@ -149,7 +164,7 @@ impl Model {
         if self.config.lru {
             self.tags |= d(6);
         }
-        let mut wild = LEN;
+        let mut wild = LEN | self.other_clock();
         if self.flooded {
             (a.ret, wild) = (self.count.cast_signed(), LEN | HASH | X);
             self.tags |= d(31);

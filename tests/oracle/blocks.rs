@@ -1,8 +1,9 @@
-//! Where native's bitmap puts values: consecutive blocks, found from a moving start, with native's blind spots.
+//! Where native's bitmap puts values: consecutive blocks, found from a moving start, with native's
+//! blind spots.
 
 #[derive(Clone, Debug)]
 pub(crate) struct Blocks {
-    /// Taken or not; what fills up the last byte counts as taken.
+    /// Taken or not; padding in the last byte counts as taken.
     bits: Vec<bool>,
     count: usize,
     start: usize,
@@ -16,8 +17,8 @@ impl Blocks {
         Self { bits, count, start: 0 }
     }
 
-    /// Takes the first run of `need` free blocks: from the start to the end, then from the beginning through the start's
-    /// byte. A run that would join the two is not seen.
+    /// Takes the first run of `need` free blocks: from the start to the end, then from the
+    /// beginning through the start's byte. A run across both ranges is not found.
     pub(crate) fn take(&mut self, need: usize) -> Option<usize> {
         let again = self.start.next_multiple_of(8);
         let found = self.run(self.start..self.bits.len(), need).or_else(|| self.run(0..again, need))?;

@@ -1,4 +1,5 @@
-//! Answers side by side: equal, or different by a numbered rule, or a failure that names everything needed to repeat it.
+//! Compares answers: equal, or different by a numbered rule, or a failure with everything needed to
+//! repeat it.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -14,14 +15,14 @@ const HISTORY: usize = 40_000;
 /// Steps on the same key that the report shows.
 const SHOWN: usize = 14;
 
-/// What was compared.
+/// The results of the comparison.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) steps: u64,
     pub(crate) same: u64,
-    /// Operations that the sides answered differently, by all the rules that apply.
+    /// Operations with different answers, by all the rules that apply.
     pub(crate) rules: BTreeMap<u32, u64>,
-    /// Operations that native was not given as they are (D-04).
+    /// Operations that were changed for native (D-04).
     pub(crate) kept_away: u64,
     pub(crate) by_cache: Vec<u64>,
     history: std::collections::VecDeque<(u64, Step)>,
@@ -116,7 +117,7 @@ fn numbers(tags: Tags) -> impl Iterator<Item = u32> {
     (0..64).filter(move |number| tags >> number & 1 != 0)
 }
 
-/// Where both list the same keys, uWSGI's hashes of them must be the same.
+/// If both list the same keys, uWSGI's hashes of them must be the same.
 fn other_hashes(step: &Step, native: &Answer, ucache: &Answer) -> bool {
     step.native.wild == step.ucache.wild
         && (native.ret, native.hash) == (ucache.ret, ucache.hash)

@@ -1,8 +1,8 @@
-//! The caches that both sides have, in one uWSGI.
+//! The caches of both sides, in one uWSGI.
 
 use crate::op::Key;
 
-/// One cache: its definition and what the model needs of it.
+/// One cache: its definition and its parameters for the model.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) name: &'static str,
@@ -21,6 +21,18 @@ pub(crate) struct Config {
     pub(crate) math_initial: i64,
     pub(crate) last_modified: bool,
     pub(crate) store: bool,
+    /// ucache's values are at a server: there the limits mean nothing (D-62).
+    pub(crate) place: Place,
+}
+
+/// Where ucache's values are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Region,
+    /// At a server, which is asked for each.
+    Server,
+    /// At a server, and copies in the region.
+    Near,
 }
 
 const DEFINITIONS: [(&str, &str); 34] = [
@@ -63,6 +75,10 @@ const DEFINITIONS: [(&str, &str); 34] = [
     ("many", "items=3000,blocksize=48,keysize=16,hashsize=500"),
 ];
 
+/// The caches that also run with a backend.
+const BACKED: [&str; 11] =
+    ["plain", "lru", "tight", "eight", "seven", "math", "mathmin", "noexpire", "lazy", "lastmod", "large"];
+
 /// All caches; their number is their index.
 pub(crate) fn all() -> Vec<Config> {
     DEFINITIONS.iter().map(|&(name, text)| Config::parse(name, text)).collect()
@@ -92,6 +108,7 @@ impl Config {
             math_initial: 0,
             last_modified: false,
             store: false,
+            place: Place::Region,
         };
         for (key, value) in text.split(',').map(|part| part.split_once('=').expect("key=value")) {
             let number = || value.parse().expect("a number");
@@ -117,9 +134,15 @@ impl Config {
         c
     }
 
-    /// The line of the configuration.
-    pub(crate) fn line(&self, dir: &str) -> String {
-        format!("cache2 = name={},{}\n", self.name, self.text.replace("{dir}", dir))
+    /// Whether it runs with a backend in the run that has one.
+    pub(crate) fn can_be_backed(&self) -> bool {
+        BACKED.contains(&self.name)
+    }
+
+    /// The line of the configuration; `backend`: options of the caches that can have one.
+    pub(crate) fn line(&self, dir: &str, backend: &str) -> String {
+        let backend = if self.can_be_backed() { backend } else { "" };
+        format!("cache2 = name={},{}{backend}\n", self.name, self.text.replace("{dir}", dir))
     }
 
     /// Longest value, bytes.
@@ -127,12 +150,13 @@ impl Config {
         if self.bitmap { self.blocksize * self.blocks } else { self.blocksize }
     }
 
-    /// More items than ucache keeps in the exact order of use (D-31).
+    /// More items than ucache keeps in exact LRU order (D-31).
     pub(crate) fn sampled(&self) -> bool {
         self.lru && self.items - 1 > 4096
     }
 
-    /// The keys that the script uses: some more than fit, of all lengths, and some that are never accepted.
+    /// The keys used by the script: more than fit, of all lengths, and some that are never
+    /// accepted.
     pub(crate) fn universe(&self, rng: &mut fastrand::Rng) -> Vec<Key> {
         let want = usize::try_from(if self.items > 100 { self.items * 4 / 3 } else { self.items * 2 + 6 });
         let want = want.expect("a small cache");

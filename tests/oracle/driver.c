@@ -162,8 +162,8 @@ static void magic(struct op *op, struct answer *a) {
 
 static int64_t index_of(struct uwsgi_cache *uc, struct op *op) {
 	uint32_t index = uwsgi_cache_exists2(uc, key, op->keylen);
-	/* Number 1 of a cache of one item is ucache's own. */
-	uint64_t end = uc->max_items > 1 ? uc->max_items : 2;
+	/* D-63: ucache's numbers are places in its index, which has more of them than items. */
+	uint64_t end = uc->max_items * 10 + 1024;
 	return index < end ? (int64_t) index : -99;
 }
 

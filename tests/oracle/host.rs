@@ -1,4 +1,4 @@
-//! Two real uWSGIs, one on its own cache and one on ucache, each with the driver in it.
+//! Two real uWSGIs with the driver, one on its own cache and one on ucache.
 
 use std::{
     fs::{self, File},
@@ -18,12 +18,12 @@ use crate::{
     op::{Answer, Op},
 };
 
-/// Longest wait for a start and for the answers to one chunk.
+/// Maximum time for a start and for the answers to one chunk.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const DRIVER: &str = "oracle_plugin.so";
 
-/// A uWSGI and the ucache that was built against it.
+/// A uWSGI and the ucache built against it.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
     pub(crate) program: PathBuf,
@@ -42,8 +42,10 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Starts a uWSGI with all caches; the driver takes it over before it serves anything.
-    pub(crate) fn start(side: Side, version: &Version) -> Self {
+    /// Starts a uWSGI with all caches; the driver takes control before any request is served.
+    ///
+    /// `backend`: options of the caches that can have one.
+    pub(crate) fn start(side: Side, version: &Version, backend: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let at = dir.path().display().to_string();
         let driver = compile(&version.program, dir.path());
@@ -54,7 +56,7 @@ impl Host {
             ini += "need-plugin = ucache\n";
         }
         ini += &format!("need-plugin = {}\nsocket = {at}/uwsgi\n", driver.display());
-        config::all().iter().for_each(|cache| ini += &cache.line(&at));
+        config::all().iter().for_each(|cache| ini += &cache.line(&at, backend));
         fs::write(dir.path().join("uwsgi.ini"), ini).expect("the configuration is written");
         let program = version.program.clone();
         let child = spawn(side, &program, dir.path());
@@ -64,7 +66,7 @@ impl Host {
         host
     }
 
-    /// Kills the server and starts it again in the same directory: stores stay.
+    /// Kills the server and restarts it in the same directory, keeping the stores.
     pub(crate) fn restart(&mut self) {
         self.child.kill().expect("the server runs");
         self.child.wait().expect("a child can be waited for");
@@ -74,7 +76,7 @@ impl Host {
 
     fn wait(&mut self) {
         self.stream = self.accept();
-        // A plugin that cannot be loaded would leave uWSGI on its own cache.
+        // If the plugin cannot be loaded, uWSGI would run on its own cache.
         let taken = self.log().contains("[ucache] ");
         assert_eq!(taken, self.side == Side::Ucache, "{:?}:\n{}", self.side, self.log());
     }
@@ -95,7 +97,7 @@ impl Host {
         }
     }
 
-    /// Hands a chunk over. Its answers must be taken before the next one.
+    /// Sends a chunk. Its answers must be taken before the next one.
     pub(crate) fn send(&mut self, ops: impl ExactSizeIterator<Item = Op>) {
         let count = u32::try_from(ops.len()).expect("a chunk");
         let mut bytes = count.to_le_bytes().to_vec();
@@ -105,7 +107,7 @@ impl Host {
         assert!(sent.is_ok(), "the driver is gone ({sent:?}):\n{}", self.log());
     }
 
-    /// The answers to the last chunk, of `count` operations.
+    /// The answers to the last chunk of `count` operations.
     pub(crate) fn answers(&mut self, count: usize) -> Vec<Answer> {
         let mut bytes = vec![0; count * Answer::SIZE];
         let got = self.stream.read_exact(&mut bytes);
@@ -120,7 +122,7 @@ impl Host {
         String::from_utf8_lossy(&fs::read(self.dir.path().join("log")).unwrap_or_default()).into_owned()
     }
 
-    /// What ucache logged beside what the script provokes: refused stores and full caches.
+    /// ucache's log, except lines that the script provokes: refused stores and full caches.
     pub(crate) fn complaints(&self) -> String {
         let log = self.log();
         let ours = log.lines().filter(|line| line.contains("[ucache] "));
@@ -135,13 +137,13 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // It ends with the socket; nothing is left to wait for if it already has.
+        // It ends with the socket; both fail if it already has.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Runs uWSGI in its directory, all output at the end of `log`.
+/// Runs uWSGI in its directory, appending all output to `log`.
 fn spawn(side: Side, program: &Path, dir: &Path) -> Child {
     let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log");
     let mut command = Command::new(program);

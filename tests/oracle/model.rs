@@ -1,11 +1,11 @@
-//! What a cache answers, to the last bit. One model is native uWSGI with its habits, the other ucache; where the code
-//! parts them it names the difference (`src/docs/compat.md`), and nothing else may part them.
+//! The exact answers of a cache. One model is native uWSGI, the other ucache; each difference
+//! between them is named in the code (`src/docs/compat.md`), and there are no others.
 
 use std::{collections::BTreeMap, rc::Rc};
 
 use crate::{
     blocks::Blocks,
-    config::Config,
+    config::{Config, Place},
     op::{Answer, DEC, DIV, INC, Key, Kind, MATH, MUL, Op, UNGETTABLE},
 };
 
@@ -17,7 +17,7 @@ pub(crate) const fn d(number: u32) -> Tags {
 }
 
 /// Latest expiry that ucache keeps.
-pub(crate) const MAX_EXPIRES: u64 = (1 << 36) - 1;
+pub(crate) const MAX_EXPIRES: u64 = ((1 << 44) - 1) / 1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -29,7 +29,7 @@ pub(crate) enum Side {
 pub(crate) struct Item {
     pub(crate) len: u64,
     pub(crate) seed: u64,
-    /// `false`: native made the value of memory that it did not write.
+    /// `false`: native returned memory that it did not write.
     pub(crate) known: bool,
     pub(crate) expires: u64,
     pub(crate) hidden: bool,
@@ -38,7 +38,7 @@ pub(crate) struct Item {
     pub(crate) block: usize,
 }
 
-/// An answer; fields that cannot be foreseen are marked.
+/// An answer; unpredictable fields are marked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expect {
     pub(crate) answer: Answer,
@@ -67,7 +67,7 @@ impl From<Answer> for Expect {
     }
 }
 
-/// The figures of the struct that differ for good once they differ.
+/// The statistics in the struct that stay different once they differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Figures {
     pub(crate) hits: u64,
@@ -83,23 +83,23 @@ pub(crate) struct Model {
     pub(crate) keys: Rc<Vec<Key>>,
     pub(crate) digests: Rc<Vec<u64>>,
     pub(crate) items: Vec<Option<Item>>,
-    /// Items, those included that expired and nobody removed.
+    /// Items, including expired ones that have not been removed.
     pub(crate) count: u64,
     pub(crate) order: BTreeMap<u64, u32>,
     clock: u64,
     pub(crate) now: u64,
     pub(crate) next_sweep: u64,
-    /// No item expires before.
+    /// No item expires before this.
     pub(crate) earliest: u64,
     /// Native's blocks.
     pub(crate) blocks: Blocks,
     /// ucache's.
     pub(crate) used: u64,
     pub(crate) figures: Figures,
-    /// ucache drops items of a large LRU cache by sampling: which ones cannot be foreseen.
+    /// ucache evicts items of a large LRU cache by sampling, which is unpredictable.
     pub(crate) flooded: bool,
-    /// Of the last operation: differences that it met, keys that it changed, keys that it left in another state than
-    /// shows.
+    /// Of the last operation: differences that it met, keys that it changed, keys whose state it
+    /// left different from the visible one.
     pub(crate) tags: Tags,
     pub(crate) changed: Vec<u32>,
     pub(crate) suspect: Vec<u32>,
@@ -129,7 +129,8 @@ impl Model {
         }
     }
 
-    /// The server was killed and runs again on the store. Native's figures start afresh, ucache's go on (D-46).
+    /// The server was killed and restarted with the store. Native's statistics restart, ucache's
+    /// continue (D-46).
     pub(crate) fn reopen(&mut self) {
         if self.native() {
             let times = self.items.iter().flatten().map(|item| item.expires);
@@ -158,6 +159,10 @@ impl Model {
             Kind::Set2 => Answer::raw(self.set(op)).into(),
             Kind::MagicDel => Answer::ret(self.del(op.key)).into(),
             Kind::Del2 => Answer::raw(self.del(op.key)).into(),
+            Kind::DelIndex if self.is_backed() => {
+                self.tags |= d(62);
+                Answer::raw(if self.find(op.key) { 0 } else { -2 }).into()
+            }
             Kind::DelIndex => Answer::raw(if self.find(op.key) { self.del(op.key) } else { -2 }).into(),
             Kind::DelFreeIndex => {
                 self.note_native();
@@ -167,7 +172,11 @@ impl Model {
             Kind::Keys => self.walk(),
             Kind::Stat => {
                 let f = &self.figures;
-                Answer { ret: self.count.cast_signed(), len: f.hits, hash: f.misses, x: f.full }.into()
+                self.tags |= if self.is_backed() { d(62) } else { 0 };
+                let count = if self.is_backed() { 0 } else { self.count.cast_signed() };
+                // Copies are counted, and how often there was no room for one.
+                let wild = if self.is_backed() && self.config.place == Place::Near { RET | X } else { 0 };
+                Expect { answer: Answer { ret: count, len: f.hits, hash: f.misses, x: f.full }, wild }
             }
             Kind::LastModified => Answer::ret(self.figures.last_modified.cast_signed()).into(),
             Kind::Names => self.names(op),
@@ -181,18 +190,23 @@ impl Model {
         self.side == Side::Native
     }
 
-    /// ucache misses it (D-05, with LRU D-06); native removes it at sight if the cache is lazy.
+    /// ucache misses it (D-05, with LRU D-06); native removes it on access if the cache is lazy.
     pub(crate) fn is_due(&self, item: &Item, now: u64) -> bool {
         item.expires != 0
             && item.expires <= now
             && if self.native() { self.config.lazy } else { !self.config.no_expire || self.config.lazy }
     }
 
+    /// Whether the values of this side are at a server.
+    pub(crate) fn is_backed(&self) -> bool {
+        !self.native() && self.config.place != Place::Region
+    }
+
     pub(crate) fn expiry_tag(&self) -> Tags {
         if self.config.lru { d(6) } else { d(5) }
     }
 
-    /// Whether the key is there for this side.
+    /// Whether the key exists on this side.
     pub(crate) fn find(&mut self, key: u32) -> bool {
         let Some(item) = self.items[key as usize] else { return false };
         if !self.is_due(&item, self.now) {
@@ -234,7 +248,7 @@ impl Model {
         }
     }
 
-    /// Native notes changes that were none (D-39).
+    /// Native records changes that did not happen (D-39).
     pub(crate) fn note_native(&mut self) {
         if self.native() {
             self.tags |= d(39);
@@ -289,7 +303,7 @@ impl Model {
         }
     }
 
-    /// Removes what has expired, whatever `no_expire` says.
+    /// Removes expired items, even with `no_expire`.
     pub(crate) fn reap(&mut self) -> bool {
         if self.earliest > self.now {
             return false;
@@ -315,7 +329,7 @@ impl Model {
         let refused = key.len == 0
             || len == 0
             || u64::from(key.len) > self.config.keysize
-            || len > self.config.max_value()
+            || len > self.config.max_value() && !self.is_backed()
             || op.has(MATH) && len != 8;
         if refused {
             return -1;
@@ -323,7 +337,13 @@ impl Model {
         if self.config.items == 1 {
             self.tags |= d(1);
         }
-        if self.native() { self.native_set(op) } else { self.ucache_set(op) }
+        if self.native() {
+            self.native_set(op)
+        } else if self.config.place != Place::Region {
+            self.backed_set(op)
+        } else {
+            self.ucache_set(op)
+        }
     }
 
     pub(crate) fn expects(&mut self, expires: u64) {
@@ -355,7 +375,7 @@ impl Model {
     }
 }
 
-/// The number after the operation that the first flag names.
+/// The number after the operation of the first flag.
 pub(crate) fn calculate(n: i64, op: &Op) -> i64 {
     let operand = op.seed.cast_signed();
     if op.has(INC) {

@@ -74,7 +74,7 @@ impl Model {
         0
     }
 
-    /// What a full native cache does. `blocks`: the store is refused whatever this frees.
+    /// The actions of a full native cache. `blocks`: the store is refused whatever this frees.
     fn native_full(&mut self, blocks: bool) {
         let frees = self.config.lru || self.config.clear_on_full || self.config.sweep_on_full > 0;
         self.tags |= if !blocks {

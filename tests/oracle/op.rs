@@ -1,5 +1,5 @@
-//! What travels between the test and the driver: operations, answers, and the bytes and digests that both make from
-//! seeds. `driver.c` has the same in C.
+//! Messages between the test and the driver: operations, answers, and the bytes and digests that
+//! both derive from seeds. `driver.c` has the same in C.
 
 use std::fmt::Write as _;
 
@@ -14,13 +14,13 @@ pub(crate) const MUL: u16 = 128;
 pub(crate) const DIV: u16 = 256;
 pub(crate) const FIXEXPIRE: u16 = 512;
 
-/// What an out parameter holds before the call.
+/// Initial content of an out parameter.
 pub(crate) const UNTOUCHED: u64 = 0x7a7a_7a7a_7a7a_7a7a;
-/// `how`: no place for expiry or hits.
+/// `how`: no variable for expiry or hits.
 pub(crate) const NO_OUT: u8 = 1;
 /// `how`: a read lock.
 pub(crate) const READ_LOCK: u8 = 2;
-/// `how`: the lock is taken with uWSGI's functions rather than its macros.
+/// `how`: the lock is taken with uWSGI's functions instead of its macros.
 pub(crate) const BY_FUNCTION: u8 = 4;
 
 /// An operation, in the order of the driver's enum.
@@ -40,9 +40,9 @@ pub(crate) enum Kind {
     Exists2,
     Set2,
     Del2,
-    /// `exists2`, then `del2` with the number that it gave.
+    /// `exists2`, then `del2` with the number returned.
     DelIndex,
-    /// `del2` with any number, of an empty cache.
+    /// `del2` with any number, on an empty cache.
     DelFreeIndex,
     Keys,
     /// `n_items`, `hits`, `miss`, `full` of the struct.
@@ -63,13 +63,13 @@ pub(crate) enum Kind {
 pub(crate) struct Op {
     pub(crate) kind: Kind,
     pub(crate) cache: u8,
-    /// Index of the key in the cache's universe: only the test knows it.
+    /// Index of the key in the cache's set of keys; only known to the test.
     pub(crate) key: u32,
     pub(crate) keylen: u16,
     pub(crate) kid: u32,
     pub(crate) vallen: u32,
     pub(crate) flags: u16,
-    /// 0 = the cache's name, 1 = NULL, 2 = "", 3 to 5 = names that nobody has.
+    /// 0 = the cache's name, 1 = NULL, 2 = "", 3 to 5 = unknown names.
     pub(crate) name: u8,
     pub(crate) how: u8,
     pub(crate) expires: u64,
@@ -91,7 +91,7 @@ impl Op {
         to.extend(self.seed.to_le_bytes());
     }
 
-    /// One line of a report: what is 0 is left out.
+    /// One line of a report, without fields that are 0.
     pub(crate) fn brief(&self) -> String {
         let mut text = format!("{:?} key {} ({} bytes)", self.kind, self.key, self.keylen);
         const NAMES: [&str; 10] =
@@ -119,7 +119,7 @@ impl Op {
     }
 }
 
-/// What the driver says about one call; what an operation does not use is 0.
+/// The driver's answer to one call; unused fields are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) ret: i64,
@@ -146,7 +146,7 @@ impl Answer {
         Self { ret, ..Self::default() }
     }
 
-    /// Of the raw calls, which always show their out parameters.
+    /// For the raw calls, which always set their out parameters.
     pub(crate) fn raw(ret: i64) -> Self {
         Self { ret, len: UNTOUCHED, hash: 0, x: UNTOUCHED }
     }
@@ -165,7 +165,7 @@ pub(crate) fn mix(h: u64, w: u64) -> u64 {
     h ^ h >> 29
 }
 
-/// Digest of the `len` bytes that `seed` stands for.
+/// Digest of the `len` bytes derived from `seed`.
 pub(crate) fn digest(seed: u64, len: u64) -> u64 {
     let mut h = mix(0, len);
     for i in 0..len.div_ceil(8) {
@@ -176,7 +176,7 @@ pub(crate) fn digest(seed: u64, len: u64) -> u64 {
     h
 }
 
-/// The bytes that `seed` stands for.
+/// The bytes derived from `seed`.
 pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
     let words = (0..).flat_map(|i| word(seed, i).to_le_bytes());
     words.take(len).collect()
@@ -199,7 +199,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// The key with these bytes: of a short one the rest of `id` does not count.
+    /// The key with these bytes; for short keys the rest of `id` is ignored.
     pub(crate) fn new(len: u16, id: u32) -> Self {
         let id = if len < 4 { id & ((1 << (len * 8)) - 1) } else { id };
         Self { len, id }

@@ -8,14 +8,14 @@ use crate::{
     op::{DEC, DIV, INC, Key, Kind, MATH, MUL, Op, UPDATE},
 };
 
-/// One operation for both sides and what they are to answer.
+/// One operation for both sides with the expected answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
     pub(crate) native_op: Op,
     pub(crate) op: Op,
     pub(crate) native: Expect,
     pub(crate) ucache: Expect,
-    /// The differences that may show in this answer; 0 = the answers must be equal.
+    /// The differences permitted in this answer; 0 = the answers must be equal.
     pub(crate) tags: Tags,
 }
 
@@ -25,13 +25,13 @@ pub(crate) struct Pair {
     pub(crate) keys: Rc<Vec<Key>>,
     pub(crate) native: Model,
     pub(crate) ucache: Model,
-    /// Keys that the sides do not hold alike, and why.
+    /// Keys with different states on the two sides, and the reasons.
     pub(crate) dirty: BTreeMap<u32, Tags>,
-    /// A key that must be brought together before anything else happens.
+    /// A key that must be made equal before any other operation.
     pub(crate) urgent: bool,
-    /// Why the figures differ.
+    /// Why the statistics differ.
     ever: Tags,
-    /// No item expires before.
+    /// No item expires before this.
     due: u64,
 }
 
@@ -52,7 +52,7 @@ impl Pair {
         }
     }
 
-    /// Native dies of it (D-04): it gets a product that leaves the same number.
+    /// Native crashes (D-04): it gets a product that results in the same number.
     fn for_native(&self, op: &Op) -> Op {
         let divides =
             op.has(MATH) && op.has(DIV) && !op.has(INC | DEC | MUL) && op.seed == u64::MAX && op.vallen == 8;
@@ -63,7 +63,7 @@ impl Pair {
             Some(item) => op.has(UPDATE) && (item.seed == 1 << 63 || item.len < 8 || self.config.bitmap),
             None => self.config.math_initial == i64::MIN,
         };
-        // An expired item of a lazy cache is made anew.
+        // An expired item of a lazy cache is created anew.
         if deadly || self.config.math_initial == i64::MIN {
             Op { flags: op.flags & !DIV | MUL, ..*op }
         } else {
@@ -78,7 +78,8 @@ impl Pair {
         let native = self.native.apply(&native_op, now);
         let ucache = self.ucache.apply(&op, now);
         let here = self.dirty.get(&op.key).copied().unwrap_or(0);
-        // What the models met in this operation or on this key; else what keeps others of the cache apart.
+        // The differences met in this operation or for this key; else those of the cache's other
+        // keys.
         let own = self.native.tags | self.ucache.tags | here;
         let cause = if own != 0 || reads(op.kind) { own } else { self.causes() };
         let after = self::gap(self.native.figures, self.ucache.figures);
@@ -104,7 +105,7 @@ impl Pair {
         self.dirty.values().fold(0, |all, tags| all | tags)
     }
 
-    /// Compares what the sides hold of all keys that the operation changed.
+    /// Compares the states of all keys that the operation changed.
     fn compare(&mut self, key: u32, now: u64, cause: Tags) {
         let mut keys = std::mem::take(&mut self.native.changed);
         keys.extend(&self.ucache.changed);
@@ -136,7 +137,7 @@ impl Pair {
             _ => self.ucache.flooded,
         };
         self.urgent |= suspect || native.is_some_and(|n| !n.known);
-        // Values that became equal again do not make the orders of use equal: only what is gone is settled.
+        // Equal values do not imply equal LRU orders: only removed keys are settled.
         let known = self.dirty.contains_key(&key);
         if alike && !suspect && (!known || ucache.is_none()) {
             self.dirty.remove(&key);
@@ -147,7 +148,7 @@ impl Pair {
         assert!(*tags != 0, "key {key} of {:?} differs without a difference", self.config.name);
     }
 
-    /// The server was killed and runs again: what is not in a store is gone.
+    /// The server was killed and restarted: items outside of stores are gone.
     pub(crate) fn restart(&mut self) {
         if self.config.store {
             assert!(self.dirty.is_empty(), "{:?} is apart", self.config.name);
@@ -162,7 +163,7 @@ impl Pair {
         (self.urgent, self.ever, self.due) = (false, 0, u64::MAX);
     }
 
-    /// The clock went on: what has expired is what the sides hold differently.
+    /// Time has passed: expired items have different states on the two sides.
     pub(crate) fn expire(&mut self, now: u64) {
         if self.due > now {
             return;
@@ -190,7 +191,7 @@ fn reads(kind: Kind) -> bool {
     matches!(kind, MagicGet | MagicExists | Get2 | Get3 | Get4 | Num2 | Exists2)
 }
 
-/// Answers that the models do not know; both sides must give the same.
+/// Answers unknown to the models; both sides must give the same.
 fn free(kind: Kind) -> bool {
     matches!(kind, Kind::Fields | Kind::Context)
 }
@@ -200,7 +201,7 @@ fn gap(native: Figures, ucache: Figures) -> [u64; 4] {
         native.hits.wrapping_sub(ucache.hits),
         native.misses.wrapping_sub(ucache.misses),
         native.full.wrapping_sub(ucache.full),
-        // A time that differs may become equal again.
+        // A differing time may become equal again.
         u64::from(native.last_modified != ucache.last_modified),
     ]
 }

@@ -1,9 +1,10 @@
-//! The script: a seed's sequence of operations over all caches, with what both sides are to answer.
+//! The script: a seeded sequence of operations on all caches, with the expected answers of both
+//! sides.
 
 use fastrand::Rng;
 
 use crate::{
-    config::{self, Config},
+    config::{self, Config, Place},
     op::{
         ABSEXPIRE, BY_FUNCTION, DEC, DIV, FIXEXPIRE, INC, Kind, LOCAL, MATH, MUL, NO_OUT, Op, READ_LOCK,
         UNGETTABLE, UPDATE,
@@ -15,7 +16,7 @@ use crate::{
 const START: u64 = 2_000_000_000;
 /// Operations between two restarts of the servers.
 const LIFE: usize = 400_000;
-/// Operations on keys that the sides hold differently before they are brought together, at most.
+/// Maximum number of operations on diverged keys before they are made equal.
 const APART: u32 = 24;
 
 #[derive(Debug)]
@@ -23,30 +24,42 @@ pub(crate) struct Script {
     rng: Rng,
     now: u64,
     pub(crate) pairs: Vec<Pair>,
+    /// The caches that are used.
+    choices: Vec<usize>,
+    place: Place,
     current: usize,
     /// Operations left for the current cache.
     stay: u32,
     apart: u32,
     steps: Vec<Step>,
-    /// Operations until both servers are killed and started again.
+    /// Operations until both servers are killed and restarted.
     life: usize,
 }
 
 impl Script {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, place: Place) -> Self {
+        let backed = place != Place::Region;
         let mut rng = Rng::with_seed(seed);
-        let pairs: Vec<Pair> = config::all().into_iter().map(|c| Pair::new(c, &mut rng)).collect();
+        let mut configs = config::all();
+        let choices =
+            (0..configs.len()).filter(|&n| !backed || configs[n].can_be_backed()).collect::<Vec<_>>();
+        choices.iter().for_each(|&n| configs[n].place = place);
+        let pairs: Vec<Pair> = configs.into_iter().map(|c| Pair::new(c, &mut rng)).collect();
+        // A server that is killed loses no item of a backend.
+        let life = if backed { usize::MAX } else { LIFE };
+        let steps = Vec::new();
         let mut script =
-            Self { rng, now: 0, pairs, current: 0, stay: 0, apart: 0, steps: Vec::new(), life: LIFE };
+            Self { rng, now: 0, pairs, choices, place, current: 0, stay: 0, apart: 0, steps, life };
         script.clock(START);
-        for cache in 0..script.pairs.len() {
+        for cache in script.choices.clone() {
             script.current = cache;
             script.emit(Kind::Fields);
         }
         script
     }
 
-    /// The next operations, `least` or a few more, and whether the servers are to be killed and started again after them.
+    /// The next operations, `least` or a few more, and whether to kill and restart the servers
+    /// after them.
     pub(crate) fn chunk(&mut self, least: usize) -> (Vec<Step>, bool) {
         while self.steps.len() < least {
             self.next();
@@ -60,7 +73,8 @@ impl Script {
         for cache in 0..self.pairs.len() {
             self.current = cache;
             let config = self.config();
-            // Native overwrites what a store with a bitmap has restored (D-15): such a one is handed over empty.
+            // Native overwrites the restored content of a store with a bitmap (D-15): it is emptied
+            // before.
             let (store, bitmap) = (config.store, config.bitmap);
             if store && bitmap {
                 self.emit(Kind::MagicClear);
@@ -98,7 +112,7 @@ impl Script {
         }
     }
 
-    /// Deletes what the sides hold differently, on both.
+    /// Deletes diverged keys on both sides.
     fn bring_together(&mut self) {
         self.apart = 0;
         while let Some((&key, _)) = self.pairs[self.current].dirty.first_key_value() {
@@ -108,20 +122,20 @@ impl Script {
         self.pairs[self.current].urgent = false;
     }
 
-    /// To another cache, or another second.
+    /// Moves to another cache, or another second.
     fn turn(&mut self) {
         self.bring_together();
-        if self.rng.u8(0..3) == 0 {
+        if self.place == Place::Region && self.rng.u8(0..3) == 0 {
             let by = match self.rng.u8(0..40) {
                 0..=27 => self.rng.u64(1..=3),
                 28..=35 => self.rng.u64(1..=30),
                 36..=38 => self.rng.u64(1..=2000),
-                // Somebody sets the clock back.
+                // The clock is set back.
                 _ => self.rng.u64(1..=4).wrapping_neg(),
             };
             self.clock(self.now.wrapping_add(by));
         }
-        self.current = self.rng.usize(0..self.pairs.len());
+        self.current = self.choices[self.rng.usize(0..self.choices.len())];
         self.stay = self.rng.u32(1..120);
         let pair = &self.pairs[self.current];
         let (items, room) =
@@ -132,7 +146,7 @@ impl Script {
         if pair.config.sampled() && room < 300 {
             self.flood();
         } else if self.rng.u8(0..4) == 0 {
-            // Up to the limit, and where the victims can be foreseen beyond it.
+            // Up to the limit, and beyond it if the victims are predictable.
             let least = if pair.config.sampled() { 1 } else { 50 };
             let count = self.rng.u64(1..4000).min((room * 3 / 2).max(least));
             self.fill(count);
@@ -148,7 +162,7 @@ impl Script {
         }
     }
 
-    /// Many stores in a row: large caches are to be full at times.
+    /// Many stores in a row, so that large caches are full at times.
     fn fill(&mut self, count: u64) {
         self.bring_together();
         let keys = u32::try_from(self.pairs[self.current].keys.len()).expect("few keys");
@@ -160,8 +174,8 @@ impl Script {
         }
     }
 
-    /// More new keys than fit where the victims cannot be foreseen (D-31): the number of items stays exact, the last
-    /// key is there, and after a clear the sides agree again.
+    /// More new keys than fit, with unpredictable victims (D-31): the number of items stays exact,
+    /// the last key is found, and after a clear the sides agree again.
     fn flood(&mut self) {
         self.bring_together();
         let pair = &self.pairs[self.current];
@@ -212,10 +226,10 @@ impl Script {
         }
     }
 
-    /// Mostly a few favourites, so that they meet all kinds of calls.
+    /// Mostly one of a few favourites, so that they see all kinds of calls.
     fn key(&mut self) -> u32 {
         let keys = u32::try_from(self.pairs[self.current].keys.len()).expect("few keys");
-        // Long keys cost much to make.
+        // Long keys are expensive to generate.
         let one_in = if self.config().keysize > 1000 { 8 } else { 40 };
         let costly = self.rng.u8(0..one_in) != 0;
         loop {
@@ -276,7 +290,7 @@ impl Script {
         self.rng.u8(..) & bits
     }
 
-    /// The first cache goes by other names, too; now and then one that nobody has.
+    /// Other names of the first cache, and now and then an unknown one.
     fn name(&mut self, kind: Kind) -> u8 {
         let free = matches!(kind, Kind::Names | Kind::Prepare);
         match self.rng.u8(..) {
@@ -291,6 +305,8 @@ impl Script {
             _ if magic => Kind::MagicGet,
             0 => Kind::Get2,
             1 => Kind::Get3,
+            // It answers if there is a copy, which is not foreseen.
+            _ if self.place == Place::Near => Kind::Get3,
             _ => Kind::Get4,
         };
         let no_out = if self.rng.u8(0..8) == 0 { NO_OUT } else { 0 };
@@ -312,6 +328,7 @@ impl Script {
         };
         let flags = if self.rng.u8(0..30) == 0 { flags | UNGETTABLE } else { flags };
         let flags = if self.rng.u8(0..12) == 0 { flags | ABSEXPIRE } else { flags };
+        let flags = if self.place != Place::Region { flags & !ABSEXPIRE } else { flags };
         let vallen = if flags & MATH != 0 && self.rng.u8(0..25) != 0 { 8 } else { self.length() };
         let seed = match self.rng.u8(0..8) {
             0 => self.rng.u64(..),
@@ -337,7 +354,7 @@ impl Script {
     }
 
     fn expires(&mut self, flags: u16) -> u64 {
-        if flags & ABSEXPIRE != 0 {
+        if flags & ABSEXPIRE != 0 && self.place == Place::Region {
             return match self.rng.u8(0..8) {
                 0 => 0,
                 1 => self.rng.u64(1..100),
@@ -345,6 +362,10 @@ impl Script {
                 3 => self.now - self.rng.u64(0..10),
                 _ => self.now + self.rng.u64(0..20),
             };
+        }
+        if self.place != Place::Region {
+            // Long after the run: the server expires by its own clock.
+            return if self.rng.bool() { 0 } else { self.rng.u64(100_000..1_000_000) };
         }
         match self.rng.u8(0..32) {
             0..=15 => 0,

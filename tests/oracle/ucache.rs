@@ -1,8 +1,9 @@
-//! How ucache stores.
+//! The model of ucache's stores.
 
 use crate::{
+    config::Place,
     model::{MAX_EXPIRES, Model, calculate, d},
-    op::{ABSEXPIRE, FIXEXPIRE, MATH, Op, UPDATE},
+    op::{ABSEXPIRE, FIXEXPIRE, MATH, Op, UNGETTABLE, UPDATE},
 };
 
 /// What ran out.
@@ -12,7 +13,7 @@ enum Short {
     Blocks { need: u64, held: u64 },
 }
 
-/// How far one store's search for room has come.
+/// The progress of one store's search for room.
 #[derive(Clone, Copy, Debug, Default)]
 struct Room {
     counted: bool,
@@ -42,7 +43,7 @@ impl Model {
         let free = self.config.blocks - self.used.min(self.config.blocks);
         let need = self.need(op.vallen.into());
         if !there {
-            if self.count == self.capacity() {
+            if self.count == self.capacity() && self.config.place == Place::Region {
                 return Err(Short::Items);
             }
             if need > free {
@@ -81,6 +82,18 @@ impl Model {
         self.changed.push(op.key);
         self.note();
         Ok(0)
+    }
+
+    /// At a server nothing is too long, and there is always room (D-62).
+    pub(crate) fn backed_set(&mut self, op: &Op) -> i64 {
+        let limits = u64::from(op.vallen) > self.config.max_value() || self.count >= self.capacity();
+        if op.has(UNGETTABLE) {
+            self.tags |= d(62);
+            return -1;
+        }
+        self.tags |= if limits { d(62) } else { 0 };
+        let there = self.find(op.key);
+        self.ucache_try(op, there).unwrap_or_else(|short| unreachable!("{short:?}"))
     }
 
     fn make_room(&mut self, room: &mut Room, short: Short, keep: u32) -> bool {

@@ -1,6 +1,6 @@
-//! Deaths, stops, forks and panics at the worst moments: nobody hangs, nothing is torn, nothing is lost, nothing leaks.
+//! Deaths, stops, forks and panics at the worst moments: no hang, no torn value, no loss, no leak.
 //!
-//! `UCACHE_KILLS=200000` lets the kill storms go on to so many deaths in all.
+//! `UCACHE_KILLS=200000` continues the kill storms to this many deaths in total.
 
 #[path = "../support/engine_audit.rs"]
 mod engine_audit;
@@ -100,7 +100,7 @@ fn writers_time_out(engine: &Engine) {
     }
     let after = engine.stats();
     assert_eq!((after.timeouts, after.lock_waits), (before.timeouts + 3, before.lock_waits + 3));
-    // Reads of the very shard, and of all others, go on.
+    // Reads of this shard, and of all others, continue.
     all_readable(engine);
 }
 
@@ -130,17 +130,18 @@ fn a_killed_holder_is_replaced() {
     }
 }
 
-/// Who is woken to take a lock and dies first takes the wake-up with it, when somebody else has the lock by then: glibc
-/// and the kernel do not notice. The next sleeper must not sleep until its time-out on a lock that nobody has.
+/// A thread woken to take a lock that dies first loses the wake-up if another thread has the lock
+/// by then: neither glibc nor the kernel notices. The next sleeper must not sleep until its timeout
+/// on a free lock.
 #[test]
 fn a_waiter_that_dies_as_it_is_woken_holds_nobody_up() {
     const ROUNDS: u64 = 40;
     let _alone = alone();
-    // Far longer than anybody holds the lock here.
+    // Far longer than any holder keeps the lock here.
     let engine = hundred_patient(Eviction::None, HANG / 4);
     let met = Scratch::new(1);
     let round = || {
-        // All on one core: who is woken, and polite, runs only when the others sleep.
+        // All on one core: a woken process with low priority runs only when the others sleep.
         engine_step::pin();
         let (inside, done) = (Scratch::new(1), Scratch::new(1));
         let wait = |polite| {
@@ -253,7 +254,8 @@ fn reentry_is_an_error_not_a_deadlock() {
     Child::fork(|| all_writable(&engine)).join();
 }
 
-/// A child forked while another thread of its parent is inside uses the cache at once, and owns nothing of it.
+/// A child forked while another thread of its parent is inside can use the cache at once, and owns
+/// nothing of it.
 #[test]
 fn fork_while_another_thread_holds_the_lock() {
     let _alone = alone();
@@ -358,7 +360,7 @@ fn a_filler_that_is_too_slow_loses_its_lease() {
     let begin = |lease| engine.begin_fill(b"slow", lease, HANG, &mut Bytes::default());
     let Ok(Fill::Filler(first)) = begin(lease) else { panic!("nobody fills it yet") };
     assert!(matches!(begin(lease), Err(Error::WouldDeadlock)), "it would wait for itself");
-    // Another one waits the lease out, then is the filler.
+    // Another caller waits for the end of the lease, then becomes the filler.
     let other = std::thread::scope(|threads| threads.spawn(|| begin(HANG)).join().expect("no panic"));
     let Ok(Fill::Filler(second)) = other else { panic!("the lease is over") };
     let late = engine.end_fill(b"slow", first, b"late", Expires::Never).expect("end_fill");

@@ -1,4 +1,4 @@
-//! Storms of deaths and stops among workers at full speed.
+//! Storms of kills and stops among workers at full speed.
 
 use std::{
     sync::atomic::Ordering::SeqCst,
@@ -18,9 +18,10 @@ use crate::{
 
 const STORMS: u64 = 5;
 const KILLS: u64 = 2250;
-/// After so many deaths everybody must have moved on, and the books are looked at.
+/// After this many deaths all workers must have made progress, and the cache is audited.
 const CHECK: u64 = 400;
-/// The one that kills and watches goes before the workers where it may, or it would wait for them.
+/// The killing and watching process has a higher priority than the workers if permitted, or it
+/// would wait for them.
 const URGENT: i32 = -10;
 
 /// Kills of one storm.
@@ -30,7 +31,7 @@ fn kills_wanted() -> u64 {
     all.div_ceil(STORMS)
 }
 
-/// The workers of a storm, and what befalls them.
+/// The workers of a storm, and the events they suffer.
 struct Storm<'a> {
     rig: &'a Rig,
     rng: Rng,
@@ -50,7 +51,7 @@ impl Storm<'_> {
         self.slow.look(&self.rig.times, &self.children);
     }
 
-    /// Every worker does some more operations, or it hangs.
+    /// Every worker must complete more operations, or it hangs.
     fn everybody_moves(&mut self) {
         let rig = self.rig;
         let count = |worker| rig.tally(worker, Tally::Ops).load(SeqCst);
@@ -61,7 +62,8 @@ impl Storm<'_> {
         });
     }
 
-    /// Workers of the rig die at the same time, each of whatever ends processes; one that is stopped only of SIGKILL.
+    /// Workers of the rig die at the same time, each by another signal that ends processes; a
+    /// stopped one only by SIGKILL.
     fn kill(&mut self, victims: &[usize]) {
         let stops = self.stopped.iter().any(Option::is_some);
         self.rig.times.death(!stops);
@@ -77,7 +79,7 @@ impl Storm<'_> {
         }
     }
 
-    /// Who has died is counted, and another one takes the place.
+    /// Counts the dead and replaces them.
     fn reap(&mut self) {
         for (worker, mut child, of) in std::mem::take(&mut self.dying) {
             let Some(of_that) = child.try_ended_by(of) else {
@@ -102,7 +104,7 @@ impl Storm<'_> {
         }
     }
 
-    /// Stopped workers whose time has come go on.
+    /// Continues stopped workers whose time has come.
     fn wake(&mut self, all: bool) {
         for worker in 0..self.children.len() {
             if self.stopped[worker].is_some_and(|until| all || until < Instant::now()) {
@@ -115,11 +117,11 @@ impl Storm<'_> {
         }
     }
 
-    /// One worker dies, or several at once, so that a death also meets the repair of another.
+    /// One worker dies, or several at once, so that a death can hit a repair after another.
     fn strike(&mut self) {
         let alive: Vec<usize> =
             (0..self.children.len()).filter(|&worker| self.children[worker].is_some()).collect();
-        // Who dies must leave somebody behind who notices.
+        // A survivor must be left to notice the deaths.
         if alive.len() > self.children.len() / 2 {
             let several = self.rng.u8(0..3) == 0;
             let one = alive[self.rng.usize(0..alive.len())];
@@ -134,7 +136,7 @@ impl Storm<'_> {
     }
 }
 
-/// Kills and stops random workers at random moments and puts new ones in the places of the dead.
+/// Kills and stops random workers at random moments and replaces the dead.
 fn storm(load: Load) {
     let _alone = alone();
     engine_proc::die_of_signals();
@@ -147,7 +149,7 @@ fn storm(load: Load) {
     engine_proc::priority(URGENT);
     let (mut checked, start) = (0, Instant::now());
     while storm.kills < kills_wanted() {
-        // The more share the processor, the longer it takes until each has had it.
+        // The more processes share the processor, the longer it takes until each has run.
         std::thread::sleep(Duration::from_micros(storm.rng.u64(0..800 + 150 * workers as u64)));
         storm.strike();
         storm.wake(false);

@@ -1,4 +1,4 @@
-//! Abstract unix sockets. uWSGI counts the NUL behind their names as a part of them, other programs do not.
+//! Abstract unix sockets. uWSGI includes a NUL in their names, other programs do not.
 
 use std::{
     os::{linux::net::SocketAddrExt, unix::net},
@@ -13,7 +13,7 @@ use crate::{
     ports::free_port,
 };
 
-/// A name that no other test has.
+/// A name unique to the test.
 fn name() -> String {
     format!("ucache-abstract-{}", free_port())
 }
@@ -74,7 +74,7 @@ fn names_of_uwsgi_end_with_a_nul() {
     });
 }
 
-/// A server that is not uWSGI has the plain name, the longest of which has no room for a NUL.
+/// A server that is not uWSGI has the plain name, the longest of which leaves no space for a NUL.
 #[test]
 fn plain_abstract_names_are_found_too() {
     let test = "addresses::plain_abstract_names_are_found_too";

@@ -1,4 +1,5 @@
-//! A uWSGI with a Python application that evaluates what a test sends it, native or with the plugin.
+//! A uWSGI, native or with the plugin, with a Python application that evaluates expressions sent by
+//! tests.
 
 use std::{
     io::{self, Read, Write},
@@ -11,7 +12,7 @@ use crate::{
     ports::free_address,
 };
 
-/// Whose cache it is.
+/// The cache implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flavor {
     Native,
@@ -47,7 +48,7 @@ impl App {
         self.ask(source).unwrap_or_else(|e| panic!("{source}: {e}\n{}", self.server.log()))
     }
 
-    /// The same, from a server that may not be there at the moment.
+    /// The same, from a server that may be down at the moment.
     pub(crate) fn ask(&self, source: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(&self.http)?;
         stream.set_read_timeout(Some(PATIENCE))?;

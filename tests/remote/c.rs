@@ -1,4 +1,4 @@
-//! The C functions, as a C program sees them, behind safe Rust.
+//! Safe Rust wrappers around the C functions, as a C program uses them.
 
 use std::{
     ffi::{CString, c_char, c_int, c_void},
@@ -43,7 +43,8 @@ unsafe extern "C" {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Handle(usize);
 
-/// Makes a cache, after the first one of this process ("first", which requests without a name are about).
+/// Creates a cache, after the first one of this process ("first", which requests without a name
+/// use).
 pub(crate) fn create(definition: &str) -> Handle {
     static FIRST: Once = Once::new();
     FIRST.call_once(|| {
@@ -52,7 +53,8 @@ pub(crate) fn create(definition: &str) -> Handle {
     make(definition)
 }
 
-/// The first cache is one for all tests of this process: who needs it as it left it keeps the others out.
+/// The first cache is shared by all tests of this process: a test that needs it unchanged locks out
+/// the others.
 pub(crate) fn own_first() -> MutexGuard<'static, ()> {
     static FIRST: Mutex<()> = Mutex::new(());
     FIRST.lock().unwrap_or_else(PoisonError::into_inner)
@@ -74,7 +76,8 @@ fn parts(key: &[u8], cache: &str) -> (*mut c_char, u16, CString) {
 pub(crate) fn get(key: &[u8], cache: &str) -> Option<(Vec<u8>, u64)> {
     let (key, len, cache) = parts(key, cache);
     let (mut size, mut expires) = (0, 0);
-    // SAFETY: all pointers are live; the result is NULL or `size` bytes of malloc memory that are ours to free.
+    // SAFETY: all pointers are live; the result is NULL or `size` bytes of malloc memory that we
+    // own.
     unsafe {
         let value =
             uwsgi_cache_magic_get(key, len, &raw mut size, &raw mut expires, cache.as_ptr().cast_mut());
@@ -95,7 +98,7 @@ pub(crate) fn value(key: &[u8], cache: &str) -> Option<Vec<u8>> {
 pub(crate) fn set(key: &[u8], value: &[u8], expires: u64, flags: u64, cache: &str) -> bool {
     let (key, len, cache) = parts(key, cache);
     let (data, size) = (value.as_ptr().cast_mut().cast(), value.len() as u64);
-    // SAFETY: all pointers are live for the call and the lengths are theirs.
+    // SAFETY: all pointers are live for the call, with their own lengths.
     unsafe { uwsgi_cache_magic_set(key, len, data, size, expires, flags, cache.as_ptr().cast_mut()) == 0 }
 }
 
@@ -103,7 +106,7 @@ pub(crate) fn update(key: &[u8], value: &[u8], cache: &str) -> bool {
     set(key, value, 0, UPDATE, cache)
 }
 
-/// What the language plugins' cache_inc does.
+/// The operation of the language plugins' cache_inc.
 pub(crate) fn inc(key: &[u8], by: i64, cache: &str) -> bool {
     set(key, &by.to_ne_bytes(), 0, UPDATE | MATH | INC | FIXEXPIRE, cache)
 }
@@ -135,7 +138,7 @@ pub(crate) fn start_sync_servers() {
     unsafe { uwsgi_cache_start_sync_servers() };
 }
 
-/// Runs the cache's UDP server in a thread of its own, for as long as this process lives.
+/// Runs the cache's UDP server in its own thread, for the life of this process.
 pub(crate) fn serve_udp(cache: Handle) {
     std::thread::spawn(move || {
         // SAFETY: the handle is a struct that `uwsgi_cache_create` returned, which is never freed.

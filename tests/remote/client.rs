@@ -6,7 +6,8 @@ use crate::{
     server,
 };
 
-/// What both kinds of servers must do; `at` gives the name of one of the server's caches.
+/// Operations required of both kinds of servers; `at` returns the name of one of the server's
+/// caches.
 pub(crate) fn as_a_cache(at: impl Fn(&str) -> String) {
     let cache = at("box");
     assert_eq!(c::get(b"k", &cache), None);
@@ -40,7 +41,7 @@ pub(crate) fn as_a_cache(at: impl Fn(&str) -> String) {
     assert!(!c::set(b"k", b"v", 0, 0, &at("no such cache")));
     assert_eq!(c::get(b"k", &at("no such cache")), None);
     assert!(!c::clear(&at("no such cache")));
-    // The empty name is the server's first cache.
+    // The empty name means the server's first cache.
     assert!(c::update(b"in the first", b"v", &at("")));
     assert_eq!(c::value(b"in the first", &at("first")).unwrap(), b"v");
 }
@@ -60,7 +61,8 @@ fn a_ucache_server() {
     as_a_cache(|name| format!("{name}@{address}"));
 }
 
-/// Native stores the operand of remote arithmetic over the number; ucache refuses, and the number stays.
+/// Native overwrites the number with the operand of remote arithmetic; ucache refuses, and the
+/// number stays.
 #[test]
 fn arithmetic_works_between_ucaches_and_never_harms_a_native_number() {
     let native = Server::start(&["name=n,items=100"], &[]);
@@ -84,7 +86,8 @@ fn arithmetic_works_between_ucaches_and_never_harms_a_native_number() {
     assert_eq!(c::value(b"text", "sums").unwrap(), b"not a number");
 }
 
-/// `(uint64_t) -1` expires at once, at a native server too: its parser makes a time in the past of the minus.
+/// `(uint64_t) -1` expires at once, at a native server too: its parser turns the minus into a time
+/// in the past.
 #[test]
 fn an_expiry_of_minus_one_is_at_once_on_both_kinds_of_servers() {
     let native = Server::start(&["name=e,items=100,lazy_expire=1"], &[]);
@@ -106,7 +109,7 @@ fn native_python_uses_a_ucache_server() {
     assert!((c::now() + 900..=c::now() + 1000).contains(&expires), "{expires}");
 }
 
-/// The server needs a cache "py" with values of up to 200000 bytes; it is left with the key "last".
+/// The server needs a cache "py" with values of up to 200000 bytes; it ends with the key "last".
 pub(crate) fn native_python_uses(address: &str) {
     let code = "
 show(uwsgi.cache_get('k', AT))

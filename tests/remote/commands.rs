@@ -1,6 +1,6 @@
 //! The commands of modifier 111, byte by byte.
 
-use ucache::capi::remote::serve::{self, Peer};
+use ucache::{capi::host::caches, net::handler::Peer};
 
 use crate::{
     c,
@@ -48,7 +48,7 @@ fn the_commands_about_the_first_cache() {
     assert_eq!(ask(&at, 5, b"c0", b""), b"\x6f\0\0\x01value");
     assert_eq!(ask(&at, 5, b"c0 no", b""), b"\x6f\0\0\0");
     assert_eq!(ask(&at, 5, b"c0 long", b"").len(), 4 + 65_536);
-    // Nothing asked, or nothing known.
+    // Nothing requested, or nothing known.
     for modifier2 in [0, 1, 2, 3, 4, 5, 8, 17, 200] {
         assert_eq!(ask(&at, modifier2, b"", b""), b"");
     }
@@ -83,7 +83,7 @@ fn what_a_native_server_answers_is_answered_alike() {
         let ours = ask(&at, *modifier2, payload, body);
         assert_eq!(ours, theirs, "{modifier2} {payload:?}");
     }
-    // Where native says nothing, ucache says why; a client takes both for no.
+    // Where native sends no answer, ucache sends a reason; a client treats both as no.
     assert_eq!(ask(&native.tcp, 17, &get(b"a3"), b""), b"");
     assert_eq!(
         ask(&at, 17, &get(b"a3"), b""),
@@ -112,7 +112,7 @@ impl Peer for Script {
     fn not_found(&mut self) {}
 }
 
-/// Damaged requests of every kind: the server ends each, and stays a cache.
+/// Damaged requests of every kind: the server finishes each, and the cache keeps working.
 #[test]
 fn fuzzed_requests_leave_the_server_whole() {
     let _first = c::own_first();
@@ -140,7 +140,7 @@ fn fuzzed_requests_leave_the_server_whole() {
         payload.truncate(usize::try_from(random(payload.len() as u64 * 2) + 1).unwrap());
         let modifier2 = [0, 1, 2, 3, 4, 5, 6, 17, 17, 17, 17, 9][usize::try_from(random(12)).unwrap()];
         let body = vec![b'b'; usize::try_from(random(20)).unwrap()];
-        serve::serve(modifier2, &payload, &mut Script { body, sent: 0 });
+        caches::serve(modifier2, &payload, &mut Script { body, sent: 0 });
     }
     assert!(c::update(b"after", b"value", "fuzzed"));
     assert_eq!(c::value(b"after", "fuzzed").unwrap(), b"value");

@@ -1,5 +1,5 @@
-//! Where native's network half is wrong or unsafe: what it does, and what ucache does in the same case. The numbers
-//! are those of `src/docs/compat.md`.
+//! Cases in which native's network code is wrong or unsafe: its behaviour, and ucache's. The
+//! numbers are those of `src/docs/compat.md`.
 
 use std::process::{Command, Stdio};
 
@@ -11,12 +11,13 @@ use crate::{
     server::{self, ask},
 };
 
-/// A native server with a UDP port, and what a native node sent to it by running `code` (cache "u").
+/// A native server with a UDP port, and the changes that a native node sent to it by running `code`
+/// (cache "u").
 fn told_by_a_native_node(code: &str) -> Server {
     let udp = free_address();
     let native = Server::start(&[&format!("name=u,items=100,blocksize=100000,udp={udp}")], &[]);
     eventually("its udp server runs", || native.log().contains("udp server for cache"));
-    // The last change tells that those before it have arrived or never will.
+    // The last change shows that those before it have arrived or never will.
     let code = format!(
         "{code}\nfor i in range(50):\n    uwsgi.cache_update('last', b'v', 0, 'u')\n    time.sleep(0.01)\n"
     );
@@ -94,7 +95,7 @@ fn d21_arithmetic_on_a_remote_cache_counts() {
     let there = format!("r@{}", server::start());
     (0..3).for_each(|_| assert!(c::inc(b"n", 5, &there)));
     assert_eq!(c::number(b"n", "r"), Some(15));
-    // To a server that cannot, ucache's client says no, and harms nothing.
+    // With a server that does not support it, ucache's client fails without harm.
     assert!(!c::inc(b"n", 5, &native.cache("r")));
     assert_eq!(c::number(b"n", &native.cache("r")), Some(5));
 }
@@ -122,7 +123,8 @@ fn d22_the_simple_commands_answer_as_documented() {
     assert_eq!(ask(&ours, 3, &get, b""), b"value");
 }
 
-/// Native takes the number of slots from the first cache: the first four of "many" are cleared, and used last.
+/// Native takes the number of slots from the first cache: the first four of "many" are cleared, and
+/// reused last.
 #[test]
 fn d23_a_remote_clear_clears_the_cache_that_it_names() {
     let native = Server::start(&["name=few,items=5", "name=many,items=100"], &[]);

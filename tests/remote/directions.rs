@@ -1,9 +1,10 @@
-//! UDP replication and the initial copy between two real servers, native and ucache, in all four directions. What each
-//! side has is read as its memory image (command 6), which both kinds send, and compared key by key.
+//! UDP replication and the initial copy between two real servers, native and ucache, in all four
+//! directions. Each side's content is read as its memory image (command 6), which both kinds send,
+//! and compared key by key.
 
 use std::collections::BTreeMap;
 
-use ucache::capi::remote::dump::{self, Geometry};
+use ucache::wire::image::{self, Geometry};
 
 use crate::{
     c,
@@ -36,7 +37,7 @@ fn start(kind: Kind, definition: &str) -> Server {
 
 const SHAPE: &str = "name=u,items=200,keysize=100,blocksize=65536";
 
-/// Keys with value and time of expiry, as a server's image has them.
+/// Keys with value and expiry, from a server's image.
 type Content = BTreeMap<String, (Vec<u8>, u64)>;
 
 fn content(server: &Server) -> Content {
@@ -53,7 +54,7 @@ fn content(server: &Server) -> Content {
         lru: false,
     };
     let mut found = Content::new();
-    let counts = dump::read_image(&shape, &mut &image[head..], &mut |item| {
+    let counts = image::read_image(&shape, &mut &image[head..], &mut |item| {
         let key = String::from_utf8(item.key).unwrap();
         assert!(found.insert(key, (item.value, item.expires)).is_none(), "a key is there twice");
     });
@@ -61,7 +62,7 @@ fn content(server: &Server) -> Content {
     found
 }
 
-/// The keys that are in one only, or with another value, or with a time that is a second off.
+/// Keys that are on one side only, or with another value, or with an expiry a second off.
 fn difference(a: &Content, b: &Content) -> Vec<String> {
     let same = |key: &String| match (a.get(key), b.get(key)) {
         (Some((v, e)), Some((w, f))) => v == w && e.abs_diff(*f) <= 1,
@@ -72,7 +73,7 @@ fn difference(a: &Content, b: &Content) -> Vec<String> {
     keys
 }
 
-/// Sends markers until one has arrived: what was sent before them has arrived by then, or never will.
+/// Sends markers until one has arrived: earlier datagrams have arrived by then, or never will.
 fn settle(from: &Server, to: &Server, round: usize) {
     let marker = format!("marker {round}");
     eventually("a marker arrives", || {
@@ -82,10 +83,10 @@ fn settle(from: &Server, to: &Server, round: usize) {
     });
 }
 
-/// The longest value that a datagram holds beside the key "edge" and no expiry.
+/// The longest value that fits into a datagram with the key "edge" and no expiry.
 const EDGE: usize = 65_507 - 4 - 2 - 4 - 2 - 2 - 1;
 
-/// `pause` lets a receiver catch up: a socket's buffer drops what it cannot hold.
+/// `pause` lets a receiver catch up: a socket's buffer drops datagrams that do not fit.
 fn change(from: &Server, pause: &dyn Fn()) {
     let there = from.cache("u");
     for i in 0..60_usize {
@@ -106,7 +107,7 @@ fn change(from: &Server, pause: &dyn Fn()) {
     assert!(c::set(b"short-lived", b"v", 1, 0, &there));
 }
 
-/// Runs a test of all four directions at once: most of its time is waiting for uWSGI's sweeper.
+/// Runs a test of all four directions concurrently: it mostly waits for uWSGI's sweeper.
 fn four(test: impl Fn(Kind, Kind) + Sync) {
     std::thread::scope(|s| {
         DIRECTIONS
@@ -131,7 +132,7 @@ fn changes_replicate_in_four_directions() {
         change(&from, &|| settle(&from, &to, 0));
         settle(&from, &to, 1);
         eventually("what is short-lived has gone", || !content(&from).contains_key("short-lived"));
-        // Native never sweeps an item that came by UDP, but for others with a TTL.
+        // Native never sweeps an item received by UDP, unless others have a TTL.
         if target == Ucache {
             eventually("there too", || !content(&to).contains_key("short-lived"));
         }
@@ -152,7 +153,7 @@ fn changes_replicate_in_four_directions() {
         b.remove("short-lived");
         eprintln!("{way}: {} keys and {} keys after deletes", a.len(), b.len());
         let left: Vec<_> = difference(&a, &b).into_iter().filter(|key| key != "over").collect();
-        // D-18: what native sends, native does not take.
+        // D-18: native does not accept its own packet.
         let expected = if (source, target) == (Native, Native) { 10 } else { 0 };
         assert_eq!(left.len(), expected, "{way}: {left:?}");
 
@@ -163,7 +164,7 @@ fn changes_replicate_in_four_directions() {
         b.remove("short-lived");
         eprintln!("{way}: {} keys and {} keys after a clear", a.len(), b.len());
         assert_eq!(a.keys().collect::<Vec<_>>(), ["marker 3"], "{way}");
-        // D-18: only ucache tells of a clear, and only ucache hears of it.
+        // D-18: only ucache sends a clear, and only ucache accepts it.
         let expected = if (source, target) == (Ucache, Ucache) { 1 } else { before + 1 };
         assert_eq!(b.len(), expected, "{way}: {:?}", b.keys());
     });
@@ -182,14 +183,15 @@ fn copies_at_start_in_four_directions() {
         eprintln!("{way}: {} keys and {} keys after the copy", a.len(), b.len());
         assert_eq!(a.len(), 62, "{way}");
         assert_eq!(difference(&a, &b), [""; 0], "{way}");
-        // Nobody has read anything: copies are no hits.
+        // No value was read: copies do not count as hits.
         std::thread::sleep(std::time::Duration::from_millis(1200));
         let hits = plugin::stats(&stats)["caches"][0]["hits"].clone();
         assert_eq!(hits, 0, "{way}");
     });
 }
 
-/// A node that is away, and a server to copy from that is not there yet, stop nobody, and are heard of when they come.
+/// An unreachable node, or a copy source that is not up yet, blocks nothing, and is used once it is
+/// up.
 #[test]
 fn peers_that_are_away_are_waited_for() {
     for peer in [Native, Ucache] {

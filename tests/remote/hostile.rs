@@ -1,5 +1,5 @@
-//! Clients and servers that lie, stop in the middle, drip, or say nothing, and a real uWSGI on the plugin that goes on
-//! with the same workers.
+//! Clients and servers that lie, stop in the middle, send slowly or stay silent, and a real uWSGI
+//! with the plugin that continues with the same workers.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -37,7 +37,7 @@ fn packet(modifier2: u8, payload: &[u8]) -> Vec<u8> {
     [&[111, low, high, modifier2], payload].concat()
 }
 
-/// A small generator with a fixed start, so that a failure comes back.
+/// A small generator with a fixed seed, so that failures are reproducible.
 struct Random(u64);
 
 impl Random {
@@ -47,7 +47,7 @@ impl Random {
     }
 }
 
-/// Sends bytes, ends the sending side, and reads what comes until the server closes.
+/// Sends bytes, closes the sending side, and reads until the server closes.
 fn throw(server: &Server, bytes: &[u8]) {
     let mut stream = connect(server);
     // The server may have closed already.
@@ -87,7 +87,8 @@ fn malformed_packets_of_every_kind_leave_the_worker_alive() {
     let mut random = Random(11);
     for (modifier2, payload, body) in &good {
         let whole = [&packet(*modifier2, payload)[..], body].concat();
-        // Cut everywhere, and with every length field (the header's and the first field's) lying.
+        // Truncated everywhere, and with every length field (the header's and the first field's)
+        // wrong.
         for at in 0..whole.len() {
             throw(&host, &whole[..at]);
         }
@@ -104,7 +105,7 @@ fn malformed_packets_of_every_kind_leave_the_worker_alive() {
                 let at = random.below(damaged.len());
                 damaged[at] = u8::try_from(random.below(256)).unwrap();
             }
-            // Another modifier1 is another plugin's business.
+            // Another modifier1 belongs to another plugin.
             damaged[0] = 111;
             throw(&host, &damaged);
         }
@@ -117,7 +118,7 @@ fn malformed_packets_of_every_kind_leave_the_worker_alive() {
     }
     assert_eq!(ask(&host.tcp, 0, b"witness", b"")[4..], *b"value");
     assert_eq!(worker(&host), pid, "the same worker answers");
-    // One line in ten seconds for each kind, whatever comes.
+    // One line in ten seconds for each kind, whatever arrives.
     let lines = host.log().matches("[ucache] request with modifier2").count();
     assert!((1..20).contains(&lines), "{lines} lines\n{}", host.log());
 }
@@ -136,7 +137,7 @@ fn keys_of_every_byte_and_length() {
         assert!(c::update(&vec![b'l'; len], b"v", &there), "{len}");
         assert!(c::del(&vec![b'l'; len], &there), "{len}");
     }
-    // Too long for one packet with the words around it: an error, and nothing is cut.
+    // Too long for one packet with the other fields: an error, and nothing is truncated.
     assert!(!c::update(&[b'l'; 65_535], b"v", &there));
     assert_eq!(c::get(&[b'l'; 65_535], &there), None);
 }
@@ -151,7 +152,7 @@ fn names_with_nothing_behind_the_at() {
     }
 }
 
-/// Bytes of a value that a server takes at ten a second, at most 60.
+/// Bytes of a value that a server accepts at ten per second, at most 60.
 fn drip(server: &Server) -> usize {
     let mut stream = connect(server);
     stream.write_all(&packet(17, &array(&[b"cmd", b"set", b"key", b"slow", b"size", b"1000"]))).unwrap();
@@ -171,7 +172,8 @@ fn drip(server: &Server) -> usize {
     60
 }
 
-/// With a socket-timeout of one second a value must have arrived after that; in native each byte has a second.
+/// With a socket-timeout of one second a value must have arrived by then; in native each byte has a
+/// second.
 #[test]
 fn d52_a_value_that_drips_does_not_hold_a_worker() {
     let options = ["--socket-timeout", "1"];
@@ -183,7 +185,7 @@ fn d52_a_value_that_drips_does_not_hold_a_worker() {
     let pid = worker(&host);
     let sent = drip(&host);
     assert!(sent < 40, "{sent} bytes");
-    // One that promises and says nothing more: the next client is served by the only worker.
+    // A client that announces a value and stays silent: the only worker serves the next one.
     let mut idle = connect(&host);
     idle.write_all(&packet(17, &array(&[b"cmd", b"set", b"key", b"slow", b"size", b"1000"]))).unwrap();
     assert!(c::update(b"k", b"v", &host.cache("first")));
@@ -192,7 +194,8 @@ fn d52_a_value_that_drips_does_not_hold_a_worker() {
     assert_eq!(worker(&host), pid);
 }
 
-/// Whether the only worker serves somebody else within four seconds, while one client is slow in this way.
+/// Whether the only worker serves another client within four seconds, while one client is slow in
+/// this way.
 fn serves_others(server: &Server, slow: fn(UnixStream)) -> bool {
     let stream = UnixStream::connect(&server.unix).unwrap();
     thread::spawn(move || slow(stream));
@@ -200,7 +203,8 @@ fn serves_others(server: &Server, slow: fn(UnixStream)) -> bool {
     c::update(b"k", b"v", &server.cache("first"))
 }
 
-/// A large dump that is taken slowly, and a large value that is sent so: what was announced buys no time.
+/// A large dump that is read slowly, and a large value that is sent slowly: an announcement buys no
+/// time.
 #[test]
 fn d52_large_transfers_that_drip_do_not_hold_a_worker() {
     fn takes_slowly(mut stream: UnixStream) {
@@ -227,7 +231,7 @@ fn d52_large_transfers_that_drip_do_not_hold_a_worker() {
     }
 }
 
-/// A server that behaves as told towards whoever connects.
+/// A server with the given behaviour towards each client.
 fn peer(act: impl Fn(TcpStream) + Send + Clone + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -323,7 +327,8 @@ fn a_worker_survives_every_server() {
             assert!(body.starts_with(&format!("({pid}, [b'v")), "{what}: {body}");
             continue;
         }
-        // What has no value may believe a server that says "ok"; a value that does not come is a miss.
+        // Commands without a value may believe a server that answers "ok"; a missing value is a
+        // miss.
         let said_ok = what.contains("value") || what == "announces more than there is";
         let all =
             if said_ok { "None, True, True, True, True, True" } else { "None, None, None, None, None, None" };
@@ -334,13 +339,13 @@ fn a_worker_survives_every_server() {
     assert!((1..12).contains(&lines), "{lines} lines\n{}", host.log());
 }
 
-/// A server that copies from such at its start goes on without.
+/// A server that copies from such a server at its start continues without the copy.
 #[test]
 fn a_start_survives_every_server_to_copy_from() {
     let peers: Vec<_> = hostile_peers().into_iter().map(|(_, address)| address).collect();
     let definition = format!("name=s,items=100,sync={}", peers.join(";"));
     let host = start(&[&definition], &["--socket-timeout", "1"]);
-    assert!(host.log().contains("no server could give a copy"), "{}", host.log());
+    assert!(host.log().contains("no server could provide a copy"), "{}", host.log());
     assert!(c::update(b"k", b"v", &host.cache("s")));
     assert_eq!(c::value(b"k", &host.cache("s")).unwrap(), b"v");
 }

@@ -1,4 +1,5 @@
-//! What is about a whole process: its descriptors, its threads. Each such test runs alone, in a child.
+//! Properties of a whole process: its descriptors and threads. Each such test runs alone, in a
+//! child.
 
 use std::{
     env,
@@ -11,7 +12,7 @@ use crate::{c, native, ports::free_address, server};
 
 const ALONE: &str = "UCACHE_TEST_ALONE";
 
-/// Runs `body` in a child process that runs only `test`; what `prepare` returns here is given to it there.
+/// Runs `body` in a child process that runs only `test`; it gets what `prepare` returns here.
 pub(crate) fn alone(test: &str, prepare: impl FnOnce() -> String, body: impl FnOnce(&str)) {
     if let Ok(text) = env::var(ALONE) {
         body(&text);
@@ -26,7 +27,7 @@ pub(crate) fn alone(test: &str, prepare: impl FnOnce() -> String, body: impl FnO
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
     assert!(child.status.success() && err.contains("ran alone"), "{test}: {out}{err}");
-    // What it found, for those who want to see it (`--nocapture`).
+    // The result, for `--nocapture`.
     eprint!("{err}");
 }
 

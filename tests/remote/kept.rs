@@ -1,4 +1,5 @@
-//! Connections kept by the plugin inside a real uWSGI: not in a worker, over its restarts, and what they bring.
+//! Connections kept by the plugin inside a real uWSGI: they occupy no worker, survive restarts of
+//! workers, and their benefit.
 
 use std::{
     io::{Read, Write},
@@ -19,7 +20,7 @@ use crate::{
     ports::free_address,
 };
 
-/// What the statistics say about worker `number`, from 0.
+/// The statistics of worker `number`, from 0.
 fn worker(stats: &str, number: usize, what: &str) -> i64 {
     plugin::stats(stats)["workers"][number][what].as_i64().unwrap()
 }
@@ -33,7 +34,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// One worker, twenty connections kept: native's way of keeping one would need twenty workers.
+/// One worker, twenty kept connections: native's way of keeping one would need twenty workers.
 #[test]
 fn kept_connections_occupy_no_worker() {
     alone("kept::kept_connections_occupy_no_worker", String::new, |_| {
@@ -59,14 +60,15 @@ fn kept_connections_occupy_no_worker() {
             // A worker answered the first request of each of the 28 connections.
             let requests = worker(&stats, 0, "requests");
             assert!((2..200).contains(&requests), "{requests} of 1404 requests reached a worker");
-            // A client without ucache is served as ever, while the connections are kept.
+            // A client without ucache is served as usual, while the connections are kept.
             let get = array(&[b"cmd", b"get", b"key", b"n", b"cache", b"c"]);
             assert!(crate::server::ask(&host.tcp, 17, &get, b"").ends_with(&700_i64.to_ne_bytes()));
         }
     });
 }
 
-/// Where a kept connection cannot work, none is promised: async loops and protocols that keep theirs already.
+/// Where a kept connection cannot work, none is offered: async loops and protocols that keep theirs
+/// already.
 #[test]
 fn async_loops_and_other_protocols_keep_none() {
     alone("kept::async_loops_and_other_protocols_keep_none", String::new, |_| {
@@ -88,7 +90,7 @@ fn async_loops_and_other_protocols_keep_none() {
     });
 }
 
-/// Workers come and go while clients count: nothing is counted twice, and reads never notice.
+/// Workers are replaced while clients count: nothing is counted twice, and reads never notice.
 #[test]
 fn restarts_of_workers_count_nothing_twice_and_lose_no_read() {
     alone("kept::restarts_of_workers_count_nothing_twice_and_lose_no_read", String::new, |_| {
@@ -115,7 +117,11 @@ fn restarts_of_workers_count_nothing_twice_and_lose_no_read() {
                 let (before, calls) = (pid(), done.load(Ordering::SeqCst));
                 let stopped = || stop.load(Ordering::SeqCst);
                 eventually("the clients go on", || done.load(Ordering::SeqCst) > calls + 200 || stopped());
-                // SAFETY: takes any number; it is a child of the server's, whose master waits for it.
+                // Before that, a signal runs the handler that the worker has from its master, which
+                // ends the other workers.
+                eventually("the worker accepts", || worker(&stats, round % 2, "accepting") == 1);
+                // SAFETY: accepts any number; it is a child of the server's, whose master waits for
+                // it.
                 unsafe { libc::kill(libc::pid_t::try_from(before).unwrap(), libc::SIGHUP) };
                 eventually("the worker is replaced", || !matches!(pid(), 0) && pid() != before);
             }
@@ -129,7 +135,7 @@ fn restarts_of_workers_count_nothing_twice_and_lose_no_read() {
     });
 }
 
-/// A remote get over a connection of its own, as native's client makes it.
+/// A remote get over its own connection, as native's client makes it.
 fn get_alone(mut stream: impl Read + Write, packet: &[u8]) {
     stream.write_all(packet).unwrap();
     let mut answer = Vec::new();
@@ -137,7 +143,7 @@ fn get_alone(mut stream: impl Read + Write, packet: &[u8]) {
     assert!(answer.ends_with(&[b'v'; 100]), "{answer:?}");
 }
 
-/// Microseconds a call: median and 99th percentile.
+/// Microseconds per call: median and 99th percentile.
 fn measure(rounds: usize, mut call: impl FnMut()) -> (f64, f64) {
     let one = |call: &mut dyn FnMut()| {
         let start = Instant::now();
@@ -149,8 +155,9 @@ fn measure(rounds: usize, mut call: impl FnMut()) -> (f64, f64) {
     (times[rounds / 2].as_secs_f64() * 1e6, times[rounds * 99 / 100].as_secs_f64() * 1e6)
 }
 
-/// What a remote get of 100 bytes takes, with and without kept connections and to a native server. Prints; the figures
-/// of a loaded machine prove nothing. `UCACHE_REMOTE_LATENCY=20000` for figures that mean something.
+/// The duration of a remote get of 100 bytes, with and without kept connections and to a native
+/// server. Only prints; results of a loaded machine prove nothing. `UCACHE_REMOTE_LATENCY=20000`
+/// for meaningful ones.
 #[test]
 fn latency_of_a_remote_get() {
     alone("kept::latency_of_a_remote_get", String::new, |_| {
@@ -181,7 +188,8 @@ fn latency_of_a_remote_get() {
     });
 }
 
-/// Greenlets of one process take different connections, and wait for their answers at the same time.
+/// Greenlets of one process take different connections, and wait for their answers at the same
+/// time.
 #[test]
 fn under_gevent_connections_are_kept_by_the_client() {
     alone("kept::under_gevent_connections_are_kept_by_the_client", String::new, |_| {
@@ -214,7 +222,7 @@ fn under_gevent_connections_are_kept_by_the_client() {
         });
         assert_eq!(c::number(b"n", &there.cache("c")), Some(80));
         let connections = count.load(Ordering::SeqCst);
-        // One more was made to ask here.
+        // One more was created by this check.
         assert!(connections <= 5, "{connections}");
     });
 }

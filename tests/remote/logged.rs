@@ -1,4 +1,5 @@
-//! Text from outside in the log: whatever a peer, a caller or the configuration says, a line stays one line.
+//! Foreign text in the log: whatever a peer, a caller or the configuration contains, a line stays
+//! one line.
 
 use std::net::UdpSocket;
 
@@ -8,7 +9,7 @@ use crate::{
     ports::free_address,
 };
 
-/// What an attacker would write: a line of his own, and a terminal's escape sequence.
+/// An attacker's text: a forged line, and a terminal's escape sequence.
 const FORGED: &str = r"x\n[pid: 1] forged\r\x1b[31m";
 
 /// Lines that begin with it, and raw escape characters.
@@ -43,19 +44,19 @@ fn a_refused_key_is_escaped_and_never_whole() {
     let log = app.server.log();
     let line = r#"cache "own": "0123456789abcdef"... (32 bytes) was not stored"#;
     assert!(log.contains(line) && !log.contains(id), "{log}");
-    // Longer than a key may be: another kind of line.
+    // Longer than a valid key: another kind of line.
     assert_eq!(app.eval(&format!("uwsgi.cache_update('{FORGED}' * 200, 'v')")), "None");
     assert_eq!(forged(&app), 0, "{}", app.server.log());
     let log = app.server.log();
     let line = log.lines().find(|line| line.contains("was not stored: the key has")).expect("a line");
     assert!(line.contains(r#""x\n[pid: 1] forged\r\u{1b}[31mx\n[pid: 1"... ("#), "{line}");
-    // Native says nothing of either.
+    // Native logs neither.
     let native = App::start(Flavor::Native, &["name=own,items=10,blocksize=100"], &[]);
     assert_eq!(native.eval(&format!("uwsgi.cache_update('{id}', 'v' * 200)")), "None");
     assert!(!native.server.log().contains("01234"), "{}", native.server.log());
 }
 
-/// A peer of the protocol and one of the UDP port; and a node that cannot be told.
+/// A peer of the protocol and one of the UDP port; and an unreachable node.
 #[test]
 fn what_peers_send_is_escaped() {
     let udp = free_address();
@@ -74,7 +75,7 @@ fn what_peers_send_is_escaped() {
     });
     assert_eq!(forged(&app), 0, "{}", app.server.log());
     let log = app.server.log();
-    assert!(log.contains(r#"no cache has the name "x\n[pid: 1] forged\r\u{1b}[31m""#), "{log}");
+    assert!(log.contains(r#"there is no cache named "x\n[pid: 1] forged\r\u{1b}[31m""#), "{log}");
 }
 
 /// The configuration: names, options, addresses to copy from, items to preload.

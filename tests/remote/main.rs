@@ -1,7 +1,9 @@
-//! Remote caches, replication and dumps, against ucache itself and against a real native uWSGI in both directions.
+//! Remote caches, replication and dumps, against ucache itself and against a real native uWSGI in
+//! both directions.
 //!
-//! Needs `uwsgi` with the plugins `cache`, `python3` and (feature `uwsgi`) `gevent_python3` and `greenlet_python3`:
-//! `.ci/deps all` installs them; `UWSGI_BIN` names another one. Everything listens on 127.0.0.1.
+//! Needs `uwsgi` with the plugins `cache`, `python3` and (feature `uwsgi`) `gevent_python3` and
+//! `greenlet_python3`: `.ci/deps all` installs them; `UWSGI_BIN` selects another one. Everything
+//! listens on 127.0.0.1.
 
 #[cfg(feature = "uwsgi")]
 mod addresses;

@@ -1,4 +1,4 @@
-//! A native uWSGI as the other side.
+//! A native uWSGI as the peer.
 
 use std::{
     fs,
@@ -12,10 +12,10 @@ use std::{
 
 use super::ports::free_address;
 
-/// Long enough for a loaded machine; nothing waits for it to pass.
+/// Long enough for a loaded machine; no test waits for it to pass.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Asks until the answer is yes.
+/// Retries until the answer is yes.
 pub(crate) fn eventually(what: &str, mut ask: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !ask() {
@@ -39,11 +39,11 @@ fn spawn(command: &mut Command) -> Child {
     })
 }
 
-/// A running server, killed with this.
+/// A running server, killed when dropped.
 pub(crate) struct Server {
     child: Child,
     dir: tempfile::TempDir,
-    /// Where it listens for the uwsgi protocol.
+    /// Its address for the uwsgi protocol.
     pub(crate) tcp: String,
     /// Its unix socket.
     pub(crate) unix: String,
@@ -55,7 +55,7 @@ impl Server {
         Self::start_on(&free_address(), definitions, options)
     }
 
-    /// As `start`, on a TCP address of the caller's choice.
+    /// Like `start`, on a given TCP address.
     pub(crate) fn start_on(tcp: &str, definitions: &[&str], options: &[&str]) -> Self {
         Self::start_with("cache", tcp, definitions, options)
     }
@@ -105,7 +105,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         // SIGINT ends a uWSGI with its workers; SIGKILL would leave those behind.
         let pid = libc::pid_t::try_from(self.child.id()).unwrap();
-        // SAFETY: kill takes any number; the child has not been waited for, so the pid is still its own.
+        // SAFETY: kill accepts any number; the child has not been waited for, so the pid is still
+        // its own.
         unsafe { libc::kill(pid, libc::SIGINT) };
         let end = Instant::now() + PATIENCE;
         while self.child.try_wait().ok().flatten().is_none() {
@@ -119,7 +120,8 @@ impl Drop for Server {
     }
 }
 
-/// Runs Python code inside a native uWSGI (module `uwsgi`, `show` to report a value); returns what was shown.
+/// Runs Python code inside a native uWSGI (module `uwsgi`, `show` to report a value); returns what
+/// was shown.
 pub(crate) fn python(definition: &str, code: &str) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("script.py");

@@ -1,4 +1,4 @@
-//! The plugin inside a real uWSGI as server and as client: `request.rs` and the host's way of waiting.
+//! The plugin inside a real uWSGI as server and client: `request.rs` and the host's wait functions.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -18,7 +18,8 @@ use crate::{
     sync,
 };
 
-/// libucache.so as cargo built it for these tests, under the only name that uWSGI finds the plugin in it by.
+/// The libucache.so that cargo built for these tests, under the only name by which uWSGI finds the
+/// plugin.
 fn plugin() -> String {
     let library = std::env::current_exe().unwrap().with_file_name("libucache.so");
     assert!(library.is_file(), "{} is missing: cargo builds it with the tests", library.display());
@@ -33,14 +34,14 @@ pub(crate) fn start(definitions: &[&str], options: &[&str]) -> Server {
     start_on(&free_address(), definitions, options)
 }
 
-/// As `start`, on a TCP address of the caller's choice.
+/// Like `start`, on a given TCP address.
 pub(crate) fn start_on(tcp: &str, definitions: &[&str], options: &[&str]) -> Server {
     let host = Server::start_with(&plugin(), tcp, definitions, options);
     assert!(host.log().contains("cache functions of uWSGI"), "{}", host.log());
     host
 }
 
-/// What a server's statistics say.
+/// A server's statistics.
 pub(crate) fn stats(address: &str) -> serde_json::Value {
     let mut text = String::new();
     let mut stream = std::net::TcpStream::connect(address).unwrap();
@@ -81,7 +82,7 @@ fn the_plugin_answers_every_command() {
     assert_eq!(ask(2, b"k"), b"");
     assert_eq!(ask(0, b"k"), b"");
     assert_eq!(ask(99, b"k"), b"");
-    // A worker is ready for the next one after a client that promises a value and leaves.
+    // After a client announces a value and leaves, the worker is ready for the next one.
     let half = array(&[b"cmd", b"set", b"key", b"half", b"size", b"900"]);
     let mut stream = std::net::TcpStream::connect(&host.tcp).unwrap();
     let size = u8::try_from(half.len()).unwrap();
@@ -109,13 +110,14 @@ fn the_plugin_and_a_native_server_copy_from_and_replicate_to_each_other() {
         });
         eventually("a delete arrives", || {
             c::del(b"changed", &from.cache("p"));
-            // Native's deletes are too short for native receivers; ours takes them.
+            // Native's deletes are too short for native receivers; ours accepts them.
             !c::exists(b"changed", &to.cache("p"))
         });
     }
 }
 
-/// A server that answers nobody before three clients wait for it: three greenlets of one process, or none.
+/// A server that answers no client before three wait for it: three greenlets of one process, or
+/// none.
 #[test]
 fn under_gevent_a_remote_call_lets_other_greenlets_run() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

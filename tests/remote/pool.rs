@@ -1,4 +1,4 @@
-//! Connections that are used again. Each test runs alone, in a child: the pool is one for a process.
+//! Reused connections. Each test runs alone, in a child: the pool belongs to a process.
 
 use std::{
     env, fs,
@@ -20,7 +20,7 @@ use crate::{
     server,
 };
 
-/// Passes connections on to `server` and counts them.
+/// Forwards connections to `server` and counts them.
 pub(crate) fn counted(server: String) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -66,7 +66,7 @@ fn d51_one_connection_serves_many_calls() {
         let native = format!("many@{address}");
         (0..10).for_each(|_| assert!(c::update(b"k", b"v", &native)));
         assert_eq!(closed.load(Ordering::SeqCst), 10, "native closes after each answer");
-        // Values of every size come back whole, over it or over one of their own.
+        // Values of every size arrive complete, over it or over their own connection.
         for len in [1, 16_384, 16_385, 65_536, 1 << 20, (1 << 20) + 1, 3_000_000] {
             let value: Vec<u8> = (0..len).map(|i: usize| i.to_le_bytes()[i % 3]).collect();
             assert!(c::update(b"long", &value, &there), "{len}");
@@ -79,7 +79,7 @@ fn d51_one_connection_serves_many_calls() {
     });
 }
 
-/// Threads take different connections, and no answer goes to another one's question.
+/// Threads take different connections, and never get each other's answers.
 #[test]
 fn threads_do_not_share_a_connection() {
     alone("pool::threads_do_not_share_a_connection", String::new, |_| {
@@ -111,7 +111,7 @@ fn sockets() -> Vec<i32> {
     sockets.filter_map(|fd| fd.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// A child of fork closes what its parent serves, and makes connections of its own.
+/// A child of fork closes its parent's kept connections, and opens its own.
 #[test]
 fn a_child_of_fork_uses_none_of_its_parent_s_connections() {
     alone("pool::a_child_of_fork_uses_none_of_its_parent_s_connections", String::new, |_| {
@@ -120,14 +120,15 @@ fn a_child_of_fork_uses_none_of_its_parent_s_connections() {
         let there = format!("fork@{at}");
         assert!(c::inc(b"n", 1, &there) && c::inc(b"n", 1, &there));
         let open = sockets();
-        // SAFETY: the child makes system calls and C functions of this library only, none of which needs a lock that
-        // another thread of the parent may have held, and leaves with _exit.
+        // SAFETY: the child only makes system calls and calls C functions of this library, none of
+        // which needs a lock that another thread of the parent may have held, and leaves with
+        // _exit.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            // SAFETY: takes any number.
+            // SAFETY: accepts any number.
             let alive = open.iter().filter(|fd| unsafe { libc::fcntl(**fd, libc::F_GETFD) } != -1).count();
-            // Of the five (the server's listener and this connection's two ends, and the two that wake its thread) the
-            // one that is served is closed.
+            // Of the five (the server's listener, the two ends of this connection, and the two that
+            // wake its thread) the kept one is closed.
             let mut good = alive + 1 == open.len();
             for _ in 0..10 {
                 good &= c::inc(b"n", 1, &there);
@@ -162,7 +163,8 @@ fn connect(address: &str) -> TcpStream {
     stream
 }
 
-/// Clients that hold connections cannot use up a server's descriptors, and strangers on them are sent away.
+/// Clients that hold connections cannot use up a server's descriptors, and invalid ones are
+/// disconnected.
 #[test]
 fn a_process_keeps_a_bounded_number_of_connections_and_no_strangers() {
     let test = "pool::a_process_keeps_a_bounded_number_of_connections_and_no_strangers";
@@ -174,7 +176,7 @@ fn a_process_keeps_a_bounded_number_of_connections_and_no_strangers() {
         assert!(held.iter_mut().all(keep));
         assert!(!keep(&mut connect(&at)), "one more is answered, but not kept");
         assert!(held.iter_mut().all(keep), "those kept go on");
-        // A place is free again when a client leaves.
+        // A slot is free again when a client leaves.
         drop(held.split_off(100));
         eventually("places are given back", || keep(&mut connect(&at)));
         let closes = |bytes: &[u8]| {
@@ -182,7 +184,7 @@ fn a_process_keeps_a_bounded_number_of_connections_and_no_strangers() {
             assert!(keep(&mut stream));
             stream.write_all(bytes).unwrap();
             let mut rest = Vec::new();
-            // A reset is an end, too.
+            // A reset ends it, too.
             let _ = stream.read_to_end(&mut rest);
             assert!(rest.is_empty(), "{bytes:?}: {rest:?}");
         };
@@ -194,7 +196,7 @@ fn a_process_keeps_a_bounded_number_of_connections_and_no_strangers() {
         closes(b"GET / HTTP/1.0\r\n\r\n");
         closes(b"\x6f\x01\0\x06k");
         closes(&vec![0xff; 65_536]);
-        // Half a request and a wish that is not repeated end it, too.
+        // Half a request, or one that does not ask to keep it, end it, too.
         let mut stream = connect(&at);
         assert!(keep(&mut stream));
         let last = array(&[b"cmd", b"exists", b"key", b"k", b"cache", b"bound"]);
@@ -202,7 +204,7 @@ fn a_process_keeps_a_bounded_number_of_connections_and_no_strangers() {
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).unwrap();
         assert!(rest.len() > 4 && !rest.ends_with(&array(&[b"keep", b"1"])));
-        // Many requests ahead are all answered, in order.
+        // Many pipelined requests are all answered, in order.
         let mut stream = connect(&at);
         assert!(keep(&mut stream) && c::update(b"k", b"v", "bound"));
         let get = array(&[b"cmd", b"get", b"key", b"k", b"cache", b"bound", b"keep", b"1"]);
@@ -217,7 +219,7 @@ fn a_process_keeps_a_bounded_number_of_connections_and_no_strangers() {
     });
 }
 
-/// The process that serves ends: its clients hear of it at once, though a child of it lives on.
+/// The serving process ends: its clients notice at once, though a child of it lives on.
 #[test]
 fn an_exit_closes_the_connections_of_forked_copies_too() {
     if let Ok(file) = env::var("UCACHE_TEST_SERVE") {

@@ -60,7 +60,7 @@ show('done')
     eventually("the delete arrives", || !c::exists(b"gone", "u2"));
 }
 
-/// A native node with `purge_lru` sends the TTL where the time belongs.
+/// A native node with `purge_lru` sends a TTL instead of an absolute time.
 #[test]
 fn a_relative_expiry_of_a_native_lru_node_is_understood() {
     let udp = free_address();
@@ -83,7 +83,7 @@ fn ucaches_replicate_clears_too_and_do_not_echo() {
     let (udp, echo) = (free_address(), UdpSocket::bind("127.0.0.1:0").unwrap());
     let sink = echo.local_addr().unwrap();
     c::create(&format!("name=u4,items=100,nodes={udp}"));
-    // Its changes would be sent on, were those that came from a node not excepted.
+    // Changes received from a node must not be sent on.
     c::serve_udp(c::create(&format!("name=u4 copy,items=100,udp={udp},nodes={sink}")));
     eventually("a change arrives", || {
         assert!(c::update(b"k", b"v", "u4"));
@@ -111,7 +111,7 @@ fn garbage_on_the_udp_port_changes_nothing() {
         socket.send_to(&good[..len], &udp).unwrap();
         let mut bad = good.to_vec();
         bad[len] ^= 0x55;
-        // Bytes of key, value and expiry may be anything; the rest is checked.
+        // Bytes of key, value and expiry may have any value; the rest is checked.
         if ![6, 7, 8, 9, 12].contains(&len) {
             socket.send_to(&bad, &udp).unwrap();
         }

@@ -1,4 +1,4 @@
-//! A TCP server around `serve`: what the plugin is inside uWSGI, without uWSGI.
+//! A TCP server around `serve`: the plugin's role inside uWSGI, without uWSGI.
 
 use std::{
     io::{Read, Write},
@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use ucache::capi::remote::{
-    serve::{self, Peer},
-    service::{self, Place},
+use ucache::{
+    capi::host::caches,
+    net::{handler::Peer, keepalive::Place},
 };
 
 use crate::native::PATIENCE;
@@ -37,17 +37,17 @@ impl Peer for Connection {
     }
 
     fn keep(&mut self) -> bool {
-        self.place = service::reserve();
+        self.place = caches::reserve();
         self.place.is_some()
     }
 }
 
-/// Serves the caches of this process on the address returned, for as long as the process lives.
+/// Serves the caches of this process on the returned address, for the life of the process.
 pub(crate) fn start() -> String {
     start_on("127.0.0.1:0")
 }
 
-/// As `start`, on an address of the caller's choice.
+/// Like `start`, on a given address.
 pub(crate) fn start_on(address: &str) -> String {
     let listener = TcpListener::bind(address).unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -69,7 +69,7 @@ fn one(mut stream: TcpStream) {
     payload.resize(u16::from_le_bytes([head[1], head[2]]).into(), 0);
     if stream.read_exact(&mut payload).is_ok() {
         let mut connection = Connection { stream, buf: Vec::new(), place: None };
-        serve::serve(head[3], &payload, &mut connection);
+        caches::serve(head[3], &payload, &mut connection);
         if let Some(place) = connection.place {
             place.take_over(connection.stream.into());
         }

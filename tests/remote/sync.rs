@@ -1,4 +1,4 @@
-//! The copy of a cache from another server, from and to a native one.
+//! The copy of a cache from another server, to and from a native one.
 
 use std::{
     ffi::c_char,
@@ -49,12 +49,12 @@ fn a_copy_of_a_native_cache() {
     }
 }
 
-/// The chains and hashes of our image are read by a native server: it must find every key through them.
+/// A native server reads the chains and hashes of our image: it must find every key through them.
 #[test]
 fn a_native_server_starts_from_a_copy_of_ours() {
     let at = server::start();
     for (name, options) in [("s4", ""), ("s5", ",hash=murmur2"), ("s6", ",purge_lru=1")] {
-        // Native resets its table as if it had 65536 buckets, whatever it has.
+        // Native resets its table as if it had 65536 buckets, whatever its real size.
         let shape = format!("name={name},items=500,keysize=100,blocksize=1000{options}");
         c::create(&shape);
         fill(name);
@@ -62,7 +62,7 @@ fn a_native_server_starts_from_a_copy_of_ours() {
         assert!(native.log().contains("restored 300 items"), "{}", native.log());
         let there = native.cache(name);
         check(&there);
-        // Its structures are whole: it can change what it was given, and fill up.
+        // Its structures are intact: it can change the copied items, and fill up.
         for i in 0..300_u32 {
             let key = format!("key {i} \u{fc}");
             if i % 2 == 0 {
@@ -139,7 +139,7 @@ type Lookup = unsafe extern "C" fn(
     *mut *mut libc::addrinfo,
 ) -> libc::c_int;
 
-/// In the place of libc's, for the whole test program.
+/// Replaces libc's function in the whole test program.
 ///
 /// # Safety
 /// As libc's.
@@ -158,7 +158,8 @@ unsafe extern "C" fn getaddrinfo(
     }
 }
 
-/// The threads that ask again run beside a master that forks, and a child would inherit the resolver's locks.
+/// The retrying threads run beside a master that forks, and a child would inherit the resolver's
+/// locks.
 #[test]
 fn a_name_is_looked_up_once_and_not_by_the_threads_that_ask_again() {
     let test = "sync::a_name_is_looked_up_once_and_not_by_the_threads_that_ask_again";

@@ -1,5 +1,5 @@
-//! Peers that take no connection, or are slow: a call ends within the socket-timeout, at once where native ends at once,
-//! and meanwhile the worker serves its other requests.
+//! Peers that accept no connection, or are slow: a call ends within the socket-timeout, at once
+//! where native ends at once, and meanwhile the worker serves its other requests.
 
 use std::{
     io::{Read, Write},
@@ -16,14 +16,14 @@ use crate::{
     c,
 };
 
-/// Of the servers here, seconds.
+/// Timeout of the servers here, seconds.
 const TIMEOUT: u64 = 3;
-/// What is not held up takes milliseconds; half of that is for a loaded machine.
+/// An operation that is not delayed takes milliseconds; half of this is for a loaded machine.
 const SOON: Duration = Duration::from_millis(TIMEOUT * 1000 / 2);
-/// Native counts in whole seconds, and starts to count anew with each byte.
+/// Native counts whole seconds, and restarts with each byte.
 const IN_TIME: Duration = Duration::from_secs(TIMEOUT * 2 + 2);
 
-/// What keeps a peer as it is.
+/// Objects that keep a peer in its state.
 type Keep = Box<dyn std::any::Any>;
 
 /// A unix socket whose backlog is full.
@@ -47,7 +47,7 @@ fn full_unix() -> (String, Keep) {
     (name, Box::new((dir, socket, waiting)))
 }
 
-/// A TCP port whose backlog is full: the kernel drops each further SYN.
+/// A TCP port whose backlog is full: the kernel drops further SYNs.
 fn full_tcp() -> (String, Keep) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
@@ -65,7 +65,7 @@ fn full_tcp() -> (String, Keep) {
     (address.as_socket().unwrap().to_string(), Box::new((socket, waiting)))
 }
 
-/// A server that does this with whoever connects, each in a thread.
+/// A server with the given behaviour towards each client, in threads.
 fn peer(act: impl Fn(TcpStream) + Send + Clone + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -89,7 +89,7 @@ fn accepts_late() -> (String, Keep) {
     (address, Box::new(()))
 }
 
-/// Sends an answer a byte at a time, ten a second.
+/// Sends an answer at ten bytes a second.
 fn drips() -> (String, Keep) {
     let address = peer(|mut stream| {
         let _ = stream.read(&mut [0; 100]);
@@ -103,7 +103,7 @@ fn drips() -> (String, Keep) {
     (address, Box::new(()))
 }
 
-/// Ways in which a worker has several requests in hand.
+/// Ways in which a worker handles several requests at a time.
 const LOOPS: [(&str, &[&str]); 4] = [
     ("gevent", &["--plugin", "gevent_python3", "--gevent", "20"]),
     ("greenlets", &["--plugin", "greenlet_python3", "--async", "20", "--greenlet"]),
@@ -112,13 +112,13 @@ const LOOPS: [(&str, &[&str]); 4] = [
 ];
 
 fn app(flavor: Flavor, options: &[&str]) -> App {
-    // Behind the loop's own options: gevent's raises it to 30.
+    // After the loop's own options: gevent's raises it to 30.
     let timeout = TIMEOUT.to_string();
     let options = [options, &["--socket-timeout", &timeout]].concat();
     App::start(flavor, &["name=x,items=10"], &options)
 }
 
-/// One remote call, how long it took, and the longest that another request of the worker took meanwhile.
+/// One remote call, its duration, and the longest delay of another request of the worker meanwhile.
 fn call(app: &App, peer: &str) -> (String, Duration, Duration) {
     let begin = Instant::now();
     thread::scope(|s| {
@@ -167,7 +167,7 @@ fn a_peer_that_takes_no_connection_holds_up_no_other_request() {
     });
 }
 
-/// Without a host, too: a program may serve others in its thread.
+/// Without a host, too: a program may serve other requests in its thread.
 #[test]
 fn a_full_unix_backlog_fails_at_once() {
     let (path, _keep) = full_unix();
@@ -177,7 +177,7 @@ fn a_full_unix_backlog_fails_at_once() {
         assert!(!c::update(b"k", b"v", &format!("c@{path}")));
     }
     assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
-    // One that has room again is served.
+    // A server with a free backlog again is reached.
     let dir = tempfile::tempdir().unwrap();
     let free = UnixListener::bind(dir.path().join("s")).unwrap();
     let there = format!("c@{}", dir.path().join("s").to_str().unwrap());

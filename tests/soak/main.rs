@@ -1,8 +1,10 @@
-//! Everything at once, for as long as is asked for: caches of all shapes, values whose sizes wander, caches that are nearly full
-//! or always full, clears, sweeps, stops, kills, limits on descriptors and file sizes, reopened stores, and a wall clock that
-//! is set. What the processes saw is judged as a history, window by window.
+//! Soak test with random load: caches of all shapes, nearly or always full, changing value sizes,
+//! clears, sweeps, stops, kills, forks from threads, limits on descriptors, file sizes and address
+//! space, reopened stores, and changes of the wall clock. The operations are judged as a history,
+//! window by window.
 //!
-//! `UCACHE_SOAK_MINUTES=60` goes on for so long (`make soak MINUTES=60`), `UCACHE_SEED` repeats a run's choices.
+//! `UCACHE_SOAK_MINUTES=60` sets the duration (`make soak MINUTES=60`), `UCACHE_SEED` repeats a
+//! run's random choices.
 
 #[path = "../support/clock_steps.rs"]
 mod clock_steps;
@@ -34,21 +36,28 @@ use history_actor::{
     Kind::{self, *},
 };
 use history_log::Log;
-use nix::sys::signal::{SigHandler, Signal, signal};
-use ucache::engine::{Blocks, Config, Engine, Eviction, Store};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::{SigHandler, Signal, signal},
+};
+use ucache::{
+    Error,
+    engine::{Blocks, Config, Engine, Eviction, Store},
+};
 
-/// Operations of a window's first process that ends it.
+/// A window ends when one process has done this many operations.
 const QUOTA: usize = 2000;
-/// Windows of one cache.
+/// Windows per cache.
 const WINDOWS: u64 = 8;
-const EVERYTHING: [Kind; 20] = [
+const EVERYTHING: [Kind; 21] = [
     Get,
     Get,
     Exists,
     Add,
-    Update,
-    Update,
-    UpdateKeepTtl,
+    Set,
+    Set,
+    SetKeepTtl,
+    Replace,
     SetNumber,
     Expire,
     Swap,
@@ -63,16 +72,16 @@ const EVERYTHING: [Kind; 20] = [
     Fill,
     Refresh,
 ];
-const UPKEEP: [Kind; 4] = [Clear, Sweep, Update, Get];
+const UPKEEP: [Kind; 4] = [Clear, Sweep, Set, Get];
 
-/// One cache and how it is used.
+/// A cache and its load.
 struct Shape {
     config: Config,
     rules: Rules,
     habits: Habits,
 }
 
-/// What happened so far.
+/// Totals of the run so far.
 #[derive(Default)]
 struct Sum {
     caches: u64,
@@ -81,14 +90,16 @@ struct Sum {
     kills: u64,
     stops: u64,
     limits: u64,
+    forks: u64,
     repaired: u64,
     dead_owners: u64,
 }
 
-/// A shape at random. With few keys a history says more, with many a cache is fuller.
+/// A random shape. Few keys make a stricter history, many keys a fuller cache.
 fn shape(rng: &mut Rng, dir: &Path, clock_steps: bool) -> Shape {
     let keys = *rng.choice(&[3, 12, 60]).expect("some");
-    let eviction = *rng.choice(&[Eviction::None, Eviction::Lru, Eviction::S3Fifo]).expect("some");
+    let eviction =
+        *rng.choice(&[Eviction::None, Eviction::Lru, Eviction::S3Fifo, Eviction::Sieve]).expect("some");
     // Always full, nearly full, or with several shards.
     let capacity = *rng.choice(&[u64::from(keys) * 3 / 4 + 1, u64::from(keys) + 2, 8192]).expect("some");
     let mut config = Config::new("soak", capacity);
@@ -104,12 +115,13 @@ fn shape(rng: &mut Rng, dir: &Path, clock_steps: bool) -> Shape {
     Shape { config, rules: Rules { evicts: eviction != Eviction::None, clock_steps }, habits }
 }
 
-/// Lowers a limit of a process, and raises it again after a moment.
+/// Lowers a limit of a process for a moment.
 fn limit(rng: &mut Rng, children: &[Option<Child>]) -> bool {
     let Some(child) = &children[rng.usize(0..children.len())] else { return false };
     let which = *rng.choice(&[libc::RLIMIT_NOFILE, libc::RLIMIT_FSIZE]).expect("some");
     let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: two places for a limit each; the process is a child of this one, which may have ended.
+    // SAFETY: valid structs for the limits; the process is a child of this one, which may have
+    // ended.
     unsafe {
         if libc::prlimit(child.pid().as_raw(), which, std::ptr::null(), &raw mut before) != 0 {
             return false;
@@ -122,7 +134,35 @@ fn limit(rng: &mut Rng, children: &[Option<Child>]) -> bool {
     true
 }
 
-/// What is done to the processes of a window, again and again until it ends.
+/// A thread forks while another thread of the process uses the cache. The child uses it, too,
+/// possibly without the memory that a repair needs. The key is not part of the history.
+fn fork_from_a_thread(crowd: &Crowd<'_>, without_memory: bool) {
+    const KEY: &[u8] = b"no part of the history";
+    let engine = crowd.engine;
+    let child = move || {
+        if without_memory {
+            setrlimit(Resource::RLIMIT_AS, 3, getrlimit(Resource::RLIMIT_AS).expect("getrlimit").1)
+                .expect("setrlimit");
+        }
+        for _ in 0..20 {
+            assert!(engine.exists(KEY).is_none());
+            match engine.delete(KEY) {
+                Ok(false) | Err(Error::Timeout { .. }) => {}
+                Err(Error::Os { .. }) if without_memory => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let forked = scope.spawn(move || Child::fork(child).join());
+        while !forked.is_finished() {
+            assert!(engine.exists(KEY).is_none());
+            assert!(matches!(engine.delete(KEY), Ok(false) | Err(Error::Timeout { .. })));
+        }
+    });
+}
+
+/// Disturbs the processes of a window; called repeatedly until it ends.
 fn trouble(
     crowd: &mut Crowd<'_>,
     children: &mut [Option<Child>],
@@ -142,11 +182,15 @@ fn trouble(
             crowd.stop_over_a_clear(rng, children);
         }
         6..8 => sum.limits += u64::from(limit(rng, children)),
+        8 => {
+            sum.forks += 1;
+            fork_from_a_thread(crowd, rng.bool());
+        }
         _ => {}
     }
 }
 
-/// Sets the wall clock of all that were started with the shim.
+/// Sets the wall clock of all processes started with the shim.
 fn set_clock(rng: &mut Rng) {
     if let Some(clock) = std::env::var_os("UCACHE_CLOCK") {
         let hours = *rng.choice(&[-2_i64, -1, 1, 2]).expect("some");
@@ -174,7 +218,7 @@ fn footprint(engine: &Engine) -> String {
     )
 }
 
-/// Some windows on one cache, opened anew from time to time if it is a store.
+/// Some windows on one cache; a store is reopened from time to time.
 fn one_cache(rng: &mut Rng, shape: &Shape, sum: &mut Sum) {
     let (config, rules, mut habits) = (&shape.config, shape.rules, shape.habits);
     let log = Log::new(6, QUOTA * 2);
@@ -207,8 +251,8 @@ fn one_cache(rng: &mut Rng, shape: &Shape, sum: &mut Sum) {
         config.blocks.is_some(),
         footprint(&engine)
     ));
-    engine.clear().expect("nobody is stopped any more");
-    engine.sweep().expect("nobody is stopped any more");
+    engine.clear().expect("no process is stopped any more");
+    engine.sweep().expect("no process is stopped any more");
     assert_eq!(engine.stats().items, 0);
 }
 
@@ -229,8 +273,8 @@ fn minutes() -> f64 {
 fn soak(time: Duration) {
     let seed = seed();
     die_of_signals();
-    // A limit that somebody lowers between a process's look at it and its growth of a file is out of anybody's hands.
-    // SAFETY: no handler of this program's runs.
+    // A process checks its file size limit before it grows a file; here the limit may be lowered in
+    // between. SAFETY: ignoring the signal runs no handler.
     unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.expect("signal");
     let dir = tempfile::tempdir().expect("a directory");
     let (mut rng, mut sum, start) = (Rng::with_seed(seed), Sum::default(), Instant::now());
@@ -242,12 +286,12 @@ fn soak(time: Duration) {
             fs::remove_file(&store.path).expect("the store");
         }
     }
-    let Sum { caches, judged, clears, kills, stops, limits, repaired, dead_owners } = sum;
+    let Sum { caches, judged, clears, kills, stops, limits, forks, repaired, dead_owners } = sum;
     say(&format!(
         "{caches} caches, {judged} operations judged, {clears} clears, {kills} kills, {stops} stops, {limits} limits, \
-         {dead_owners} dead lock holders, {repaired} repairs: no violation"
+         {forks} forks from a thread, {dead_owners} dead lock holders, {repaired} repairs: no violation"
     ));
-    assert!(judged > 1000 && clears > 0 && stops > 0, "hardly anything happened");
+    assert!(judged > 1000 && clears > 0 && stops > 0 && forks > 0, "too few events for a test");
 }
 
 #[test]
@@ -256,7 +300,7 @@ fn everything_at_once() {
     soak(Duration::from_secs_f64(minutes() * 30.0));
 }
 
-/// The same in processes whose wall clock is set between the windows: this very test, again, with another clock.
+/// The same test, run again in a process whose wall clock is set between the windows.
 #[test]
 fn everything_at_once_while_the_clock_is_set() {
     let _alone = alone();

@@ -1,4 +1,5 @@
-//! What survivors of a death must find: at once, after the repair, and when they use the cache up.
+//! The state that survivors of a death must find: at once, after the repair, and when they use the
+//! cache up.
 
 use std::{
     cell::Cell,
@@ -14,7 +15,7 @@ use ucache::{
 use super::cases::{ADD, Case, Held, Others, X, key, other_len};
 use crate::engine_value::{self, Bytes};
 
-/// Everything; `dead` = locks that the dead process held.
+/// Runs all checks; `dead` = locks that the dead process held.
 pub(crate) fn audit(case: &Case, engine: &Engine, dead: u32, at: &str) {
     let what = format!("{}: {at}", case.name);
     let before = engine.stats();
@@ -32,6 +33,7 @@ pub(crate) fn audit(case: &Case, engine: &Engine, dead: u32, at: &str) {
         nobody_refreshes(engine, &what);
     }
     let items = walked(engine, &what);
+    clean(engine, &what);
     emptied(engine, &items, &what);
     if let Some(blocks) = engine.config().blocks {
         all_blocks(engine, blocks, &what);
@@ -39,40 +41,52 @@ pub(crate) fn audit(case: &Case, engine: &Engine, dead: u32, at: &str) {
     filled(engine, &what);
     engine.clear().and_then(|()| engine.sweep()).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(engine.stats().items, 0, "{what}: after a clear");
-    // Whatever lock it was, it has been needed by now.
+    // Whichever lock it was, it has been used by now.
     engine.exclusive_begin().unwrap_or_else(|error| panic!("{what}: {error}"));
     engine.exclusive_end();
     let noticed = engine.stats().owner_dead - before.owner_dead;
     assert!(noticed >= u64::from(dead), "{what}: {dead} locks of a dead owner, {noticed} noticed");
 }
 
-/// What X holds, until when, and which of the others are there; every value is whole and its key's.
+/// Blocks, bins, extents and spans are in order, and no two entries share a byte.
+fn clean(engine: &Engine, what: &str) {
+    let found = engine.inspect(false, |_, _| ()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!((found.damaged, found.loose, found.heap), (0, 0, 0), "{what}: {:?}", found.reasons);
+}
+
+/// The value of X, its expiry, and the other keys found; every value is whole and belongs to its
+/// key.
 fn answers(case: &Case, engine: &Engine, what: &str) -> (Held, u64, BTreeSet<u32>) {
     let until = Cell::new(0);
     let get = |number| {
         let (meta, value) = engine_value::get(engine, &key(number), Touch::No).expect("get")?;
-        until.set(meta.expires);
+        until.set(meta.expires_secs());
         Some(value)
     };
     let stamp = |number, value: &[u8]| {
         engine_value::read(number, value).unwrap_or_else(|fault| panic!("{what}: key {number}: {fault:?}"))
     };
     let number = matches!(case.before, Held::Number(_)) || matches!(case.after, Held::Number(_));
+    let plain = matches!(case.before, Held::Bytes(..));
     let x = match get(X) {
         None => Held::Nothing,
         Some(bytes) if number => {
             Held::Number(i64::from_ne_bytes(bytes.try_into().unwrap_or_else(|b| panic!("{what}: {b:?}"))))
         }
+        Some(bytes) if plain => {
+            assert!(bytes.iter().all(|byte| *byte == bytes[0]), "{what}: X holds {bytes:?}");
+            Held::Bytes(bytes[0], bytes.len())
+        }
         Some(bytes) => Held::Value(stamp(X, &bytes).seq, bytes.len()),
     };
-    // A cache that clears itself to make room is empty in between.
+    // A cache that clears itself when full is empty in between.
     assert!(
         x == case.before || x == case.after || (case.others == Others::Cleared && x == Held::Nothing),
         "{what}: X holds {x:?}"
     );
     assert_eq!(engine.exists(&key(X)).is_some(), x != Held::Nothing, "{what}: exists and get of X");
     let x_until = until.get();
-    // All expiries here are an hour away, or none.
+    // All expiries here are an hour away, or never.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     assert!(x_until == 0 || (now..=now + 3600).contains(&x_until), "{what}: X ends at {x_until}, now {now}");
     let mut there = BTreeSet::new();
@@ -85,7 +99,7 @@ fn answers(case: &Case, engine: &Engine, what: &str) -> (Held, u64, BTreeSet<u32
     let gone = case.items - u32::try_from(there.len()).expect("few");
     let fine = match case.others {
         Others::Stay => gone == 0,
-        // In order: the oldest are gone, and no more of them than had to go.
+        // In order: the oldest are gone, and no more of them than necessary.
         Others::Evicted(most) => gone <= most && (gone + 1..=case.items).all(|n| there.contains(&n)),
         Others::Sampled(most) => gone <= most,
         Others::Cleared => gone == 0 || gone == case.items,
@@ -94,14 +108,14 @@ fn answers(case: &Case, engine: &Engine, what: &str) -> (Held, u64, BTreeSet<u32
     (x, x_until, there)
 }
 
-/// The filler is dead: the next one that wants the key is the filler, without waiting.
+/// The filler is dead: the next caller becomes the filler, without waiting.
 fn nobody_fills(engine: &Engine, what: &str) {
     let begun = engine.begin_fill(&key(X), Duration::from_secs(3600), Duration::ZERO, &mut Bytes::default());
     let Ok(Fill::Filler(token)) = begun else { panic!("{what}: a dead filler's lease lives on: {begun:?}") };
     engine.abandon_fill(&key(X), token).expect("abandon_fill");
 }
 
-/// Who refreshes is dead: the next one that wants to is the one, without waiting.
+/// The refreshing process is dead: the next caller refreshes, without waiting.
 fn nobody_refreshes(engine: &Engine, what: &str) {
     let begun = engine.begin_refresh(&key(X), Duration::from_secs(3600)).expect("begin_refresh");
     let Some(token) = begun else { panic!("{what}: the right of a dead process to refresh lives on") };
@@ -110,7 +124,7 @@ fn nobody_refreshes(engine: &Engine, what: &str) {
     engine.end_refresh(&key(X), token).expect("end_refresh");
 }
 
-/// The items as a walk meets them: as many as are counted, each once, in no more blocks than are counted.
+/// The items of a walk: as many as are counted, each once, in no more blocks than are counted.
 fn walked(engine: &Engine, what: &str) -> Vec<Item> {
     let items = engine_value::all_items(engine);
     let stats = engine.stats();
@@ -136,7 +150,7 @@ fn emptied(engine: &Engine, items: &[Item], what: &str) {
     assert_eq!((stats.items, stats.blocks_used, stats.bytes), (0, 0, 0), "{what}: in use by nothing");
 }
 
-/// Every block can be had: two values, or as many as it takes, use them all up.
+/// Every block is available: one or more values use them all up.
 fn all_blocks(engine: &Engine, blocks: Blocks, what: &str) {
     let values = (blocks.count * blocks.size).div_ceil(engine.config().max_value).max(2);
     let each = blocks.count / values;
@@ -153,10 +167,10 @@ fn all_blocks(engine: &Engine, blocks: Blocks, what: &str) {
     assert_eq!(engine.stats().blocks_used, 0, "{what}: blocks after a clear");
 }
 
-/// The cache takes as many items as it should, and not one more; then it is emptied in one step.
+/// The cache holds exactly as many items as it should; then it is cleared.
 fn filled(engine: &Engine, what: &str) {
     let config = engine.config();
-    // Of the larger caches only a part: that the number of items is exact is another test's matter.
+    // Only a part of the larger caches: another test checks that the number of items is exact.
     let all = config.capacity.min(100);
     for n in 0..all {
         let done = engine.set(format!("fill {n}").as_bytes(), &[1; 40], &ADD);

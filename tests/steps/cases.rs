@@ -1,37 +1,39 @@
-//! Operations that are cut short after each of their instructions, and what the cache may hold then.
+//! Operations interrupted after each of their instructions, and the permitted content of the cache
+//! afterwards.
 
 use std::time::Duration;
 
 use fastrand::Rng;
-use ucache::engine::{Blocks, Config, Engine, Eviction, Expires, Fill, Math, Mode, SetOptions, Touch};
+use ucache::engine::{Blocks, Config, Engine, Eviction, Expires, Fill, Math, SetOptions, Touch};
 
 use crate::engine_value::{self, Bytes, Stamp};
 
-pub(crate) const UPDATE: SetOptions =
-    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
-pub(crate) const ADD: SetOptions = SetOptions { mode: Mode::Add, ..UPDATE };
+pub(crate) const UPDATE: SetOptions = SetOptions::set(Expires::Never);
+pub(crate) const ADD: SetOptions = SetOptions::add(Expires::Never);
 
-/// The key that each operation is about; the others count from 1.
+/// The key that each operation uses; the others count from 1.
 pub(crate) const X: u32 = 0;
 
-/// What X holds.
+/// The value of X.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
     Nothing,
     /// A self-describing value: sequence number and length.
     Value(u32, usize),
     Number(i64),
+    /// One byte, again and again: what something is added to.
+    Bytes(u8, usize),
 }
 
-/// What an operation may do to the other keys.
+/// Permitted changes of the other keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Others {
     Stay,
-    /// At most these many oldest ones go.
+    /// At most this many of the oldest are gone.
     Evicted(u32),
-    /// At most these many go, whichever.
+    /// At most this many are gone, whichever.
     Sampled(u32),
-    /// All go, in one step.
+    /// All are gone, at once.
     Cleared,
 }
 
@@ -49,9 +51,13 @@ pub(crate) struct Case {
     pub(crate) others: Others,
     /// It leaves a placeholder for X, or may.
     pub(crate) lease: bool,
-    /// It leaves a mark that X is being refreshed, or may.
+    /// It leaves the mark of a refresh of X, or may.
     pub(crate) refresh: bool,
-    /// Bytes are copied one instruction each: a case by itself as long as all others.
+    /// Many items beside the others came and went before it.
+    pub(crate) sparse: bool,
+    /// There are as many items beside the others as there is memory for.
+    pub(crate) crowded: bool,
+    /// Bytes are copied one per instruction: a case on its own as long as all others.
     pub(crate) long: bool,
 }
 
@@ -64,7 +70,7 @@ pub(crate) struct Lens {
 }
 
 impl Lens {
-    /// 8 bytes to 60 KB; the first round always has the same.
+    /// 8 bytes to 60 KB; the first round is always the same.
     pub(crate) fn of_round(round: u64, rng: &mut Rng) -> Self {
         if round == 0 {
             return Self { short: 90, other: 70, middle: 1100, large: 60_000 };
@@ -137,10 +143,12 @@ pub(crate) fn blocks(capacity: u64, size: u64, count: u64) -> Config {
 pub(crate) fn case(name: &'static str, config: Config, before: Held, after: Held, run: Run) -> Case {
     let (expires, others) = (Expires::Never, Others::Stay);
     let (lease, refresh, long) = (false, false, false);
-    Case { name, config, items: 8, before, expires, run, after, others, lease, refresh, long }
+    let (sparse, crowded) = (false, false);
+    let items = 8;
+    Case { name, config, items, before, expires, run, after, others, lease, refresh, sparse, crowded, long }
 }
 
-/// Reads, which leave nothing, and stores.
+/// Reads, which leave no traces, and stores.
 pub(crate) fn reads_and_stores(l: &Lens) -> Vec<Case> {
     use Held::{Nothing, Value};
     let (old, new) = (Value(1, l.other), Value(2, l.short));
@@ -180,7 +188,7 @@ pub(crate) fn reads_and_stores(l: &Lens) -> Vec<Case> {
     cases
 }
 
-/// What takes items away, and numbers.
+/// Operations that remove items, and numbers.
 pub(crate) fn deletes_and_numbers(l: &Lens) -> Vec<Case> {
     use Held::{Nothing, Number, Value};
     let old = Value(1, l.other);
@@ -194,6 +202,17 @@ pub(crate) fn deletes_and_numbers(l: &Lens) -> Vec<Case> {
     over.expires = Expires::In(0);
     let mut clear = case("clear", base(10), old, Nothing, Box::new(|e| drop(e.clear())));
     clear.others = Others::Cleared;
+    // Half of the items go, and their neighbours are moved together.
+    let mut move_together = case(
+        "a sweep that moves",
+        base(100),
+        old,
+        old,
+        Box::new(|e| {
+            drop(e.sweep());
+        }),
+    );
+    move_together.sparse = true;
     let mut both = case(
         "clear and sweep",
         base(10),
@@ -223,6 +242,7 @@ pub(crate) fn deletes_and_numbers(l: &Lens) -> Vec<Case> {
         case("mul, LRU", lru(10), Number(5), Number(50), math(Math::Mul, 10)),
         case("incr of a missing key", base(10), Nothing, Number(7), math(Math::Inc, 7)),
         sweep,
+        move_together,
         over,
         clear,
         both,
@@ -230,7 +250,7 @@ pub(crate) fn deletes_and_numbers(l: &Lens) -> Vec<Case> {
     ]
 }
 
-/// Full caches, chains of several buckets, many shards, placeholders, and one thread alone.
+/// Full caches, chains of several buckets, many shards, placeholders, and exclusive mode.
 pub(crate) fn full_caches_and_leases(l: &Lens) -> Vec<Case> {
     use Held::{Nothing, Value};
     let new = Value(2, l.short);
@@ -249,8 +269,14 @@ pub(crate) fn full_caches_and_leases(l: &Lens) -> Vec<Case> {
     evict("evicting insert, long chains", lru(60), 60, new, set(l.short), Others::Evicted(1));
     let fifo = Config { eviction: Eviction::S3Fifo, ..base(60) };
     evict("evicting insert, S3-FIFO", fifo, 60, new, set(l.short), Others::Sampled(1));
-    // The victim's block is too small for what takes its number.
+    // The victim's block is too small for the item that takes its id.
     evict("evicting insert, larger value", lru(8), 8, Value(2, 1500), set(1500), Others::Evicted(1));
+    // A store that cannot grow, and memory: what lies in the way of the value goes.
+    let bytes = value(X, 2, 12_000);
+    let crowded: Run = Box::new(move |e| without_growth(|| drop(e.set(&key(X), &bytes, &UPDATE))));
+    let room = Config { max_value: 12_000, ..lru(CROWD.into()) };
+    let room = case("a value that takes its neighbours' place", room, Nothing, Value(2, 12_000), crowded);
+    all.push(Case { crowded: true, others: Others::Sampled(8), ..room });
     let leases = [
         ("fill: begin", Nothing, filling(|_, _, _| {})),
         ("fill: begin and abandon", Nothing, filling(|e, key, token| drop(e.abandon_fill(key, token)))),
@@ -276,10 +302,41 @@ pub(crate) fn full_caches_and_leases(l: &Lens) -> Vec<Case> {
     all
 }
 
+/// Items that are more than a new store has memory for.
+const CROWD: u32 = 150;
+
+/// Runs `f` while no file can grow.
+fn without_growth(f: impl FnOnce()) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_FSIZE).expect("a limit");
+    setrlimit(Resource::RLIMIT_FSIZE, 1, hard).expect("a limit");
+    f();
+    setrlimit(Resource::RLIMIT_FSIZE, soft, hard).expect("a limit");
+}
+
 /// A cache with the case's items.
 pub(crate) fn prepare(case: &Case, engine: &Engine) {
+    let passing = |number: u32, n: u32| format!("passing {number} {n}").into_bytes();
     for number in 1..=case.items {
+        for n in (0..8).filter(|_| case.sparse) {
+            engine.set(&passing(number, n), &[7; 600], &ADD).expect("set");
+        }
         engine.set(&key(number), &value(number, 1, other_len(number)), &ADD).expect("set");
+    }
+    for number in (1..=case.items).filter(|_| case.sparse) {
+        (0..8).for_each(|n| assert!(engine.delete(&passing(number, n)).expect("delete")));
+    }
+    if case.crowded {
+        without_growth(|| {
+            for n in (0..CROWD).take_while(|_| engine.stats().evicted == 0) {
+                engine.set(&passing(0, n), &[7; 600], &ADD).expect("set");
+            }
+            // The next victims are the others, not the case's own.
+            for number in 1..=case.items {
+                let value = value(number, 1, other_len(number));
+                engine.set(&key(number), &value, &UPDATE).expect("set");
+            }
+        });
     }
     let options = SetOptions { expires: case.expires, ..ADD };
     match case.before {
@@ -288,6 +345,9 @@ pub(crate) fn prepare(case: &Case, engine: &Engine) {
         }
         Held::Number(n) => {
             engine.math(&key(X), Math::Inc, n, &ADD).expect("math");
+        }
+        Held::Bytes(byte, len) => {
+            engine.set(&key(X), &vec![byte; len], &options).expect("set");
         }
         Held::Nothing if case.expires != Expires::Never => {
             engine.set(&key(X), &value(X, 1, 70), &options).expect("set");

@@ -1,4 +1,4 @@
-//! A store of native uWSGI, whose import is cut off after each instruction.
+//! The import of a native uWSGI store, interrupted after each instruction.
 
 use std::{
     fs::{self, File},
@@ -21,7 +21,8 @@ const ITEMS: u32 = 8;
 const SHAPE: NativeShape =
     NativeShape { items: 11, key_size: 512, blocks: 11, block_size: 4096, bitmap: false };
 
-/// The file as native uWSGI lays it out: 11 words and the key of each item, number 0 unused, then the values.
+/// The file layout of native uWSGI: 11 words and the key of each item, number 0 unused, then the
+/// values.
 fn native_store() -> Vec<u8> {
     let slot = 88 + usize::try_from(SHAPE.key_size).expect("small");
     let (items, block) = (11 * slot, 4096);
@@ -41,7 +42,7 @@ fn native_store() -> Vec<u8> {
     bytes
 }
 
-/// The files of an import: the store, the one that is made beside it, and what the native one is called afterwards.
+/// The files of an import: the store, the new one beside it, and the later name of the native one.
 struct Files([PathBuf; 3]);
 
 impl Files {
@@ -49,7 +50,7 @@ impl Files {
         Self(["store", "store.new", "store.native"].map(|name| dir.join(name)))
     }
 
-    /// Which file each name leads to, and how long it is.
+    /// The target and length of each name.
     fn look(&self) -> [Option<(u64, u64)>; 3] {
         self.0.each_ref().map(|path| fs::metadata(path).ok().map(|file| (file.ino(), file.len())))
     }
@@ -59,14 +60,14 @@ impl Files {
     }
 }
 
-/// The same files in another place: the native one is as it was, the new one as the image has it.
+/// The same files in another place: the native one unchanged, the new one as in the image.
 fn copy(names: [Option<(u64, u64)>; 3], native: u64, image: Option<&Image>, bytes: &[u8], to: &Files) {
     let mut native_at: Option<&Path> = None;
     for (name, path) in names.iter().zip(&to.0) {
         match *name {
             None => {}
             Some((ino, _)) if ino == native => {
-                // Two names of one file, as it is between link and rename.
+                // Two names of one file, as between link and rename.
                 match native_at {
                     Some(first) => fs::hard_link(first, path).expect("link"),
                     None => fs::write(path, bytes).expect("write"),
@@ -91,7 +92,7 @@ pub(crate) fn cut_off_anywhere() -> Count {
     assert_eq!(case.after, Held::Nothing, "X is no native item");
     let bytes = native_store();
     let config = opening::on(&case, &files.0[0]);
-    // Once as a whole, to know the pages.
+    // Once completely, to know the pages.
     fs::write(&files.0[0], &bytes).expect("write");
     drop(Engine::create(&config).expect("an import"));
     let pages = pages_of(&files.0[0]);
@@ -103,7 +104,7 @@ pub(crate) fn cut_off_anywhere() -> Count {
     let mut child = Stepped::new(|| (), || opened = Engine::create(&config).ok());
     let mut count = Count::default();
     let (mut before, mut image) = (files.look(), None);
-    // It reads and checks all of the native store first; no file is made or written then.
+    // It reads and validates all of the native store first, without creating or writing a file.
     while files.look() == before {
         assert!(child.next_system_call(), "the import makes no file");
     }

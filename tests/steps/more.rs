@@ -1,8 +1,8 @@
-//! More operations that are cut short: writes that depend on what is there, and caches that keep an order of use.
+//! More interrupted operations: conditional writes, and caches with an order of use.
 
 use std::time::Duration;
 
-use ucache::engine::{Config, Engine, Eviction, Expires, Swap, Touch};
+use ucache::engine::{Config, Engine, Eviction, Expires, SetOptions, Side, Swap, Touch};
 
 use super::cases::{
     ADD, Case, Held, Lens, Others, Run, UPDATE, X, base, blocks, case, deleting, key, lru, other_len,
@@ -16,6 +16,10 @@ fn s3fifo(capacity: u64) -> Config {
     Config { eviction: Eviction::S3Fifo, ..base(capacity) }
 }
 
+fn sieve(capacity: u64) -> Config {
+    Config { eviction: Eviction::Sieve, ..base(capacity) }
+}
+
 /// X's value for another, if it is the one expected.
 fn swapping(expected: Vec<u8>, new: Option<(Vec<u8>, Option<Expires>)>) -> Run {
     let x = key(X);
@@ -25,7 +29,7 @@ fn swapping(expected: Vec<u8>, new: Option<(Vec<u8>, Option<Expires>)>) -> Run {
     })
 }
 
-/// Compare-and-swap, take, another expiry, the right to refresh.
+/// Compare-and-swap, take, another expiry, the lease to refresh.
 pub(crate) fn swaps_and_refreshes(l: &Lens) -> Vec<Case> {
     use Held::{Nothing, Value};
     let (old, new) = (Value(1, l.other), Value(2, l.short));
@@ -67,10 +71,31 @@ pub(crate) fn swaps_and_refreshes(l: &Lens) -> Vec<Case> {
         few,
         Case { refresh: true, ..case("refresh: begin and end", base(12), old, old, refresh(true)) },
     ];
-    // These have an expiry that the swap keeps, or that ends.
+    // These have an expiry that the swap keeps, or replaces.
     for at in [0, 2, 3, 10] {
         all[at].expires = Expires::In(3600);
     }
+    all
+}
+
+/// What needs an existing key: replace, append, prepend.
+pub(crate) fn replaces_and_joins(l: &Lens) -> Vec<Case> {
+    use Held::{Bytes, Nothing, Value};
+    let replacing = || setting(2, l.short, SetOptions::replace(Expires::Never));
+    let joining = |side, len: usize| -> Run {
+        let x = key(X);
+        Box::new(move |e| drop(e.join(&x, &vec![b'x'; len], side)))
+    };
+    let (old, new) = (Bytes(b'x', l.other), Bytes(b'x', l.other + l.middle));
+    let mut all = vec![
+        case("append", base(10), old, new, joining(Side::Back, l.middle)),
+        case("prepend, LRU", lru(10), old, new, joining(Side::Front, l.middle)),
+        case("append, bitmap", blocks(10, 64, 2000), old, new, joining(Side::Back, l.middle)),
+        case("append to a missing key", base(10), Nothing, Nothing, joining(Side::Back, l.middle)),
+        case("replace", base(10), Value(1, l.other), Value(2, l.short), replacing()),
+        case("replace of a missing key", base(10), Nothing, Nothing, replacing()),
+    ];
+    all[0].expires = Expires::In(3600);
     all
 }
 
@@ -79,7 +104,7 @@ fn hit(touch: Touch) -> Run {
     Box::new(move |e| drop(engine_value::get(e, &x, touch)))
 }
 
-/// Every other item is used: some often, so that they get another round.
+/// Every other item is used: some often, so that they are requeued.
 fn use_others(engine: &Engine, items: u32) {
     for number in 1..=items {
         for _ in 0..number % 3 {
@@ -88,7 +113,7 @@ fn use_others(engine: &Engine, items: u32) {
     }
 }
 
-/// Caches that evict: hits, and what goes through their queues.
+/// Caches that evict: hits, and items moving through their queues.
 pub(crate) fn queues(l: &Lens) -> Vec<Case> {
     use Held::{Nothing, Value};
     let (old, new) = (Value(1, l.other), Value(2, l.short));
@@ -104,6 +129,9 @@ pub(crate) fn queues(l: &Lens) -> Vec<Case> {
         case("insert, S3-FIFO", s3fifo(10), Nothing, new, setting(2, l.short, UPDATE)),
         case("update, S3-FIFO", s3fifo(10), old, new, setting(2, l.short, UPDATE)),
         case("delete, S3-FIFO", s3fifo(10), old, Nothing, deleting()),
+        case("hit, SIEVE", sieve(10), old, old, hit(Touch::Yes)),
+        case("insert, SIEVE", sieve(10), Nothing, new, setting(2, l.short, UPDATE)),
+        case("update, SIEVE", sieve(10), old, new, setting(2, l.short, UPDATE)),
     ];
     let mut full = |name, config, items, before, after, run, most| {
         all.push(Case { items, others: Others::Sampled(most), ..case(name, config, before, after, run) });
@@ -115,7 +143,14 @@ pub(crate) fn queues(l: &Lens) -> Vec<Case> {
         drop(e.set(&x, &bytes, &UPDATE));
     });
     full("hits and evicting insert, S3-FIFO", s3fifo(8), 8, Nothing, new, after_uses, 1);
-    // What has left the small queue comes back to the main one, by way of the ghost list.
+    let (x, bytes) = (key(X), value(X, 2, l.short));
+    let after_uses: Run = Box::new(move |e| {
+        use_others(e, 8);
+        drop(e.set(&x, &bytes, &UPDATE));
+    });
+    full("evicting insert, SIEVE", sieve(8), 8, Nothing, new, setting(2, l.short, UPDATE), 1);
+    full("hits and evicting insert, SIEVE", sieve(8), 8, Nothing, new, after_uses, 1);
+    // An item evicted from the small queue returns to the main one, because of the ghost list.
     let ghosts: Run = Box::new(|e| {
         for number in 100..104 {
             let _ = e.set(&key(number), &value(number, 1, 60), &ADD);
@@ -130,10 +165,10 @@ pub(crate) fn queues(l: &Lens) -> Vec<Case> {
     all
 }
 
-/// Evicting inserts into caches of many shards, which choose among samples.
+/// Evicting inserts into caches of many shards, which sample.
 pub(crate) fn sampled(l: &Lens) -> Vec<Case> {
     let new = Held::Value(2, l.short);
-    // More than have an exact order, and no more than that: each is read after each step.
+    // Just more than the limit of exact order: each is read after each step.
     let items = 4200;
     let full = |name, config: Config| {
         let run = setting(2, l.short, UPDATE);
@@ -142,5 +177,6 @@ pub(crate) fn sampled(l: &Lens) -> Vec<Case> {
     vec![
         full("evicting insert, sampled LRU", lru(u64::from(items))),
         full("evicting insert, sampled S3-FIFO", s3fifo(u64::from(items))),
+        full("evicting insert, sampled SIEVE", sieve(u64::from(items))),
     ]
 }

@@ -1,4 +1,4 @@
-//! Making and opening a store, cut off after each instruction.
+//! Creating and opening a store, interrupted after each instruction.
 
 use std::{fs, fs::File, path::Path, sync::Arc};
 
@@ -30,6 +30,8 @@ pub(crate) fn case(name: &'static str, items: u32) -> Case {
         others: Others::Stay,
         lease: false,
         refresh: false,
+        sparse: false,
+        crowded: false,
         long: false,
     }
 }
@@ -49,7 +51,7 @@ fn step_through(case: &Case, path: &Path, pages: &[usize]) -> Count {
     let mut len = 0;
     loop {
         let more = child.step();
-        // The file may be made only now, and grow.
+        // The file may be created only now, and grow.
         if image.is_none() {
             image = File::open(path).ok().map(|file| Image::new(file, 0, pages));
         }
@@ -96,9 +98,9 @@ pub(crate) fn cut_off_anywhere() -> Count {
     total
 }
 
-/// After a power loss any of the pages written since the last sync may be on disk, and any not. An index that leads to
-/// a block used again, over the page from before: what that block held earlier must not come back. Returns the files
-/// that were opened.
+/// After a power loss any of the pages written since the last sync may be on disk, and any not. An
+/// index that leads to a reused block, over the page from before: the earlier content of that block
+/// must not reappear. Returns the files that were opened.
 pub(crate) fn freed_values_are_gone() -> u32 {
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
     let path = dir.path().join("store");
@@ -106,7 +108,7 @@ pub(crate) fn freed_values_are_gone() -> u32 {
     case.config.max_value = 65_536;
     let engine = Engine::create(&on(&case, &path)).expect("a store");
     prepare(&case, &engine);
-    // Large: of what is small the link between free blocks already spoils the header.
+    // Large: in small blocks the link between free blocks already destroys the header.
     let put = |seq| engine.set(&key(X), &value(X, seq, 33_000), &UPDATE).expect("set");
     // The second value frees the first one's block, and the third gets it.
     put(1);
@@ -117,7 +119,8 @@ pub(crate) fn freed_values_are_gone() -> u32 {
     let later = fs::read(&path).expect("read");
     let differ = |page: &usize| synced[page * PAGE..][..PAGE] != later[page * PAGE..][..PAGE];
     let written: Vec<usize> = (0..synced.len() / PAGE).filter(differ).collect();
-    // Neighbours go together: a value's pages are either all from before or all from after, which is what matters here.
+    // Neighbours go together: a value's pages are either all old or all new, which is the relevant
+    // case.
     let mut units: Vec<Vec<usize>> = Vec::new();
     for page in written {
         match units.last_mut() {

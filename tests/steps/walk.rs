@@ -1,4 +1,4 @@
-//! Steps an operation and audits each state that it leads through.
+//! Steps an operation and audits each state on the way.
 
 use std::{
     fmt,
@@ -21,19 +21,19 @@ use crate::{
     engine_watch::{Places, Watched},
 };
 
-/// One in so many cases has a recovery stepped through.
+/// One case in this many has a recovery stepped through.
 const REPAIRS: u32 = 8;
 
-/// What was done.
+/// The counts of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Count {
-    /// Instructions of operations after which the process was taken for dead.
+    /// Instructions of operations after which the process was treated as dead.
     pub(crate) visited: u64,
-    /// Instructions of recoveries after which the recovering process was.
+    /// Instructions of recoveries after which the recovering process was treated as dead.
     pub(crate) repairs: u64,
-    /// States that differ from the one before: each was recovered and audited.
+    /// States that differ from the previous one: each was recovered and audited.
     pub(crate) recovered: u64,
-    /// Of these, how many with a lock in the dead process's hands.
+    /// Of these, the states in which the dead process held a lock.
     pub(crate) locked: u64,
 }
 
@@ -57,7 +57,8 @@ impl fmt::Display for Count {
     }
 }
 
-/// Forks a child that stands before `operation`. What each process does only once is done: it has read.
+/// Forks a child that stops before `operation`. One-time work of a process is already done: it has
+/// read.
 pub(crate) fn stepped(engine: &Engine, operation: &dyn Fn(&Engine)) -> Watched {
     let nothing = Places { start: 0, pages: Vec::new(), file: None };
     let unseen = |_| Image::new(File::open("/dev/null").expect("/dev/null"), 0, &[]);
@@ -73,7 +74,8 @@ fn warm_up(engine: &Engine, window: Option<&Window>) -> impl FnOnce() {
     }
 }
 
-/// The pages that the child will touch. It does what the trial did: both inherit the same random numbers.
+/// The pages that the child will touch. It behaves like the trial: both inherit the same random
+/// numbers.
 fn touched(engine: &Engine, window: &Window, operation: &dyn Fn(&Engine)) -> Vec<usize> {
     window.touched(|| {
         warm_up(engine, None)();
@@ -81,7 +83,8 @@ fn touched(engine: &Engine, window: &Window, operation: &dyn Fn(&Engine)) -> Vec
     })
 }
 
-/// Begins this thread's random numbers: each child that had to begin its own would choose other victims.
+/// Starts this thread's random numbers: otherwise each child would start its own and choose other
+/// victims.
 pub(crate) fn begin_random() {
     let engine = Engine::create(&Config { eviction: Eviction::S3Fifo, ..base(1) }).expect("a cache");
     for key in [b"a", b"b"] {
@@ -90,13 +93,13 @@ pub(crate) fn begin_random() {
     assert_eq!(engine.stats().evicted, 1, "the second evicts the first");
 }
 
-/// What a survivor does first: a write, which repairs.
+/// The first action of a survivor: a write, which repairs.
 pub(crate) fn repair() -> impl Fn(&Engine) {
     |engine: &Engine| drop(engine.delete(b"no such key"))
 }
 
-/// One case in anonymous memory, and, for one in so many, the recovery of one of its states (a recovery takes many
-/// times as long as an operation).
+/// One case in anonymous memory, and sometimes the recovery of one of its states (a recovery takes
+/// many times as long as an operation).
 pub(crate) fn in_memory(case: &Case, rng: &mut Rng) -> Count {
     let (engine, window) = Window::around(|| Engine::create(&case.config).expect("a cache"));
     prepare(case, &engine);
@@ -104,7 +107,7 @@ pub(crate) fn in_memory(case: &Case, rng: &mut Rng) -> Count {
     let mut locked_states = 0;
     let mut count = Count::default();
     let (visited, recovered, locked) = states(case, &engine, &window, &case.run, |state, held| {
-        // Each of those with a lock held is as likely as the others.
+        // Each of the states with a lock held is equally likely.
         locked_states += u64::from(held > 0);
         if held > 0 && rng.u64(0..locked_states) == 0 {
             dead = Some((state.pages.clone(), state.bytes.clone()));
@@ -123,7 +126,8 @@ pub(crate) fn in_memory(case: &Case, rng: &mut Rng) -> Count {
     count
 }
 
-/// Steps `operation` from the state that the region is in; gives the states visited, recovered and with a lock held.
+/// Steps `operation` from the region's current state; returns the states visited, recovered and
+/// with a lock held.
 fn states(
     case: &Case,
     engine: &Engine,
@@ -165,13 +169,13 @@ pub(crate) struct Dead {
     bytes: Vec<u8>,
 }
 
-/// Pages of a file that hold anything but zeros.
+/// Non-zero pages of a file.
 pub(crate) fn pages_of(path: &Path) -> Vec<usize> {
     let bytes = fs::read(path).expect("read");
     bytes.chunks(PAGE).enumerate().filter(|(_, page)| page.iter().any(|&b| b != 0)).map(|(n, _)| n).collect()
 }
 
-/// Writes the state of a store as a file of its own; `bytes` are those of the image's pages.
+/// Writes the state of a store as a new file; `bytes` are those of the image's pages.
 pub(crate) fn write_copy(image: &Image, bytes: &[u8], len: u64, copy: &Path) {
     let missed = image.overlooked();
     assert!(missed.is_empty(), "pages {missed:?} missed: without them it is no state that ever was");
@@ -188,7 +192,7 @@ pub(crate) fn write_copy(image: &Image, bytes: &[u8], len: u64, copy: &Path) {
 
 /// One case on a store file. All users are dead: each new state is copied, opened and audited.
 pub(crate) fn in_a_store(case: &Case, _rng: &mut Rng) -> Count {
-    // Memory, not a disk: thousands of stores are made and closed.
+    // Memory, not a disk: thousands of stores are created and closed.
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
     let path = dir.path().join("store");
     let copy = dir.path().join("copy");
@@ -201,11 +205,18 @@ pub(crate) fn in_a_store(case: &Case, _rng: &mut Rng) -> Count {
     prepare(case, &engine);
     let source = File::options().read(true).write(true).open(&path).expect("open");
     let len = || source.metadata().expect("metadata").len();
-    let before = len();
+    let before = std::fs::read(&path).expect("read");
     let pages = touched(&engine, &window, &case.run);
-    // The trial's memory was a copy; that the file grew, as some values of the seed want it, was real.
-    assert!(len() >= before, "{}: the trial has cut the store", case.name);
-    source.set_len(before).expect("ftruncate");
+    // The trial's memory was a copy; the growth of the file, which some values of the seed cause,
+    // and holes that a sweep punched were real.
+    assert!(len() >= before.len() as u64, "{}: the trial has cut the store", case.name);
+    source.set_len(before.len() as u64).expect("ftruncate");
+    let now = std::fs::read(&path).expect("read");
+    for (at, (was, is)) in (0_u64..).step_by(PAGE).zip(before.chunks(PAGE).zip(now.chunks(PAGE))) {
+        if was != is {
+            source.write_all_at(was, at).expect("write");
+        }
+    }
     let places = Places { start: window.start(), pages, file: Some(source.as_raw_fd()) };
     let of_file = |_| Image::new(source.try_clone().expect("a second handle"), 0, &places.pages);
     let mut child = Watched::new(&places, warm_up(&engine, None), || (case.run)(&engine), of_file);

@@ -1,5 +1,5 @@
-//! Forks from parents whose threads are at work, and threads and programs that end in the middle: exec, the end of a
-//! thread with a lock held, a signal handler that enters the cache again.
+//! Forks from parents with busy threads, and threads and programs that end in the middle: exec, the
+//! end of a thread with a lock held, a signal handler that re-enters the cache.
 
 use std::{
     ffi::CString,
@@ -17,7 +17,7 @@ use nix::sys::{
 };
 use ucache::{
     Error,
-    engine::{Config, Engine, Expires, Math, Mode, SetOptions, Touch},
+    engine::{Config, Engine, Expires, Math, SetOptions, Touch},
 };
 
 use crate::{
@@ -25,8 +25,7 @@ use crate::{
     engine_value::{self, Hook},
 };
 
-const UPDATE: SetOptions =
-    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
+const UPDATE: SetOptions = SetOptions::set(Expires::Never);
 const KEYS: u32 = 40;
 
 fn cache() -> Arc<Engine> {
@@ -67,7 +66,8 @@ fn children_of_busy_parents_use_the_cache_at_once() {
             });
         }
         for _ in 0..forks() {
-            // Not more: the parent's threads may hold locks of the allocator, which only glibc's fork takes care of.
+            // Nothing else: the parent's threads may hold locks of the allocator, which only
+            // glibc's fork handles.
             Child::fork(|| usable(&engine)).join();
         }
         over.store(true, SeqCst);
@@ -115,7 +115,7 @@ fn a_thread_that_ends_with_a_lock_held_is_a_death() {
             thread::scope(|scope| {
                 scope.spawn(|| {
                     holding(&engine, &inside, || {
-                        // SAFETY: ends this thread alone; what it owns stays where it is, as after any such end.
+                        // SAFETY: ends only this thread; its resources stay, as after any such end.
                         unsafe { libc::syscall(libc::SYS_exit, 0) };
                     });
                 });
@@ -123,7 +123,7 @@ fn a_thread_that_ends_with_a_lock_held_is_a_death() {
                 usable(&engine);
                 assert_eq!(engine.stats().owner_dead, 1, "round {round}");
                 inside[0].store(2, SeqCst);
-                // The scope waits for a thread that will never say it is done.
+                // The scope waits for a thread that will never report its end.
                 thread::sleep(HANG);
             });
         });
@@ -137,14 +137,14 @@ static ENGINE: OnceLock<Arc<Engine>> = OnceLock::new();
 static DONE: AtomicU64 = AtomicU64::new(0);
 static REFUSED: AtomicU64 = AtomicU64::new(0);
 
-/// Enters the cache wherever the thread is in it. Allocates nothing.
+/// Enters the cache at any point of the thread's own operation. Allocates nothing.
 extern "C" fn handler(_: libc::c_int) {
     let Some(engine) = ENGINE.get() else { return };
     for key in 0..4_u32 {
         match engine.set(&key.to_le_bytes(), &[3; 110], &UPDATE) {
             Ok(_) => DONE.fetch_add(1, SeqCst),
             Err(Error::WouldDeadlock) => REFUSED.fetch_add(1, SeqCst),
-            // Nothing else may happen; the count below then does not fit.
+            // Any other result is wrong; the count below would not match.
             Err(_) => 0,
         };
         let _ = engine.exists(&key.to_le_bytes());
@@ -156,7 +156,7 @@ fn a_signal_handler_enters_the_cache_again() {
     let _alone = alone();
     let engine = ENGINE.get_or_init(cache);
     let action = SigAction::new(SigHandler::Handler(handler), SaFlags::SA_RESTART, SigSet::empty());
-    // SAFETY: the handler only enters the cache, which this test is about, and touches atomics.
+    // SAFETY: the handler only enters the cache, the subject of this test, and accesses atomics.
     unsafe { sigaction(Signal::SIGUSR1, &action) }.expect("sigaction");
     const SIGNALS: u64 = 500;
     let (worker, sent) = (pthread_self(), AtomicU64::new(0));
@@ -170,7 +170,7 @@ fn a_signal_handler_enters_the_cache_again() {
         });
         while sent.load(SeqCst) < SIGNALS {
             for key in 0..KEYS {
-                // Never refused: the handler holds nothing when it is over.
+                // Never refused: the handler holds nothing when it returns.
                 engine.set(&key.to_le_bytes(), &[2; 120], &UPDATE).expect("set");
                 assert!(engine.exists(&key.to_le_bytes()).is_some());
             }

@@ -1,19 +1,19 @@
-//! Orders of memory accesses between threads, by the thousand: what one thread stored first, no other may see last.
+//! Litmus tests of memory orders between threads, thousands of times: no thread may see the first
+//! store last.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
 };
 
-use ucache::engine::{Config, Engine, Eviction, Expires, Math, Mode, SetOptions, Touch};
+use ucache::engine::{Config, Engine, Eviction, Expires, Math, SetOptions, Touch};
 
 use crate::{
     engine_proc::{alone, say},
     engine_value::{self, Stamp},
 };
 
-const UPDATE: SetOptions =
-    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
+const UPDATE: SetOptions = SetOptions::set(Expires::Never);
 const ROUNDS: u32 = 60_000;
 
 fn cache() -> std::sync::Arc<Engine> {
@@ -30,7 +30,8 @@ fn put(engine: &Engine, key: u32, seq: u32, len: usize, value: &mut Vec<u8>) {
     engine.set(&key.to_le_bytes(), value, &UPDATE).expect("set");
 }
 
-/// Runs `write` once while `read` runs again and again in two other threads; how often it did.
+/// Runs `write` once while `read` runs repeatedly in two other threads; returns the number of
+/// reads.
 fn beside(write: impl FnOnce() + Send, read: impl Fn() + Sync) -> u64 {
     let (over, reads) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
@@ -48,7 +49,7 @@ fn beside(write: impl FnOnce() + Send, read: impl Fn() + Sync) -> u64 {
     reads.load(Relaxed)
 }
 
-/// A, then B: who sees the new B sees the new A.
+/// A, then B: a thread that sees the new B sees the new A.
 #[test]
 fn stores_are_seen_in_their_order() {
     let _alone = alone();
@@ -72,8 +73,8 @@ fn stores_are_seen_in_their_order() {
     say(&format!("litmus, two keys: {ROUNDS} rounds, {reads} reads"));
 }
 
-/// One key's values never go back, and every value is whole, while its blocks are reused for other keys at once. The
-/// values are long, so that most copies have a writer beside them.
+/// One key's values never go back, and every value is whole, while its blocks are reused for other
+/// keys at once. The values are long, so that most copies run concurrently with a writer.
 #[test]
 fn values_never_go_back() {
     const LEN: usize = 16_000;
@@ -108,11 +109,11 @@ fn values_never_go_back() {
     say(&format!("litmus, one key: {} rounds, {reads} reads", ROUNDS / 3));
 }
 
-/// An item that goes for another one, whose value takes its place in memory at once, is read whole or missed.
+/// An evicted item whose memory the new value takes at once is read whole or missed.
 #[test]
 fn what_is_evicted_is_whole_to_its_end() {
     const LEN: usize = 8000;
-    // More than have an exact order.
+    // Just more than the limit of exact order.
     const ITEMS: u32 = 4200;
     let _alone = alone();
     let config =
@@ -129,7 +130,7 @@ fn what_is_evicted_is_whole_to_its_end() {
             }
         },
         || {
-            // Those that are about to go, and some that went.
+            // Some that are about to be evicted, and some already evicted.
             let first = last.load(Relaxed) as u32 - ITEMS;
             for key in (first..first + ITEMS / 4).step_by(7) {
                 assert!(seq(&engine, key).is_none_or(|seq| seq == key), "another key's value");
@@ -140,7 +141,45 @@ fn what_is_evicted_is_whole_to_its_end() {
     say(&format!("litmus, eviction: {ROUNDS} rounds, {reads} reads"));
 }
 
-/// After a clear nothing older is seen, even by a reader that is in the middle of it; numbers only grow.
+/// What a sweep moves is found all the time, and whole: also where its old memory is used again at
+/// once.
+#[test]
+fn what_is_moved_is_found_and_whole() {
+    const LEN: usize = 3000;
+    const KEPT: u32 = 60;
+    const BETWEEN: u32 = 8;
+    let _alone = alone();
+    let config = Config { max_value: LEN as u64, ..Config::new("moved", 1000) };
+    let engine = Engine::create(&config).expect("a cache");
+    let mut value = Vec::new();
+    let reads = beside(
+        || {
+            for round in 0..100 {
+                for n in 0..KEPT {
+                    put(&engine, n, round, LEN, &mut value);
+                    for i in 0..BETWEEN {
+                        put(&engine, 1000 + n * BETWEEN + i, round, LEN - 100 * i as usize, &mut value);
+                    }
+                }
+                for n in 0..KEPT * BETWEEN {
+                    assert!(engine.delete(&(1000 + n).to_le_bytes()).expect("delete"));
+                }
+                engine.sweep().expect("sweep");
+            }
+        },
+        || {
+            for key in 0..KEPT {
+                // Before the first round there is none.
+                let first = seq(&engine, key);
+                assert!(first.is_none() || seq(&engine, key) >= first, "key {key}");
+            }
+        },
+    );
+    assert!(engine.stats().moved > 500, "{:?}", engine.stats());
+    say(&format!("litmus, relocation: {} entries moved, {reads} reads", engine.stats().moved));
+}
+
+/// After a clear nothing older is visible, even to a reader in the middle of it; numbers only grow.
 #[test]
 fn a_clear_is_never_undone() {
     let _alone = alone();

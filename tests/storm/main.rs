@@ -1,6 +1,6 @@
-//! Hostile surroundings: keys chosen to collide, a co-mapper that scribbles over the data, orders of memory accesses
-//! that a weaker design would show, and a real uWSGI whose workers are killed under load, with uWSGI's own cache as the
-//! control.
+//! Hostile environments: keys chosen to collide, a process that overwrites the shared data, memory
+//! orders that a weaker design would expose, and a real uWSGI whose workers are killed under load,
+//! with uWSGI's own cache as the control.
 
 #[path = "../support/engine_image.rs"]
 mod engine_image;
@@ -10,18 +10,18 @@ mod engine_proc;
 mod engine_step;
 #[path = "../support/engine_value.rs"]
 mod engine_value;
-#[path = "../../src/shm/few.rs"]
-mod few;
 mod forks;
-#[path = "../../src/engine/hash.rs"]
+#[path = "../../src/engine/index/hash.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the engine's own hash, to choose keys with")]
 mod hash;
 mod keys;
 mod litmus;
+#[path = "../../src/shm/load_partial.rs"]
+mod load_partial;
 mod scribble;
-/// What the hash takes from the layer below.
+/// The items that the hash module imports from the layer below.
 mod shm {
-    pub(crate) use super::few::few;
+    pub(crate) use super::load_partial::load_partial;
 }
 #[path = "../support/server.rs"]
 #[allow(dead_code, reason = "every test binary uses its own part")]

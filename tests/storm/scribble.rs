@@ -1,10 +1,10 @@
-//! A process that shares the memory writes random words into the data area while others work. Values may be anything
-//! then; but nobody crashes, hangs, or touches memory outside of the region.
+//! A process with the memory mapped writes random words into the data area while others work.
+//! Values may be wrong then; but no process crashes, hangs, or accesses memory outside the region.
 
 use std::sync::atomic::Ordering::SeqCst;
 
 use fastrand::Rng;
-use ucache::engine::{Config, Engine, Eviction, Expires, Math, Mode, SetOptions, Touch};
+use ucache::engine::{Config, Engine, Eviction, Expires, Math, SetOptions, Touch};
 
 use crate::{
     engine_image::{PAGE, Window},
@@ -12,8 +12,7 @@ use crate::{
     engine_value,
 };
 
-const UPDATE: SetOptions =
-    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
+const UPDATE: SetOptions = SetOptions::set(Expires::Never);
 const KEYS: u32 = 600;
 const WORKERS: usize = 4;
 
@@ -42,7 +41,7 @@ fn work(engine: &Engine, rng: &mut Rng) {
     }
 }
 
-/// First page of the data: values are found nowhere before it.
+/// First page of the data: no value is before it.
 fn data(window: &Window) -> usize {
     let mark = [0xa5_u8; 64];
     let holds = |page: &usize| window.take(&[*page]).windows(64).any(|bytes| bytes == mark);
@@ -77,7 +76,7 @@ fn scribbled(eviction: Eviction) {
         // Right after a clear there may be none.
         for _ in 0..if pages.is_empty() { 0 } else { 10_000 } {
             let page = pages[rng.usize(0..pages.len())];
-            // Random words, and words that look like what is there: small numbers, lengths, links.
+            // Random words, and words like those present: small numbers, lengths, links.
             let word = match rng.u8(0..4) {
                 0 => rng.u64(0..1 << 16),
                 1 => rng.u64(0..1 << 32) | rng.u64(0..64) << 32,
@@ -96,7 +95,7 @@ fn scribbled(eviction: Eviction) {
     words[WORKERS].store(1, SeqCst);
     workers.into_iter().for_each(Child::join);
     let all: u64 = (0..WORKERS).map(|w| words[w].load(SeqCst)).sum();
-    // Once nobody scribbles any more, a clear makes the cache as good as new for what is stored then.
+    // After the writes end, a clear makes the cache fully usable for new items.
     engine.clear().expect("clear");
     engine.sweep().expect("sweep");
     say(&format!(
@@ -111,7 +110,8 @@ fn a_scribbling_neighbour_crashes_nobody() {
     scribbled(Eviction::Lru);
 }
 
-/// The links of free blocks lie among the data, where anyone can write: every one of them names a block beyond all memory here.
+/// The links of free blocks lie among the data, which others can write: each of them names a block
+/// outside the region.
 #[test]
 fn scribbling_over_the_links_of_free_blocks_costs_space_only() {
     const LEN: usize = 2000;
@@ -125,7 +125,7 @@ fn scribbling_over_the_links_of_free_blocks_costs_space_only() {
         engine.set(&key.to_le_bytes(), &[0xa5; LEN], &UPDATE).expect("set");
     }
     let first = data(&window);
-    // Every second one: a span without any items would be given back whole.
+    // Every second one: a span without any items would be released as a whole.
     for key in (0..KEYS).step_by(2) {
         assert!(engine.delete(&key.to_le_bytes()).expect("delete"));
     }

@@ -1,7 +1,8 @@
-//! Workers of a real uWSGI are killed under load. On the plugin the others go on, and no value is torn, foreign or
-//! lost; uWSGI's own cache, under the same load, is the control: it hangs for good after some deaths.
+//! Workers of a real uWSGI are killed under load. With the plugin the others continue, and no value
+//! is torn, foreign or lost; uWSGI's own cache, under the same load, is the control: it hangs for
+//! good after some deaths.
 //!
-//! `UCACHE_UWSGI_KILLS=1000` kills so many.
+//! `UCACHE_UWSGI_KILLS=1000` sets the number of kills.
 
 use std::{
     fs,
@@ -23,13 +24,14 @@ use crate::{
 };
 
 const WORKERS: usize = 6;
-/// Workers are killed one by one or several at once; so often, all must have moved on since.
+/// Workers are killed one by one or several at once; after this many kills all must have made
+/// progress.
 const STRIKES: u64 = 5;
-/// Who does nothing for so long hangs.
+/// A worker that does nothing for this long hangs.
 const HANG: Duration = Duration::from_secs(20);
 /// Workers killed in `make test`.
 const DEATHS: u64 = 100;
-/// Deaths that one server takes: a server of these tests ends after some minutes.
+/// Deaths per server: a server of these tests ends after some minutes.
 const ONE_SERVER: u64 = 2000;
 /// Longest that the control is watched.
 const CONTROL: Duration = Duration::from_secs(45);
@@ -75,7 +77,7 @@ fn children(of: Pid) -> Vec<Pid> {
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
 }
 
-/// Whether every worker does something within [`HANG`].
+/// Whether every worker makes progress within [`HANG`].
 fn all_move(figures: &Figures) -> bool {
     let count = |worker: usize| figures.bursts[worker].load(SeqCst);
     let before: [u64; WORKERS] = std::array::from_fn(count);
@@ -89,7 +91,8 @@ fn all_move(figures: &Figures) -> bool {
     true
 }
 
-/// The master looks for dead workers once a second, and whenever it has something to do: it is asked for its statistics.
+/// The master looks for dead workers once a second, and at each event: a request for its statistics
+/// is one.
 fn poke(server: &Server) {
     let Ok(mut stream) = UnixStream::connect(server.dir().join("stats")) else { return };
     let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
@@ -97,8 +100,8 @@ fn poke(server: &Server) {
     let _ = stream.read(&mut some);
 }
 
-/// Kills workers until so many have died or the others hang. Deaths are counted by the new processes that take the
-/// places of the dead.
+/// Kills workers until the given number have died or the others hang. Deaths are counted by the
+/// processes that replace the dead.
 fn storm(server: &Server, figures: &Figures, kills: u64, limit: Duration) -> (u64, bool) {
     let (start, mut deaths, mut strikes, mut rng) = (Instant::now(), 0, 0, fastrand::Rng::new());
     while deaths < kills && start.elapsed() < limit {
@@ -138,7 +141,7 @@ fn figures_of(flavor: Flavor, kills: u64, limit: Duration) -> (u64, bool, Figure
         end
     });
     if hung {
-        // Whoever waits for a lock of the dead does not listen to anything milder.
+        // A process that waits for a dead one's lock ignores milder signals.
         let master = server.master();
         for pid in std::iter::once(master).chain(children(master)) {
             let _ = kill(pid, Signal::SIGKILL);
@@ -176,7 +179,7 @@ fn killed_workers_of_uwsgi_stop_nobody() {
     }
 }
 
-/// A worker dies with the whole cache locked: the next write goes on, and the log tells of it.
+/// A worker dies in exclusive mode: the next write succeeds, and the log reports it.
 #[test]
 fn a_death_is_repaired_and_logged() {
     let _alone = alone();
@@ -197,12 +200,12 @@ fn a_death_is_repaired_and_logged() {
     });
 }
 
-/// The control: without it the test above would prove nothing.
+/// The control, without which the test above would prove nothing.
 #[test]
 fn killed_workers_stop_native_uwsgi() {
     let _alone = alone();
     let (deaths, hung, figures) = figures_of(Flavor::Native, 80, CONTROL);
     let bad: u64 = [&figures.torn, &figures.foreign, &figures.lost].iter().map(|n| n.load(SeqCst)).sum();
-    // A death in eight or so meets a lock: eighty that all miss it mean that the load is none.
+    // About one death in eight hits a lock: if eighty miss it, the load is wrong.
     assert!(hung || bad > 0 || deaths < 80, "{deaths} deaths did nothing to uWSGI's own cache");
 }

@@ -1,4 +1,4 @@
-//! The uWSGIs that the tests run, each with the plugin that was built against it.
+//! The uWSGI builds that the tests run, each with the plugin built against it.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,17 +6,18 @@ use std::{
     sync::OnceLock,
 };
 
-/// Which uWSGI.
+/// A uWSGI build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Build {
-    /// The installed one (`UWSGI_BIN`, or Debian's 2.0.21), with its languages as plugins.
+    /// The installed one (`UWSGI_BIN`, or Debian's 2.0.21), with languages as plugins.
     Installed,
-    /// 2.0.31 from PyPI with Python inside, which `.ci/uwsgi-pypi` builds.
+    /// 2.0.31 from PyPI with Python embedded, built by `.ci/uwsgi-pypi`.
     Pypi,
 }
 
 impl Build {
-    /// Those that are there: where the plugin was built elsewhere (`UCACHE_PLUGIN`, see `tests/arm`), the installed one.
+    /// The available builds: only the installed one if the plugin was built elsewhere
+    /// (`UCACHE_PLUGIN`, see `tests/arm`).
     pub(crate) fn all() -> &'static [Self] {
         if built_elsewhere().is_some() { &[Self::Installed] } else { &[Self::Installed, Self::Pypi] }
     }
@@ -36,10 +37,10 @@ impl Build {
         }
     }
 
-    /// The directory with `ucache_plugin.so`, built for this uWSGI from the sources as they are now.
+    /// The directory with `ucache_plugin.so`, built for this uWSGI from the current sources.
     ///
     /// # Panics
-    /// When it does not build.
+    /// When the build fails.
     pub(crate) fn plugins(self) -> &'static Path {
         static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
         static PYPI: OnceLock<PathBuf> = OnceLock::new();
@@ -59,7 +60,7 @@ impl Build {
         }
     }
 
-    /// The line of an ini file that loads Python.
+    /// The ini line that loads Python.
     pub(crate) fn python(self) -> &'static str {
         match self {
             Self::Installed => "plugin = python3\n",
@@ -67,7 +68,7 @@ impl Build {
         }
     }
 
-    /// uWSGI's own tests, of the same source release.
+    /// uWSGI's own tests, from the same source release.
     ///
     /// # Panics
     /// When they are missing.
@@ -78,12 +79,12 @@ impl Build {
     }
 }
 
-/// The directory of the plugin that is named in the environment.
+/// The directory of the plugin given in the environment.
 fn built_elsewhere() -> Option<PathBuf> {
     Path::new(&std::env::var_os("UCACHE_PLUGIN")?).parent().map(Path::to_owned)
 }
 
-/// What `.ci/uwsgi-pypi` makes.
+/// The directory that `.ci/uwsgi-pypi` fills.
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(".build/uwsgi-2.0.31")
 }

@@ -1,7 +1,8 @@
 /*
- * LD_PRELOAD: a wall clock that somebody sets, while the clocks that only count go on. The file that UCACHE_CLOCK names holds
- * a 64-bit number: so many seconds are added to the wall clock; 0 = an hour is added and taken away by turns, with each look.
- * The kernel's own wall clock stays: who gives it an absolute time waits an hour too long, or not at all.
+ * LD_PRELOAD: changes the wall clock that a process reads; monotonic clocks are unchanged. The file named by
+ * UCACHE_CLOCK holds a 64-bit number of seconds that are added to the wall clock; 0 = an hour is alternately added and
+ * subtracted at each reading. The kernel's own wall clock is unchanged: a wait for an absolute time of the changed clock
+ * takes an hour too long, or no time at all.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,9 +1,10 @@
-//! A process whose wall clock is set: by the library that `clock_steps.c` makes, loaded before it.
+//! A process whose wall clock can be set, through the preloaded library of `clock_steps.c`.
 
 use std::{fs, path::Path, process::Command};
 
-/// This very program, to run its `test` again beside such a clock, `seconds` ahead (0 = an hour ahead and behind by turns); and
-/// the directory of the library and of the clock's file, which must stay meanwhile.
+/// A command that runs `test` of this program again under such a clock, `seconds` ahead (0 =
+/// alternately an hour ahead and behind). The returned directory holds the library and the clock's
+/// file, and must outlive the command.
 pub(crate) fn beside_such_a_clock(test: &str, seconds: i64) -> (Command, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let (shim, clock) = (dir.path().join("clock_steps.so"), dir.path().join("clock"));

@@ -1,4 +1,4 @@
-//! Where the functions of a program are, in memory's count and in the file's.
+//! File offsets of a program's functions.
 
 use std::{collections::BTreeMap, path::Path, process::Command};
 
@@ -13,7 +13,7 @@ fn hex(text: &str) -> u64 {
     u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("a hexadecimal number")
 }
 
-/// The places in its file of the functions that a program exports.
+/// The file offsets of the functions that a program exports.
 pub(crate) fn offsets(program: &Path) -> BTreeMap<String, u64> {
     let program = program.display().to_string();
     let headers = run("readelf", &["-lW", &program]);

@@ -1,4 +1,5 @@
-//! The books against the cache when the load has stopped: nothing lost, nothing too much, nothing leaked.
+//! Compares the cache with the expected content after the load: nothing lost, nothing extra,
+//! nothing leaked.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::sync::atomic::Ordering::SeqCst;
@@ -14,10 +15,11 @@ use crate::{
     engine_value,
 };
 
-/// Memory that a used cache may keep beyond a fresh one: a span or two.
+/// Memory that a used cache may keep beyond a fresh one: one or two spans.
 const SLACK_BYTES: u64 = 128 << 10;
 
-/// Fills the empty cache with short values and empties it again; returns the bytes in use while it was full.
+/// Fills the empty cache with short values and empties it again; returns the bytes in use while it
+/// was full.
 pub(crate) fn fill_and_clear(engine: &Engine, load: &Load) -> u64 {
     let capacity = load.config.capacity;
     for n in 0..capacity {
@@ -40,7 +42,8 @@ pub(crate) fn fill_and_clear(engine: &Engine, load: &Load) -> u64 {
     stats.bytes
 }
 
-/// Everything, in the order in which each check disturbs the cache least. `kills` loosens what a death may change.
+/// Runs all checks, those that disturb the cache least first. `kills` relaxes the checks that a
+/// death can affect.
 pub(crate) fn audit(rig: &Rig, kills: bool) {
     rig.assert_clean();
     owned(rig);
@@ -61,18 +64,18 @@ pub(crate) fn audit(rig: &Rig, kills: bool) {
     }
     let stats = rig.engine.stats();
     assert_eq!((stats.items, stats.blocks_used), (0, 0), "{}: after deleting everything", rig.load.name);
-    // Shards keep an empty span of each size for their next store until a sweep.
+    // Shards keep an empty span of each size for their next store until a sweep frees it.
     rig.engine.sweep().expect("sweep");
-    assert_eq!(rig.engine.stats().bytes, 0, "{}: memory in use by nothing", rig.load.name);
+    assert_eq!(rig.engine.stats().bytes, 0, "{}: memory in use without items", rig.load.name);
     let bytes = fill_and_clear(&rig.engine, &rig.load);
     say(&format!("{} bytes {} fresh {}", rig.report(), bytes, rig.full_bytes));
     assert!(bytes <= rig.full_bytes + SLACK_BYTES, "{}: memory has leaked: {bytes}", rig.load.name);
 }
 
-/// Waits for abandoned placeholders to end: then the walk meets exactly the items that are counted.
+/// Waits until abandoned placeholders expire: then a walk meets exactly the items counted.
 fn settled(rig: &Rig) -> Vec<Item> {
     let mut items = Vec::new();
-    wait_for("the items to be as many as a walk meets", || {
+    wait_for("a walk to meet as many items as are counted", || {
         rig.engine.sweep().expect("sweep");
         items = engine_value::all_items(&rig.engine);
         u64::try_from(items.len()).ok() == Some(rig.engine.stats().items)

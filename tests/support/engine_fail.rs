@@ -1,8 +1,9 @@
-//! Resources that cannot be had: a kind of call that fails at its first, second, ... time, until nothing fails any more.
+//! Fault injection: a kind of call fails at its first, second, ... time, until a run has no more
+//! such calls.
 //!
-//! The functions below take the place of libc's in the test's program, for whatever the engine's `os` layer and the standard
-//! library beneath it ask of the kernel. So the library under test is the one that is shipped: a switch inside of it would be
-//! code that runs in tests alone, and would not see the calls of the standard library.
+//! The functions below replace libc's in the test program, for all calls of the engine's `os` layer
+//! and of the standard library beneath it. So the library under test is the shipped one: a switch
+//! inside it would be code for tests only, and would miss the calls of the standard library.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
 
 use crate::engine_proc::say;
 
-/// The calls that can be made to fail. Where there is another way to the same, the next such call fails as well.
+/// The calls that can fail. If there is an alternative to a call, its next call fails, too.
 pub(crate) const CALLS: [&str; 20] = [
     "fallocate",
     "ftruncate",
@@ -35,19 +36,19 @@ pub(crate) const CALLS: [&str; 20] = [
     "fchmod",
     "each mmap from",
 ];
-/// Fails from its time on, and is counted as the third.
+/// Fails from its time on; counted as the third call.
 const LASTING: usize = CALLS.len() - 1;
 const MMAP: usize = 2;
 static FAIL: AtomicUsize = AtomicUsize::new(usize::MAX);
 static AFTER: AtomicUsize = AtomicUsize::new(0);
-/// Whether it goes on failing.
+/// Whether all later calls fail, too.
 static ALWAYS: AtomicBool = AtomicBool::new(false);
-/// Whether the test itself is at work.
+/// Whether the test itself is making calls.
 static ASIDE: AtomicBool = AtomicBool::new(false);
 static WITH: AtomicI32 = AtomicI32::new(0);
 static SEEN: [AtomicUsize; CALLS.len()] = [const { AtomicUsize::new(0) }; CALLS.len()];
 
-/// Counts a call; -1 with errno when it is its turn to fail.
+/// Counts a call; `true`, with errno set, if this one is to fail.
 fn turn(call: usize) -> bool {
     if ASIDE.load(SeqCst) {
         return false;
@@ -81,7 +82,7 @@ macro_rules! in_place_of {
         /// As the function of this name.
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name($($arg: $type),+) -> isize {
-            // SAFETY: the system call of the same name, with what the caller vouches for.
+            // SAFETY: the system call of the same name, under the caller's contract.
             if turn($call) { -1 } else { unsafe { libc::syscall(libc::$number, $($arg),+) as isize } }
         }
     )+};
@@ -118,12 +119,12 @@ in_place_of! {
     18 fchmod = SYS_fchmod (fd: c_int, mode: c_uint);
 }
 
-/// The number of a call in [`CALLS`].
+/// The index of a call in [`CALLS`].
 pub(crate) fn call(name: &str) -> usize {
     CALLS.iter().position(|&c| c == name).expect("a call")
 }
 
-/// Runs `f` with the `n`-th call of a kind failing; says whether it came to that.
+/// Runs `f` with the `n`-th call of a kind failing; also returns whether that call was made.
 pub(crate) fn failing<T>(call: usize, n: usize, errno: c_int, f: impl FnOnce() -> T) -> (T, bool) {
     WITH.store(errno, SeqCst);
     AFTER.store(n, SeqCst);
@@ -144,7 +145,7 @@ pub(crate) fn without<T>(call: usize, errno: c_int, f: impl FnOnce() -> T) -> T 
     result
 }
 
-/// What the test does for itself meanwhile: its calls neither fail nor count.
+/// Runs calls of the test itself: they neither fail nor count.
 pub(crate) fn aside<T>(f: impl FnOnce() -> T) -> T {
     ASIDE.store(true, SeqCst);
     let result = f();
@@ -152,12 +153,12 @@ pub(crate) fn aside<T>(f: impl FnOnce() -> T) -> T {
     result
 }
 
-/// How often a call was made so far.
+/// How often a call has been made so far.
 pub(crate) fn seen(name: &str) -> usize {
     SEEN[call(name)].load(SeqCst)
 }
 
-/// What a call fails with at its `n`-th time.
+/// The error of a call at its `n`-th time.
 pub(crate) fn errno_of(call: usize, n: usize) -> c_int {
     match CALLS[call] {
         "open" => [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EIO][n % 4],
@@ -167,7 +168,7 @@ pub(crate) fn errno_of(call: usize, n: usize) -> c_int {
     }
 }
 
-/// `f` with each call failing at each of its times, until there is no such time.
+/// Runs `f` with each call failing at each of its times, until a run has no such call.
 pub(crate) fn exhaust(what: &str, f: impl Fn(&str)) {
     let mut failures = 0;
     for (call, name) in CALLS.iter().enumerate() {

@@ -1,8 +1,9 @@
-//! The bytes of a region as a process that died would leave them: taken from a stepped child, put into the region of
-//! the process that checks.
+//! The bytes of a region as a dead process would leave them: taken from a single-stepped child and
+//! loaded into the checker's region.
 //!
-//! The checker and the child start from one region. The child then gets memory of its own at the same addresses, so
-//! that the checker's stays free: any state of the child can be loaded there, and recovered, without starting anew.
+//! The checker and the child start from one region. The child then gets its own memory at the same
+//! addresses, so that the checker's region can be overwritten: any state of the child can be loaded
+//! there and recovered, without starting anew.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::{
@@ -22,17 +23,17 @@ use crate::engine_proc::{Child, Scratch};
 
 pub(crate) const PAGE: usize = 4096;
 const WORDS: usize = PAGE / 8;
-/// What a mutex of the engine has in its fourth word half: process-shared, robust, error-checking (glibc).
+/// The third 32-bit word of the engine's mutexes: process-shared, robust, error-checking (glibc).
 const MUTEX_KIND: u32 = 0x92;
-/// The kernel's mark on a robust lock whose owner died.
+/// The kernel's mark on a robust lock whose owner has died.
 const OWNER_DIED: u32 = 0x4000_0000;
 const TID: u32 = 0x3fff_ffff;
-/// What `/proc/*/pagemap` says of a page that there is.
+/// The bits of `/proc/*/pagemap` for a page that exists.
 const PRESENT_OR_SWAPPED: u64 = 3 << 62;
-/// A thread id beyond all that Linux gives out.
+/// A thread id beyond any that Linux assigns.
 const NOBODY: u64 = 0x3fff_fff0;
 
-/// Where a region is mapped in this process, and in every child forked from it.
+/// The mapping of a region in this process, and in every child forked from it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window {
     start: usize,
@@ -68,7 +69,7 @@ fn shared_mappings() -> Vec<Range<usize>> {
 }
 
 impl Window {
-    /// Makes an engine and finds its mapping.
+    /// Creates an engine and finds its mapping.
     pub(crate) fn around(make: impl FnOnce() -> Arc<Engine>) -> (Arc<Engine>, Self) {
         let before = shared_mappings();
         let engine = make();
@@ -86,20 +87,22 @@ impl Window {
 
     fn page(&self, page: usize) -> &[AtomicU64; WORDS] {
         assert!(page < self.pages, "page {page} of {}", self.pages);
-        // SAFETY: the engine, which the caller keeps, maps these pages; all access to them is atomic.
+        // SAFETY: the caller keeps the engine, which maps these pages; all access to them is
+        // atomic.
         unsafe { &*((self.start + page * PAGE) as *const [AtomicU64; WORDS]) }
     }
 
-    /// Pages that were ever touched since the mapping was made or they were given back.
+    /// Pages touched since the mapping was created or they were released.
     fn resident(&self) -> Vec<usize> {
         let mut resident = vec![0_u8; self.pages];
-        // SAFETY: the range is one mapping of the engine's, the vector has a byte for each of its pages.
+        // SAFETY: the range is one mapping of the engine's; the vector has a byte for each of its
+        // pages.
         let rc = unsafe { libc::mincore(self.start as *mut _, self.pages * PAGE, resident.as_mut_ptr()) };
         assert_eq!(rc, 0, "mincore");
         (0..self.pages).filter(|&page| resident[page] & 1 == 1).collect()
     }
 
-    /// Pages that hold anything but zeros. Pages that nobody touched are not touched here either.
+    /// Pages with any non-zero byte. Untouched pages stay untouched.
     pub(crate) fn used(&self) -> Vec<usize> {
         let holds = |page: &usize| self.page(*page).iter().any(|word| word.load(Relaxed) != 0);
         self.resident().into_iter().filter(holds).collect()
@@ -111,7 +114,8 @@ impl Window {
         words.flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect()
     }
 
-    /// Makes the region hold these pages, and zeros everywhere else. Pages are not given back: the next state needs them.
+    /// Gives the region these pages' content, and zeros elsewhere. Keeps pages allocated: the next
+    /// state needs them.
     pub(crate) fn put(&self, pages: &[usize], bytes: &[u8]) {
         let mut kept = pages.iter().copied().peekable();
         for page in self.resident() {
@@ -127,18 +131,18 @@ impl Window {
         }
     }
 
-    /// Writes one word, whatever is there.
+    /// Overwrites one word.
     pub(crate) fn scribble(&self, page: usize, word: usize, value: u64) {
         self.page(page)[word].store(value, Relaxed);
     }
 
-    /// In a child: replaces the region by memory of the child's own with the same content, at the same place.
+    /// In a child: replaces the region by private memory with the same content at the same address.
     pub(crate) fn part(&self) {
         let pages = self.used();
         let bytes = self.take(&pages);
         let (prot, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_FIXED);
-        // SAFETY: replaces exactly the engine's mapping, whose address and length stay as they were.
+        // SAFETY: replaces exactly the engine's mapping, keeping its address and length.
         let at = unsafe {
             libc::mmap(self.start as *mut _, self.pages * PAGE, prot, flags | libc::MAP_NORESERVE, -1, 0)
         };
@@ -146,7 +150,7 @@ impl Window {
         self.put(&pages, &bytes);
     }
 
-    /// The pages that hold something before, in or after `operation`, which a child does on a copy.
+    /// The pages that hold data before, during or after `operation`, which a child runs on a copy.
     pub(crate) fn touched(&self, operation: impl FnOnce()) -> Vec<usize> {
         let marks = Scratch::new(self.pages);
         for page in self.used() {
@@ -155,7 +159,8 @@ impl Window {
         Child::fork(|| {
             self.part();
             operation();
-            // Not only those in use: a bucket may have had items for a while. Nothing else is resident in fresh memory.
+            // Also pages not in use now: a bucket may have had items for a while. Only touched
+            // pages are resident.
             for page in self.resident() {
                 marks[page].store(1, Relaxed);
             }
@@ -164,7 +169,7 @@ impl Window {
         (0..self.pages).filter(|&page| marks[page].load(Relaxed) == 1).collect()
     }
 
-    /// The pages that a child, which has memory of its own here, has touched so far.
+    /// The pages touched so far by a child with its own memory here.
     pub(crate) fn touched_by(&self, child: Pid) -> Vec<usize> {
         let mut words = vec![0; self.pages * 8];
         let map = File::open(format!("/proc/{child}/pagemap")).expect("a child's pages");
@@ -180,7 +185,7 @@ impl Window {
     }
 }
 
-/// Pages of something that changes, and what they held when last looked at.
+/// Pages of changing memory or a file, with their content at the last look.
 #[derive(Debug)]
 pub(crate) struct Image {
     source: File,
@@ -206,7 +211,8 @@ impl Image {
         image
     }
 
-    /// Looks again; whether anything is different. What a file does not have reads as zeros.
+    /// Reads the pages again; returns whether anything changed. Bytes beyond the end of a file read
+    /// as zeros.
     pub(crate) fn look(&mut self) -> bool {
         let mut at = 0;
         for run in &self.runs {
@@ -228,7 +234,7 @@ impl Image {
         changed
     }
 
-    /// Pages of a file that hold something and are not looked at.
+    /// Non-zero pages of a file that are not watched.
     pub(crate) fn overlooked(&self) -> Vec<usize> {
         let len = self.source.metadata().expect("metadata").len();
         let mut bytes = vec![0; usize::try_from(len).expect("64 bits")];
@@ -238,8 +244,9 @@ impl Image {
         pages.filter(|page| self.pages.binary_search(page).is_err()).collect()
     }
 
-    /// The bytes as the kernel leaves them when a thread ends: its robust locks are marked. Also what the engine
-    /// records of a thread names nobody alive any more. Returns the locks it held.
+    /// The bytes as the kernel leaves them when a thread ends: its robust locks are marked. The
+    /// engine's records of the thread are replaced by those of a thread that does not exist.
+    /// Returns the number of locks it held.
     pub(crate) fn after_death(&self, dead: Mortal) -> (Vec<u8>, u32) {
         let Mortal { tid, start } = dead;
         let (mut bytes, mut held) = (self.bytes.clone(), 0);

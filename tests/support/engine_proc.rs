@@ -22,24 +22,25 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 
-/// Nothing here takes this long unless it hangs; a loaded machine is slow, not stuck.
+/// Only a hang takes this long; a loaded machine is slow, not stuck.
 pub(crate) const HANG: Duration = Duration::from_secs(60);
 
-/// Writes one line to stderr past the test harness, whose own buffer a child cannot hand over.
+/// Writes one line to stderr, bypassing the test harness, whose output buffer a child cannot pass
+/// on.
 pub(crate) fn say(line: &str) {
     let mut bytes = line.as_bytes().to_vec();
     bytes.push(b'\n');
     let _ = nix::unistd::write(std::io::stderr(), &bytes);
 }
 
-/// Nanoseconds of the monotonic clock, which all processes share.
+/// Nanoseconds of the monotonic clock, which is the same for all processes.
 pub(crate) fn now() -> u64 {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock");
     u64::try_from(time.tv_sec()).expect("positive") * 1_000_000_000
         + u64::try_from(time.tv_nsec()).expect("positive")
 }
 
-/// What a test chooses by: `UCACHE_SEED`, or at random; it is said.
+/// The seed of a test's choices: `UCACHE_SEED`, or random; printed.
 pub(crate) fn seed() -> u64 {
     let text = std::env::var("UCACHE_SEED").ok();
     let seed = text.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("UCACHE_SEED: a number"));
@@ -57,17 +58,19 @@ pub(crate) struct Child {
 impl Child {
     /// Forks a process that runs `body`: exit 0 when it returns, 101 when it panics.
     pub(crate) fn fork(body: impl FnOnce()) -> Self {
-        // SAFETY: the child runs `body` and leaves through `_exit`; it takes no lock of the standard library that
-        // another thread of the harness could hold here (output goes through `say`), and glibc's malloc survives forks.
+        // SAFETY: the child only runs `body` and ends through `_exit`. It takes no lock of the
+        // standard library that another thread of the harness may hold (output goes through `say`),
+        // and glibc's malloc survives forks.
         match unsafe { fork() }.expect("fork") {
             ForkResult::Parent { child } => Self { pid: child, reaped: false },
             ForkResult::Child => run_child(body),
         }
     }
 
-    /// [`Child::fork`] by the system call alone: the C library does not notice.
+    /// [`Child::fork`] by a bare system call, unnoticed by the C library.
     pub(crate) fn clone_bare(body: impl FnOnce()) -> Self {
-        // SAFETY: as in `fork`; without flags the call is a fork, whose child goes on with a copy of this stack.
+        // SAFETY: as in `fork`; without flags the call is a fork whose child continues on a copy of
+        // this stack.
         match unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } {
             0 => run_child(body),
             pid => Self { pid: Pid::from_raw(i32::try_from(pid).expect("a process")), reaped: false },
@@ -82,7 +85,7 @@ impl Child {
         kill(self.pid, signal).expect("kill");
     }
 
-    /// SIGKILL, and waits for the end. Returns whether the signal is what ended it.
+    /// Sends SIGKILL and waits for the end. Returns whether the signal ended it.
     pub(crate) fn kill(mut self) -> bool {
         self.signal(Signal::SIGKILL);
         let status = waitpid(self.pid, None).expect("waitpid");
@@ -90,7 +93,7 @@ impl Child {
         matches!(status, WaitStatus::Signaled(_, Signal::SIGKILL, _))
     }
 
-    /// Whether a child that was sent `signal` has died, and whether of that.
+    /// Whether a child that was sent `signal` has ended, and whether because of it.
     pub(crate) fn try_ended_by(&mut self, signal: Signal) -> Option<bool> {
         let status = waitpid(self.pid, Some(WaitPidFlag::WNOHANG)).expect("waitpid");
         if status == WaitStatus::StillAlive {
@@ -106,7 +109,7 @@ impl Child {
         assert!(matches!(status, WaitStatus::Stopped(..)), "the child should stop, but: {status:?}");
     }
 
-    /// Whether the child has ended, and how (`Ok` = exit 0).
+    /// Whether the child has ended, and its result (`Ok` = exit 0).
     pub(crate) fn try_end(&mut self) -> Option<Result<(), String>> {
         let status = waitpid(self.pid, Some(WaitPidFlag::WNOHANG)).expect("waitpid");
         let outcome = match status {
@@ -141,33 +144,36 @@ impl Drop for Child {
     }
 }
 
-/// SIGSEGV and SIGABRT end this process and its later children at once, as they end a program without handlers, and
-/// leave no core.
+/// Lets SIGSEGV and SIGABRT end this process and its later children at once and without a core, as
+/// in a program without handlers.
 pub(crate) fn die_of_signals() {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).expect("setrlimit");
     for signal in [Signal::SIGSEGV, Signal::SIGABRT, Signal::SIGBUS] {
-        // SAFETY: the default action replaces the standard library's handler; no handler of ours is installed.
+        // SAFETY: the default action replaces the standard library's handler; no handler of ours is
+        // installed.
         unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.expect("signal");
     }
 }
 
-/// Priority of the calling thread and of the children that it forks: more negative = before the others. What is not
-/// permitted changes nothing.
+/// Sets the priority of the calling thread and of children it forks: more negative = higher. Does
+/// nothing without permission.
 pub(crate) fn priority(nice: i32) {
     // SAFETY: changes only this thread's scheduling.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
 }
 
 fn run_child(body: impl FnOnce()) -> ! {
-    // A test that dies must not leave workers behind.
+    // A failing test must not leave workers behind.
     let _ = set_pdeathsig(Signal::SIGKILL);
     set_hook(Box::new(|info| say(&format!("child {}: {info}", std::process::id()))));
     let code = if catch_unwind(AssertUnwindSafe(body)).is_ok() { 0 } else { 101 };
-    // SAFETY: _exit only ends the process; exit handlers and destructors of the forked harness must not run twice.
+    // SAFETY: _exit only ends the process; exit handlers and destructors of the forked harness must
+    // not run twice.
     unsafe { libc::_exit(code) }
 }
 
-/// One test at a time. Two cores are few, and a child forked by one test would keep the files that another has open.
+/// Serialises tests: there are only two cores, and a child forked by one test would inherit files
+/// that another has open.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -199,7 +205,8 @@ impl Scratch {
     pub(crate) fn new(len: usize) -> Self {
         let bytes = NonZeroUsize::new(len * size_of::<AtomicU64>()).expect("some words");
         let (prot, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
-        // SAFETY: a fresh anonymous mapping at an address the kernel chooses touches no other memory.
+        // SAFETY: a fresh anonymous mapping at an address the kernel chooses touches no other
+        // memory.
         let base = unsafe { mmap_anonymous(None, bytes, prot, flags) }.expect("mmap");
         Self { base: base.cast(), len }
     }
@@ -208,20 +215,21 @@ impl Scratch {
 impl Deref for Scratch {
     type Target = [AtomicU64];
     fn deref(&self) -> &[AtomicU64] {
-        // SAFETY: `base` is a page-aligned mapping of `len` zeroed words, mapped until drop, and every process
-        // accesses them through atomics only.
+        // SAFETY: `base` is a page-aligned mapping of `len` zeroed words, mapped until drop, and
+        // all processes only access them through atomics.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made in `new` with this length, and `deref` borrows end before the drop.
+        // SAFETY: `new` created the mapping with this length, and borrows through `deref` end
+        // before the drop.
         let _ = unsafe { munmap(self.base.cast(), self.len * size_of::<AtomicU64>()) };
     }
 }
 
-// SAFETY: the memory is only reached as atomics, and the mapping lives as long as the value.
+// SAFETY: the memory is only accessed through atomics, and the mapping lives as long as the value.
 unsafe impl Send for Scratch {}
 // SAFETY: as for Send.
 unsafe impl Sync for Scratch {}

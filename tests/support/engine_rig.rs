@@ -1,13 +1,15 @@
-//! A cache under load from several processes, and the books that say what it must answer.
+//! A cache under load from several processes, with shared records of what it must answer.
 //!
-//! Each worker owns keys that only it writes; every process reads them. Per owned key two shared words are kept:
-//! `intent` (written before an operation) and `acked` (after it), each `seq << 1 | present`. A reader takes `acked`
-//! before and `intent` after its read: the value must be between the two, and a key that was present and only
-//! updated in between must be there. Even keys are never deleted.
+//! Each worker owns keys that only it writes; every process reads them. Each owned key has two
+//! shared words: `intent` (written before an operation) and `acked` (after it), each
+//! `seq << 1 | present`. A reader reads `acked` before and `intent` after its read: the value must
+//! lie between the two, and a key that was present and only updated in between must be found. Even
+//! keys are never deleted.
 //!
-//! A third word, `seen`, is the newest state that any read has shown. No read that begins later may show an older one: with
-//! one writer a key, and operations that a death cut off as "maybe", that is linearizability, judged while it runs. The
-//! books lie outside of the cache, in memory that outlives the dead.
+//! A third word, `seen`, is the newest state that any read has returned. No later read may return
+//! an older one: with one writer per key, and with operations cut off by a death as "maybe", that
+//! is linearizability, checked while the load runs. The records lie outside the cache, in memory
+//! that survives any death.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::{
@@ -18,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use ucache::engine::{Config, Engine, Expires, Mode, SetOptions};
+use ucache::engine::{Config, Engine, Expires, SetOptions};
 
 use crate::{
     engine_audit as audit,
@@ -28,18 +30,17 @@ use crate::{
     engine_worker::Worker,
 };
 
-/// Keys of each worker, counters and keys to fill.
+/// Numbers of owned keys per worker, of counters, and of keys to fill.
 pub(crate) const OWNED: u32 = 24;
 pub(crate) const COUNTERS: u32 = 4;
 pub(crate) const FILLS: u32 = 4;
 pub(crate) const MAX_WORKERS: usize = 16;
 
-pub(crate) const UPDATE: SetOptions =
-    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
-pub(crate) const ADD: SetOptions = SetOptions { mode: Mode::Add, ..UPDATE };
+pub(crate) const UPDATE: SetOptions = SetOptions::set(Expires::Never);
+pub(crate) const ADD: SetOptions = SetOptions::add(Expires::Never);
 
-/// What a worker counts, one word each.
-#[derive(Clone, Copy, Debug)]
+/// Counters of a worker, one word each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Tally {
     Ops,
@@ -49,7 +50,7 @@ pub(crate) enum Tally {
     Stale,
     /// An answer that no order of the operations explains.
     Wrong,
-    /// Errors that nothing explains.
+    /// Unexplained errors.
     Refused,
     Increments,
     IncrementsBegun,
@@ -62,22 +63,22 @@ const TALLIES: usize = 16;
 pub(crate) const FAULTS: [Tally; 6] =
     [Tally::Torn, Tally::Foreign, Tally::Lost, Tally::Stale, Tally::Wrong, Tally::Refused];
 
-/// What a load may do.
+/// The parameters of a load.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) name: &'static str,
     pub(crate) config: Config,
     pub(crate) workers: usize,
     pub(crate) max_len: usize,
-    /// Keys that all workers write; stored before the start, as many as fit.
+    /// Keys that all workers write; as many as fit are stored before the start.
     pub(crate) shared: u32,
-    /// Items may vanish by themselves (LRU, clear).
+    /// Items may be removed by the cache itself (LRU, clear).
     pub(crate) may_miss: bool,
     pub(crate) clears: bool,
 }
 
 impl Load {
-    /// A load whose cache has room for all its keys, exactly.
+    /// A load whose cache holds exactly all its keys.
     pub(crate) fn new(name: &'static str, workers: usize) -> Self {
         let mut load = Self {
             name,
@@ -90,7 +91,7 @@ impl Load {
         };
         load.config.capacity = load.keys();
         load.config.max_value = 200_000;
-        // Only a hang lasts longer than this, even when eight processes share two cores.
+        // Only a hang takes longer, even with eight processes on two cores.
         load.config.lock_timeout = Duration::from_secs(20);
         load
     }
@@ -105,12 +106,12 @@ pub(crate) fn owned_keys(workers: usize) -> u32 {
     u32::try_from(workers).expect("few") * OWNED
 }
 
-/// The engine, the books and the load; forked children share all of it.
+/// The engine, the records and the load; forked children share all of it.
 #[derive(Debug)]
 pub(crate) struct Rig {
     pub(crate) engine: Arc<Engine>,
     pub(crate) load: Load,
-    /// `Stats::bytes` of the fresh cache filled with short values.
+    /// `Stats::bytes` of the fresh cache when filled with short values.
     pub(crate) full_bytes: u64,
     tallies: Scratch,
     intent: Scratch,
@@ -195,7 +196,7 @@ impl Rig {
         (&self.intent[at], &self.acked[at])
     }
 
-    /// Sequence number of the newest state of a key that a read has shown.
+    /// Sequence number of the newest state of a key that a read has returned.
     pub(crate) fn seen(&self, key: u32) -> &AtomicU64 {
         &self.seen[usize::try_from(key).expect("an index")]
     }

@@ -1,4 +1,4 @@
-//! One worker of the rig: what all workers do to the same keys, and to the cache as a whole.
+//! A worker's operations on keys shared by all workers, and on the whole cache.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Worker<'_> {
-    /// Keys that everybody writes and deletes: whole and their own, no more can be said.
+    /// Keys that all workers write and delete: only checked to be whole and of the right key.
     pub(crate) fn shared(&mut self) {
         let key = self.rig.shared_key(self.rng.u32(0..self.rig.load.shared));
         engine_value::key_bytes(key, &mut self.key);
@@ -104,7 +104,7 @@ impl Worker<'_> {
         }
     }
 
-    /// A read-modify-write under the exclusive lock: two halves that must always agree.
+    /// A read-modify-write under the exclusive lock: two halves that must always be equal.
     pub(crate) fn exclusive(&mut self) {
         if let Err(error) = self.rig.engine.exclusive_begin() {
             return self.fault(Tally::Refused, &format!("exclusive_begin: {error}"));
@@ -114,7 +114,7 @@ impl Worker<'_> {
             Err(_) => None,
         };
         let (left, right) = (read(b"left"), read(b"right"));
-        // A killed holder leaves `left` one ahead; the next one completes its work.
+        // A killed holder leaves `left` one ahead; the next holder completes its work.
         let ahead = match (&left, &right) {
             (Some(l), Some(r)) => number(l).wrapping_sub(number(r)),
             (Some(l), None) => number(l),

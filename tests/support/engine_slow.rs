@@ -1,8 +1,9 @@
-//! What a slow operation waits for, seen from outside: the processor, a lock whose owner has the processor, waits for it
-//! or is stopped, or a lock that nobody has (a wake-up that got lost).
+//! Finds out what a slow operation waits for: a processor; a lock whose owner is running, waiting
+//! for a processor or stopped; or a lock without an owner (a lost wake-up).
 //!
-//! The kernel tells it: the state of a process, how long it was runnable without running, and the word that it sleeps on.
-//! Beside it runs a process that only reads the clock: what it misses, the cache has no part in.
+//! The kernel reports the state of a process, how long it was runnable without running, and the
+//! word it sleeps on. A second process only reads the clock: delays that it sees, too, are not the
+//! cache's.
 
 use std::{
     collections::BTreeMap,
@@ -20,23 +21,25 @@ use crate::{
     engine_times::Times,
 };
 
-/// Operations that take longer are looked at, in nanoseconds.
+/// Operations longer than this are examined, in nanoseconds.
 const SLOW: u64 = 50_000_000;
-/// Those that took longer are told one by one.
+/// Operations longer than this are reported one by one.
 const TOLD: u64 = 500_000_000;
-/// Who sleeps on a free lock for so long is no waiter behind one that was woken and has no processor yet.
+/// A process that sleeps on a free lock for this long is not just waiting behind one that was woken
+/// but has no processor yet.
 const LOST: u64 = 250_000_000;
 
-/// What one look sees.
+/// The result of one look at a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Seen {
-    /// It runs, or would if there were a processor.
+    /// It is running, or waiting for a processor.
     Runnable,
-    /// It sleeps on a lock whose owner is in this state (`R` has or wants the processor, `S` waits itself, `T` is stopped).
+    /// It sleeps on a lock whose owner is in this state (`R` runs or waits for a processor, `S`
+    /// sleeps, `T` is stopped).
     LockOf(char),
-    /// It sleeps on a lock whose owner has died; whoever locks next repairs.
+    /// It sleeps on a lock whose owner has died; the next locker repairs.
     LockOfDead,
-    /// It sleeps on a word that is no lock's, or that nobody holds.
+    /// It sleeps on a word that is no lock, or a lock without an owner.
     Free,
     /// It sleeps in the kernel, not on a lock (page faults, files).
     Kernel,
@@ -46,15 +49,15 @@ enum Seen {
 struct Slow {
     begun: u64,
     last: u64,
-    /// Nanoseconds that it was runnable without running, when it was first looked at.
+    /// Nanoseconds it had been runnable without running at the first look.
     delay: u64,
     delayed: u64,
     seen: BTreeMap<Seen, u32>,
-    /// Since when it sleeps on a free word; 0 = it does not, or that was told.
+    /// Start of its sleep on a free word; 0 = not sleeping, or reported already.
     free: u64,
 }
 
-/// The operations in progress that are slow, and what the slow ones waited for.
+/// The slow operations in progress, and what finished ones waited for.
 #[derive(Debug)]
 pub(crate) struct Watch {
     now: BTreeMap<usize, Slow>,
@@ -62,13 +65,13 @@ pub(crate) struct Watch {
     operations: u32,
     told: u32,
     lost: u32,
-    /// The longest that the clock reader missed, and when it last read; it ends with this value.
+    /// The longest gap of the clock reader, and its last reading; it ends at this value.
     gap: Scratch,
     reader: Child,
 }
 
 impl Watch {
-    /// Where there are few workers the reader naps, so as not to take their processor.
+    /// With few workers the reader naps, so as not to take their processor.
     pub(crate) fn new(workers: usize) -> Self {
         let gap = Scratch::new(1);
         let reader = Child::fork(|| {
@@ -87,7 +90,7 @@ impl Watch {
         Self { now: BTreeMap::new(), all: BTreeMap::new(), operations: 0, told: 0, lost: 0, gap, reader }
     }
 
-    /// Looks at everybody who has been in one operation for long.
+    /// Looks at every worker that has been in one operation for long.
     pub(crate) fn look(&mut self, times: &Times, workers: &[Option<Child>]) {
         let time = now();
         for (worker, child) in workers.iter().enumerate() {
@@ -119,7 +122,7 @@ impl Watch {
         if slow.free != 0 && time - slow.free > LOST {
             slow.free = 0;
             self.lost += 1;
-            say(&format!("worker {worker} (process {pid}) sleeps on a word that nobody holds"));
+            say(&format!("worker {worker} (process {pid}) sleeps on a lock without an owner"));
         }
     }
 
@@ -134,18 +137,18 @@ impl Watch {
             self.told += 1;
             let (ms, delayed) = (took / 1_000_000, slow.delayed / 1_000_000);
             say(&format!(
-                "worker {worker}: an operation took {ms} ms or more, {delayed} of them runnable without a processor; seen: {:?}",
+                "worker {worker}: an operation took {ms} ms or more, {delayed} ms of it waiting for a processor; seen: {:?}",
                 slow.seen
             ));
         }
     }
 
-    /// Operations that slept on without anybody to wake them.
+    /// Operations that kept sleeping although no process would wake them.
     pub(crate) fn lost_wakeups(&self) -> u32 {
         self.lost
     }
 
-    /// The clock reader ends.
+    /// Ends the clock reader; returns a report.
     pub(crate) fn stop(self) -> String {
         let text = self.to_string();
         assert!(self.reader.kill(), "the clock reader ended by itself");
@@ -159,7 +162,7 @@ impl fmt::Display for Watch {
         let gap = self.gap[0].load(SeqCst) as f64 / 1e6;
         write!(
             f,
-            "{operations} operations of more than {} ms, in which looks saw {all:?}, lost wake-ups {lost}; a process that only reads the clock missed up to {gap:.0} ms of it",
+            "{operations} operations of more than {} ms, seen {all:?}, lost wake-ups {lost}; longest delay of a process that only reads the clock {gap:.0} ms",
             SLOW / 1_000_000
         )
     }
@@ -181,7 +184,7 @@ pub(crate) fn is_gone(pid: Pid) -> bool {
     state(pid.as_raw()).is_none()
 }
 
-/// `R`, `S`, `D`, `T`; `None` = there is no such process any more, or only what is left of it.
+/// `R`, `S`, `D`, `T`; `None` = the process has ended or is a zombie.
 fn state(pid: i32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let state = stat.rsplit_once(") ")?.1.chars().next()?;
@@ -192,7 +195,7 @@ fn see(pid: Pid) -> Seen {
     if state(pid.as_raw()).is_none_or(|state| state == 'R') {
         return Seen::Runnable;
     }
-    // Number of the call, then its arguments; a sleeper on a futex names its address first.
+    // The call's number, then its arguments; the first argument of a futex call is its address.
     let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
     let mut words = call.split_whitespace();
     let futex = words.next().is_some_and(|number| number.parse() == Ok(libc::SYS_futex));

@@ -13,24 +13,25 @@ use nix::{
 
 use crate::engine_proc::Child;
 
-/// Keeps the calling thread and the children that it forks on one core: a step is then three times as fast.
+/// Pins the calling thread and its later children to one core, which makes stepping three times as
+/// fast.
 pub(crate) fn pin() {
     let mut one = CpuSet::new();
     one.set(sched_getcpu().expect("sched_getcpu")).expect("a core's number");
     sched_setaffinity(Pid::from_raw(0), &one).expect("sched_setaffinity");
 }
 
-/// What a stepped child calls where its parent is to step, and where no longer.
+/// Called by a stepped child where stepping should begin and end.
 pub(crate) fn mark() {
     raise(MARK).expect("raise");
 }
 const MARK: Signal = Signal::SIGUSR1;
 
-/// A child that stands before, in or behind its operation.
+/// A child stopped before, in or after its operation.
 #[derive(Debug)]
 pub(crate) struct Stepped {
     child: Child,
-    /// Instructions done.
+    /// Instructions executed.
     pub(crate) steps: u64,
     done: bool,
     /// Calls of [`mark`].
@@ -55,7 +56,7 @@ impl Stepped {
         self.child.pid()
     }
 
-    /// One instruction; `false` = the operation has ended.
+    /// Steps one instruction; `false` = the operation has ended.
     pub(crate) fn step(&mut self) -> bool {
         if self.done {
             return false;
@@ -69,7 +70,8 @@ impl Stepped {
         !self.done
     }
 
-    /// Goes on to where the next system call begins or ends; counts no instruction. `false` = the operation has ended.
+    /// Continues to where the next system call begins or ends; counts no instruction. `false` = the
+    /// operation has ended.
     pub(crate) fn next_system_call(&mut self) -> bool {
         ptrace::syscall(self.child.pid(), None).expect("ptrace(SYSCALL)");
         match waitpid(self.child.pid(), None).expect("waitpid") {
@@ -80,8 +82,8 @@ impl Stepped {
         !self.done
     }
 
-    /// One instruction of what the child does between two calls of [`mark`]; all else it does at once. `false` = the
-    /// operation has ended.
+    /// Steps one instruction between two calls of [`mark`]; the rest runs at full speed. `false` =
+    /// the operation has ended.
     pub(crate) fn step_marked(&mut self) -> bool {
         while !self.done {
             let one = self.marks % 2 == 1;
@@ -100,7 +102,7 @@ impl Stepped {
         false
     }
 
-    /// Goes on to the end of the operation.
+    /// Continues to the end of the operation.
     pub(crate) fn finish(&mut self) {
         while !self.done {
             ptrace::cont(self.child.pid(), None).expect("ptrace(CONT)");
@@ -112,7 +114,7 @@ impl Stepped {
         }
     }
 
-    /// SIGKILL where it stands.
+    /// Sends SIGKILL at the current instruction.
     pub(crate) fn kill(self) {
         assert!(self.child.kill(), "the stepped child ended by itself");
     }

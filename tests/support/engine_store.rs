@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 use ucache::{
     Error, Result,
-    engine::{Config, Engine, Expires, Mode, SetOptions, Store, Stored, Touch},
+    engine::{Config, Engine, Expires, SetOptions, Store, Stored, Touch},
 };
 
 use crate::{
@@ -20,9 +20,8 @@ use crate::{
     engine_value::{self, Stamp},
 };
 
-pub(crate) const UPDATE: SetOptions =
-    SetOptions { mode: Mode::Update, expires: Expires::Never, keep_ttl: false, ungettable: false };
-pub(crate) const ADD: SetOptions = SetOptions { mode: Mode::Add, ..UPDATE };
+pub(crate) const UPDATE: SetOptions = SetOptions::set(Expires::Never);
+pub(crate) const ADD: SetOptions = SetOptions::add(Expires::Never);
 
 pub(crate) const KEYS: u32 = 300;
 
@@ -50,7 +49,7 @@ pub(crate) fn put(engine: &Engine, key: u32, seq: u32) -> Result<Stored> {
     engine.set(&name, &value, &UPDATE)
 }
 
-/// The sequence number of `key`; its value must be whole and its own.
+/// The sequence number of `key`; asserts that its value is whole and belongs to the key.
 pub(crate) fn seq(engine: &Engine, key: u32) -> Option<u32> {
     let mut name = Vec::new();
     engine_value::key_bytes(key, &mut name);
@@ -70,7 +69,7 @@ pub(crate) fn assert_filled(engine: &Engine, with: u32) {
     }
 }
 
-/// Asserts that an opening was refused, for a reason that holds all of `words`.
+/// Asserts that an opening was refused with a reason that contains all of `words`.
 pub(crate) fn refused(result: Result<Arc<Engine>>, words: &[&str]) {
     match result {
         Err(error @ Error::Store { .. }) => {
@@ -83,7 +82,7 @@ pub(crate) fn refused(result: Result<Arc<Engine>>, words: &[&str]) {
     }
 }
 
-/// What a run counts, in all its processes.
+/// Counters shared by all processes of a run.
 #[derive(Debug)]
 pub(crate) struct Tally(Scratch);
 
@@ -97,12 +96,12 @@ impl Tally {
     }
 }
 
-/// How many of something: `short` in `make test`, another number where the environment says so.
+/// A number of rounds: `short` in `make test`, another number if the environment says so.
 pub(crate) fn rounds(variable: &str, short: usize) -> usize {
     std::env::var(variable).map_or(short, |text| text.parse().expect("a number"))
 }
 
-/// Runs `each` for all numbers below `count` in two processes, which must not end by themselves nor stand still.
+/// Runs `each` for all numbers below `count` in two processes, which must neither die nor hang.
 pub(crate) fn in_two(
     count: usize,
     setup: impl Fn(usize) -> Copy,
@@ -141,13 +140,13 @@ pub(crate) fn in_two(
     tally
 }
 
-/// A store's bytes as they were, and a file in memory to damage and open: another file than the one that was written, so
+/// A saved store, and a file in memory to damage and open. It is not the file that was written, so
 /// that opening it trusts nothing.
 #[derive(Debug)]
 pub(crate) struct Copy {
     pub(crate) path: PathBuf,
     pub(crate) bytes: Vec<u8>,
-    /// What is behind this is all zeros.
+    /// All bytes beyond this are zeros.
     live: usize,
     file: File,
 }
@@ -162,7 +161,7 @@ impl Copy {
         Self { path, bytes, live, file }
     }
 
-    /// Makes the file what it was (but for free space that was used meanwhile), and then this.
+    /// Restores the file (except free space used meanwhile), then writes `bytes` at `at`.
     pub(crate) fn become_with(&self, at: usize, bytes: &[u8]) {
         self.file.set_len(self.bytes.len() as u64).expect("ftruncate");
         self.file.write_all_at(&self.bytes[..self.live], 0).expect("write");
@@ -183,7 +182,7 @@ impl Copy {
     }
 }
 
-/// A directory in memory: thousands of openings are not about a disk.
+/// A directory in memory: thousands of openings should not wait for a disk.
 pub(crate) fn memory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").expect("a directory in /dev/shm (a tmpfs must be mounted there)")
 }

@@ -1,5 +1,5 @@
-//! How long workers take, seen from outside of the cache: the longest operation, hangs, and how soon the survivors of a
-//! death are through with what they were doing.
+//! Times of the workers, measured from outside the cache: the longest operation, hangs, and how
+//! soon operations complete that a death fell into.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::{fmt, sync::atomic::Ordering::SeqCst};
@@ -9,26 +9,28 @@ use crate::{
     engine_rig::MAX_WORKERS,
 };
 
-/// An operation that takes longer is counted as a hang, in nanoseconds.
+/// An operation longer than this counts as a hang, in nanoseconds.
 const HANG: u64 = 1_000_000_000;
-/// The watchdog looks every millisecond or two; so much later it is the machine that stood still.
+/// The watchdog looks every millisecond or two; if it is this late, the whole machine stood still.
 const LATE: u64 = 200_000_000;
-/// Classes of a doubling in the histogram.
+/// Histogram buckets per doubling.
 const FINE: usize = 8;
 
-/// Words shared by all workers and their watchdog. Times are nanoseconds of the monotonic clock, 0 = none.
+/// Words shared by all workers and their watchdog. Times are nanoseconds of the monotonic clock, 0
+/// = none.
 #[derive(Debug)]
 pub(crate) struct Times {
-    /// When the operation in progress began, one a worker.
+    /// Start of the operation in progress, one per worker.
     begun: Scratch,
-    /// The first death that fell into it.
+    /// The first death during it.
     death: Scratch,
-    /// Not 0: the worker is stopped; else since when it runs again.
+    /// Not 0: the worker is stopped.
     paused: Scratch,
     resumed: Scratch,
-    /// The operation that was found to hang, so that it counts once.
+    /// The operation already counted as a hang.
     hung: Scratch,
-    /// Nothing, longest operation, hangs, when the watchdog last looked, when it last came late, how often.
+    /// Unused, longest operation, hangs, the watchdog's last look, its last late look, number of
+    /// late looks.
     all: Scratch,
     histogram: Scratch,
 }
@@ -56,11 +58,11 @@ impl Times {
         now
     }
 
-    /// An operation that a death fell into shows how soon its survivors went on.
+    /// Ends an operation. If a death fell into it, its time shows how soon the survivors continued.
     pub(crate) fn end(&self, worker: usize, begun: u64) {
         let now = now();
         self.begun[worker].store(0, SeqCst);
-        // What a stop adds is not the cache's, nor is a machine that stood still for the watchdog as well.
+        // Excludes time when the worker was stopped or the whole machine stood still.
         if self.resumed[worker].load(SeqCst).max(self.all[4].load(SeqCst)) >= begun {
             return;
         }
@@ -72,13 +74,13 @@ impl Times {
         }
     }
 
-    /// A worker that has died is in no operation.
+    /// Notes that a dead worker is in no operation.
     pub(crate) fn ended(&self, worker: usize) {
         self.begun[worker].store(0, SeqCst);
     }
 
-    /// Somebody is about to die. Who is in an operation shows how long the first death that fell into it held him up.
-    /// `counts` = it tells something of the cache.
+    /// Notes that a process is about to die, in all operations in progress that have no death yet.
+    /// `counts` = the death can affect the cache.
     pub(crate) fn death(&self, counts: bool) {
         let now = if counts { now() } else { u64::MAX };
         for (begun, death) in self.begun.iter().zip(self.death.iter()) {
@@ -88,12 +90,12 @@ impl Times {
         }
     }
 
-    /// While somebody is stopped with a lock, what the others wait for is not a death.
+    /// While a process is stopped with a lock, the others' waits are not due to a death.
     fn forget_deaths(&self) {
         self.death.iter().for_each(|death| death.store(u64::MAX, SeqCst));
     }
 
-    /// When the operation in progress began; `None` = there is none, or the worker is stopped.
+    /// Start of the operation in progress; `None` = there is none, or the worker is stopped.
     pub(crate) fn in_operation(&self, worker: usize) -> Option<u64> {
         let begun = self.begun[worker].load(SeqCst);
         let runs = self.paused[worker].load(SeqCst) == 0 && self.resumed[worker].load(SeqCst) < begun;
@@ -111,10 +113,11 @@ impl Times {
         self.paused[worker].store(0, SeqCst);
     }
 
-    /// The watchdog's look at everybody.
+    /// The watchdog's look at all workers.
     pub(crate) fn watch(&self) {
         let now = now();
-        // The watchdog takes no lock: when it comes late, nobody was running. Hangs are measured anew from here.
+        // The watchdog takes no lock: if it is late, no process was running. Hangs are measured
+        // anew from here.
         if now - self.all[3].swap(now, SeqCst) > LATE {
             self.all[4].store(now, SeqCst);
             self.all[5].fetch_add(1, SeqCst);
@@ -156,7 +159,7 @@ impl fmt::Display for Times {
         let [median, high, worst] = [500, 999, 1000].map(|q| self.quantile(q) / 1e6);
         write!(
             f,
-            "resumed after (ms, {samples} operations that a death fell into): median {median:.3}, p99.9 {high:.1}, worst {worst:.1}; hangs over 1 s {}, the machine stood still {} times, longest operation {:.0} ms",
+            "resumed after (ms, {samples} operations with a death): median {median:.3}, p99.9 {high:.1}, worst {worst:.1}; hangs over 1 s {}, the machine stood still {} times, longest operation {:.0} ms",
             self.hangs(),
             self.all[5].load(SeqCst),
             self.all[1].load(SeqCst) as f64 / 1e6

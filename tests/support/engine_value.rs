@@ -1,20 +1,21 @@
-//! Values that tell on sight whether they are whole, whose they are and how old.
+//! Self-checking values: a reader can tell whether they are whole, their key, writer and age.
 //!
-//! Every 16 bytes hold `key:32 | writer:8 len:24 | seq:32 | sum:32`, where the sum covers the other three words and
-//! the block's place, so that a block of another value, another version or another place never fits. A value of
-//! 8 bytes holds `key:16 | writer:8 | seq:24 | sum:16`. The last block may be cut short.
+//! Every 16 bytes hold `key:32 | writer:8 len:24 | seq:32 | sum:32`, where the sum covers the other
+//! three words and the block's place, so that a block of another value, another version or another
+//! place never fits. A value of 8 bytes holds `key:16 | writer:8 | seq:24 | sum:16`. The last block
+//! may be cut short.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use ucache::{
     Result,
     engine::{Cursor, Engine, Item, Meta, Sink, Touch},
-    shm::Source,
+    shm::SharedBytes,
 };
 
-/// Longest value the stamp can describe.
+/// Maximum length of a stamped value.
 pub(crate) const MAX_LEN: usize = (1 << 24) - 1;
 
-/// Who wrote a value, and when.
+/// The origin of a value: key, writer and sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) key: u32,
@@ -70,7 +71,7 @@ pub(crate) fn write(stamp: Stamp, len: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Checks that `value` is whole and `key`'s. Of an 8-byte value the sequence has 24 bits.
+/// Checks that `value` is whole and belongs to `key`. In an 8-byte value the sequence has 24 bits.
 pub(crate) fn read(key: u32, value: &[u8]) -> std::result::Result<Stamp, Fault> {
     let stamp = if let Ok(bytes) = <[u8; 8]>::try_from(value) {
         let word = u64::from_le_bytes(bytes);
@@ -109,35 +110,35 @@ fn read_long(value: &[u8]) -> Option<Stamp> {
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
 impl Sink for Bytes {
-    fn take(&mut self, src: &Source<'_>) -> bool {
+    fn take(&mut self, src: &SharedBytes<'_>) -> bool {
         src.copy_to_vec(&mut self.0);
         true
     }
 }
 
-/// A sink made of a function, which runs where the engine hands the value over.
+/// A sink that calls a function when the engine passes the value.
 pub(crate) struct Hook<F>(pub(crate) F);
 
 impl<F: FnMut()> Sink for Hook<F> {
-    fn take(&mut self, _src: &Source<'_>) -> bool {
+    fn take(&mut self, _src: &SharedBytes<'_>) -> bool {
         (self.0)();
         true
     }
 }
 
-/// Reads `key` into fresh bytes.
+/// Reads `key` into new bytes.
 pub(crate) fn get(engine: &Engine, key: &[u8], touch: Touch) -> Result<Option<(Meta, Vec<u8>)>> {
     let mut sink = Bytes::default();
     Ok(engine.get(key, touch, &mut sink)?.map(|meta| (meta, sink.0)))
 }
 
-/// All that a walk meets.
+/// All items of a walk.
 pub(crate) fn all_items(engine: &Engine) -> Vec<Item> {
     let mut cursor = Cursor::default();
     std::iter::from_fn(|| engine.walk(&mut cursor)).collect()
 }
 
-/// The key's bytes: 4 to about 60 of them, one in 32 about 500, all different.
+/// The bytes of a key, all different: usually 4 to about 60 of them, about 500 for one key in 32.
 pub(crate) fn key_bytes(key: u32, out: &mut Vec<u8>) {
     out.clear();
     let len = if key % 32 == 31 { 500 } else { 4 + usize::try_from(key % 57).expect("small") };
@@ -147,7 +148,7 @@ pub(crate) fn key_bytes(key: u32, out: &mut Vec<u8>) {
     out.truncate(len);
 }
 
-/// The number that [`key_bytes`] was given; `None` = no key of these tests.
+/// Inverse of [`key_bytes`]; `None` = not a key of these tests.
 pub(crate) fn key_number(bytes: &[u8]) -> Option<u32> {
     let key = u32::from_le_bytes(*bytes.first_chunk()?);
     let mut again = Vec::new();

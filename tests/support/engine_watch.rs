@@ -1,8 +1,8 @@
-//! A child that steps through an operation by itself, one machine instruction at a time, and stops wherever the memory
-//! that is watched has changed.
+//! A child that single-steps its own operation and stops whenever watched memory has changed.
 //!
-//! On x86-64 the processor's trap flag does it: a signal after each instruction, whose handler compares. That is ten times as
-//! fast as a debugger's steps, which serve elsewhere, and with `UCACHE_STEPPER=ptrace`.
+//! On x86-64 it uses the processor's trap flag: a signal after each instruction, whose handler
+//! compares. That is ten times as fast as ptrace, which is used elsewhere, and with
+//! `UCACHE_STEPPER=ptrace`.
 
 use std::{os::fd::RawFd, sync::atomic::Ordering::SeqCst};
 
@@ -14,7 +14,7 @@ use crate::{
     engine_step::Stepped,
 };
 
-/// What is watched: pages of a mapping, those of a file only as far as it goes.
+/// What is watched: pages of a mapping; those of a file only up to its end.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
     pub(crate) start: usize,
@@ -22,14 +22,15 @@ pub(crate) struct Places {
     pub(crate) file: Option<RawFd>,
 }
 
-/// A child that stands before, in or behind its operation.
+/// A child stopped before, in or after its operation.
 #[derive(Debug)]
 pub(crate) enum Watched {
     Itself { child: Child, words: Scratch },
     Traced { child: Stepped, image: Image },
 }
 
-/// Words shared by a child that steps itself and its watcher: whose turn it is, instructions done, where to stop too.
+/// Words shared by the self-stepping child and its watcher: whose turn it is, instructions
+/// executed, where else to stop.
 const TURN: usize = 0;
 const STEPS: usize = 1;
 const UNTIL: usize = 2;
@@ -69,7 +70,7 @@ impl Watched {
         }
     }
 
-    /// Instructions done.
+    /// Instructions executed.
     pub(crate) fn steps(&self) -> u64 {
         match self {
             Self::Itself { words, .. } => words[STEPS].load(SeqCst),
@@ -77,7 +78,8 @@ impl Watched {
         }
     }
 
-    /// Goes on to the next instruction that changes something; `false` = the operation has ended.
+    /// Continues to the next instruction that changes watched memory; `false` = the operation has
+    /// ended.
     pub(crate) fn next_change(&mut self) -> bool {
         if let Self::Traced { child, image } = self {
             while child.step() {
@@ -96,7 +98,7 @@ impl Watched {
         self.wait() == CHANGED
     }
 
-    /// Goes on to where so many instructions are done, or to the end.
+    /// Continues until `target` instructions are executed, or to the end.
     pub(crate) fn step_to(&mut self, target: u64) {
         if let Self::Itself { words, .. } = self {
             words[UNTIL].store(target, SeqCst);
@@ -126,7 +128,7 @@ impl Watched {
         }
     }
 
-    /// SIGKILL where it stands.
+    /// Sends SIGKILL at the current instruction.
     pub(crate) fn kill(self) {
         match self {
             Self::Itself { child, .. } => assert!(child.kill(), "the stepped child ended by itself"),
@@ -139,11 +141,11 @@ impl Watched {
 mod futex {
     use std::{ptr, sync::atomic::AtomicU64};
 
-    /// Sleeps for a tenth of a second at most, unless the word's low half is another.
+    /// Sleeps for a tenth of a second at most, unless the word's low half differs.
     pub(super) fn wait(word: &AtomicU64, while_it_is: u64) {
         let time = libc::timespec { tv_sec: 0, tv_nsec: 100_000_000 };
         let low = u32::try_from(while_it_is).expect("a small number");
-        // SAFETY: the word and the time are valid for the call, which writes neither.
+        // SAFETY: the word and the time are valid for the call, which writes to neither.
         unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, low, &raw const time) };
     }
 
@@ -154,7 +156,7 @@ mod futex {
     }
 }
 
-/// The child's side. The handler calls nothing that takes a lock or memory.
+/// The child's side. The handler calls nothing that takes a lock or allocates.
 #[cfg(target_arch = "x86_64")]
 mod itself {
     use std::{
@@ -169,7 +171,7 @@ mod itself {
 
     use super::{CHANGED, CHILD, ENDED, PAGE, Places, STEPS, Scratch, TURN, UNTIL, futex};
 
-    /// What the handler needs, made before the first step.
+    /// The handler's data, created before the first step.
     struct Watch {
         places: Places,
         seen: Vec<u8>,
@@ -196,7 +198,7 @@ mod itself {
         }
     }
 
-    /// The watcher's turn.
+    /// Hands the turn to the watcher.
     fn stop(words: &Scratch) {
         words[TURN].store(CHANGED, SeqCst);
         futex::wake(&words[TURN]);
@@ -212,8 +214,9 @@ mod itself {
             ss_size: STACK,
         };
         let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: the stack is never freed; the handler is async-signal-safe (it reads memory, stores atomics and makes
-        // bare system calls), and all zeros but for handler and flags is a valid action.
+        // SAFETY: the stack is never freed; the handler is async-signal-safe (it reads memory,
+        // stores atomics and makes bare system calls). An action of zeros except for handler and
+        // flags is valid.
         unsafe {
             let handler: extern "C" fn(libc::c_int) = on_step;
             (*action.as_mut_ptr()).sa_sigaction = handler as usize;
@@ -223,10 +226,10 @@ mod itself {
         }
     }
 
-    /// A trap after every instruction from here on, or none.
+    /// Turns traps after every instruction on or off.
     #[inline(always)]
     fn flag(on: bool) {
-        // SAFETY: changes only the trap flag, whose signal is handled; the stack is as before.
+        // SAFETY: changes only the trap flag, whose signal is handled; the stack is restored.
         unsafe {
             if on {
                 asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq");
@@ -237,7 +240,8 @@ mod itself {
     }
 
     extern "C" fn on_step(_signal: libc::c_int) {
-        // SAFETY: `run` made it, nobody else uses it, and this handler does not interrupt itself; errno is a thread's own.
+        // SAFETY: created by `run`, used by no other code, and this handler does not interrupt
+        // itself; errno is per thread.
         let (watch, errno) = unsafe { (&mut *WATCH.load(Relaxed), libc::__errno_location()) };
         // SAFETY: the words outlive the child.
         let words = unsafe { watch.words.as_ref() };
@@ -253,17 +257,18 @@ mod itself {
     }
 
     impl Watch {
-        /// Looks again; whether anything is different.
+        /// Compares again; whether anything changed.
         fn look(&mut self) -> bool {
             let end = self.places.file.map_or(u64::MAX, length);
             let mut changed = false;
             for (&page, seen) in self.places.pages.iter().zip(self.seen.chunks_exact_mut(PAGE)) {
-                // What a file does not have cannot be read.
+                // Pages beyond the end of a file cannot be read.
                 if ((page + 1) * PAGE) as u64 > end {
                     continue;
                 }
                 let at = (self.places.start + page * PAGE) as *const u8;
-                // SAFETY: a page of a mapping that lasts as long as the child, whose only thread is in this handler.
+                // SAFETY: a page of a mapping that lasts as long as the child, whose only thread is
+                // in this handler.
                 unsafe {
                     if libc::memcmp(at.cast(), seen.as_ptr().cast(), PAGE) != 0 {
                         ptr::copy_nonoverlapping(at, seen.as_mut_ptr(), PAGE);
@@ -277,7 +282,7 @@ mod itself {
 
     fn length(file: libc::c_int) -> u64 {
         let mut stat = MaybeUninit::<libc::stat>::zeroed();
-        // SAFETY: the buffer is a stat's.
+        // SAFETY: the buffer is a valid stat.
         let size = unsafe {
             libc::fstat(file, stat.as_mut_ptr());
             stat.assume_init().st_size

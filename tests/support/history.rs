@@ -1,28 +1,33 @@
-//! Recorded operations of several processes, and whether any order of them explains every answer.
+//! Recorded operations of several processes, checked for an order that explains every answer.
 //!
-//! *What is claimed.* The cache is linearizable: each operation takes effect at one point between its invocation and its
-//! response, and a clear is such a point, too, for all keys at once. No value, number, lease or expiry from before a clear is
-//! visible to an operation that was invoked after the clear returned.
+//! *Claim.* The cache is linearizable: each operation takes effect at one point between its
+//! invocation and its response, and a clear is such a point for all keys at once. No value, number,
+//! lease or expiry from before a clear is visible to an operation invoked after the clear returned.
 //!
-//! *How it is checked.* A history is split by key; each part also gets all clears. If the whole history has an order that
-//! explains it, the operations of one key in that order explain the part: so what a part refutes is refuted, and splitting
-//! brings no false alarm. (It may miss what only several keys together show.) A part is checked with the just-in-time
-//! linearization of Lowe ("Testing for linearizability", 2017): the set of all configurations that are possible is kept, each
-//! a state of the key and the pending operations that have taken effect in it. At each response only those stay in which the
-//! operation has taken effect with the answer it gave, after any other pending ones. If none is left, no order explains the
-//! answers so far.
+//! *Method.* A history is split by key; each part also gets all clears. An order that explains the
+//! whole history also explains each part, restricted to its operations. So a refuted part refutes
+//! the history: splitting causes no false alarms. (It may miss violations that only several keys
+//! together show.) A part is checked by the just-in-time linearization of Lowe ("Testing for
+//! linearizability", 2017). The checker keeps the set of all possible configurations, each a state
+//! of the key and the pending operations that have taken effect in it. At each response only
+//! configurations stay in which the operation has taken effect with its answer, possibly after
+//! other pending ones. If none is left, no order explains the answers so far.
 //!
-//! *Rules that keep it free of false alarms*, each looser than the cache where the recorder cannot know more:
-//! - Times are of one monotonic clock, read before the call and after it. Equal times count as overlapping.
-//! - A process that was killed gave no answer: its last operation took effect between its invocation and the time at which
-//!   the death was known, with any answer, or never.
-//! - An operation that was refused (full, timed out, no memory) changed nothing, and is left out. The end of a fill that fails may have
-//!   given the lease up.
-//! - Expiry: an item is seen as expired if its time had come when the operation returned, as live if it had not come when it was
-//!   invoked, by the same clock as the engine's. A reader that sees it as expired changes nothing. Where the clock may be set
-//!   ([`Rules::clock_steps`]), an item with an expiry is seen either way, or is gone.
-//! - Where items may be evicted ([`Rules::evicts`]), any item and any lease may go at any time. It may not come back.
-//! - A lease of a dead owner, or past its time, may go at any time.
+//! *Rules against false alarms*, each more permissive than the cache where the recorder cannot know
+//! more:
+//! - Times are from one monotonic clock, read before and after the call. Equal times count as
+//!   overlapping.
+//! - A killed process gave no answer: its last operation took effect between its invocation and the
+//!   time when the death was known, with any answer, or never.
+//! - A refused operation (full, timeout, no memory) changed nothing and is left out. A failed end
+//!   of a fill may have released the lease.
+//! - Expiry: an item may be seen as expired if its time had come when the operation returned, and
+//!   as live if it had not come when it was invoked, by the engine's clock. A reader that sees it
+//!   as expired changes nothing. If the clock may be set ([`Rules::clock_steps`]), an item with an
+//!   expiry may be seen either way, or be gone.
+//! - With eviction ([`Rules::evicts`]), any item and any lease may disappear at any time, but not
+//!   come back.
+//! - A lease whose owner is dead or whose time is over may disappear at any time.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::{
@@ -30,13 +35,15 @@ use std::{
     fmt::Write as _,
 };
 
-/// Keys with this bit are the marks of refreshes, which have a life of their own.
+use ucache::engine::Mode;
+
+/// Keys with this bit are the marks of refreshes, which are tracked separately.
 pub(crate) const MARK: u32 = 1 << 31;
 
-/// What a key holds.
+/// The value of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Value {
-    /// Bytes that one write of all wrote: who, and the how many-eth.
+    /// Bytes of one write: the writer and the write's number.
     Of(u32, u32),
     /// 8 bytes.
     Number(i64),
@@ -50,13 +57,13 @@ pub(crate) enum What {
     Set {
         value: Value,
         expires: u64,
-        add: bool,
+        mode: Mode,
         keep_ttl: bool,
     },
     Expire {
         expires: u64,
     },
-    /// `to`: nothing = removes the key; `expires`: nothing = it stays.
+    /// `to`: `None` = removes the key; `expires`: `None` = keeps it.
     Swap {
         expected: Value,
         to: Option<Value>,
@@ -71,7 +78,8 @@ pub(crate) enum What {
         keep_ttl: bool,
         expires: u64,
     },
-    /// Wants to fill the key, or to refresh it. From `lapses` (monotonic) on the lease may go to somebody else.
+    /// A request to fill the key, or to refresh it. From `lapses` (monotonic) on, another process
+    /// may get the lease.
     Begin {
         lease: u64,
         lapses: u64,
@@ -84,39 +92,40 @@ pub(crate) enum What {
     Abandon {
         lease: u64,
     },
-    /// Of all keys.
+    /// Affects all keys.
     Clear,
 }
 
-/// What an operation answered.
+/// The answer of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// None: the process died.
+    /// No answer: the process died.
     Unknown,
     Done,
     Yes,
     No,
-    /// A value, and its expiry where it is told.
+    /// A value, and its expiry if returned.
     Found(Value, Option<u64>),
     Missed,
-    /// The bytes of no write: never explained.
+    /// Bytes of no single write: never explained.
     Torn,
     Inserted,
     Updated,
     Kept,
     Number(i64),
     NotANumber,
-    /// Refused, because the key is there.
+    /// Refused, because the key exists.
     Present,
     /// The caller has the lease.
     Filler,
-    /// Another one has it.
+    /// Another caller has it.
     Waits,
-    /// The end of a fill that went wrong.
+    /// The end of a fill failed.
     Failed,
 }
 
-/// A recorded operation. Times are monotonic nanoseconds; `secs` is the wall clock before and after.
+/// A recorded operation. Times are monotonic nanoseconds; `secs` is the wall clock before and
+/// after.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Op {
     pub(crate) process: u32,
@@ -128,7 +137,7 @@ pub(crate) struct Op {
     pub(crate) secs: (u64, u64),
 }
 
-/// What the cache may do by itself.
+/// What the cache may do on its own.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rules {
     pub(crate) evicts: bool,
@@ -143,21 +152,21 @@ enum State {
 }
 use State::{Absent, Item, Lease};
 
-/// A state that is possible, and which of the pending operations (by their bits) have taken effect in it.
+/// A possible state, and the pending operations (as bits) that have taken effect in it.
 type Config = (State, u64);
 
-/// Number of a lease: its owner and the how many-eth of it.
+/// The number of a lease: its owner and a count.
 pub(crate) fn lease_of(process: u32, nth: u32) -> u64 {
     u64::from(process) << 32 | u64::from(nth)
 }
 
-/// Judges one window of a history after another; nothing is pending between two of them.
+/// Checks one window of a history after another; no operation is pending between two of them.
 #[derive(Debug)]
 pub(crate) struct Checker {
     rules: Rules,
-    /// Of each key, the states that are possible at the end of what was checked.
+    /// For each key, the possible states at the end of the checked windows.
     states: BTreeMap<u32, HashSet<State>>,
-    /// When processes that ended were last known to be alive.
+    /// When ended processes were last known to be alive.
     ended: BTreeMap<u32, u64>,
 }
 
@@ -166,12 +175,12 @@ impl Checker {
         Self { rules, states: BTreeMap::new(), ended: BTreeMap::new() }
     }
 
-    /// This process ended, or was killed, at that time at the earliest: what it had leased is anybody's.
+    /// Notes that this process ended at that time at the earliest: its leases may go to others.
     pub(crate) fn ended(&mut self, process: u32, time: u64) {
         self.ended.insert(process, time);
     }
 
-    /// Checks the next window; the text tells what cannot be.
+    /// Checks the next window; the error describes the violations.
     pub(crate) fn check(&mut self, ops: &[Op]) -> Result<(), String> {
         let mut keys: BTreeSet<u32> = self.states.keys().copied().collect();
         keys.extend(ops.iter().filter(|op| op.what != What::Clear).map(|op| op.key));
@@ -186,11 +195,11 @@ impl Checker {
                 Err(text) => faults.push(format!("key {key}: {text}")),
             }
         }
-        // A key that was refuted tells nothing more: its states are not known.
+        // The states of a refuted key are unknown, so later windows cannot check it.
         if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
     }
 
-    /// The states that `op` may meet where the key is in `state`.
+    /// The states that `op` may see when the key is in `state`.
     fn seen(&self, state: State, op: &Op) -> Vec<State> {
         let (live, gone) = match state {
             Absent => (true, false),
@@ -207,7 +216,7 @@ impl Checker {
         [live.then_some(state), gone.then_some(Absent)].into_iter().flatten().collect()
     }
 
-    /// The states of the key after `op`, with the answer it gave.
+    /// The possible states of the key after `op` with its answer.
     fn after(&self, state: State, op: &Op) -> Vec<State> {
         let mut all = Vec::new();
         for seen in self.seen(state, op) {
@@ -216,7 +225,7 @@ impl Checker {
                 continue;
             }
             all.push(next);
-            // Who read it as expired has not removed it.
+            // A reader that saw it as expired has not removed it.
             if seen != state && matches!(op.what, What::Get | What::Exists) {
                 let may_stay = matches!(state, Item { expires, .. } if expires != 0);
                 all.extend(may_stay.then_some(state));
@@ -226,7 +235,7 @@ impl Checker {
     }
 }
 
-/// The end of a fill that failed is a lease that was given up, perhaps.
+/// A failed end of a fill may have released the lease.
 fn resolved(op: &Op) -> Op {
     match op.what {
         What::End { lease, .. } if op.answer == Answer::Failed => {
@@ -236,7 +245,7 @@ fn resolved(op: &Op) -> Op {
     }
 }
 
-/// What a key answers in a state, and its state afterwards. This is the specification.
+/// A key's answer in a state, and its state afterwards. This is the specification.
 fn step(seen: State, what: What) -> (Answer, State) {
     use Answer::{Done, Filler, Found, Inserted, Kept, Missed, No, Updated, Waits, Yes};
     let yes = |is| if is { Yes } else { No };
@@ -245,7 +254,8 @@ fn step(seen: State, what: What) -> (Answer, State) {
         (What::Get | What::Begin { .. }, Item { value, expires }) => (Found(value, Some(expires)), seen),
         (What::Get, _) => (Missed, seen),
         (What::Exists, _) => (yes(there), seen),
-        (What::Set { add: true, .. }, Item { .. }) => (Kept, seen),
+        (What::Set { mode: Mode::Add, .. }, Item { .. }) => (Kept, seen),
+        (What::Set { mode: Mode::Replace, .. }, Absent | Lease { .. }) => (Kept, seen),
         (What::Set { value, expires, keep_ttl, .. }, Item { expires: old, .. }) => {
             (Updated, Item { value, expires: if keep_ttl { old } else { expires } })
         }
@@ -289,7 +299,7 @@ struct Part<'a> {
 
 impl Part<'_> {
     fn check(&self, before: &HashSet<State>) -> Result<HashSet<State>, String> {
-        // Of equal times, invocations first: they overlap.
+        // Invocations come first among equal times: they overlap.
         let mut events: Vec<(u64, bool, usize)> = Vec::with_capacity(self.ops.len() * 2);
         for (n, op) in self.ops.iter().enumerate() {
             assert!(op.invoked <= op.returned, "{op:?}");
@@ -306,7 +316,7 @@ impl Part<'_> {
                 pending[free] = Some(n);
                 continue;
             }
-            let bit = pending.iter().position(|&p| p == Some(n)).expect("it was invoked");
+            let bit = pending.iter().position(|&p| p == Some(n)).expect("an invoked operation");
             let next = self.respond(&configs, &pending, bit);
             if next.is_empty() {
                 return Err(self.tell(n, &pending, &configs));
@@ -352,13 +362,16 @@ impl Part<'_> {
                 op.invoked, op.returned, op.what, op.answer
             )
         };
-        let mut text = String::from("no order explains what is answered by\n") + &line(op);
+        let mut text = String::from("no order explains the answer of\n") + &line(op);
         let states: BTreeSet<String> = configs.iter().map(|(state, _)| format!("{state:?}")).collect();
         let _ = writeln!(text, "possible before: {states:?}\nnot returned by then:");
         pending.iter().flatten().filter(|&&p| p != n).for_each(|&p| text += &line(&self.ops[p]));
         let mut earlier: Vec<&Op> = self.ops.iter().filter(|o| o.returned < op.returned).collect();
         earlier.sort_unstable_by_key(|o| o.returned);
-        text += "returned last:\n";
+        let own: Vec<&Op> = earlier.iter().copied().filter(|o| o.what != What::Clear).collect();
+        text += "of the key, returned last:\n";
+        own[own.len().saturating_sub(BEFORE)..].iter().for_each(|op| text += &line(op));
+        text += "clears included:\n";
         earlier[earlier.len().saturating_sub(BEFORE)..].iter().for_each(|op| text += &line(op));
         text
     }

@@ -1,4 +1,4 @@
-//! Who does operations that are recorded: at random, in processes of their own.
+//! Actors that perform recorded random operations in their own processes.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::{
@@ -20,14 +20,15 @@ use crate::{
     history_log::{Log, unix_secs},
 };
 
-/// Kinds of operations, as an actor chooses them.
+/// Kinds of operations that an actor can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Get,
     Exists,
     Add,
-    Update,
-    UpdateKeepTtl,
+    Set,
+    SetKeepTtl,
+    Replace,
     SetNumber,
     Expire,
     Swap,
@@ -45,19 +46,20 @@ pub(crate) enum Kind {
     Sweep,
 }
 
-/// How the actors of a crowd go about it.
+/// The behaviour of a crowd's actors.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Habits {
     pub(crate) keys: u32,
     pub(crate) max_len: usize,
     /// Some items expire within a second or two.
     pub(crate) short_ttl: bool,
-    /// Any error but those of a full cache ends the actor with a panic.
+    /// Any error except those of a full cache makes the actor panic.
     pub(crate) strict: bool,
     pub(crate) lease: Duration,
-    /// Turns that a filler, and a process that only clears, spins at most so that others come in between.
+    /// Maximum spin count of a filler, and of a process that only clears, to let others run in
+    /// between.
     pub(crate) pause: u32,
-    /// Called before and after each operation of the cache.
+    /// Called before and after each cache operation.
     pub(crate) around: fn(),
     pub(crate) seed: u64,
 }
@@ -77,9 +79,9 @@ impl Habits {
     }
 }
 
-/// How long a process is stopped at most.
+/// Maximum time for which a process is stopped.
 const MOMENT: Duration = Duration::from_millis(2);
-/// The kernel's tick, at which the engine reads the time of leases, and more.
+/// More than the kernel's tick, at which the engine reads the time of leases.
 const TICK: u64 = 50_000_000;
 
 fn at(expires: u64) -> Expires {
@@ -97,7 +99,7 @@ pub(crate) struct Actor<'a> {
     process: u32,
     habits: Habits,
     pub(crate) rng: Rng,
-    /// What each key was seen to hold last.
+    /// The value of each key that was last seen.
     pub(crate) last: Vec<Value>,
     name: Vec<u8>,
     bytes: Vec<u8>,
@@ -119,7 +121,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// One operation (a fill: two) on a random key.
+    /// Performs one operation (a fill: two) on a random key.
     pub(crate) fn step(&mut self, kind: Kind) {
         let key = self.rng.u32(0..self.habits.keys);
         engine_value::key_bytes(key, &mut self.name);
@@ -132,12 +134,13 @@ impl<'a> Actor<'a> {
             Kind::Expire => {
                 self.plain(key, What::Expire { expires }, |e, k| e.expire(k, at(expires)).map(yes))
             }
-            Kind::Add => self.store(key, expires, true, false),
-            Kind::Update => self.store(key, expires, false, false),
-            Kind::UpdateKeepTtl => self.store(key, expires, false, true),
+            Kind::Add => self.store(key, expires, Mode::Add, false),
+            Kind::Set => self.store(key, expires, Mode::Set, false),
+            Kind::SetKeepTtl => self.store(key, expires, Mode::Set, true),
+            Kind::Replace => self.store(key, expires, Mode::Replace, false),
             Kind::SetNumber => {
                 let value = Value::Number(self.rng.i64(..));
-                self.store_value(key, value, expires, false, false);
+                self.store_value(key, value, expires, Mode::Set, false);
             }
             Kind::Swap => self.swap(key, false, None),
             Kind::SwapTtl => self.swap(key, false, Some(expires)),
@@ -163,7 +166,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// The result, if it is none of an operation that was refused with nothing done.
+    /// The result, unless the operation was refused without effect.
     fn allowed<T>(&self, result: Result<T, Error>) -> Option<T> {
         match result {
             Ok(done) => Some(done),
@@ -173,7 +176,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// Records `f` with `what` as its meaning.
+    /// Records `f` as the operation `what`.
     fn record(&self, key: u32, what: What, f: impl FnOnce() -> Result<Answer, Error>) -> Option<Answer> {
         self.log.record((self.writer, self.process), (key, what), || {
             (self.habits.around)();
@@ -187,7 +190,7 @@ impl<'a> Actor<'a> {
         self.record(key, what, || f(self.engine, &self.name));
     }
 
-    /// What the bytes of a key's value are.
+    /// Interprets the bytes of a key's value.
     fn value(key: u32, bytes: &[u8]) -> Option<Value> {
         if let Ok(number) = bytes.try_into() {
             return Some(Value::Number(i64::from_ne_bytes(number)));
@@ -202,7 +205,7 @@ impl<'a> Actor<'a> {
             let expires = if what == What::Take {
                 self.engine.take_out(&self.name, &mut bytes)?.then_some(None)
             } else {
-                self.engine.get(&self.name, touch, &mut bytes)?.map(|meta| Some(meta.expires))
+                self.engine.get(&self.name, touch, &mut bytes)?.map(|meta| Some(meta.expires_secs()))
             };
             let Some(expires) = expires else { return Ok(Answer::Missed) };
             Ok(Self::value(key, &bytes.0).map_or(Answer::Torn, |value| Answer::Found(value, expires)))
@@ -212,7 +215,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// A value that nobody else writes, and its bytes in `self.bytes`.
+    /// A value unique to this writer, with its bytes in `self.bytes`.
     fn fresh(&mut self, key: u32) -> Value {
         let (seq, writer) = (self.log.fresh(self.writer), u8::try_from(self.writer).expect("few"));
         let max = if self.rng.u8(0..20) == 0 { self.habits.max_len } else { self.habits.max_len.min(200) };
@@ -221,18 +224,17 @@ impl<'a> Actor<'a> {
         Value::Of(writer.into(), seq)
     }
 
-    fn store(&mut self, key: u32, expires: u64, add: bool, keep_ttl: bool) {
+    fn store(&mut self, key: u32, expires: u64, mode: Mode, keep_ttl: bool) {
         let value = self.fresh(key);
-        self.store_value(key, value, expires, add, keep_ttl);
+        self.store_value(key, value, expires, mode, keep_ttl);
     }
 
-    fn store_value(&mut self, key: u32, value: Value, expires: u64, add: bool, keep_ttl: bool) {
+    fn store_value(&mut self, key: u32, value: Value, expires: u64, mode: Mode, keep_ttl: bool) {
         if let Value::Number(n) = value {
             self.bytes = n.to_ne_bytes().to_vec();
         }
-        let mode = if add { Mode::Add } else { Mode::Update };
-        let options = SetOptions { mode, expires: at(expires), keep_ttl, ungettable: false };
-        let answer = self.record(key, What::Set { value, expires, add, keep_ttl }, || {
+        let options = SetOptions { keep_ttl, ..SetOptions::new(mode, at(expires)) };
+        let answer = self.record(key, What::Set { value, expires, mode, keep_ttl }, || {
             Ok(stored(self.engine.set(&self.name, &self.bytes, &options)?))
         });
         if matches!(answer, Some(Answer::Inserted | Answer::Updated)) {
@@ -245,7 +247,7 @@ impl<'a> Actor<'a> {
         let mut old = Vec::new();
         match expected {
             Value::Number(n) => old.extend(n.to_ne_bytes()),
-            // What it looked like is not kept, only whose it is: it is read again.
+            // Only the value's stamp is kept, so its bytes are read again.
             Value::Of(..) => match engine_value::get(self.engine, &self.name, Touch::No) {
                 Ok(Some((_, bytes))) if Self::value(key, &bytes) == Some(expected) => old = bytes,
                 _ => return self.read(key, What::Get),
@@ -266,7 +268,7 @@ impl<'a> Actor<'a> {
     fn math(&mut self, key: u32, (mul, add, keep_ttl): (bool, bool, bool), expires: u64) {
         let operand = self.rng.i64(2..1 << 20);
         let options = SetOptions {
-            mode: if add { Mode::Add } else { Mode::Update },
+            mode: if add { Mode::Add } else { Mode::Set },
             expires: at(expires),
             keep_ttl,
             ungettable: false,
@@ -282,7 +284,7 @@ impl<'a> Actor<'a> {
         });
     }
 
-    /// The beginning of a fill or refresh that is to come.
+    /// The start of a fill or refresh.
     fn begin(&self) -> (u64, What) {
         let lease = lease_of(self.process, self.log.fresh(self.writer));
         let time = u64::try_from(self.habits.lease.as_nanos()).expect("centuries");
@@ -297,7 +299,7 @@ impl<'a> Actor<'a> {
             match self.engine.begin_fill(&self.name, self.habits.lease, Duration::ZERO, &mut bytes)? {
                 Fill::Hit(meta) => {
                     let value = Self::value(key, &bytes.0);
-                    Ok(value.map_or(Answer::Torn, |value| Answer::Found(value, Some(meta.expires))))
+                    Ok(value.map_or(Answer::Torn, |value| Answer::Found(value, Some(meta.expires_secs()))))
                 }
                 Fill::TimedOut => Ok(Answer::Waits),
                 Fill::Filler(one) => has_lease(one, &mut token),
@@ -306,9 +308,9 @@ impl<'a> Actor<'a> {
         let Some(token) = token else { return };
         let value = self.fresh(key);
         self.pause();
-        if !is_lease(&token) {
-            // Without a lease, for lack of room: an add like any other.
-            self.store_value(key, value, expires, true, false);
+        if !token.has_lease() {
+            // Without a lease, since the cache is full: an ordinary add.
+            self.store_value(key, value, expires, Mode::Add, false);
         } else if self.rng.u8(0..5) == 0 {
             self.record(key, What::Abandon { lease }, || {
                 self.engine.abandon_fill(&self.name, token).map(|()| Answer::Done)
@@ -328,14 +330,14 @@ impl<'a> Actor<'a> {
             None => Ok(Answer::Waits),
             Some(one) => has_lease(one, &mut token),
         });
-        let Some(token) = token.filter(is_lease) else { return };
+        let Some(token) = token.filter(FillToken::has_lease) else { return };
         self.pause();
         self.record(key | MARK, What::Abandon { lease }, || {
             self.engine.end_refresh(&self.name, token).map(|()| Answer::Done)
         });
     }
 
-    /// Some time, so that others come in between.
+    /// Spins, so that other processes run in between.
     fn pause(&mut self) {
         for _ in 0..self.rng.u32(0..=self.habits.pause) {
             std::hint::spin_loop();
@@ -343,14 +345,9 @@ impl<'a> Actor<'a> {
     }
 }
 
-/// A lease of number 0 is none.
-fn is_lease(token: &FillToken) -> bool {
-    format!("{token:?}") != "FillToken { lease: 0 }"
-}
-
-/// The caller fills; `Err` = without a lease, of which nothing can be said.
+/// The caller fills; `Err` = without a lease, which cannot be judged.
 fn has_lease(one: FillToken, token: &mut Option<FillToken>) -> Result<Answer, Error> {
-    let is = is_lease(&one);
+    let is = one.has_lease();
     *token = Some(one);
     if is { Ok(Answer::Filler) } else { Err(Error::Full { limit: 0 }) }
 }
@@ -363,15 +360,15 @@ fn stored(stored: Stored) -> Answer {
     }
 }
 
-/// Several actors at work on one cache, window by window.
+/// Several actors working on one cache, window by window.
 pub(crate) struct Crowd<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) log: &'a Log,
     pub(crate) habits: Habits,
     pub(crate) checker: Checker,
-    /// Operations that were judged.
+    /// Number of judged operations.
     pub(crate) judged: usize,
-    /// What no order explains.
+    /// Descriptions of violations.
     pub(crate) faults: Vec<String>,
 }
 
@@ -380,8 +377,8 @@ impl<'a> Crowd<'a> {
         Self { engine, log, habits, checker: Checker::new(rules), judged: 0, faults: Vec::new() }
     }
 
-    /// Forks one actor for each list of kinds. The first that has done `quota` operations ends the window; until then
-    /// `meanwhile` is called. What they did is judged.
+    /// Forks one actor per list of kinds. The first one with `quota` operations ends the window;
+    /// until then `meanwhile` is called repeatedly. Then the operations are judged.
     pub(crate) fn window(
         &mut self,
         kinds: &[&[Kind]],
@@ -397,7 +394,7 @@ impl<'a> Crowd<'a> {
             while words[0].load(SeqCst) < all {
                 std::thread::yield_now();
             }
-            // Clears are short: who only clears waits in between, and for the others.
+            // Clears are short: an actor that only clears waits in between, to let others work.
             let only_clears = kinds.iter().all(|&kind| kind == Kind::Clear);
             for _ in 0..if only_clears { usize::MAX } else { quota } {
                 // A fill is two operations.
@@ -422,7 +419,7 @@ impl<'a> Crowd<'a> {
         self.judge();
     }
 
-    /// Stops one of them, wherever it is, until there was a clear, or for a moment.
+    /// Stops one actor at a random point, until a clear was done or for a moment.
     pub(crate) fn stop_over_a_clear(&self, rng: &mut Rng, children: &[Option<Child>]) {
         let Some(one) = &children[rng.usize(0..children.len())] else { return };
         one.signal(Signal::SIGSTOP);
@@ -435,12 +432,12 @@ impl<'a> Crowd<'a> {
         std::thread::sleep(Duration::from_micros(rng.u64(0..200)));
     }
 
-    /// Kills a writer's process, wherever it is.
+    /// Kills a writer's process at a random point.
     pub(crate) fn kill(&mut self, writer: usize, children: &mut [Option<Child>]) {
         if let Some(mut child) = children[writer].take() {
             let time = now();
             match child.try_end() {
-                // The window ended.
+                // It had ended: the window is over.
                 Some(end) => return end.unwrap_or_else(|how| panic!("writer {writer}: {how}")),
                 None => _ = child.kill(),
             }
@@ -449,7 +446,7 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// Judges what was recorded since the last time.
+    /// Judges the operations recorded since the last call.
     pub(crate) fn judge(&mut self) {
         let ops = self.log.take();
         self.judged += ops.len();

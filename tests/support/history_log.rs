@@ -1,4 +1,5 @@
-//! Operations as they are recorded: one log a process, in memory outside of the cache that outlives the dead.
+//! The records of operations: one log per process, in memory outside the cache that survives any
+//! death.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::{
@@ -31,7 +32,7 @@ pub(crate) struct Log {
     base: NonNull<Slot>,
     writers: usize,
     capacity: usize,
-    /// Entries of each writer; process that writes now; values and leases that it has made.
+    /// Per writer: number of entries; current process; values and leases created.
     heads: Scratch,
 }
 
@@ -44,11 +45,12 @@ pub(crate) fn unix_secs() -> u64 {
 }
 
 impl Log {
-    /// Room for `capacity` operations of each of `writers`.
+    /// Space for `capacity` operations of each of `writers`.
     pub(crate) fn new(writers: usize, capacity: usize) -> Self {
         let bytes = NonZeroUsize::new(writers * capacity * size_of::<Slot>()).expect("some");
         let (prot, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
-        // SAFETY: a fresh anonymous mapping at an address the kernel chooses touches no other memory.
+        // SAFETY: a fresh anonymous mapping at an address the kernel chooses touches no other
+        // memory.
         let base = unsafe { mmap_anonymous(None, bytes, prot, flags) }.expect("mmap").cast();
         Self { base, writers, capacity, heads: Scratch::new(writers * WORDS) }
     }
@@ -60,7 +62,8 @@ impl Log {
     }
 
     fn stage(&self, writer: usize, at: usize) -> &AtomicU64 {
-        // SAFETY: the slot is mapped until drop, zeroed or written as a Slot, and its stage is only accessed as an atomic.
+        // SAFETY: the slot is mapped until drop, zeroed or written as a Slot, and its stage only
+        // accessed as an atomic.
         unsafe { &(*self.slot(writer, at).as_ptr()).stage }
     }
 
@@ -68,12 +71,12 @@ impl Log {
         &self.heads[writer * WORDS]
     }
 
-    /// How many more operations of the writer there is room for.
+    /// Number of operations that still fit into the writer's log.
     pub(crate) fn room(&self, writer: usize) -> u64 {
         self.capacity as u64 - self.head(writer).load(Relaxed)
     }
 
-    /// Another process writes from here on: its number.
+    /// Starts recording by a new process; returns its number.
     pub(crate) fn enter(&self, writer: usize) -> u32 {
         self.heads[writer * WORDS + 1].fetch_add(1, SeqCst);
         self.process(writer)
@@ -85,13 +88,13 @@ impl Log {
         u32::try_from(count * self.writers as u64 + writer as u64).expect("few processes")
     }
 
-    /// A number that no other value or lease of this writer has.
+    /// A number not used for any other value or lease of this writer.
     pub(crate) fn fresh(&self, writer: usize) -> u32 {
         u32::try_from(self.heads[writer * WORDS + 2].fetch_add(1, SeqCst) + 1).expect("32 bits")
     }
 
-    /// Records `f`, which does `what` to `key`; nothing is recorded where it says that nothing was done. One process at a
-    /// time records for a writer.
+    /// Records `f`, which does `what` to `key`, unless it returns that nothing was done. Only one
+    /// process at a time records for a writer.
     pub(crate) fn record(
         &self,
         (writer, process): (usize, u32),
@@ -104,17 +107,18 @@ impl Log {
         let secs = unix_secs();
         let op =
             Op { process, key, what, answer: Answer::Unknown, invoked: now(), returned: 0, secs: (secs, 0) };
-        // SAFETY: only this process writes to the slot, and nobody reads it before its stage says so.
+        // SAFETY: only this process writes to the slot, and it is not read before its stage allows
+        // it.
         unsafe { (&raw mut (*slot).op).write(op) };
         stage.store(1, SeqCst);
         let answer = f();
-        // What was stored is visible before the time is read.
+        // The operation's stores are visible before the time is read.
         fence(SeqCst);
         let Some(answer) = answer else {
             stage.store(0, Release);
             return None;
         };
-        // SAFETY: as above; who finds the process dead reads none of this at stage 1.
+        // SAFETY: as above; if the process dies at stage 1, none of this is read.
         unsafe {
             (&raw mut (*slot).op).write(Op { answer, returned: now(), secs: (secs, unix_secs()), ..op });
         }
@@ -123,7 +127,8 @@ impl Log {
         Some(answer)
     }
 
-    /// After the process that wrote for this writer has ended: what it was in gave no answer, and happened by now or never.
+    /// After the writer's process has ended: its last operation gave no answer, and took effect by
+    /// now or never.
     pub(crate) fn close(&self, writer: usize) {
         let head = self.head(writer);
         let at = usize::try_from(head.load(Acquire)).expect("an index");
@@ -132,8 +137,8 @@ impl Log {
         }
         if self.stage(writer, at).load(Acquire) == 1 {
             let slot = self.slot(writer, at).as_ptr();
-            // SAFETY: its only writer has ended, at stage 1: the arguments are there. The fields that a death may have left half
-            // written are replaced.
+            // SAFETY: its only writer has ended, at stage 1: the arguments are complete. Fields
+            // that a death may have left half written are replaced.
             unsafe {
                 (*slot).op.returned = now();
                 (*slot).op.secs.1 = unix_secs();
@@ -146,14 +151,14 @@ impl Log {
         }
     }
 
-    /// All that was recorded, which is forgotten. Nobody may be recording.
+    /// Takes all recorded operations out of the log. No process may be recording.
     pub(crate) fn take(&self) -> Vec<Op> {
         let mut ops = Vec::new();
         for writer in 0..self.writers {
             let head = self.head(writer).swap(0, SeqCst);
             for at in 0..usize::try_from(head).expect("an index") {
                 assert_eq!(self.stage(writer, at).swap(0, SeqCst), 2, "writer {writer}, entry {at}");
-                // SAFETY: stage 2 = a whole entry, and nobody writes now.
+                // SAFETY: stage 2 = a complete entry, and no process writes now.
                 ops.push(unsafe { (*self.slot(writer, at).as_ptr()).op });
             }
         }
@@ -163,10 +168,12 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made in `new` with this length, and no reference into it outlives the log.
+        // SAFETY: `new` created the mapping with this length, and no reference into it outlives the
+        // log.
         let _ = unsafe { munmap(self.base.cast(), self.writers * self.capacity * size_of::<Slot>()) };
     }
 }
 
-// SAFETY: entries change hands by their stages and the ends of processes, as the methods say.
+// SAFETY: entries are passed on by their stages and by the ends of processes, as described at the
+// methods.
 unsafe impl Sync for Log {}

@@ -1,4 +1,4 @@
-//! A child with mounts of its own, and a directory to mount things in.
+//! A child in its own mount namespace, with a directory to mount things in.
 
 use std::path::Path;
 

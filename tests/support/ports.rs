@@ -1,5 +1,6 @@
-//! Ports for servers that bind them later. What a bind to port 0 gave and gave back may be anybody's by then: the next
-//! outgoing connection's, or another test's. These are below the kernel's own choices, and each is given once.
+//! Ports for servers that bind them later. A port from a bind to port 0 that was released again may
+//! be taken by the next outgoing connection or by another test. These ports are outside the range
+//! of the kernel's choices, and each is handed out once.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::{
@@ -17,21 +18,21 @@ use std::{
     },
 };
 
-/// Well-known services are mostly below.
+/// Well-known services are mostly below this.
 const FIRST: u16 = 10_000;
-/// Where the kernel's choices begin unless it was told otherwise.
+/// Default start of the kernel's own choices.
 const USUAL: u16 = 32_768;
-/// Fewer are too few to choose from.
+/// Minimum number of ports to choose from.
 const ENOUGH: u16 = 1000;
 /// Distance of the first ports of two processes with neighbouring pids.
 const STRIDE: u32 = 61;
 
-/// What claims the ports given, for the life of the process.
+/// The claims of the ports handed out, held for the life of the process.
 static CLAIMS: Mutex<Vec<UnixDatagram>> = Mutex::new(Vec::new());
-/// How many ports were tried.
+/// Number of ports tried.
 static TRIED: AtomicU32 = AtomicU32::new(0);
 
-/// A port of 127.0.0.1 that nobody else gets, for TCP and UDP.
+/// A port of 127.0.0.1, for TCP and UDP, that no other caller gets.
 ///
 /// # Panics
 /// When there is none.
@@ -42,7 +43,7 @@ pub(crate) fn free_port() -> u16 {
         let tried = TRIED.fetch_add(1, Ordering::Relaxed);
         let at = process::id().wrapping_mul(STRIDE).wrapping_add(tried) % count;
         let port = range.start + u16::try_from(at).expect("less than the ports of the range");
-        // claimed first: others must not look while this one's sockets are there
+        // claimed first: no other process may check the port while these sockets are open
         if let Some(claim) = claim(port)
             && can_be_bound(port)
             && !is_listed(port)
@@ -54,7 +55,7 @@ pub(crate) fn free_port() -> u16 {
     panic!("no port of {range:?} is free");
 }
 
-/// As [`free_port`], as an address.
+/// Like [`free_port`], as an address.
 ///
 /// # Panics
 /// When there is none.
@@ -62,16 +63,16 @@ pub(crate) fn free_address() -> String {
     format!("127.0.0.1:{}", free_port())
 }
 
-/// The ports from which to choose: none that the kernel gives to an outgoing connection or to a bind to port 0.
+/// The ports to choose from: none that the kernel uses for outgoing connections or binds to port 0.
 fn range() -> Range<u16> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let low = text.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(USUAL);
-    // where the kernel chooses from all, there is no better place
+    // if the kernel chooses from all ports, use the default range
     FIRST..if low >= FIRST + ENOUGH { low } else { USUAL }
 }
 
-/// A lock with the port's name, unless a process has it: abstract names belong to a network namespace, as ports do,
-/// and go with the last process that holds the socket.
+/// A lock with the port's name, unless another process has it: abstract names belong to a network
+/// namespace, like ports, and are released with the last copy of the socket.
 fn claim(port: u16) -> Option<UnixDatagram> {
     let name = format!("ucache-test-port-{port}");
     let address = SocketAddr::from_abstract_name(name).expect("a short name");
@@ -86,8 +87,8 @@ fn can_be_bound(port: u16) -> bool {
     TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok()
 }
 
-/// Whether a socket has the port yet: a child that another thread forked while it was bound here has a copy until it
-/// executes its program.
+/// Whether a socket still has the port: a child that another thread forked while it was bound here
+/// keeps a copy until it executes its program.
 fn is_listed(port: u16) -> bool {
     let ending = format!(":{port:04X}");
     ["tcp", "udp"].iter().any(|protocol| {

@@ -1,4 +1,4 @@
-"""Runs what the tests post to it, in a real uWSGI worker, and answers with the repr of the last expression."""
+"""Runs Python source posted by the tests in a real uWSGI worker; the answer is the repr of the last expression."""
 
 import ast
 import os

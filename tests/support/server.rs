@@ -1,5 +1,5 @@
-//! A real uWSGI for the tests: started in a directory of its own on unix sockets, with the plugin or without,
-//! ended by pid. `timeout` ends it even when the test itself is killed.
+//! A real uWSGI for the tests: started in its own directory on unix sockets, with or without the
+//! plugin, and ended by pid. `timeout` ends it even if the test itself is killed.
 
 use std::{
     fs::{self, File},
@@ -21,14 +21,14 @@ use nix::{
 mod build;
 pub(crate) use build::Build;
 
-/// Longest a server may take to start or to stop.
+/// Maximum time for a server to start or stop.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Longest an answer may take.
+/// Maximum time for an answer.
 const ANSWER: Duration = Duration::from_secs(60);
-/// Seconds after which a server ends by itself.
+/// Seconds after which a server is ended.
 const LIFETIME: &str = "240";
 
-/// Whose cache the server runs on.
+/// The cache implementation of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flavor {
     /// uWSGI's own.
@@ -46,7 +46,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts uWSGI with `workers` workers that run `probe.py`, and `options`, lines of an ini file.
+    /// Starts uWSGI with `workers` workers that run `probe.py`, and `options`, lines of an ini
+    /// file.
     ///
     /// # Panics
     /// Shows the log when uWSGI does not come up.
@@ -54,7 +55,7 @@ impl Server {
         Self::start_on(Build::Installed, flavor, workers, options)
     }
 
-    /// Like [`Server::start`], on a uWSGI to choose.
+    /// Like [`Server::start`], on a given uWSGI build.
     ///
     /// # Panics
     /// Shows the log when uWSGI does not come up.
@@ -62,7 +63,7 @@ impl Server {
         Self::start_app_on(build, flavor, workers, &format!("{}{options}", probe(build)))
     }
 
-    /// Like [`Server::start`] with another application, which `options` name.
+    /// Like [`Server::start`] with another application, given by `options`.
     ///
     /// # Panics
     /// Shows the log when uWSGI does not come up.
@@ -70,7 +71,7 @@ impl Server {
         Self::start_app_on(Build::Installed, flavor, workers, options)
     }
 
-    /// Like [`Server::start_app`], on a uWSGI to choose.
+    /// Like [`Server::start_app`], on a given uWSGI build.
     ///
     /// # Panics
     /// Shows the log when uWSGI does not come up.
@@ -83,10 +84,11 @@ impl Server {
         server
     }
 
-    /// A plugin that cannot be loaded stops no uWSGI: it would go on with its own cache, and a test with it.
+    /// Checks the flavor in the log: uWSGI ignores a plugin that cannot be loaded, and would run on
+    /// its own cache.
     ///
     /// # Panics
-    /// When the log does not tell of this flavor.
+    /// When the log shows another flavor.
     pub(crate) fn assert_runs_on(&self, flavor: Flavor) {
         assert_eq!(self.log().contains("[ucache] "), flavor == Flavor::Ucache, "{flavor:?}\n{}", self.log());
     }
@@ -94,16 +96,17 @@ impl Server {
     /// Runs uWSGI with options that must stop it; returns its log.
     ///
     /// # Panics
-    /// When it starts all the same.
+    /// When it starts anyway.
     pub(crate) fn refuse(flavor: Flavor, options: &str) -> String {
         let build = Build::Installed;
         Self::launch(build, flavor, 1, &format!("{}{options}", probe(build))).end()
     }
 
-    /// Runs uWSGI with options that end it by themselves, those of a Python program (`pyrun`); returns its log.
+    /// Runs uWSGI with options that make it exit by itself, those of a Python program (`pyrun`);
+    /// returns its log.
     ///
     /// # Panics
-    /// When it goes on.
+    /// When it does not exit.
     pub(crate) fn run_program(build: Build, flavor: Flavor, options: &str) -> String {
         Self::launch(build, flavor, 1, &format!("{}{options}", build.python())).end()
     }
@@ -112,7 +115,7 @@ impl Server {
     fn end(mut self) -> String {
         let deadline = Instant::now() + 4 * PATIENCE;
         while self.child.try_wait().expect("a child can be waited for").is_none() {
-            assert!(Instant::now() < deadline, "uWSGI goes on\n{}", self.log());
+            assert!(Instant::now() < deadline, "uWSGI does not exit\n{}", self.log());
             thread::sleep(Duration::from_millis(20));
         }
         self.log()
@@ -124,7 +127,7 @@ impl Server {
         Self::spawn_on(build, dir, &text, workers)
     }
 
-    /// Starts uWSGI on the text of an ini file that names `pid` in `dir` as its `pidfile`.
+    /// Starts uWSGI with the text of an ini file whose `pidfile` is `pid` in `dir`.
     pub(crate) fn spawn(dir: tempfile::TempDir, ini: &str, workers: usize) -> Self {
         Self::spawn_on(Build::Installed, dir, ini, workers)
     }
@@ -139,13 +142,13 @@ impl Server {
     fn await_workers(&mut self) -> Result<(), String> {
         for worker in 1..=self.workers {
             let deadline = Instant::now() + PATIENCE;
-            // any answer will do, but for those that say that there is no application yet
+            // any answer counts, except errors that mean that the application is not loaded yet
             while self.ask(worker, "POST", "/", "1 + 1").map_or(true, |answer| answer.status >= 500) {
                 if let Ok(Some(status)) = self.child.try_wait() {
                     return Err(format!("it ended: {status}"));
                 }
                 if Instant::now() > deadline {
-                    return Err(format!("worker {worker} gives no answer"));
+                    return Err(format!("worker {worker} does not answer"));
                 }
                 thread::sleep(Duration::from_millis(20));
             }
@@ -153,27 +156,27 @@ impl Server {
         Ok(())
     }
 
-    /// Runs Python source in a worker (counted from 1): the `repr` of its last expression, the text of its
-    /// exception, or `(no answer)` when the worker died.
+    /// Runs Python source in a worker (counted from 1): returns the `repr` of its last expression,
+    /// the text of its exception, or `(no answer)` if the worker died.
     pub(crate) fn run(&self, worker: usize, source: &str) -> String {
         self.ask(worker, "POST", "/", source).map_or_else(|_| "(no answer)".to_owned(), |answer| answer.body)
     }
 
-    /// Any request to a worker.
+    /// Sends any request to a worker.
     pub(crate) fn ask(&self, worker: usize, method: &str, path: &str, body: &str) -> io::Result<Answer> {
         let stream = UnixStream::connect(self.dir.path().join(format!("w{worker}")))?;
         stream.set_read_timeout(Some(ANSWER))?;
         exchange(stream, method, path, "", body)
     }
 
-    /// What the statistics server says about the cache with this name.
+    /// The statistics of the cache with this name.
     pub(crate) fn cache_stats(&self, name: &str) -> serde_json::Value {
         let all: serde_json::Value = serde_json::from_str(&self.stats()).expect("statistics are JSON");
         let caches = all["caches"].as_array().expect("statistics have caches");
         caches.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name} in {all}")).clone()
     }
 
-    /// The statistics as they are sent.
+    /// The raw text of the statistics.
     pub(crate) fn stats(&self) -> String {
         let mut text = String::new();
         let mut stream =
@@ -188,7 +191,7 @@ impl Server {
         self.dir.path()
     }
 
-    /// Everything the server logged.
+    /// The server's log so far.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.dir.path().join("log")).unwrap_or_default()).into_owned()
     }
@@ -203,7 +206,7 @@ impl Server {
         kill(self.master(), signal).expect("the master can be signalled");
     }
 
-    /// Reloads as an operator does (SIGHUP) and waits until every worker is a new process.
+    /// Reloads as an operator does (SIGHUP) and waits until every worker has been replaced.
     pub(crate) fn reload(&mut self) {
         let pids =
             |server: &Self| (1..=server.workers).map(|w| server.run(w, "os.getpid()")).collect::<Vec<_>>();
@@ -223,10 +226,10 @@ impl Drop for Server {
     }
 }
 
-/// An answer over HTTP.
+/// An HTTP answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// 200, 404, ...; 0 when there is no head.
+    /// 200, 404, ...; 0 if there are no headers.
     pub(crate) status: u16,
     /// Status line and headers.
     pub(crate) head: String,
@@ -241,7 +244,7 @@ pub(crate) fn http(port: u16, method: &str, path: &str, body: &str) -> io::Resul
     exchange(stream, method, path, "", body)
 }
 
-/// A GET over TCP to 127.0.0.1 with headers, each ended by CR LF.
+/// A GET over TCP to 127.0.0.1 with extra headers, each ended by CR LF.
 pub(crate) fn http_with(port: u16, path: &str, headers: &str) -> io::Result<Answer> {
     let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(ANSWER))?;
@@ -255,7 +258,7 @@ fn exchange(
     headers: &str,
     body: &str,
 ) -> io::Result<Answer> {
-    // In one piece: a server that needs no body may answer and close before it is sent.
+    // In one write: a server that needs no body may answer and close before it is sent.
     let request = format!(
         "{method} {path} HTTP/1.0\r\nHost: localhost\r\n{headers}Content-Type: application/x-www-form-urlencoded\r\n\
          Content-Length: {}\r\n\r\n{body}",
@@ -271,7 +274,7 @@ fn exchange(
     if text.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    // uWSGI's `send` and `check-cache` write bytes without a head
+    // uWSGI's `send` and `check-cache` write bytes without headers
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
         return Ok(Answer { status: 0, head: String::new(), body: text.into_owned() });
     };
@@ -280,7 +283,7 @@ fn exchange(
     Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }
 
-/// Starts uWSGI on an ini file, all output to `log`.
+/// Starts uWSGI with an ini file, all output going to `log`.
 fn spawn(uwsgi: &Path, ini: &Path, log: &Path) -> Child {
     let log = File::create(log).expect("the log can be written");
     Command::new("timeout")
@@ -300,12 +303,12 @@ fn spawn(uwsgi: &Path, ini: &Path, log: &Path) -> Child {
         .expect("uWSGI starts: `make deps` installs it")
 }
 
-/// Ends a server by the pid in its pid file: SIGINT, and SIGKILL when it does not listen.
+/// Ends a server by the pid in its pid file: SIGINT, then SIGKILL if it does not react.
 fn stop(child: &mut Child, pid_file: &Path) {
     let master = pid_in(pid_file);
     let deadline = Instant::now() + PATIENCE;
     if let Some(pid) = master {
-        // it may have ended by itself
+        // it may have exited already
         let _ = kill(pid, Signal::SIGINT);
     }
     while child.try_wait().is_ok_and(|ended| ended.is_none()) {
@@ -336,7 +339,7 @@ fn ini_text(build: Build, flavor: Flavor, dir: &Path, workers: usize, options: &
     text + "no-orphans = true\n" + options + "\n"
 }
 
-/// Options for an application that runs what the test posts to it.
+/// Options for an application that runs the source posted by the test.
 fn probe(build: Build) -> String {
     format!(
         "{}virtualenv = {}\npythonpath = {}/tests/support\nmodule = probe\nneed-app = true\n",

@@ -1,14 +1,14 @@
-//! Sessions: what a Python programmer types at two workers' prompts and what uWSGI answers, as text files that run
-//! against uWSGI's own cache and against the plugin. Where the two must differ, both answers stand there.
+//! Sessions: text files with inputs at the prompts of two workers and uWSGI's answers, run against
+//! uWSGI's own cache and against the plugin. Where the two must differ, both answers are given.
 
 use super::server::{Build, Flavor, Server};
 
-/// Where something is typed.
+/// Where an input is typed.
 #[derive(Debug)]
 enum Prompt {
-    /// At the Python of a worker.
+    /// At a worker's Python prompt.
     Worker(usize),
-    /// At the language with this name in the first worker, see `tests/languages`.
+    /// At the prompt of the language with this name in the first worker, see `tests/languages`.
     Language(String),
 }
 
@@ -18,7 +18,7 @@ impl Default for Prompt {
     }
 }
 
-/// One thing typed, and the answers.
+/// One input with its answers.
 #[derive(Debug, Default)]
 struct Step {
     prompt: Prompt,
@@ -35,9 +35,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Reads a session: `option = value` lines, then `1>>> source` for worker 1, `... source` to go on, or
-    /// `php>>> function argument ...` for a language; the answer (none after a statement), or `D-07 native: answer`
-    /// and `D-07 ucache: answer`. `#` starts a comment line.
+    /// Parses a session: `option = value` lines, then `1>>> source` for worker 1, `... source` for
+    /// a continuation, or `php>>> function argument ...` for a language; then the answer (none
+    /// after a statement), or `D-07 native: answer` and `D-07 ucache: answer`. `#` starts a comment
+    /// line.
     ///
     /// # Panics
     /// On a line that is none of these.
@@ -71,7 +72,7 @@ impl Session {
         session
     }
 
-    /// Runs the session and returns every step that was answered otherwise.
+    /// Runs the session and returns every step with an unexpected answer.
     pub(crate) fn run(&self, build: Build, flavor: Flavor) -> Vec<String> {
         let workers = self.steps.iter().map(|step| step.prompt.worker()).max().unwrap_or(1);
         let server = Server::start_on(build, flavor, workers, &self.options);

@@ -1,4 +1,5 @@
-//! Rust sources as flat rows of tokens: comments are gone, literals are opaque, every token knows its line.
+//! Rust sources as flat token lists: without comments, with opaque literals, each token with its
+//! line number.
 
 use std::{
     fs,
@@ -46,12 +47,13 @@ fn flatten(stream: TokenStream, flat: &mut Vec<Token>) {
     }
 }
 
-/// Whether the tokens from `at` on are these.
+/// Whether the tokens from `at` on have these texts.
 pub(crate) fn follows(tokens: &[Token], at: usize, texts: &[&str]) -> bool {
     texts.iter().enumerate().all(|(n, text)| tokens.get(at + n).is_some_and(|token| token.text == *text))
 }
 
-/// What a path prefix that ends before `at` is followed by: one name, or those at the top of a `{...}` group.
+/// The names that follow a path prefix ending before `at`: one name, or those at the top of a
+/// `{...}` group.
 pub(crate) fn names_at(tokens: &[Token], at: usize) -> Vec<&Token> {
     let Some(first) = tokens.get(at) else { return Vec::new() };
     if first.text != "{" {

@@ -1,4 +1,5 @@
-//! The first page of a store, mapped by who is no user of it: its locks and marks, to be held and changed at will.
+//! The first page of a store, mapped without becoming a user of it: locks and marks to be held and
+//! changed by tests.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::{
@@ -18,7 +19,6 @@ pub(crate) const LEASE_SEQ: usize = 512;
 pub(crate) const LEASE_WAITED: usize = 516;
 pub(crate) const LOCK_FOREIGN: usize = 2048;
 pub(crate) const LOCK_POOL: usize = 2112;
-pub(crate) const LOCK_CAPACITY: usize = 2176;
 /// Of the first shard.
 pub(crate) const LOCK_SHARD: usize = 4096;
 
@@ -46,14 +46,14 @@ impl Header {
         unsafe { self.0.add(at).cast().as_ref() }
     }
 
-    /// Takes one of the locks, which is free, for the calling thread.
+    /// Takes one of the locks, which must be free, for the calling thread.
     pub(crate) fn lock(&self, at: usize) {
-        // SAFETY: the store's maker initialised the mutex at that place.
+        // SAFETY: the store's creator initialised the mutex at this offset.
         assert_eq!(unsafe { libc::pthread_mutex_lock(self.0.add(at).cast().as_ptr()) }, 0);
     }
 }
 
-/// The lock that openers of a store take in turn; ends with the file.
+/// The lock that serialises openers of a store; released with the file.
 pub(crate) fn opening_lock(store: &Path) -> std::fs::File {
     let file = OpenOptions::new().read(true).write(true).open(store).expect("the store");
     // SAFETY: all zeros is a valid flock.

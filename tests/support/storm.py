@@ -1,4 +1,4 @@
-"""What a worker does in a storm of deaths: a burst of reads and writes of values that tell on sight whose they are."""
+"""A worker's load while processes are killed: bursts of reads and writes of self-checking values."""
 import random
 import struct
 import zlib
@@ -14,7 +14,7 @@ def value(key, seq, length):
 
 
 def burst(uwsgi, me, workers, keys, rounds):
-    """Operations done, then torn, foreign and lost values. Keys of `me` are written here only and never deleted."""
+    """Returns the counts of operations, torn, foreign and lost values. Keys of `me` are written only here, never deleted."""
     torn = foreign = lost = 0
     rng = random.Random()
     own = range(me * keys, (me + 1) * keys)

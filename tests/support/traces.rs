@@ -1,4 +1,5 @@
-//! Requests for judging eviction, and policies as their papers have them, to compare with.
+//! Request traces for judging eviction, and reference implementations of policies from their
+//! papers.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -11,15 +12,15 @@ use ucache::{Cache, Eviction};
 /// A named sequence of requested keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Trace {
-    /// What it is.
+    /// Its name.
     pub(crate) name: String,
     /// The keys, in order.
     pub(crate) keys: Vec<u32>,
-    /// How many different ones the cache's sizes are shares of.
+    /// Number of distinct keys, of which cache sizes are fractions.
     pub(crate) objects: u32,
 }
 
-/// Cumulated shares of `n` keys whose popularity falls with their rank to the power of `skew`.
+/// Cumulative shares of `n` keys whose popularity falls with their rank to the power of `skew`.
 fn zipf(n: u32, skew: f64) -> Vec<f64> {
     let mut sum = 0.0;
     let mut shares: Vec<f64> = (1..=n)
@@ -47,7 +48,7 @@ pub(crate) fn synthetic(objects: u32, length: usize) -> Vec<Trace> {
     let mut next = objects;
     while scanned.len() < length {
         if rng.u32(0..1000) == 0 {
-            // A scan of keys that are asked for once.
+            // A scan of keys that are requested once.
             let run = rng.u32(100..300);
             scanned.extend(next..next + run);
             next += run;
@@ -77,7 +78,7 @@ pub(crate) fn synthetic(objects: u32, length: usize) -> Vec<Trace> {
     ]
 }
 
-/// What a web application was asked for (`tests/traces/README.md` has its origin).
+/// The requests of a real web application (see `tests/traces/README.md`).
 pub(crate) fn public() -> Trace {
     let bytes = include_bytes!("../traces/web12");
     let keys: Vec<_> = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]).into()).collect();
@@ -85,13 +86,13 @@ pub(crate) fn public() -> Trace {
     Trace { name: "Web12 (cache2k)".to_owned(), keys, objects }
 }
 
-/// Share of `keys` that a policy's cache has; `ask` looks a key up, and stores it where it is missing.
+/// The share of `keys` that hit; `ask` looks a key up and stores it on a miss.
 pub(crate) fn hit_ratio(keys: &[u32], mut ask: impl FnMut(u32) -> bool) -> f64 {
     let hits = keys.iter().filter(|&&key| ask(key)).count();
     hits as f64 / keys.len() as f64
 }
 
-/// The cache's own hit ratio, each miss followed by a store, as an application does it.
+/// The hit ratio of ucache itself; each miss is followed by a store, as in an application.
 pub(crate) fn measured(keys: &[u32], capacity: usize, policy: Eviction) -> f64 {
     static MADE: AtomicU32 = AtomicU32::new(0);
     let name = format!("judged {}", MADE.fetch_add(1, Ordering::Relaxed));
@@ -108,7 +109,7 @@ pub(crate) fn measured(keys: &[u32], capacity: usize, policy: Eviction) -> f64 {
     ratio
 }
 
-/// The least recently used one goes.
+/// Exact LRU: evicts the least recently used key.
 pub(crate) fn exact_lru(keys: &[u32], capacity: usize) -> f64 {
     let mut used: HashMap<u32, u64> = HashMap::new();
     let mut order: BTreeMap<u64, u32> = BTreeMap::new();
@@ -128,7 +129,7 @@ pub(crate) fn exact_lru(keys: &[u32], capacity: usize) -> f64 {
     })
 }
 
-/// S3-FIFO (Yang et al., SOSP 2023) with its queues as queues: small 10 %, promotion after one more use.
+/// S3-FIFO (Yang et al., SOSP 2023) with explicit queues: small 10 %, promotion after one more use.
 pub(crate) fn exact_s3fifo(keys: &[u32], capacity: usize) -> f64 {
     let mut uses: HashMap<u32, u8> = HashMap::new();
     let (mut small, mut main, mut ghosts) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
@@ -165,7 +166,8 @@ pub(crate) fn exact_s3fifo(keys: &[u32], capacity: usize) -> f64 {
     })
 }
 
-/// SIEVE (Zhang et al., NSDI 2024), as the queue that it is: the hand walks from the oldest to the newest.
+/// SIEVE (Zhang et al., NSDI 2024) as an explicit queue: the hand moves from the oldest to the
+/// newest.
 pub(crate) fn exact_sieve(keys: &[u32], capacity: usize) -> f64 {
     let mut visited: HashMap<u32, (bool, u64)> = HashMap::new();
     let mut order: BTreeMap<u64, u32> = BTreeMap::new();

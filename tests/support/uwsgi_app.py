@@ -1,5 +1,6 @@
-"""A worker that evaluates the Python expressions it is sent, and looks at the uWSGI around it."""
+"""A worker that evaluates Python expressions sent to it, and can inspect the uWSGI that runs it."""
 import ctypes
+import os
 import sys
 import time
 
@@ -17,21 +18,27 @@ def application(environ, start_response):
 
 
 def host():
-    """The object that has uWSGI's code: the program, or the module when Python is the program."""
+    """The object with uWSGI's code: the program, or a module if Python is the program."""
     module = sys.modules.get("pyuwsgi")
     return ctypes.CDLL(module.__file__ if module else None)
 
 
 def leads_to(name):
-    """The file that the host's function `name` jumps to, or what it starts with."""
+    """The file that the host's function `name` jumps to, or else its first bytes."""
     address = ctypes.cast(getattr(host(), name), ctypes.c_void_p).value
+    # behind the kept instructions: movabs $to, %rax; jmp *%rax, or ldr x16, #8; br x16 and the address, or (in short
+    # functions) a branch to such a veneer
+    if os.uname().machine == "aarch64":
+        for at in range(address, address + 20, 4):
+            word = int.from_bytes(ctypes.string_at(at, 4), "little")
+            if word >> 26 == 0b000101:
+                at += ((word & 0x03ffffff ^ 0x02000000) - 0x02000000) * 4
+            if ctypes.string_at(at, 8) == b"\x50\0\0\x58\0\x02\x1f\xd6":
+                return file_at(int.from_bytes(ctypes.string_at(at + 8, 8), "little"))
     code = ctypes.string_at(address, 40)
-    # behind the instructions that stay: movabs $to, %rax; jmp *%rax, or ldr x16, #8; br x16 and the address
-    x86, arm = code.find(b"\xff\xe0"), code.find(b"\x50\0\0\x58\0\x02\x1f\xd6")
+    x86 = code.find(b"\xff\xe0")
     if x86 >= 10 and code[x86 - 10:x86 - 8] == b"\x48\xb8":
         return file_at(int.from_bytes(code[x86 - 8:x86], "little"))
-    if arm >= 0:
-        return file_at(int.from_bytes(code[arm + 8:arm + 16], "little"))
     return "%s of %s" % (code.hex(), file_at(address))
 
 
@@ -46,7 +53,7 @@ def file_at(address):
 
 
 def load_plugin_now(path):
-    """Loads a plugin when the server has long started."""
+    """Loads a plugin into the running server."""
     load = host().uwsgi_load_plugin
     load.restype = ctypes.c_void_p
     return bool(load(-1, path.encode(), None))

@@ -1,6 +1,6 @@
-"""Runs a command with something taken away: uwsgi_confine.py [mdwe] [noproc] -- command...
+"""Runs a command in a restricted environment: uwsgi_confine.py [mdwe] [noproc] -- command...
 
-mdwe    memory may not become executable (what systemd's MemoryDenyWriteExecute= asks for)
+mdwe    memory cannot be made executable (as with systemd's MemoryDenyWriteExecute=)
 noproc  /proc is empty, as in a chroot
 """
 import ctypes

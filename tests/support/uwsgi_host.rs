@@ -1,5 +1,5 @@
-//! Real uWSGIs for the tests of the plugin: started in a directory of their own, asked over a unix socket, ended by
-//! pid. They end with the test, whatever happens to it.
+//! Real uWSGI servers for the tests of the plugin: started in their own directories, queried over a
+//! unix socket, ended by pid. They always end with the test.
 
 use std::{
     fs::{self, File},
@@ -13,10 +13,10 @@ use std::{
 
 use tempfile::TempDir;
 
-/// Longest wait for anything a server should do.
+/// Maximum wait for any action of a server.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// libucache.so as cargo built it for these tests.
+/// The libucache.so that cargo built for these tests.
 pub(crate) fn library() -> PathBuf {
     let here = std::env::current_exe().expect("a test has a file");
     let library = here.with_file_name("libucache.so");
@@ -34,11 +34,11 @@ pub(crate) fn uwsgi() -> String {
 pub(crate) struct Setup {
     /// Program and first arguments.
     pub(crate) command: Vec<String>,
-    /// What is taken away, see `uwsgi_confine.py`.
+    /// Restrictions, see `uwsgi_confine.py`.
     pub(crate) confine: &'static str,
     /// Environment.
     pub(crate) env: Vec<(&'static str, String)>,
-    /// What `ucache_plugin.so` leads to.
+    /// Target of the link `ucache_plugin.so`.
     pub(crate) library: PathBuf,
     /// Plugin lines, before everything else.
     pub(crate) plugins: &'static str,
@@ -56,7 +56,7 @@ impl Default for Setup {
     }
 }
 
-/// A running server, or one that has stopped by itself.
+/// A server that runs or has exited.
 #[derive(Debug)]
 pub(crate) struct Host {
     child: Child,
@@ -64,7 +64,8 @@ pub(crate) struct Host {
 }
 
 impl Setup {
-    /// Starts a server with these lines of configuration; `{dir}` stands for its directory. Does not wait.
+    /// Starts a server with these lines of configuration; `{dir}` stands for its directory. Does
+    /// not wait.
     pub(crate) fn spawn(&self, lines: &str) -> Host {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let at = dir.path().display().to_string();
@@ -106,7 +107,7 @@ impl Setup {
         host
     }
 
-    /// Starts a server that must stop by itself, with an error; gives its log.
+    /// Starts a server that must exit with an error; returns its log.
     pub(crate) fn refuse(&self, lines: &str) -> String {
         let mut host = self.spawn(lines);
         let deadline = Instant::now() + PATIENCE;
@@ -116,7 +117,7 @@ impl Setup {
                     assert_eq!(status.code(), Some(1), "{}", host.log());
                     return host.log();
                 }
-                None => assert!(Instant::now() < deadline, "the server goes on:\n{}", host.log()),
+                None => assert!(Instant::now() < deadline, "the server does not exit:\n{}", host.log()),
             }
             sleep(Duration::from_millis(20));
         }
@@ -129,7 +130,7 @@ impl Host {
         Setup::default().start(lines)
     }
 
-    /// The value of a Python expression in a worker.
+    /// Evaluates a Python expression in a worker.
     pub(crate) fn eval(&self, source: &str) -> String {
         self.ask(source).unwrap_or_else(|| panic!("no answer to {source}\n{}", self.log()))
     }
@@ -138,7 +139,7 @@ impl Host {
         self.request("POST", "/", source).map(|answer| answer.1)
     }
 
-    /// Status line and body of an answer.
+    /// Sends a request; returns status line and body of the answer.
     pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> Option<(String, String)> {
         let head =
             format!("{method} {path} HTTP/1.0\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -148,7 +149,7 @@ impl Host {
         Some((head.lines().next()?.to_owned(), body.to_owned()))
     }
 
-    /// Everything that a socket of the server answers to `bytes`.
+    /// Sends `bytes` to a socket of the server; returns the whole answer.
     pub(crate) fn exchange(&self, socket: &str, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut stream = UnixStream::connect(self.dir().join(socket)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
@@ -158,16 +159,25 @@ impl Host {
         Some(answer)
     }
 
-    /// The statistics, as the server writes them.
+    /// The raw text of the statistics. Waits while the server starts or reloads.
     pub(crate) fn stats(&self) -> String {
-        String::from_utf8(self.exchange("stats", b"").expect("the statistics server answers")).expect("text")
+        let answer = |host: &Self| host.exchange("stats", b"").filter(|text| !text.is_empty());
+        String::from_utf8(self.wait_for("an answer of the statistics server", answer)).expect("text")
     }
 
     /// Waits until `condition` holds.
     pub(crate) fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        self.wait_for(what, |host| condition(host).then_some(()));
+    }
+
+    /// Waits until there is a result.
+    fn wait_for<T>(&self, what: &str, result: impl Fn(&Self) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
-        while !condition(self) {
-            assert!(Instant::now() < deadline, "{what} did not come about:\n{}", self.log());
+        loop {
+            if let Some(found) = result(self) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "{what} did not happen:\n{}", self.log());
             sleep(Duration::from_millis(20));
         }
     }
@@ -179,7 +189,7 @@ impl Host {
         assert!(sent.success(), "{name} to {pid}");
     }
 
-    /// Sends a signal that ends the server, and waits for that. Its directory stays.
+    /// Sends a signal that ends the server, and waits for its end. Its directory is kept.
     pub(crate) fn end(&mut self, signal: &str) {
         self.signal(signal);
         let deadline = Instant::now() + PATIENCE;
@@ -189,7 +199,7 @@ impl Host {
         }
     }
 
-    /// How often a text is in the log.
+    /// Number of occurrences of a text in the log.
     pub(crate) fn logged(&self, text: &str) -> usize {
         self.log().matches(text).count()
     }
@@ -212,7 +222,7 @@ impl Drop for Host {
                 sleep(Duration::from_millis(20));
             }
         }
-        // Nothing to kill or to wait for when it has ended.
+        // Both fail if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

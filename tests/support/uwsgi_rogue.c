@@ -1,12 +1,12 @@
-/* A plugin that undoes a part of the takeover: one function of uWSGI gets its first bytes back, as some tool that
- * changes running programs might do it. */
+/* A plugin that undoes a part of the takeover by overwriting the start of one function of uWSGI, as a tool that patches
+ * running programs might do. */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
 static void on_load(void) {
-	/* Any code that is no jump will do: nobody calls it before the server stops. */
+	/* Any code except a jump: the function is not called before the server stops. */
 	char code[14];
 	int fd = open("/proc/self/mem", O_RDWR);
 	memset(code, 0x90, sizeof(code));

@@ -1,4 +1,5 @@
-//! The routing actions and conditions of uWSGI's `router_cache`, each with each of its keys; the SSI command.
+//! The routing actions and conditions of uWSGI's `router_cache`, each with each of its keys; the
+//! SSI command.
 
 use std::fs;
 
@@ -7,7 +8,7 @@ use crate::{
     server::{Server, within},
 };
 
-/// The harness's own requests are POSTs and go past the routes.
+/// The harness's own requests are POSTs and bypass the routes.
 const POSTS: &str = "plugin = router_cache\nroute-if = equal:${REQUEST_METHOD};POST last:\n";
 const CACHES: &str = "cache2 = name=first,items=50\ncache2 = name=second,items=50\n";
 
@@ -60,8 +61,8 @@ fn every_key_of_cache_and_cache_continue() {
     }
 }
 
-/// The offload thread gets the value itself and frees it. Which of the two writes first is a race of uWSGI's: the
-/// head may be late, so only whole answers count.
+/// The offload thread gets the value itself and frees it. Which of the two writes first is a race
+/// in uWSGI: the head may be late, so only whole answers count.
 #[test]
 fn cached_pages_are_sent_by_offload_threads() {
     let routes = "offload-threads = 1\nroute = ^/plain cache:key=k\nroute = .* break:404 Not Found";

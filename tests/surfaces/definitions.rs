@@ -7,7 +7,7 @@ use crate::{
     server::{Flavor, Server, within},
 };
 
-/// Definitions that both take; what the statistics say of each must be the same.
+/// Definitions valid on both; the statistics of each must be the same.
 const DEFINITIONS: [&str; 44] = [
     "items=10",
     "max_items=11",
@@ -46,7 +46,7 @@ const DEFINITIONS: [&str; 44] = [
     "items=10,sweep_on_full=5",
     "items=10,clear_on_full=1",
     "items=10,no_expire=1",
-    // as people write: twice, nothing behind the sign, an empty part, a blank before a number, unknown ones
+    // as people write: twice, an empty value, an empty part, a blank before a number, unknown ones
     "items=10,items=21",
     "items=10,lastmod=",
     "items=10,,keysize=22,",
@@ -67,13 +67,13 @@ fn every_key_of_a_definition_gives_the_same_cache() {
             .collect::<String>()
             .replace("{dir}", &dir.path().display().to_string());
         let server = Server::start(flavor, 1, &lines);
-        // what was stored is found, in each, and a full one takes what its keys say
+        // stored items are found in each, and a full one behaves as its keys say
         let stored = "[uwsgi.cache_set('k', 'v', 0, f'c{n}') for n in range(44)].count(True)";
         assert_eq!(server.run(1, stored), "44", "{flavor:?}\n{}", server.log());
         let held =
             "[[uwsgi.cache_set(str(k), 'v', 0, f'c{n}') for k in range(25)].count(True) for n in range(44)]";
         let held = server.run(1, held);
-        // the figures come with the master's next cycle
+        // the statistics are updated in the master's next cycle
         within(10, "live figures", || server.cache_stats("c0")["full"] == 17);
         let counted = |n: &usize| {
             let one = server.cache_stats(&format!("c{n}"));
@@ -81,7 +81,7 @@ fn every_key_of_a_definition_gives_the_same_cache() {
         };
         let counted: Vec<_> =
             (0..DEFINITIONS.len()).filter(|n| !(7..10).contains(n)).map(|n| counted(&n)).collect();
-        // but for the hashes of D-11
+        // except for the hashes of D-11
         let number = "[(uwsgi.cache_clear(f'c{n}'), uwsgi.cache_inc('n', 1, 0, f'c{n}'), \
                       uwsgi.cache_num('n', f'c{n}'))[2] for n in range(44) if n not in (7, 8, 9)]";
         let number = server.run(1, number);
@@ -107,7 +107,7 @@ fn every_key_of_a_definition_gives_the_same_cache() {
 
 #[test]
 fn numbers_end_where_they_end() {
-    // native reads the digits and goes on: 64 bytes a value
+    // native reads only the digits: 64 bytes per value
     let rubbish = ["items=10x", "items=10,blocksize=64w", "items=10,keysize=100.5"];
     let lines: String =
         rubbish.iter().enumerate().map(|(n, text)| format!("cache2 = name=c{n},{text}\n")).collect();
@@ -148,7 +148,7 @@ fn units_are_what_they_say() {
     }
 }
 
-/// D-47, too: what native takes as it comes.
+/// D-47, too: values that native accepts.
 #[test]
 fn names_and_numbers_that_can_be_no_cache_s() {
     for (definition, why) in [("name=,items=10", "1 to 255 bytes"), ("name=a@b,items=10", "without '@'")] {

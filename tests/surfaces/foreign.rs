@@ -1,5 +1,5 @@
-//! C code that is neither uWSGI's core nor ours: a plugin that Debian ships as source (`uwsgi-src`), and one that
-//! keeps a cache's lock.
+//! C code that belongs neither to uWSGI's core nor to ucache: a plugin that Debian ships as source
+//! (`uwsgi-src`), and one that keeps a cache's lock.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use crate::{
     server::{Flavor, Server, root, within},
 };
 
-/// Compiles a plugin for uWSGI as its own build does: its flags, its header.
+/// Compiles a plugin for uWSGI like its own build: with its flags and header.
 fn plugin(dir: &Path, source: &Path, name: &str) -> PathBuf {
     let uwsgi = std::env::var("UWSGI_BIN").unwrap_or_else(|_| "uwsgi".to_owned());
     let tell = |option: &str| {
@@ -23,7 +23,7 @@ fn plugin(dir: &Path, source: &Path, name: &str) -> PathBuf {
     std::fs::write(dir.join("uwsgi.h"), tell("--dot-h")).expect("a file can be written");
     assert!(source.exists(), "no {}: apt-get install uwsgi-src", source.display());
     let library = dir.join(name);
-    // words in quotes hold versions and paths, which these do not use
+    // quoted words have versions and paths, which these do not use
     let flags = tell("--cflags");
     let built = Command::new("cc")
         .args(["-shared", "-fPIC", "-w", "-I"])
@@ -67,8 +67,8 @@ fn a_member_that_joins_is_asked_for_its_cache() {
     });
 }
 
-/// A write lock that somebody keeps: readers go on (D-32), writers give up after `lock_timeout` (D-50). In native all
-/// wait until it is given back.
+/// A write lock that is not released: readers continue (D-32), writers give up after `lock_timeout`
+/// (D-50). In native all wait until it is released.
 #[test]
 fn a_write_lock_that_is_kept() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -78,7 +78,7 @@ fn a_write_lock_that_is_kept() {
         let load = format!("import ctypes; H = ctypes.CDLL({:?})", library.display().to_string());
         assert_eq!(server.run(1, &load), "");
         assert_eq!(server.run(1, "H.listed(b'c'), H.listed(b'flags')"), "(1, 1)");
-        // on native the other worker cannot end it: it waits, too
+        // on native the other worker cannot release it: it waits, too
         let limit = if flavor == Flavor::Native { 15 } else { 200 };
         let seen = thread::scope(|scope| {
             let holder = scope.spawn(|| server.run(1, &format!("H.hold(b'c', {limit})")));

@@ -1,5 +1,5 @@
-//! Every way to reach a cache inside uWSGI, on uWSGI's own cache and on ucache: the table of surfaces in
-//! `src/docs/compat.md` names these tests.
+//! Every way to reach a cache inside uWSGI, on uWSGI's own cache and on ucache: the table of
+//! surfaces in `src/docs/compat.md` names these tests.
 
 #[path = "../support/ports.rs"]
 mod ports;
@@ -28,7 +28,7 @@ use std::{
 
 use server::{Answer, Flavor, Server};
 
-/// Runs a test on uWSGI's own cache and on ucache at the same time: what it waits for is mostly the clock.
+/// Runs a test on uWSGI's own cache and on ucache concurrently: it mostly waits for time to pass.
 fn on_both<T: Send>(test: impl Fn(Flavor) -> T + Sync) -> [T; 2] {
     thread::scope(|scope| {
         let runs = [Flavor::Native, Flavor::Ucache].map(|flavor| {
@@ -43,7 +43,7 @@ fn get(server: &Server, path: &str) -> Answer {
     server.ask(1, "GET", path, "").unwrap_or_else(|e| panic!("{path}: {e}\n{}", server.log()))
 }
 
-/// A request in uWSGI's own protocol, and everything that is answered.
+/// A request in uWSGI's own protocol, and the whole answer.
 fn uwsgi_request(socket: &Path, vars: &[(&str, &str)]) -> Vec<u8> {
     let short = |text: &str| u16::try_from(text.len()).expect("a short text").to_le_bytes();
     let mut body = Vec::new();
@@ -54,18 +54,18 @@ fn uwsgi_request(socket: &Path, vars: &[(&str, &str)]) -> Vec<u8> {
     exchange(socket, &[&[0, low, high, 0], &body[..]].concat())
 }
 
-/// Everything that is answered to `bytes`; nothing when the other side hangs up.
+/// The whole answer to `bytes`; empty if the peer closes.
 fn exchange(socket: &Path, bytes: &[u8]) -> Vec<u8> {
     let mut answer = Vec::new();
     let Ok(mut stream) = UnixStream::connect(socket) else { return answer };
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
     stream.write_all(bytes).expect("a request can be sent");
-    // a reset is an answer, too
+    // a reset counts as an answer, too
     let _ = stream.read_to_end(&mut answer);
     answer
 }
 
-/// An ini file with these lines, `{dir}` standing for the server's directory, run as it is.
+/// An ini file with these lines, with `{dir}` for the server's directory, run unchanged.
 fn spawn(flavor: Flavor, workers: usize, lines: &str) -> Server {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let lines = lines.replace("{dir}", &dir.path().display().to_string());
@@ -84,7 +84,8 @@ fn plugin_lines(flavor: Flavor) -> String {
     }
 }
 
-/// Lines for an application that runs what it is sent, without the virtual environment as Python's home.
+/// Lines for an application that runs code sent to it, without the virtual environment as Python's
+/// home.
 fn probe_lines() -> String {
     let root = server::root().display();
     let packages = std::fs::read_dir(server::venv().join("lib")).expect("the environment is there").flatten();

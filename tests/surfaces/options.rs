@@ -1,4 +1,4 @@
-//! uWSGI's options for caches, beside `cache2`.
+//! uWSGI's options for caches, in addition to `cache2`.
 
 use std::path::Path;
 
@@ -59,7 +59,7 @@ fn the_sweeper_reports_what_it_frees() {
     on_both(|flavor| {
         let lines = "cache2 = name=c,items=9\ncache-expire-freq = 1\ncache-report-freed-items = true";
         let server = Server::start(flavor, 1, lines);
-        // the master starts it when the workers may be at work already
+        // the master starts it possibly after the workers
         within(20, "the sweeper", || server.log().contains("cache sweeper thread enabled"));
         assert_eq!(server.run(1, "[uwsgi.cache_set(k, 'v', 1) for k in 'abc']"), "[True, True, True]");
         within(10, "the line", || server.log().contains("freed 3 items for cache \"c\""));
@@ -164,12 +164,12 @@ fn tls_sessions_are_not_cached_with_todays_openssl() {
         }
         let stats = server.cache_stats("c");
         assert_eq!((&stats["items"], &stats["hits"], &stats["miss"]), (&0.into(), &0.into(), &0.into()));
-        // where it is compiled, a cache with smaller blocks ends the server
+        // if it is compiled in, a cache with smaller blocks ends the server
         assert_eq!(server.run(1, "uwsgi.cache_set('k', 'v'), uwsgi.cache_get('k')"), "(True, b'v')");
     });
 }
 
-/// A certificate for anybody, and its key.
+/// A self-signed certificate and its key.
 pub(crate) fn certificate(dir: &Path) -> (String, String) {
     let at = |name: &str| dir.join(name).display().to_string();
     let made = std::process::Command::new("openssl")
@@ -181,7 +181,7 @@ pub(crate) fn certificate(dir: &Path) -> (String, String) {
     (at("cert.pem"), at("key.pem"))
 }
 
-/// What curl prints.
+/// The output of curl.
 pub(crate) fn curl(url: &str, options: &[&str]) -> String {
     let done = std::process::Command::new("curl")
         .args(["--silent", "--show-error", "--insecure", "--max-time", "20"])
@@ -192,7 +192,8 @@ pub(crate) fn curl(url: &str, options: &[&str]) -> String {
     String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned()
 }
 
-/// The fields of the statistics, in order, with their kinds, and what a viewer such as uwsgicachetop shows.
+/// The fields of the statistics, in order, with their kinds, and the output of a viewer such as
+/// uwsgicachetop.
 #[test]
 fn viewers_of_the_statistics_see_the_same_fields() {
     let fields = on_both(|flavor| {

@@ -34,14 +34,14 @@ fn without_a_master() {
             server.run(1, "uwsgi.cache_set('d', 'v', 0, 'disk'), uwsgi.cache_get('d', 'disk')"),
             "(True, b'v')"
         );
-        // nobody sweeps here
+        // there is no sweeper here
         assert_eq!(server.run(1, "uwsgi.cache_set('short', 'v', 1), time.sleep(2.1)"), "(True, None)");
         let gone = if flavor == Flavor::Native { "b'v'" } else { "None" };
         assert_eq!(server.run(1, "uwsgi.cache_get('short')"), gone);
     });
 }
 
-/// The plugin is asked when all options are read: its line may come after those of the caches.
+/// The plugin is initialised after all options are read: its line may follow those of the caches.
 #[test]
 fn the_plugin_may_be_named_last() {
     for option in ["plugin", "plugins", "need-plugin"] {
@@ -58,7 +58,8 @@ fn the_plugin_may_be_named_last() {
     }
 }
 
-/// uWSGI changes its root and its user after it has loaded the plugin and before it makes the caches.
+/// uWSGI changes its root and its user after it has loaded the plugin and before it creates the
+/// caches.
 #[test]
 fn in_a_jail_as_another_user() {
     assert!(
@@ -74,7 +75,7 @@ fn in_a_jail_as_another_user() {
             route = ^/get cache:key=k,no_offload=1\nroute = ^/disk cache:key=d,name=disk\nroute = .* break:204 No Content";
         let dir = tempfile::tempdir().expect("a temporary directory");
         let jail = dir.path().join("jail");
-        // workers open /dev/null; an empty file does
+        // workers open /dev/null; an empty file is sufficient
         fs::create_dir_all(jail.join("dev")).expect("a directory can be made");
         fs::write(jail.join("dev/null"), "").expect("a file can be written");
         for path in [jail.join("dev/null"), jail.clone()] {
@@ -105,7 +106,8 @@ fn in_a_jail_as_another_user() {
     });
 }
 
-/// Two vassals: with caches of one name, which are not the same, and (ucache) with one store, which is.
+/// Two vassals: with caches of the same name, which are separate, and (ucache) with one store,
+/// which is shared.
 #[test]
 fn vassals_of_an_emperor() {
     on_both(|flavor| {

@@ -1,4 +1,4 @@
-//! Workers and whole servers that end and begin again: by request, by limit, by force.
+//! Workers and whole servers that end and restart: by request, by limit, by force.
 
 use std::{fs, thread, time::Duration};
 
@@ -10,10 +10,10 @@ use crate::{
     server::{Flavor, Server, within},
 };
 
-/// Options, and what a worker runs until it is another process: in native, in ucache.
+/// Options, and code that a worker runs until it is replaced: in native, in ucache.
 type Case = (&'static str, [&'static str; 2]);
 
-/// Runs all cases at the same time: what they wait for is the clock.
+/// Runs all cases concurrently: they wait for time to pass.
 fn keep_the_cache(cases: &[Case]) {
     thread::scope(|scope| {
         for (lines, sources) in cases {
@@ -26,7 +26,7 @@ fn keep_the_cache(cases: &[Case]) {
     });
 }
 
-/// What was stored before is still there in the process that comes after.
+/// Items stored before exist in the process that comes after.
 fn keeps_the_cache(flavor: Flavor, lines: &str, source: &str) {
     let server = Server::start(flavor, 2, &format!("{lines}\ncache2 = name=c,items=99,purge_lru=1"));
     assert_eq!(server.run(1, "uwsgi.cache_set('kept', 'value'), uwsgi.cache_inc('n', 5)"), "(True, True)");
@@ -56,7 +56,8 @@ fn workers_that_are_replaced_by_a_limit_keep_the_cache() {
 
 #[test]
 fn workers_that_are_killed_by_the_master_keep_the_cache() {
-    // the worker is in the middle of updates when its time is over: on native it may be the end of all (D-14)
+    // the worker is in the middle of updates when its time is over: on native this may end all
+    // workers (D-14)
     let harakiri = ["time.sleep(5)", "while True: uwsgi.cache_update('busy', 'v' * 60000)"];
     let busy = "end = time.time() + 1\nwhile time.time() < end: uwsgi.cache_update('busy', 'v' * 60000)";
     keep_the_cache(&[
@@ -89,7 +90,7 @@ fn hooks_of_workers_that_end_use_the_cache() {
     });
 }
 
-/// The master starts uWSGI anew, in the same process: memory is made afresh, a store is found again.
+/// The master restarts uWSGI in the same process: memory is empty, a store keeps its items.
 fn begins_with_stores_alone(flavor: Flavor, how: &str) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let touched = dir.path().join("touched");
@@ -110,7 +111,7 @@ fn begins_with_stores_alone(flavor: Flavor, how: &str) {
         source => drop(server.run(1, source)),
     }
     within(60, how, || {
-        // uWSGI looks once a second, at the time of change in whole seconds
+        // uWSGI looks once a second, at modification times in whole seconds
         if how == "touch" && begun() == 1 {
             fs::write(&touched, "again").expect("a file can be written");
         }
@@ -130,7 +131,8 @@ fn brutal_and_requested_reloads_begin_with_stores_alone() {
     });
 }
 
-/// Makes a cache in a worker, through uWSGI's function or that of a library (a path); whether it holds a value.
+/// Creates a cache in a worker, through uWSGI's function or that of a library (a path); returns
+/// whether it keeps a value.
 fn made_in_a_worker(server: &Server, library: &str) -> String {
     let source = format!(
         "import ctypes; C = ctypes.CDLL({library}); C.uwsgi_cache_create.restype = ctypes.c_void_p; \
@@ -143,8 +145,8 @@ fn made_in_a_worker(server: &Server, library: &str) -> String {
     server.run(1, &source)
 }
 
-/// D-57: in native the master walks lists of caches and locks that lead into the worker's memory. Here the cache
-/// belongs to the worker, and goes with it.
+/// D-57: in native the master walks lists of caches and locks that lead into the worker's memory.
+/// Here the cache belongs to the worker, and ends with it.
 #[test]
 fn a_cache_made_in_a_worker_ends_with_it() {
     let ends = ["SIGKILL of the worker", "SIGHUP of the server"];
@@ -173,7 +175,7 @@ fn a_cache_made_in_a_worker_ends_with_it() {
             } else {
                 server.reload();
             }
-            // The cache's thread and the master's go on for some turns.
+            // The cache's thread and the master's continue for some cycles.
             thread::sleep(Duration::from_secs(4));
             assert_eq!(server.run(1, "uwsgi.cache_set('k2', 'v'), uwsgi.cache_get('k2')"), "(True, b'v')");
             assert_eq!(server.run(1, "uwsgi.cache_get('k', 'runtime')"), "None");
@@ -183,7 +185,8 @@ fn a_cache_made_in_a_worker_ends_with_it() {
     });
 }
 
-/// A library that the application loads is its own: beside the plugin a second copy, and in a native server the only one.
+/// A library loaded by the application is its own: a second copy beside the plugin, or the only one
+/// in a native server.
 #[test]
 fn a_library_of_the_application_leaves_the_server_alone() {
     on_both(|flavor| {

@@ -1,4 +1,5 @@
-//! Where uWSGI runs an application's code: masters, workers, threads, greenlets, mules, spoolers, timers.
+//! All places where uWSGI runs an application's code: masters, workers, threads, greenlets, mules,
+//! spoolers, timers.
 
 use std::{collections::BTreeSet, thread};
 
@@ -36,7 +37,7 @@ fn mules_spoolers_timers_and_imports_use_the_workers_cache() {
         for name in ["timer", "rb timer", "cron", "fork"] {
             within(20, name, || marks(name) != "0");
         }
-        // a mule answers, another one gets the signal
+        // one mule answers, another one gets the signal
         assert_eq!(server.run(1, "uwsgi.cache_set('number', (6).to_bytes(8, 'little'))"), "True");
         let source = "(uwsgi.mule_id(), uwsgi.cache_inc('number', 1), uwsgi.cache_num('number'), \
                       uwsgi.cache_get('imported first'), uwsgi.cache_exists('no'), uwsgi.cache_del('no'))";
@@ -78,8 +79,8 @@ fn threads_of_a_worker_share_its_caches() {
     });
 }
 
-/// Cores of a process that take turns: requests that wait for one another through the cache end only if each gets
-/// its turn.
+/// Cores of a process that take turns: requests that wait for each other through the cache only end
+/// if each gets its turn.
 fn take_turns(lines: &str, pause: &str) {
     on_both(|flavor| {
         let server = spawn(

@@ -1,4 +1,5 @@
-//! uWSGI's routers choose a node by an item of a cache: a process of their own, the host's lock, `get4`.
+//! uWSGI's routers choose a node by an item of a cache: a separate process, the host's lock,
+//! `get4`.
 
 use std::{
     io::{Read, Write},
@@ -15,7 +16,8 @@ use crate::{
     uwsgi_request,
 };
 
-/// A server with a router, and two workers on sockets of their own: `{dir}/a` and `{dir}/b` speak uwsgi.
+/// A server with a router, and two workers on sockets of their own: `{dir}/a` and `{dir}/b` speak
+/// uwsgi.
 struct Routed {
     server: Server,
     dir: tempfile::TempDir,
@@ -50,12 +52,12 @@ impl Routed {
             let answer = String::from_utf8(ask()).expect("text");
             answer.rsplit("\r\n\r\n").next().unwrap_or_default().to_owned()
         };
-        // the router needs a moment to listen, and an item to find
+        // the router needs a moment to listen, and to find an item
         (0..6).map(|_| worker()).collect()
     }
 }
 
-/// Every second request goes to the other node: the router divides the hits of the item.
+/// Every second request goes to the other node: the router divides the item's hits.
 fn assert_alternates(routed: &Routed, turns: &[String]) {
     let told = |text: &String| text == "1" || text == "2";
     assert!(turns.iter().all(told), "{turns:?}\n{}", routed.server.log());
@@ -96,7 +98,8 @@ fn the_fastrouter() {
             uwsgi_request(&routed.path("router"), &vars)
         };
         routed.route("the.site", "{dir}/a|{dir}/b|{dir}/a");
-        // the probe answers a request without a body with an empty one: which worker it was, its requests tell
+        // the probe's answer to a request without a body is empty: the worker's request count shows
+        // which it was
         let count = |worker: usize| {
             routed
                 .server
@@ -108,7 +111,7 @@ fn the_fastrouter() {
             assert!(answer.windows(6).any(|w| w == b"200 OK"), "{flavor:?}\n{}", routed.server.log());
         }
         let after = [requests(&count(1)), requests(&count(2))];
-        // and one each for having asked
+        // and one each for the queries themselves
         assert_eq!([after[0] - before[0], after[1] - before[1]], [4 + 1, 2 + 1], "{flavor:?}");
     });
 }
@@ -123,7 +126,7 @@ fn tcp(port: u16, bytes: &[u8]) -> Vec<u8> {
     let mut answer = Vec::new();
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return answer };
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
-    // a reset is an answer, too
+    // a reset counts as an answer, too
     let _ = stream.write_all(bytes).and_then(|()| stream.read_to_end(&mut answer));
     answer
 }

@@ -1,4 +1,5 @@
-//! The table of surfaces names tests that exist, differences that are described, and every test that belongs to it.
+//! The table of surfaces names existing tests, described differences, and every test that belongs
+//! to it.
 
 use std::{
     collections::BTreeSet,

@@ -1,13 +1,14 @@
-//! `engine::exclusive`: a flag, then every shard's lock once; a writer takes its lock, then looks at the flag.
+//! `engine::exclusive`: a flag, then every shard's lock once; a writer takes its lock, then looks
+//! at the flag.
 
 use super::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bug {
     None,
-    /// The writer looks before it has its lock.
+    /// The writer checks the flag before it has its lock.
     LookFirst,
-    /// The one who wants to be alone does not wait for those who are writing.
+    /// The exclusive owner does not wait for writers that are inside.
     NoLocks,
 }
 
@@ -22,7 +23,7 @@ fn writer(w: &Words) {
     let early = w.bug == Bug::LookFirst && w.flag.load(exclusive::CHECK) == 0;
     let _shard = w.shard.lock().expect("the shard");
     if early || (w.bug != Bug::LookFirst && w.flag.load(exclusive::CHECK) == 0) {
-        assert_eq!(w.inside.fetch_or(1, SeqCst) & 2, 0, "a write beside the one who is alone");
+        assert_eq!(w.inside.fetch_or(1, SeqCst) & 2, 0, "a write while another process is exclusive");
         w.inside.fetch_and(!1, SeqCst);
     }
 }
@@ -32,7 +33,7 @@ fn alone(w: &Words) {
     if w.bug != Bug::NoLocks {
         drop(w.shard.lock().expect("the shard"));
     }
-    assert_eq!(w.inside.fetch_or(2, SeqCst) & 1, 0, "alone beside a writer");
+    assert_eq!(w.inside.fetch_or(2, SeqCst) & 1, 0, "exclusive while a writer is inside");
     w.inside.fetch_and(!2, SeqCst);
     w.flag.store(0, exclusive::ANNOUNCE);
 }

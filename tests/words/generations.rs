@@ -1,4 +1,5 @@
-//! `engine::sweep::clear`: an entry keeps the low bits of its generation; here two values of them, checked at each clear.
+//! `engine::sweep::clear`: an entry keeps the low bits of its generation; here two values, checked
+//! at each clear.
 
 use super::*;
 
@@ -6,9 +7,10 @@ const TURN: u64 = 2;
 
 struct Words {
     generation: AtomicU64,
-    /// Under the shard's lock: what it was reaped for, and the generation of its entry + 1 (0 = none).
+    /// Under the shard's lock: the generation it was reaped for, and that of its entry + 1 (0 =
+    /// none).
     shard: Mutex<(u64, u64)>,
-    /// The mistake: the check is not of the generation that the exchange ends.
+    /// The bug: the check uses another generation than the exchange.
     apart: bool,
 }
 
@@ -24,7 +26,7 @@ fn reap(w: &Words) {
 fn clear(w: &Words) {
     let mut seen = w.generation.load(clear::READ);
     loop {
-        // No entry of the turn before the new generation may be left.
+        // No entry from the previous cycle of generations may be left.
         if seen + 1 - w.shard.lock().expect("the shard").0 >= TURN {
             reap(w);
         }

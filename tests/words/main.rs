@@ -1,8 +1,10 @@
-//! Words that several processes change without a common lock, each by "load, then compare-and-swap", under the memory model of
-//! the language: loom tries every order of threads, and every value that a load may give.
+//! Loom models of words that several processes change without a common lock, each by "load, then
+//! compare-and-swap". loom tries every order of threads, and every value that a load may return
+//! under the language's memory model.
 //!
-//! Each model has the steps of the engine's code with the engine's own orderings (`shm::order`), in a small world, and what
-//! must hold at its end. Each can be run with a mistake in it: then loom must find a run in which it does not hold.
+//! Each model has the steps of the engine's code with the engine's own orderings (`shm::order`), on
+//! a small scale, and an invariant to hold at the end. Each can be run with a bug: then loom must
+//! find a run that violates the invariant.
 
 use loom::{
     sync::{
@@ -15,20 +17,21 @@ use loom::{
     },
     thread,
 };
-use ucache::shm::order::{clear, earliest, exclusive, fillers, ids, quota, spans};
+use ucache::shm::order::{clear, earliest, exclusive, fillers, quota, spans};
 
 mod alone;
 mod generations;
+mod quotas;
 mod sleepers;
 
-/// Runs `body` in all orders; whether it always held.
+/// Runs `body` in all orders; returns whether the invariant always held.
 fn holds(body: impl Fn() + Sync + Send + 'static) -> bool {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| model.check(body))).is_ok()
 }
 
-/// Runs the threads and waits for their ends.
+/// Runs the threads and waits for all of them.
 fn together<T: Sync + Send + 'static>(shared: &Arc<T>, threads: Vec<fn(&T)>) {
     let threads: Vec<_> = threads
         .into_iter()
@@ -40,7 +43,7 @@ fn together<T: Sync + Send + 'static>(shared: &Arc<T>, threads: Vec<fn(&T)>) {
     threads.into_iter().for_each(|t| t.join().expect("a thread"));
 }
 
-/// `engine::sweep`: `note_expiry` and `note_earliest` beside `note_swept`.
+/// `engine::shard::expiry`: `note_expiry` and `note_earliest` beside `note_swept`.
 mod expiry {
     use super::*;
 
@@ -51,11 +54,11 @@ mod expiry {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) enum Bug {
         None,
-        /// The writer ignores that its exchange failed.
+        /// The writer ignores a failed exchange.
         LostExchange,
         /// No fence between the two words.
         NoFence,
-        /// Two sweepers have one ticket.
+        /// Two sweepers share one ticket.
         OneTicket,
     }
 
@@ -104,7 +107,7 @@ mod expiry {
             let word = AtomicU64::new;
             // Something earlier was due, and was reaped.
             let w = Arc::new(Words { shard: word(NEVER), all: word(SOON / 2), tickets: word(0), bug });
-            // The exchange that fails needs one sweeper, a ticket that is taken for another's needs two.
+            // A failed exchange needs one sweeper; a shared ticket needs two.
             let sweepers = if matches!(bug, Bug::None | Bug::OneTicket) { 2 } else { 1 };
             together(
                 &w,
@@ -128,128 +131,21 @@ fn an_expiry_is_never_forgotten() {
     }
 }
 
-/// `engine::credit`: blocks that shards were granted and use, granted under a lock, taken from others without theirs.
-mod blocks {
-    use super::*;
-
-    const LIMIT: u64 = 3;
-
-    struct Words {
-        shards: [AtomicU64; 2],
-        lock: Mutex<()>,
-        /// The mistake: a load and a store instead of an exchange.
-        torn: bool,
-    }
-
-    fn change(w: &Words, shard: usize, f: impl Fn(u64, u64) -> Option<(u64, u64)>) -> bool {
-        let f = |word: u64| f(word >> 32, word & 0xFFFF_FFFF).map(|(granted, used)| granted << 32 | used);
-        if w.torn {
-            let new = f(w.shards[shard].load(quota::READ));
-            return new.is_some_and(|new| {
-                w.shards[shard].store(new, Relaxed);
-                true
-            });
-        }
-        w.shards[shard].fetch_update(quota::CHANGE, quota::READ, f).is_ok()
-    }
-
-    fn take(w: &Words, shard: usize, n: u64) {
-        let take =
-            |granted: u64, used: u64| (granted.saturating_sub(used) >= n).then_some((granted, used + n));
-        if change(w, shard, take) {
-            return;
-        }
-        {
-            let _lock = w.lock.lock().expect("the quota");
-            let total: u64 = w.shards.iter().map(|s| s.load(quota::READ) >> 32).sum();
-            let mut got = LIMIT.saturating_sub(total).min(n);
-            if got < n {
-                let spare = std::cell::Cell::new(0);
-                let from_other = change(w, 1 - shard, |granted, used| {
-                    spare.set(granted.saturating_sub(used).min(n - got));
-                    (spare.get() > 0).then(|| (granted - spare.get(), used))
-                });
-                got += if from_other { spare.get() } else { 0 };
-            }
-            change(w, shard, |granted, used| Some((granted + got, used)));
-        }
-        change(w, shard, take);
-    }
-
-    pub(super) fn are_never_more_than_the_limit(torn: bool) -> bool {
-        holds(move || {
-            // Shard 0 has two more than it uses.
-            let shards = [AtomicU64::new(2 << 32), AtomicU64::new(0)];
-            let w = Arc::new(Words { shards, lock: Mutex::new(()), torn });
-            together(&w, vec![|w| take(w, 0, 2), |w| take(w, 1, 2)]);
-            let words = w.shards.each_ref().map(|s| s.load(SeqCst));
-            let sum = |f: fn(u64) -> u64| words.iter().map(|&w| f(w)).sum::<u64>();
-            assert!(sum(|w| w >> 32) <= LIMIT && sum(|w| w & 0xFFFF_FFFF) <= LIMIT, "{words:x?}");
-            assert!(words.iter().all(|w| w >> 32 >= w & 0xFFFF_FFFF), "{words:x?}");
-        })
-    }
-}
-
 #[test]
-fn blocks_are_never_more_than_the_limit() {
-    assert!(blocks::are_never_more_than_the_limit(false));
-    assert!(!blocks::are_never_more_than_the_limit(true), "a store instead of an exchange goes unnoticed");
-}
-
-/// `engine::ids`: a free number has its bit, whatever those who found the bit wrong do.
-mod numbers {
-    use super::*;
-
-    const SHARD: u64 = 1 << 31;
-
-    struct Words {
-        /// 0 = free.
-        number: AtomicU64,
-        bit: AtomicU64,
-        /// Whether who clears a bit looks again.
-        looks: bool,
+fn a_quota_is_exact() {
+    use quotas::{Bug, find_what_is_lost, keep_the_limit, strand_nothing};
+    assert!(keep_the_limit(Bug::None) && strand_nothing(Bug::None) && find_what_is_lost(Bug::None));
+    assert!(!keep_the_limit(Bug::Torn), "a store instead of an exchange goes unnoticed");
+    for bug in [Bug::NotedEarly, Bug::LooksOnce] {
+        assert!(!strand_nothing(bug), "{bug:?} goes unnoticed");
     }
-
-    /// `claim_in_word`: another shard finds the bit, and the number in use.
-    fn claim(w: &Words) -> bool {
-        if w.bit.load(ids::LOOK) == 0 {
-            return false;
-        }
-        if w.number.compare_exchange(0, SHARD, ids::CLAIM, Relaxed).is_ok() {
-            w.bit.fetch_and(!1, ids::BIT);
-            return true;
-        }
-        w.bit.fetch_and(!1, ids::BIT);
-        if w.looks && w.number.load(ids::LOOK) == 0 {
-            w.bit.fetch_or(1, ids::BIT);
-        }
-        false
-    }
-
-    /// `give_id`.
-    fn free(w: &Words) {
-        w.number.store(0, ids::FREE);
-        w.bit.fetch_or(1, ids::BIT);
-    }
-
-    pub(super) fn are_never_lost(looks: bool) -> bool {
-        holds(move || {
-            // In use, its bit still set: its owner has not cleared it yet.
-            let w = Arc::new(Words { number: AtomicU64::new(5), bit: AtomicU64::new(1), looks });
-            together(&w, vec![free, |w| _ = claim(w), |w| _ = claim(w)]);
-            let free = w.number.load(SeqCst) == 0;
-            assert!(!free || w.bit.load(SeqCst) == 1, "a free number that nobody finds");
-        })
+    for bug in [Bug::NoMark, Bug::MarksSeenOnce] {
+        assert!(!find_what_is_lost(bug), "{bug:?} goes unnoticed");
     }
 }
 
-#[test]
-fn numbers_are_never_lost() {
-    assert!(numbers::are_never_lost(true));
-    assert!(!numbers::are_never_lost(false), "a bit that is cleared too late goes unnoticed");
-}
-
-/// `shm::span`: a free span with pages goes to one of those who claim it and who give its pages back.
+/// `shm::span`: a free span with pages goes either to a claimer or to a thread that releases its
+/// pages.
 mod span {
     use super::*;
 
@@ -260,11 +156,11 @@ mod span {
 
     struct Words {
         span: AtomicU64,
-        /// What is in the span: the owner's data, or zeroes after its pages were given back.
+        /// Content of the span: the owner's data, or zeros after its pages were released.
         data: AtomicU64,
         dirty: AtomicU64,
         owned: AtomicU64,
-        /// The mistake: the mark is stored without an exchange.
+        /// The bug: the mark is stored without an exchange.
         stored: bool,
     }
 
@@ -303,7 +199,11 @@ mod span {
             let w = Arc::new(w);
             together(&w, vec![claim, trim]);
             if w.owned.load(SeqCst) == 1 {
-                assert_eq!((w.span.load(SeqCst), w.data.load(SeqCst)), (SMALL, 7), "somebody else was at it");
+                assert_eq!(
+                    (w.span.load(SeqCst), w.data.load(SeqCst)),
+                    (SMALL, 7),
+                    "another thread used the span"
+                );
             }
             assert_eq!(w.dirty.load(SeqCst), u64::from(w.span.load(SeqCst) == DIRTY));
         })

@@ -1,21 +1,22 @@
-//! `engine::lease`: nobody sleeps on a value that is there. The kernel compares the word as it puts a waiter to sleep.
+//! `engine::lease`: no thread sleeps on a value that exists. The kernel compares the word as it
+//! puts a waiter to sleep.
 
 use super::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bug {
     None,
-    /// The waiter is noted after it looked at the word.
+    /// The waiter is registered after it read the word.
     NotedLate,
     /// No fence between the two words.
     NoFence,
-    /// Whoever wakes takes the note back, also that of a waiter that came in between.
+    /// The waker clears the registration, including that of a waiter that came in between.
     TakenBack,
 }
 
 struct Words {
     seq: AtomicU64,
-    /// The latest value that somebody sleeps on, plus 1.
+    /// The latest value that a thread sleeps on, plus 1.
     waited: AtomicU64,
     value: AtomicU64,
     asleep: AtomicU64,
@@ -76,6 +77,6 @@ pub(crate) fn are_woken(bug: Bug) -> bool {
         };
         // Another key's filler changes the same word.
         together(&w, vec![waiter, filler, wake]);
-        assert!(w.asleep.load(SeqCst) <= w.woken.load(SeqCst), "a sleeper that nobody wakes");
+        assert!(w.asleep.load(SeqCst) <= w.woken.load(SeqCst), "a sleeper that is never woken");
     })
 }

@@ -49,3 +49,5 @@ for ($phase = 0; $phase < 2; $phase++) {
     foreach ($results as $result) fwrite($result, "go\n");
 }
 foreach ($results as $result) echo fgets($result);
+// Their time counts as this program's.
+while (pcntl_wait($status) > 0);

@@ -1,7 +1,8 @@
 /* Times uWSGI's cache functions inside its workers, whoever answers them: uWSGI itself or ucache. Built against the
  * uWSGI that runs it. From the environment: BENCH_OUT (file for the figures: name, worker, operations, nanoseconds by
- * the clock, nanoseconds of processor time), BENCH_MODE (speed, stall, start, memory), BENCH_MS (of each phase),
- * BENCH_T0 (when the server was started), BENCH_ITEMS, BENCH_KEY and BENCH_VALUE (of mode memory). */
+ * the clock, nanoseconds of processor time), BENCH_MODE (speed, stall, start, memory, replay), BENCH_MS (of each
+ * phase), BENCH_T0 (when the server was started), BENCH_ITEMS, BENCH_KEY and BENCH_VALUE (of mode memory), BENCH_STEPS
+ * and BENCH_REPLY (of mode replay: files as benches/support/histories.rs has them). */
 #include <uwsgi.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -296,14 +297,12 @@ static void stall(struct work *w) {
 		took[count++] = nanos(CLOCK_MONOTONIC) - start;
 		usleep(200);
 	}
-	uint64_t took_all = nanos(CLOCK_MONOTONIC) - begin;
 	barrier();
 	qsort(took, count, sizeof(uint64_t), ascending);
 	say("stall p50", 0, 1, took[count / 2], 0);
 	say("stall p99", 0, 1, took[count * 99 / 100], 0);
 	say("stall p99.9", 0, 1, took[count * 999 / 1000], 0);
 	say("stall worst", 0, 1, took[count - 1], 0);
-	say("stall writes", 0, count, took_all, 0);
 }
 
 /* Resident shared memory of the master and this worker together, kB: each page once. */
@@ -340,6 +339,38 @@ static void memory(struct work *w) {
 	}
 }
 
+#define NO_LENGTH UINT32_MAX
+
+/* The steps of a history, one after the other; then what the server takes, and what is there. */
+static void replay(void) {
+	struct step { char key[16]; uint32_t length; } step;
+	FILE *in = fopen(getenv("BENCH_STEPS"), "r"), *reply = fopen(getenv("BENCH_REPLY"), "w");
+	uint64_t counts[2] = { 0, 0 }, sizes[2] = { 0, 0 };
+	char *value = malloc(1 << 20), key[16];
+	memset(value, 'v', 1 << 20);
+	if (fread(counts, sizeof(counts), 1, in) != 1) atomic_fetch_add(&sh->bad, 1);
+	for (uint64_t n = 0; n < counts[0]; n++) {
+		if (fread(&step, sizeof(step), 1, in) != 1) atomic_fetch_add(&sh->bad, 1);
+		int bad = 0;
+		if (step.length == NO_LENGTH) uwsgi_cache_magic_del(step.key, 16, "bench");
+		else bad = uwsgi_cache_magic_set(step.key, 16, value, step.length, 0, UPDATE, "bench") != 0;
+		fputc(bad, reply);
+	}
+	/* the sweeper comes once a second */
+	sleep(2);
+	sizes[0] = resident() * 1024;
+	for (uint64_t n = 0; n < counts[1]; n++) {
+		uint64_t got = 0;
+		if (fread(key, sizeof(key), 1, in) != 1) atomic_fetch_add(&sh->bad, 1);
+		char *copy = uwsgi_cache_magic_get(key, 16, &got, NULL, "bench");
+		uint32_t length = copy ? got : NO_LENGTH;
+		free(copy);
+		fwrite(&length, sizeof(length), 1, reply);
+	}
+	fwrite(sizes, sizeof(sizes), 1, reply);
+	fclose(reply);
+}
+
 static int bench_init(void) {
 	sh = mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANON, -1, 0);
 	floor_shared = mmap(NULL, sizeof(*floor_shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANON, -1, 0);
@@ -356,6 +387,7 @@ static void bench_worker(void) {
 	if (!strcmp(mode, "speed")) speed(&w);
 	else if (!strcmp(mode, "stall")) stall(&w);
 	else if (!strcmp(mode, "memory")) memory(&w);
+	else if (!strcmp(mode, "replay")) replay();
 	else say("start", 0, 1, here - strtoull(getenv("BENCH_T0"), NULL, 10), 0);
 	if (w.w == 0) {
 		say("bad", 0, atomic_load(&sh->bad), 1, 0);

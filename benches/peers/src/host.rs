@@ -1,4 +1,5 @@
-//! A real uWSGI, its own cache or ucache behind the same functions, timed by a plugin that is compiled here.
+//! A real uWSGI, its own cache or ucache behind the same functions, timed by a plugin that is
+//! compiled here.
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +20,13 @@ pub(crate) enum Flavor {
 }
 
 pub(crate) const BOTH: [Flavor; 2] = [Flavor::Native, Flavor::Ucache];
+
+/// Both, in the order of a round: they take turns at going first, since a machine may be faster or
+/// slower for who comes second.
+pub(crate) fn turns(round: usize) -> [Flavor; 2] {
+    let [first, second] = BOTH;
+    if round.is_multiple_of(2) { [first, second] } else { [second, first] }
+}
 
 fn program() -> String {
     std::env::var("UWSGI_BIN").unwrap_or_else(|_| "uwsgi".into())

@@ -1,4 +1,4 @@
-//! Who does how much: processes or threads that start together and say how long they took.
+//! The load: processes or threads that start together and report how long they took.
 
 use std::{
     hint::{black_box, spin_loop},
@@ -12,8 +12,9 @@ use crate::engine_proc::{Scratch, in_children};
 
 /// One worker's view of something that keeps values of 100 bytes under keys of 16.
 pub(crate) trait Store {
-    /// Hands the value to a caller who looks at it, in `out` or by value as the interface has it; whether it was there.
-    /// [`black_box`] is the caller's look: without it the compiler drops copies that it can see through.
+    /// Hands the value to a caller who looks at it, in `out` or by value as the interface has it;
+    /// whether it was there. [`black_box`] is the caller's look: without it the compiler drops
+    /// copies that it can see through.
     fn get(&mut self, key: &[u8; 16], out: &mut [u8; 100]) -> bool;
     fn set(&mut self, key: &[u8; 16], value: &[u8; 100]);
 }
@@ -36,7 +37,8 @@ impl Workers {
 /// The most workers that report.
 const SEATS: usize = 64;
 
-/// Nanoseconds, of processor time for a lone worker (what other programs take does not count), else of the clock.
+/// Nanoseconds, of processor time for a lone worker (what other programs take does not count), else
+/// of the clock.
 fn now(alone: bool) -> u64 {
     let clock = if alone { ClockId::CLOCK_THREAD_CPUTIME_ID } else { ClockId::CLOCK_MONOTONIC };
     let time = clock_gettime(clock).expect("a clock");
@@ -44,9 +46,9 @@ fn now(alone: bool) -> u64 {
     seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).expect("nanoseconds")
 }
 
-/// Millions of operations a second of all workers together. Each makes itself ready with `make`, waits for the
-/// others, then does `work`, which says how many operations that was. `waits`: the worker spends time in others'
-/// hands (a server), so that only the clock tells.
+/// Millions of operations a second of all workers together. Each makes itself ready with `make`,
+/// waits for the others, then does `work`, which says how many operations that was. `waits`: the
+/// worker spends time in others' hands (a server), so that only the clock tells.
 pub(crate) fn rate<S>(
     workers: Workers,
     waits: bool,

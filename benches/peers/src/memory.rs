@@ -1,10 +1,12 @@
-//! What an item costs: resident shared memory of a real uWSGI with its own cache and with ucache, master and worker
-//! together, each page once.
+//! What an item costs: resident shared memory of a real uWSGI with its own cache and with ucache,
+//! master and worker together, each page once.
 
 use crate::{
     Effort,
     host::{BOTH, Flavor, Rig},
-    report::{Goal, Report, Row, Unit},
+    matrix,
+    report::Report,
+    row::{Goal, Row, Unit},
 };
 
 /// One shape of items and of the cache that holds them.
@@ -82,7 +84,7 @@ fn shape(rig: &Rig, shape: &Shape, effort: Effort, report: &mut Report) {
 
 pub(crate) fn run(effort: Effort) -> Report {
     let rig = Rig::new();
-    let mut report = Report::new("memory");
+    let mut report = Report::new("memory", false, 1);
     for each in &SHAPES {
         shape(&rig, each, effort, &mut report);
     }
@@ -90,5 +92,6 @@ pub(crate) fn run(effort: Effort) -> Report {
         "Resident shared memory of the whole server, the cache's index, headers and rounding included (and some 100 \
          KiB that are uWSGI's own). A cache is filled to its limit; default limits are keysize 2048, blocksize 65536.",
     );
+    matrix::run(&rig, effort, &mut report);
     report
 }

@@ -9,7 +9,8 @@ use crate::{
     Effort,
     floor::Floor,
     load::{Store, Workers, gets, rate, sets},
-    report::{FLOOR, Goal, Report, Row, Unit},
+    report::{FLOOR, Report},
+    row::{Goal, Row, Unit},
     scripts::{Rates, apcu, shared_dict},
     server::Server,
     stores::{Lmdb, Moka, Quick, ucache},
@@ -20,7 +21,7 @@ use crate::{
 /// Requests that a pipelined client has in flight.
 const BATCH: usize = 16;
 
-/// Keys of one size of cache, and the orders in which two workers ask for them.
+/// Keys of one size of cache, and the orders in which two workers look them up.
 struct Keys {
     count: u32,
     all: Vec<[u8; 16]>,
@@ -82,7 +83,8 @@ fn both<S: Store>(
     make: impl Fn() -> S + Sync,
 ) {
     let ((kind, count), (share, waits)) = (workers, share);
-    // A process that was just forked has yet to map every page of shared memory; servers have theirs.
+    // A process that was just forked has yet to map every page of shared memory; servers have
+    // theirs.
     let ready = |n| {
         let mut store = make();
         if !waits {
@@ -133,12 +135,13 @@ impl Field {
         field
     }
 
-    /// Everyone takes a turn; each round begins with another one.
+    /// Everyone takes a turn; each round begins with another one, and every other round goes backwards.
     fn round(&self, number: usize, keys: &Keys, into: &mut Samples) {
         for count in [1, 2] {
             let forks = (Workers::Processes(count), count);
             let threads = (Workers::Threads(count), count);
             for turn in 0..7 {
+                let turn = if number.is_multiple_of(2) { turn } else { 6 - turn };
                 match (number + turn) % 7 {
                     0 => both(into, "ucache", keys, forks, (1, false), || self.ours.clone()),
                     1 => both(into, "floor", keys, forks, (1, false), || &self.floor),
@@ -156,7 +159,7 @@ impl Field {
 /// memcached and Redis, one request in flight and pipelined.
 fn daemons(keys: &Keys, effort: Effort, into: &mut Samples) {
     let servers = [
-        (Protocol::Memcached, "memcached", "memcached x16", Server::memcached()),
+        (Protocol::Memcached, "memcached", "memcached x16", Server::memcached(1 << 30)),
         (Protocol::Redis, "Redis", "Redis x16", Server::redis()),
     ];
     for (protocol, _, _, (_, socket)) in &servers {
@@ -198,11 +201,19 @@ fn daemons(keys: &Keys, effort: Effort, into: &mut Samples) {
 
 /// In the order of their rows.
 const PEERS: [&str; 10] = [
-    "floor", "quick_cache", "moka", "LMDB", "APCu", "ngx.shared.DICT", "memcached", "memcached x16", "Redis",
+    "floor",
+    "quick_cache",
+    "moka",
+    "LMDB",
+    "APCu",
+    "ngx.shared.DICT",
+    "memcached",
+    "memcached x16",
+    "Redis",
     "Redis x16",
 ];
 
-/// What design asks for.
+/// The targets of the design.
 fn goal(what: &str, workers: usize, peer: &str) -> Goal {
     match (what, workers, peer) {
         ("get", 1, "floor") => Goal::Times(1.0 / 1.5),
@@ -228,7 +239,9 @@ fn rows(report: &mut Report, samples: &Samples, count: u32) {
                 let goal = goal(what, workers, peer);
                 let row = Row::new(name.clone(), peer, Unit::Rate, ours.clone(), theirs.clone());
                 report.add(row.with(goal));
-                if matches!(goal, Goal::Times(_)) && ["quick_cache", "LMDB", "APCu", "ngx.shared.DICT"].contains(&peer) {
+                if matches!(goal, Goal::Times(_))
+                    && ["quick_cache", "LMDB", "APCu", "ngx.shared.DICT"].contains(&peer)
+                {
                     let floor = samples.of(&name, "floor");
                     let row = Row::new(name.clone(), peer, Unit::Rate, floor, theirs);
                     report.add(row.with(goal).of_the_floor());
@@ -244,7 +257,7 @@ fn rows(report: &mut Report, samples: &Samples, count: u32) {
 }
 
 pub(crate) fn run(effort: Effort) -> Report {
-    let mut report = Report::new("peers");
+    let mut report = Report::new("peers", true, effort.rounds);
     let sizes: &[u32] = if effort.quick { &[100_000] } else { &[100_000, 1_000_000] };
     for &count in sizes {
         let keys = Keys::new(count, if effort.quick { 1 << 18 } else { 1 << 20 });

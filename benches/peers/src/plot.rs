@@ -1,6 +1,6 @@
 //! A bar chart of ratios on a logarithmic axis, as SVG.
 
-use crate::report::{Row, median};
+use crate::row::{Row, median};
 
 const BAR: f64 = 18.0;
 const LEFT: f64 = 380.0;

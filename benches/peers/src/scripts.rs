@@ -51,7 +51,8 @@ pub(crate) fn apcu(all: &Keys, orders: &[&Keys]) -> Rates {
     rates(&said, orders.len())
 }
 
-/// nginx's `ngx.shared.DICT`, by `shared_dict.lua` in the workers of an nginx that serves nothing else.
+/// nginx's `ngx.shared.DICT`, by `shared_dict.lua` in the workers of an nginx that serves nothing
+/// else.
 pub(crate) fn shared_dict(all: &Keys, orders: &[&Keys]) -> Rates {
     let workers = orders.len();
     let mut server = Server::spawn(|dir| {

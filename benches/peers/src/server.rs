@@ -1,4 +1,5 @@
-//! Programs that a measurement starts: each in a directory of its own, waited for with a limit, ended by pid.
+//! Programs that a measurement starts: each in a directory of its own, waited for with a limit,
+//! ended by pid.
 
 use std::{
     fs::{self, File},
@@ -16,7 +17,7 @@ use nix::{
 use tempfile::TempDir;
 
 /// Nothing here takes this long unless it hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) struct Server {
     child: Child,
@@ -24,7 +25,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a program; `prepare` gets its directory and gives the command. Its output goes to `log` there.
+    /// Starts a program; `prepare` gets its directory and gives the command. Its output goes to
+    /// `log` there.
     pub(crate) fn spawn(prepare: impl FnOnce(&Path) -> Command) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut command = prepare(dir.path());
@@ -73,10 +75,27 @@ impl Server {
         self
     }
 
-    pub(crate) fn memcached() -> (Self, PathBuf) {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Processor time of the program and its children, nanoseconds.
+    pub(crate) fn processor_time(&self) -> u64 {
+        let pids = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let of = |pid: u32| {
+            let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+            text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0)
+        };
+        pids.filter(|&pid| pid == self.pid() || parent(pid) == Some(self.pid())).map(of).sum()
+    }
+
+    /// With a limit in bytes.
+    pub(crate) fn memcached(limit: u64) -> (Self, PathBuf) {
         let server = Self::spawn(|dir| {
             let mut command = Command::new("memcached");
-            command.args(["-u", "root", "-m", "1024", "-t", "2", "-s"]).arg(dir.join("socket"));
+            let mebibytes = limit.div_ceil(1 << 20).to_string();
+            command.args(["-u", "root", "-m", &mebibytes, "-t", "2", "-s"]).arg(dir.join("socket"));
             command
         })
         .listening();
@@ -85,16 +104,49 @@ impl Server {
     }
 
     pub(crate) fn redis() -> (Self, PathBuf) {
+        Self::redis_of(Path::new("redis-server"), &[])
+    }
+
+    /// With a limit in bytes, and with moving values together as eagerly as it can, if it can.
+    pub(crate) fn redis_that_defragments(limit: u64) -> (Self, PathBuf) {
+        let limit = limit.to_string();
+        let settings = [
+            ["--maxmemory", &limit],
+            ["--activedefrag", "yes"],
+            ["--active-defrag-ignore-bytes", "1mb"],
+            ["--active-defrag-threshold-lower", "5"],
+            ["--active-defrag-cycle-min", "25"],
+        ];
+        match defragmenting_redis() {
+            Some(program) => Self::redis_of(&program, settings.as_flattened()),
+            None => Self::redis_of(Path::new("redis-server"), &settings[0]),
+        }
+    }
+
+    fn redis_of(program: &Path, settings: &[&str]) -> (Self, PathBuf) {
         let server = Self::spawn(|dir| {
-            let mut command = Command::new("redis-server");
-            command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
-            command.arg(dir.join("socket")).current_dir(dir);
+            let mut command = Command::new(program);
+            command.args(["--port", "0", "--save", "", "--appendonly", "no"]).args(settings);
+            command.arg("--unixsocket").arg(dir.join("socket")).current_dir(dir);
             command
         })
         .listening();
         let socket = server.socket();
         (server, socket)
     }
+}
+
+/// The Redis that `.ci/deps bench` gets on x86-64. Debian's cannot move values: it is built with another
+/// allocator.
+pub(crate) fn defragmenting_redis() -> Option<PathBuf> {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.build/servers/redis-8.2");
+    program.exists().then_some(program)
+}
+
+/// The parent of a process; its name, which comes before, is in brackets.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 impl Drop for Server {

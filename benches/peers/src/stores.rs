@@ -16,7 +16,7 @@ impl Store for Cache {
     }
 
     fn set(&mut self, key: &[u8; 16], value: &[u8; 100]) {
-        self.update(key, value).expect("update");
+        Self::set(self, key, value).expect("set");
     }
 }
 
@@ -66,26 +66,33 @@ impl Store for Moka {
     }
 }
 
-/// LMDB in memory (`/dev/shm`), without syncing: a transaction for each operation, as a cache would be used.
+/// LMDB in memory (`/dev/shm`), without syncing: a transaction for each operation, as a cache would
+/// be used.
 pub(crate) struct Lmdb {
     env: Env,
     database: Database<Bytes, Bytes>,
 }
 
+/// The environment in `folder` on a tmpfs, of at most so many bytes, and its database.
+pub(crate) fn lmdb_environment(folder: &Path, limit: u64) -> (Env, Database<Bytes, Bytes>) {
+    let mut options = EnvOpenOptions::new();
+    options.map_size(usize::try_from(limit).expect("64 bits"));
+    // SAFETY: the folder is this run's own; nothing but LMDB changes its files, and they are on a
+    // tmpfs, where what the flags give up (durability after a crash of the machine) means nothing.
+    let env = unsafe {
+        options.flags(EnvFlags::NO_SYNC | EnvFlags::WRITE_MAP | EnvFlags::NO_META_SYNC).open(folder)
+    };
+    let env = env.expect("LMDB opens");
+    let mut write = env.write_txn().expect("a transaction");
+    let database = env.create_database(&mut write, None).expect("a database");
+    write.commit().expect("commit");
+    (env, database)
+}
+
 impl Lmdb {
     /// Opens the environment in `folder`; each process opens its own.
     pub(crate) fn open(folder: &Path) -> Self {
-        let mut options = EnvOpenOptions::new();
-        options.map_size(4 << 30);
-        // SAFETY: the folder is this run's own; nothing but LMDB changes its files, and they are on a tmpfs, where
-        // what the flags give up (durability after a crash of the machine) means nothing.
-        let env = unsafe {
-            options.flags(EnvFlags::NO_SYNC | EnvFlags::WRITE_MAP | EnvFlags::NO_META_SYNC).open(folder)
-        };
-        let env = env.expect("LMDB opens");
-        let mut write = env.write_txn().expect("a transaction");
-        let database = env.create_database(&mut write, None).expect("a database");
-        write.commit().expect("commit");
+        let (env, database) = lmdb_environment(folder, 4 << 30);
         Self { env, database }
     }
 

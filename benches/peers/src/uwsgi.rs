@@ -1,4 +1,5 @@
 //! Inside a real uWSGI: its own cache against ucache, the same plugin calling the same functions.
+//! Who goes first changes from round to round.
 
 use std::{
     collections::BTreeMap,
@@ -10,14 +11,15 @@ use std::{
 
 use crate::{
     Effort,
-    host::{BOTH, Figures, Flavor, Rig},
+    host::{Figure, Figures, Flavor, Rig, turns},
     ports::free_port,
-    report::{FLOOR, Goal, Report, Row, Unit},
+    report::{FLOOR, Report},
+    row::{Goal, Row, Unit},
     server::PATIENCE,
 };
 
 /// Caches of the phases: the limits are tight, so that native's memory is as small as it can be.
-const CACHES: &str = "cache2 = name=bench,items=150000,blocksize=256,keysize=64,hashsize=131072\n\
+pub(crate) const CACHES: &str = "cache2 = name=bench,items=150000,blocksize=256,keysize=64,hashsize=131072\n\
     cache2 = name=fresh,items=1000001,blocksize=128,keysize=16,hashsize=1048576\n\
     cache2 = name=lru,items=20001,blocksize=128,keysize=16,purge_lru=1,ignore_full=1\n\
     cache2 = name=v4k,items=2001,blocksize=4096,keysize=64\n\
@@ -28,7 +30,7 @@ const MILLION: &str = "cache2 = name=bench,items=1000000,blocksize=256,keysize=6
 const PYTHON: &str =
     "plugin = python3\nneed-app = true\ncache2 = name=bench,items=30000,blocksize=256,keysize=64\n";
 
-/// What design asks for, by phase and workers.
+/// The targets of the design, by phase and workers.
 fn goal(phase: &str, workers: usize) -> Goal {
     match (workers, phase) {
         (1, "get hit") => Goal::Times(2.2),
@@ -74,20 +76,35 @@ fn phases(source: &str) -> Vec<&str> {
     table.lines().filter_map(|line| line.trim().strip_prefix("{ \"")?.split('"').next()).collect()
 }
 
-/// Every phase with so many workers.
-fn speed(rig: &Rig, workers: usize, effort: Effort, report: &mut Report) {
-    let lines = format!("processes = {workers}\n{CACHES}");
+/// Millions of operations a second of all workers together, by phase.
+pub(crate) fn phase_rates(
+    rig: &Rig,
+    flavor: Flavor,
+    workers: usize,
+    caches: &str,
+    effort: Effort,
+) -> Vec<(String, f64)> {
+    let lines = format!("processes = {workers}\n{caches}");
     let milliseconds = if effort.quick { 50 } else { 200 };
+    let figures = rig.run(flavor, "speed", &lines, &[("BENCH_MS", milliseconds.to_string())]);
+    // A lone worker's processor time: what other programs take does not count.
+    let nanos = |f: &Figure| if workers == 1 { f.cpu } else { f.wall };
+    let rate = |phase: &str| {
+        let of = &figures[phase];
+        assert_eq!(of.len(), workers, "{phase}: every worker tells");
+        of.iter().map(|f| f.operations / nanos(f) * 1e3).sum()
+    };
+    let phases = phases(include_str!("bench_plugin.c"));
+    phases.into_iter().map(|phase| (phase.to_owned(), rate(phase))).collect()
+}
+
+/// Every phase with this many workers.
+fn speed(rig: &Rig, workers: usize, effort: Effort, report: &mut Report) {
     let mut both = Both::default();
-    for _ in 0..effort.rounds {
-        for flavor in BOTH {
-            let figures = rig.run(flavor, "speed", &lines, &[("BENCH_MS", milliseconds.to_string())]);
-            for phase in phases(include_str!("bench_plugin.c")) {
-                let of = &figures[phase];
-                assert_eq!(of.len(), workers, "{phase}: every worker tells");
-                // A lone worker's processor time: what other programs take does not count.
-                let nanos = |f: &crate::host::Figure| if workers == 1 { f.cpu } else { f.wall };
-                both.add(phase.to_owned(), flavor, of.iter().map(|f| f.operations / nanos(f) * 1e3).sum());
+    for round in 0..effort.rounds {
+        for flavor in turns(round) {
+            for (phase, rate) in phase_rates(rig, flavor, workers, CACHES, effort) {
+                both.add(phase, flavor, rate);
             }
         }
     }
@@ -99,7 +116,8 @@ fn speed(rig: &Rig, workers: usize, effort: Effort, report: &mut Report) {
         let [ours, native] = both.samples[phase].clone();
         let goal = goal(phase, workers);
         report.add(row(phase, "native", [ours.clone(), native.clone()]).with(goal));
-        // The bare loop ran in both servers: each side is compared with the one that its own server timed.
+        // The bare loop ran in both servers: each side is compared with the one that its own server
+        // timed.
         if let Some([beside_ours, beside_native]) = both.samples.get(&format!("{BARE}{phase}")).cloned() {
             report.add(row(phase, "floor", [ours, beside_ours]));
             report.add(row(phase, "native", [beside_native, native]).with(goal).of_the_floor());
@@ -109,18 +127,15 @@ fn speed(rig: &Rig, workers: usize, effort: Effort, report: &mut Report) {
 
 fn stalls(rig: &Rig, effort: Effort, report: &mut Report) {
     let milliseconds = if effort.quick { 100 } else { 300 };
-    let (mut both, mut writes) = (Both::default(), Both::default());
-    for _ in 0..effort.rounds {
-        for flavor in BOTH {
+    let mut both = Both::default();
+    for round in 0..effort.rounds {
+        for flavor in turns(round) {
             let lines = format!("processes = 5\n{STALLED}");
             let figures = rig.run(flavor, "stall", &lines, &[("BENCH_MS", milliseconds.to_string())]);
             for part in ["p50", "p99", "p99.9", "worst"] {
                 let name = format!("write beside 4 readers of 1 MB: {part}");
                 both.add(name, flavor, figures[&format!("stall {part}")][0].wall);
             }
-            let done = figures["stall writes"][0];
-            let name = "write beside 4 readers of 1 MB: writes, 200 us pauses".to_owned();
-            writes.add(name, flavor, done.operations / done.wall * 1e3);
         }
     }
     both.rows(
@@ -133,8 +148,8 @@ fn stalls(rig: &Rig, effort: Effort, report: &mut Report) {
 fn starts(rig: &Rig, effort: Effort, report: &mut Report) {
     let mut both = Both::default();
     let wall = |figures: &Figures| figures["start"][0].wall;
-    for _ in 0..effort.rounds {
-        for flavor in BOTH {
+    for round in 0..effort.rounds {
+        for flavor in turns(round) {
             let figures = rig.run(flavor, "start", &format!("processes = 1\n{MILLION}"), &[]);
             both.add("start-up with a cache of 1M items".to_owned(), flavor, wall(&figures));
         }
@@ -152,22 +167,24 @@ fn ask(port: u16, path: &str) -> Option<String> {
     Some(answer.split_once("\r\n\r\n")?.1.to_owned())
 }
 
-/// Requests a second, by wrk.
-fn wrk(port: u16, seconds: u32) -> f64 {
+/// Requests a second, and how many they were, by wrk.
+fn wrk(port: u16, seconds: u32) -> (f64, f64) {
     let output = Command::new("wrk")
         .args(["-t1", "-c4", &format!("-d{seconds}s"), &format!("http://127.0.0.1:{port}/get")])
         .output()
         .expect("wrk runs (`.ci/deps bench`)");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let rate = said.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
     assert!(!said.contains("Non-2xx"), "{said}");
-    rate.and_then(|rate| rate.trim().parse().ok()).unwrap_or_else(|| panic!("wrk said: {said}"))
+    let rate = said.lines().find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
+    // "  81234 requests in 3.00s, 10.54MB read"
+    let count = said.lines().find_map(|line| line.split_once(" requests in ")?.0.trim().parse().ok());
+    rate.zip(count).unwrap_or_else(|| panic!("wrk said: {said}"))
 }
 
 fn python(rig: &Rig, effort: Effort, report: &mut Report) {
-    let (mut loops, mut requests) = (Both::default(), Both::default());
-    for _ in 0..effort.rounds {
-        for flavor in BOTH {
+    let (mut loops, mut requests, mut times) = (Both::default(), Both::default(), Both::default());
+    for round in 0..effort.rounds {
+        for flavor in turns(round) {
             let port = free_port();
             let app = concat!(env!("CARGO_MANIFEST_DIR"), "/src/app.py");
             let lines = format!("processes = 2\n{PYTHON}http-socket = 127.0.0.1:{port}\nwsgi-file = {app}");
@@ -175,21 +192,22 @@ fn python(rig: &Rig, effort: Effort, report: &mut Report) {
             server.until("an answer", |_| ask(port, "/fill").as_deref() == Some("done"));
             let nanos = ask(port, "/loop").and_then(|text| text.parse().ok()).expect("a figure of the loop");
             loops.add("Python: uwsgi.cache_get in a loop".to_owned(), flavor, nanos);
-            let rate = wrk(port, if effort.quick { 1 } else { 3 });
-            requests.add(
-                "Python: WSGI request with one cache_get, 2 workers, wrk".to_owned(),
-                flavor,
-                rate / 1e6,
-            );
+            let name = "Python: WSGI request with one cache_get, 2 workers, wrk";
+            let before = server.processor_time();
+            let (rate, count) = wrk(port, if effort.quick { 1 } else { 3 });
+            let time = (server.processor_time() - before) as f64 / count;
+            requests.add(name.to_owned(), flavor, rate / 1e6);
+            times.add(format!("{name}: processor time of the server"), flavor, time);
         }
     }
     loops.rows(report, Unit::Nanos, |_| Goal::None);
     requests.rows(report, Unit::Rate, |_| Goal::None);
+    times.rows(report, Unit::Nanos, |_| Goal::None);
 }
 
 pub(crate) fn run(effort: Effort) -> Report {
     let rig = Rig::new();
-    let mut report = Report::new("uwsgi");
+    let mut report = Report::new("uwsgi", true, effort.rounds);
     let cores = available_parallelism().map_or(2, std::num::NonZeroUsize::get);
     let mut counts = vec![1, 2, cores];
     counts.sort_unstable();
@@ -206,6 +224,10 @@ pub(crate) fn run(effort: Effort) -> Report {
          sides. One worker is timed in processor time, several by the \
          clock: on a machine with other work, which keeps workers from running at the same time, the rows of several \
          workers say little about contention.",
+    );
+    report.note(
+        "The rate of WSGI requests is mostly what wrk and uWSGI themselves do, and differs from run to run; the server's \
+         processor time for a request (master and workers, in the kernel, too) says what a request costs.",
     );
     report.note(format!("{FLOOR} Here it is in C, behind a call, with the `malloc` and `free` of a get."));
     report.note(

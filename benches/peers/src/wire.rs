@@ -1,4 +1,5 @@
-//! memcached and Redis over a unix socket, in as few bytes and system calls as their protocols allow.
+//! memcached and Redis over a unix socket, in as few bytes and system calls as their protocols
+//! allow.
 
 use std::{
     hint::black_box,
@@ -7,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use crate::load::Store;
+use crate::{histories::Step, load::Store};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -54,7 +55,8 @@ impl Wire {
         black_box(out);
     }
 
-    /// Asks for all keys at once: one multi-get of memcached, pipelined GETs of Redis. How many were there.
+    /// Asks for all keys at once: one multi-get of memcached, pipelined GETs of Redis. How many
+    /// were there.
     pub(crate) fn get_many(&mut self, keys: &[[u8; 16]], out: &mut [u8; 100]) -> usize {
         if self.protocol == Protocol::Redis {
             for key in keys {
@@ -112,6 +114,60 @@ impl Wire {
             let answer = self.line();
             assert!(answer == "STORED" || answer == "+OK", "set: {answer}");
         }
+    }
+}
+
+impl Wire {
+    /// Sends the steps of a history at once, and adds to `refused` whether each was.
+    pub(crate) fn replay(&mut self, steps: &[Step], value: &[u8], refused: &mut Vec<bool>) {
+        for Step { key, length } in steps {
+            let name = std::str::from_utf8(key).expect("a key in text");
+            let command = match (self.protocol, length) {
+                (Protocol::Memcached, Some(length)) => format!("set {name} 0 0 {length}\r\n"),
+                (Protocol::Memcached, None) => format!("delete {name}\r\n"),
+                (Protocol::Redis, Some(length)) => {
+                    format!("*3\r\n$3\r\nSET\r\n$16\r\n{name}\r\n${length}\r\n")
+                }
+                (Protocol::Redis, None) => format!("*2\r\n$3\r\nDEL\r\n$16\r\n{name}\r\n"),
+            };
+            self.out.extend_from_slice(command.as_bytes());
+            if let Some(length) = length {
+                self.out.extend_from_slice(&value[..*length as usize]);
+                self.out.extend_from_slice(b"\r\n");
+            }
+        }
+        self.send();
+        for step in steps {
+            let answer = self.line();
+            let is_error = answer.starts_with("SERVER_ERROR") || answer.starts_with("-OOM");
+            assert!(
+                is_error || ["STORED", "DELETED", "NOT_FOUND", "+OK", ":0", ":1"].contains(&answer),
+                "{step:?}: {answer}"
+            );
+            refused.push(is_error && step.length.is_some());
+        }
+    }
+
+    /// The length of a key's value, if it is there.
+    pub(crate) fn length(&mut self, key: &[u8; 16]) -> Option<u32> {
+        let name = std::str::from_utf8(key).expect("a key in text");
+        let command = match self.protocol {
+            Protocol::Memcached => format!("get {name}\r\n"),
+            Protocol::Redis => format!("*2\r\n$6\r\nSTRLEN\r\n$16\r\n{name}\r\n"),
+        };
+        self.out.extend_from_slice(command.as_bytes());
+        self.send();
+        let protocol = self.protocol;
+        let answer = self.line();
+        if protocol == Protocol::Redis {
+            // No value of a history is empty.
+            return answer.strip_prefix(':')?.parse().ok().filter(|&length| length > 0);
+        }
+        let length: u32 = answer.strip_prefix("VALUE ")?.rsplit(' ').next()?.parse().ok()?;
+        let mut value = vec![0; length as usize + 2];
+        self.stream.read_exact(&mut value).expect("a value");
+        assert_eq!(self.line(), "END");
+        Some(length)
     }
 }
 

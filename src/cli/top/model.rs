@@ -1,12 +1,12 @@
-//! What `top` knows: the last figures, their change, the most used and the largest items.
+//! The data of `top`: the last statistics, their rates, the most used and the largest items.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use crate::engine::{Cursor, Engine, Stats};
+use crate::engine::{Cursor, Engine, NearStats, Stats};
 
-/// Looks that are kept: more than a wide terminal shows.
+/// Updates kept: more than a wide terminal shows.
 const HISTORY: usize = 600;
-/// Items looked at in one tick: a large cache takes several for a round.
+/// Items visited in one tick: a large cache takes several ticks for a round.
 const STEP: usize = 50_000;
 /// Items of a list.
 const LIST: usize = 50;
@@ -14,13 +14,13 @@ const LIST: usize = 50;
 /// One item of a list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ranked {
-    /// What it is ranked by.
+    /// The ranking criteria.
     pub(super) rank: (u64, u64),
     pub(super) key: Vec<u8>,
     pub(super) len: u64,
 }
 
-/// Change a second.
+/// Changes per second.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rates {
     pub(super) reads: f64,
@@ -28,16 +28,22 @@ pub(super) struct Rates {
     pub(super) evicted: f64,
     pub(super) expired: f64,
     pub(super) rejected: f64,
+    /// Messages about changes at a server.
+    pub(super) changes: f64,
 }
 
 /// The state of the view.
 pub(super) struct Model {
     pub(super) engine: Arc<Engine>,
     pub(super) stats: Stats,
+    /// Of a region with copies.
+    pub(super) near: Option<NearStats>,
+    /// Reads that a copy answered, percent of the last ones.
+    pub(super) near_ratio: u64,
     pub(super) rates: Rates,
-    /// Operations a second.
+    /// Operations per second.
     pub(super) operations: VecDeque<u64>,
-    /// Hits of a hundred reads; of no reads, what it was.
+    /// Hit ratio in percent; without reads, the previous value.
     pub(super) ratios: VecDeque<u64>,
     pub(super) shards: Vec<u64>,
     pub(super) hottest: Vec<Ranked>,
@@ -51,6 +57,8 @@ impl Model {
     pub(super) fn new(engine: Arc<Engine>) -> Self {
         Self {
             stats: engine.stats(),
+            near: engine.has_copies().then(|| engine.copy_stats()),
+            near_ratio: 0,
             shards: engine.shard_items(),
             engine,
             rates: Rates::default(),
@@ -64,7 +72,7 @@ impl Model {
         }
     }
 
-    /// Looks again, so long after the last time.
+    /// Updates the data `after` the previous update.
     pub(super) fn tick(&mut self, after: Duration) {
         if self.paused {
             return;
@@ -73,7 +81,13 @@ impl Model {
         let secs = after.as_secs_f64().max(0.001);
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
         let rate = |f: fn(&Stats) -> u64| f(&new).saturating_sub(f(&old)) as f64 / secs;
+        let copies = self.engine.has_copies().then(|| self.engine.copy_stats());
+        let (old_copies, new_copies) = (self.near.unwrap_or_default(), copies.unwrap_or_default());
+        let heard = |n: &NearStats| n.invalidated + n.invalidated_absent;
+        #[expect(clippy::cast_precision_loss, reason = "a rate")]
+        let changes = heard(&new_copies).saturating_sub(heard(&old_copies)) as f64 / secs;
         self.rates = Rates {
+            changes,
             reads: rate(|s| s.hits + s.misses),
             writes: rate(|s| s.stored + s.deleted),
             evicted: rate(|s| s.evicted),
@@ -88,6 +102,9 @@ impl Model {
         push(&mut self.operations, (self.rates.reads + self.rates.writes) as u64);
         let hits = new.hits.saturating_sub(old.hits);
         let reads = hits + new.misses.saturating_sub(old.misses);
+        let near_hits = new_copies.hits.saturating_sub(old_copies.hits);
+        self.near_ratio = (near_hits * 100).checked_div(reads).unwrap_or(self.near_ratio);
+        self.near = copies;
         let before = self.ratios.back().copied().unwrap_or(0);
         push(&mut self.ratios, (hits * 100).checked_div(reads).unwrap_or(before));
         self.stats = new;
@@ -117,7 +134,7 @@ impl Model {
     }
 }
 
-/// Keeps a list from growing, at the price of sorting it now and then.
+/// Bounds the length of a list by sorting it now and then.
 fn note(list: &mut Vec<Ranked>, item: Ranked) {
     if list.len() >= 20 * LIST {
         *list = best(std::mem::take(list));

@@ -1,4 +1,4 @@
-//! The picture that `top` draws.
+//! The screen that `top` draws.
 
 use ratatui::{
     Frame,
@@ -17,9 +17,10 @@ const PLOT: u16 = 5;
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     let area = frame.area();
     let wide = area.width >= 70;
-    let figures = if wide { 4 } else { 7 };
+    let more = if model.near.is_some() { 2 } else { 0 };
+    let figures = if wide { 4 + more / 2 } else { 7 + more };
     let plots = if wide { PLOT } else { (PLOT - 1) * 2 };
-    // From the top, as far as the screen goes: a layout would take a little of each.
+    // From the top, as far as the screen goes: a layout would shrink all parts.
     let mut top = area.y;
     let mut rows = |wanted: u16| {
         let height = wanted.min(area.bottom() - top);
@@ -35,7 +36,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     let [left, middle, right] = if wide {
         Layout::horizontal([Constraint::Fill(3), Constraint::Fill(3), Constraint::Fill(2)]).areas(lists)
     } else {
-        // One row of bars, where the lists keep some rows.
+        // Two rows for the bars only if enough rows are left for the lists.
         let bars = if lists.height >= 7 { 2 } else { 0 };
         Layout::vertical([Constraint::Fill(1), Constraint::Fill(1), Constraint::Length(bars)]).areas(lists)
     };
@@ -89,7 +90,7 @@ fn history(frame: &mut Frame<'_>, area: Rect, model: &Model, wide: bool) {
 
 fn rates(frame: &mut Frame<'_>, area: Rect, model: &Model, wide: bool) {
     let (r, s) = (&model.rates, &model.stats);
-    let all = [
+    let mut all = vec![
         format!("reads {}/s", rate(r.reads)),
         format!("writes {}/s", rate(r.writes)),
         format!("evicted {}/s, ever {}", rate(r.evicted), count(s.evicted)),
@@ -98,6 +99,17 @@ fn rates(frame: &mut Frame<'_>, area: Rect, model: &Model, wide: bool) {
         format!("full {}, waits {}, timeouts {}", count(s.full), count(s.lock_waits), count(s.timeouts)),
         format!("deaths {}, rebuilt {}, dropped {}", s.owner_dead, s.repaired, s.dropped_corrupt),
     ];
+    if let Some(near) = &model.near {
+        let beat = near.beat_age_ms.map_or_else(|| "none".to_owned(), |age| format!("{} ms", count(age)));
+        all.push(format!("copies hit {} %, changes {}/s", model.near_ratio, rate(r.changes)));
+        let server = if near.is_down { "down" } else { "up" };
+        all.push(format!(
+            "server {server}, beat {beat}, owner {}, terms {}",
+            near.owner_pid,
+            count(near.terms)
+        ));
+        all.push(format!("fills {}, voided {}", count(near.fills), count(near.fills_voided)));
+    }
     let trouble = s.timeouts + s.dropped_corrupt > 0;
     let color = |i: usize| if i >= 5 && trouble { Style::new().fg(Color::Red) } else { Style::new() };
     let spans: Vec<Span<'_>> = all.into_iter().enumerate().map(|(i, t)| Span::styled(t, color(i))).collect();
@@ -128,7 +140,7 @@ fn list(frame: &mut Frame<'_>, area: Rect, title: &str, items: &[Ranked], nothin
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-/// The fill of the shards, several to a bar where there are many.
+/// The fill of the shards; a bar shows several if there are many.
 fn shards(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let block = Block::new().borders(Borders::TOP).title(format!("shards: {}", model.shards.len()));
     let inner = block.inner(area);
@@ -136,7 +148,7 @@ fn shards(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     let together = model.shards.len().div_ceil(width).max(1);
     let bars: Vec<u64> = model.shards.chunks(together).map(|c| c.iter().sum()).collect();
     let fair = model.stats.capacity.div_ceil((model.shards.len() as u64).max(1)) * together as u64;
-    // A shard may hold more than its share: the limit is the cache's.
+    // A shard may hold more than its share: the limit applies to the whole cache.
     let max = bars.iter().copied().max().unwrap_or(0).max(fair).max(1);
     frame.render_widget(Sparkline::default().block(block).data(&bars).max(max).style(Color::Blue), area);
 }

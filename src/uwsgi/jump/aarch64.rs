@@ -1,4 +1,4 @@
-//! aarch64: every instruction is a word.
+//! Machine code of aarch64; every instruction is a 32-bit word.
 
 use super::Step;
 
@@ -7,21 +7,31 @@ const PACIASP: u32 = 0xd503_233f;
 const AUTIASP: u32 = 0xd503_23bf;
 const PACIBSP: u32 = 0xd503_237f;
 const AUTIBSP: u32 = 0xd503_23ff;
-/// brk, with any number.
+/// brk with any immediate.
 const BRK: (u32, u32) = (0xffe0_001f, 0xd420_0000);
 
 /// Bytes of a breakpoint.
 pub(crate) const BREAKPOINT: usize = 4;
+/// Bytes of [`branch`].
+pub(super) const BRANCH: usize = 16;
 /// Bytes of [`branch`] behind the address.
 pub(super) const AFTER_ADDRESS: usize = 0;
 
-/// ldr x16, #8; br x16, followed by the address. x16 is the register that linkers use for the same purpose.
+/// ldr x16, #8; br x16, followed by the address. Linkers use x16 for the same purpose.
 pub(super) fn branch(to: usize) -> Vec<u8> {
     let (ldr, br) = (0x5800_0050_u32.to_le_bytes(), 0xd61f_0200_u32.to_le_bytes());
     [&ldr[..], &br, &to.to_le_bytes()].concat()
 }
 
-/// Whether there is a breakpoint at the start of `code`.
+/// b: a branch at the address `from` to an address within 128 MB.
+pub(super) fn near_branch(from: usize, to: usize) -> Option<Vec<u8>> {
+    let distance = i32::try_from(to.wrapping_sub(from).cast_signed()).ok()?;
+    let is_near = distance % 4 == 0 && (-(1 << 27)..1 << 27).contains(&distance);
+    let words = (distance >> 2).cast_unsigned() & 0x03ff_ffff;
+    is_near.then(|| (0x1400_0000 | words).to_le_bytes().to_vec())
+}
+
+/// Whether `code` starts with a breakpoint.
 pub(crate) fn breakpoint(code: &[u8]) -> bool {
     word(code).is_some_and(|word| word & BRK.0 == BRK.1)
 }
@@ -35,12 +45,12 @@ fn word(code: &[u8]) -> Option<u32> {
     code.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
 
-/// Registers that may hold anything, one bit each: x8 to x17 and those of arguments that the function has not got.
+/// Registers that may be clobbered, one bit each: x8 to x17 and unused argument registers.
 pub(super) fn scratch(arguments: usize) -> u32 {
     (0..=17).filter(|&register| register >= 8 || register >= arguments).fold(0, |set, r| set | 1 << r)
 }
 
-/// The first instruction of `code`, if it can be undone. A register that it saves is scratch from then on.
+/// The first instruction of `code`, if it can be undone. A register that it saves becomes scratch.
 pub(super) fn step(code: &[u8], scratch: &mut u32) -> Option<Step> {
     let word = word(code)?;
     let [first, second] = [word & 31, word >> 10 & 31];
@@ -74,10 +84,10 @@ pub(super) fn step(code: &[u8], scratch: &mut u32) -> Option<Step> {
     Some(Step { len: 4, undo: undo.map(u32::to_le_bytes).into_iter().flatten().collect() })
 }
 
-/// Whether an instruction changes flags and scratch registers only.
+/// Whether an instruction only changes flags and scratch registers.
 fn without_effect(word: u32, scratch: u32) -> bool {
     let may_change = scratch >> (word & 31) & 1 == 1 && word & 31 != 31;
-    // cmp with a number; adrp; mov from a register; movz; ldr with a base
+    // cmp with an immediate; adrp; mov from a register; movz; ldr with a base register
     let compares = word & 0x7f80_001f == 0x7100_001f;
     let loads = word & 0x9f00_0000 == 0x9000_0000
         || word & 0x7fe0_ffe0 == 0x2a00_03e0

@@ -1,5 +1,5 @@
-//! Every function that is taken over, of the uWSGIs that the tests use: what is written over its start is read by
-//! objdump and followed by hand.
+//! Checks the code written over the start of every replaced function, in the uWSGIs of the tests:
+//! objdump disassembles it, and a small interpreter follows it.
 #![cfg(target_arch = "x86_64")]
 
 use std::{
@@ -14,7 +14,7 @@ use crate::uwsgi::{image::Image, takeover};
 
 const TO: usize = 0x7fff_1234_5678;
 
-/// One instruction as objdump writes it.
+/// One instruction, disassembled by objdump.
 #[derive(Debug)]
 struct Instruction {
     at: usize,
@@ -43,12 +43,12 @@ fn disassemble(code: &[u8]) -> Vec<Instruction> {
     run("objdump", &args).lines().filter_map(read).collect()
 }
 
-/// Registers by their 64-bit names and what they hold: first their own names.
+/// Registers by their 64-bit names with their values: initially their own names.
 #[derive(Debug)]
 struct Machine {
     registers: BTreeMap<String, String>,
     stack: Vec<String>,
-    /// Bytes below what is on the stack.
+    /// Bytes reserved below the saved values.
     reserved: i64,
 }
 
@@ -74,7 +74,7 @@ impl Machine {
         assert!(old.is_some(), "{register} is a register");
     }
 
-    /// Does what one instruction does; where it jumps to.
+    /// Interprets one instruction; returns the target of a jump.
     fn step(&mut self, text: &str) -> Option<usize> {
         let (operation, operands) = text.split_once(' ').unwrap_or((text, ""));
         let operands: Vec<&str> = operands.trim().split(',').collect();
@@ -106,13 +106,14 @@ impl Machine {
                 let value = &self.registers[&whole(target.trim_start_matches('*'))];
                 return Some(usize::from_str_radix(value, 16).expect("an address"));
             }
-            other => panic!("{other:?} is not among what may stay"),
+            other => panic!("{other:?} is not an instruction that may stay"),
         }
         None
     }
 }
 
-/// Follows one function: the file's first instruction, as a probe steps over it, and then what memory holds.
+/// Follows one function: the file's first instruction, as a probe steps over it, then the patched
+/// memory.
 fn check(name: &str, file: &[u8], arguments: usize, until: usize) -> String {
     let jump = Jump::new(file, arguments, until, TO);
     assert!(jump.len() <= file.len(), "{name}: {jump:?}");
@@ -139,7 +140,7 @@ fn check(name: &str, file: &[u8], arguments: usize, until: usize) -> String {
     kept.join("; ")
 }
 
-/// The uWSGIs of the tests: the installed one, and PyPI's.
+/// The uWSGIs of the tests: the installed one and PyPI's.
 fn hosts() -> Vec<PathBuf> {
     let installed = std::env::var_os("UWSGI_BIN").map(PathBuf::from).unwrap_or_else(|| {
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -151,7 +152,7 @@ fn hosts() -> Vec<PathBuf> {
     vec![installed, pypi]
 }
 
-/// Address and size of what a program exports.
+/// Address and size of the exported symbols of a program.
 fn exports(program: &str) -> BTreeMap<String, (u64, usize)> {
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();
     let read = |line: &str| {
@@ -174,7 +175,7 @@ fn every_function_of_both_hosts_keeps_its_first_instruction() {
             let file = image.text(address, size).unwrap();
             let kept = check(name, &file, arguments, 0);
             eprintln!("{} {name} ({size} bytes): {kept}", host.display());
-            // A breakpoint further on, as gdb's behind `push %rbp`.
+            // A breakpoint further on, like gdb's behind `push %rbp`.
             if file[0] == 0x55 {
                 assert!(Jump::new(&file, arguments, 1, TO).keeps > 1);
                 check(name, &file, arguments, 1);
@@ -184,7 +185,7 @@ fn every_function_of_both_hosts_keeps_its_first_instruction() {
 }
 
 #[test]
-fn what_other_compilers_begin_with_can_stay_too() {
+fn prologues_of_other_compilers_can_stay_too() {
     let filled = |code: &[u8]| [code, &[0x90; 64]].concat();
     let cases: [(&[u8], usize, &str); 9] = [
         (&[0xf3, 0x0f, 0x1e, 0xfa, 0x41, 0x57], 0, "endbr64; push   %r15"),
@@ -200,7 +201,7 @@ fn what_other_compilers_begin_with_can_stay_too() {
     for (code, until, kept) in cases {
         assert_eq!(check(kept, &filled(code), 3, until), kept);
     }
-    // It would change an argument, a register that has to be kept, or where to go on.
+    // These would change an argument, a callee-saved register, or the control flow.
     let none: [&[u8]; 5] = [
         &[0x48, 0x89, 0xf9],
         &[0x48, 0x89, 0xe5],
@@ -211,6 +212,6 @@ fn what_other_compilers_begin_with_can_stay_too() {
     for code in none {
         assert_eq!(Jump::new(&filled(code), 4, 0, TO).keeps, 0, "{code:x?}");
     }
-    // No room to undo it: the whole function is replaced.
+    // No space to undo it: the whole function is replaced.
     assert_eq!(Jump::new(&[0x41, 0x57, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, 0, TO), Jump::new(&[], 0, 0, TO));
 }

@@ -1,4 +1,4 @@
-//! x86-64.
+//! Machine code of x86-64.
 
 use super::Step;
 
@@ -10,17 +10,26 @@ const ARGUMENTS: [u8; 6] = [7, 6, 2, 1, 8, 9];
 
 /// Bytes of a breakpoint.
 pub(crate) const BREAKPOINT: usize = 1;
+/// Bytes of [`branch`].
+pub(super) const BRANCH: usize = 12;
 /// Bytes of [`branch`] behind the address.
 pub(super) const AFTER_ADDRESS: usize = 2;
 
-/// movabs $to, %rax; jmp *%rax. rax holds nothing at the start of a function that takes no variable arguments. The
-/// target needs no endbr64: the loader switches indirect branch tracking off for a process in which one object (any
-/// Rust library) is not built for it.
+/// movabs $to, %rax; jmp *%rax. rax is free at the start of a function without variable arguments.
+/// The target needs no endbr64: the loader disables indirect branch tracking for a process with any
+/// object built without it (such as any Rust library).
 pub(super) fn branch(to: usize) -> Vec<u8> {
     [&[0x48, 0xb8][..], &to.to_le_bytes(), &[0xff, 0xe0]].concat()
 }
 
-/// Whether there is a breakpoint at the start of `code`.
+/// jmp: a branch at the address `from` to an address within 2 GB.
+pub(super) fn near_branch(from: usize, to: usize) -> Option<Vec<u8>> {
+    let distance = to.wrapping_sub(from.wrapping_add(5)).cast_signed();
+    let distance = i32::try_from(distance).ok()?;
+    Some([&[0xe9][..], &distance.to_le_bytes()].concat())
+}
+
+/// Whether `code` starts with a breakpoint.
 pub(crate) fn breakpoint(code: &[u8]) -> bool {
     code.first() == Some(&0xcc)
 }
@@ -30,13 +39,13 @@ pub(super) fn is_pad(code: &[u8]) -> bool {
     code.starts_with(&ENDBR64)
 }
 
-/// Registers that may hold anything, one bit each: rax, r10, r11 and those of arguments that the function has not got.
+/// Registers that may be clobbered, one bit each: rax, r10, r11 and unused argument registers.
 pub(super) fn scratch(arguments: usize) -> u16 {
     let unused = ARGUMENTS.iter().skip(arguments).fold(0, |set, r| set | 1 << r);
     1 << RAX | 1 << 10 | 1 << 11 | unused
 }
 
-/// The first instruction of `code`, if it can be undone. A register that it saves is scratch from then on.
+/// The first instruction of `code`, if it can be undone. A register that it saves becomes scratch.
 pub(super) fn step(code: &[u8], scratch: &mut u16) -> Option<Step> {
     if is_pad(code) {
         return Some(Step { len: ENDBR64.len(), undo: Vec::new() });
@@ -51,7 +60,7 @@ pub(super) fn step(code: &[u8], scratch: &mut u16) -> Option<Step> {
             *scratch |= 1 << (op - 0x50 + 8);
             Some(Step { len: 2, undo: vec![0x41, op + 8] })
         }
-        // sub $8, %rsp and pop %rax, which is short; sub $n, %rsp and add $n, %rsp
+        // sub $8, %rsp and pop %rax, which is shorter; sub $n, %rsp and add $n, %rsp
         [0x48, 0x83, 0xec, 8, ..] => Some(Step { len: 4, undo: vec![0x58] }),
         [0x48, 0x83, 0xec, n, ..] => Some(Step { len: 4, undo: vec![0x48, 0x83, 0xc4, n] }),
         [0x48, 0x81, 0xec, a, b, c, d, ..] => Some(Step { len: 7, undo: vec![0x48, 0x81, 0xc4, a, b, c, d] }),
@@ -63,7 +72,7 @@ pub(super) fn step(code: &[u8], scratch: &mut u16) -> Option<Step> {
     }
 }
 
-/// The length of the first instruction, if it changes flags and scratch registers only.
+/// The length of the first instruction, if it only changes flags and scratch registers.
 fn without_effect(code: &[u8], scratch: u16) -> Option<usize> {
     // REX: 0100WRXB
     let rex = code.first().copied().filter(|b| b & 0xf0 == 0x40);
@@ -96,13 +105,14 @@ fn without_effect(code: &[u8], scratch: u16) -> Option<usize> {
     (len <= code.len()).then_some(len)
 }
 
-/// Bytes of the ModRM byte that `code` starts with, and of what belongs to it.
+/// Length of the ModRM byte at the start of `code`, with the SIB byte and displacement that belong
+/// to it.
 fn modrm_len(code: &[u8]) -> Option<usize> {
     let modrm = *code.first()?;
     let (mode, rm) = (modrm >> 6, modrm & 7);
     let sib = usize::from(mode != 3 && rm == 4);
     let displacement = match mode {
-        // relative to the instruction, or without a base
+        // RIP-relative, or without a base register
         0 if rm == 5 || (rm == 4 && code.get(1)? & 7 == 5) => 4,
         1 => 1,
         2 => 4,

@@ -1,26 +1,26 @@
-//! Reads a C header as far as the layout of its structs depends on it: comments, blanks and everything that the
-//! wanted structs and functions do not use are left out.
+//! Reads a C header as far as the layout of its structs depends on it: comments, blanks and
+//! everything unused by the wanted structs and functions are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A `#define`, a prototype, or a declaration that defines a struct, an enum or a type.
 #[derive(Debug, Default)]
 struct Definition {
-    /// The `#if`s around it, and its own words.
+    /// The enclosing `#if`s, then its own words.
     words: Vec<String>,
     is_typedef: bool,
     is_macro: bool,
 }
 
-/// What a header defines.
+/// The definitions of a header.
 #[derive(Debug, Default)]
 pub(crate) struct Header {
     definitions: Vec<Definition>,
-    /// Places in `definitions`; structs and enums as `struct name`, functions as `name()`.
+    /// Indices into `definitions`; structs and enums as `struct name`, functions as `name()`.
     by_name: BTreeMap<String, Vec<usize>>,
 }
 
-/// What some structs and functions are made of.
+/// The definitions behind some structs and functions.
 #[derive(Debug)]
 pub(crate) struct Layout {
     /// Their definitions and those that they use, one a line.
@@ -29,13 +29,13 @@ pub(crate) struct Layout {
     pub(crate) names: BTreeSet<String>,
 }
 
-/// A declaration that is being read, and the conditions around what is being read.
+/// The declaration being read, and the conditions around it.
 #[derive(Debug, Default)]
 struct Reader {
     header: Header,
     conditions: Vec<String>,
     open: Definition,
-    /// Braces that are open in it.
+    /// Depth of open braces in it.
     depth: usize,
     is_function: bool,
 }
@@ -52,7 +52,7 @@ impl Header {
         reader.header
     }
 
-    /// What the structs and functions with these names are made of.
+    /// All definitions that the structs and functions with these names depend on.
     pub(crate) fn layout(&self, structs: &[&str], functions: &[&str]) -> Layout {
         let structs = structs.iter().map(|name| format!("struct {name}"));
         let functions = functions.iter().map(|name| format!("{name}()"));
@@ -75,7 +75,7 @@ impl Header {
         Layout { text, names }
     }
 
-    /// Adds what a definition needs to know for its own layout: not what it only points to.
+    /// Adds the names that a definition's own layout depends on, not those behind pointers.
     fn uses(&self, place: usize, wanted: &mut Vec<String>) {
         let definition = &self.definitions[place];
         let words = &definition.words;
@@ -125,7 +125,7 @@ impl Reader {
             }
             _ => return,
         }
-        // Within a struct it is a part of it.
+        // Within a struct, a directive is part of it.
         if self.depth > 0 {
             self.open.words.push(format!("#{kind}"));
             self.open.words.extend(words[1..].iter().cloned());
@@ -203,7 +203,7 @@ fn is_tagged(word: &str) -> bool {
     matches!(word, "struct" | "union" | "enum")
 }
 
-/// Whether one of the things declared, of which `rest` comes behind the type, is no pointer.
+/// Whether one of the declared things in `rest` (the part behind the type) is no pointer.
 fn is_by_value(rest: &[String]) -> bool {
     if rest.first().is_some_and(|word| word == "{") {
         return false;
@@ -216,7 +216,7 @@ fn is_name(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
 }
 
-/// Names, numbers, strings, and every other character by itself.
+/// Splits a line into names, numbers, strings, and single other characters.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = line.trim_start();
@@ -234,7 +234,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Comments become a blank, a line that goes on is joined with the next.
+/// Replaces comments by blanks and joins continued lines.
 fn without_comments(text: &str) -> String {
     let joined = text.replace("\\\r\n", " ").replace("\\\n", " ");
     let mut rest = joined.as_str();

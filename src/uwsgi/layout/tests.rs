@@ -3,7 +3,7 @@ use super::*;
 const CFLAGS: &str =
     "-O2 -I. -DUWSGI_SSL -DUWSGI_PCRE -DUWSGI_ROUTING -DUWSGI_VERSION=\"\\\"2.0.21-debian\\\"\"";
 
-/// A header in the manner of uWSGI's, with what shapes a struct in other places of it.
+/// A header like uWSGI's, in which other parts affect a struct.
 const HEADER: &str = r#"
 /* A header. */
 #ifdef __cplusplus
@@ -49,11 +49,12 @@ fn with(from: &str, to: &str) -> Digests {
 }
 
 #[test]
-fn what_shapes_structs_counts_and_nothing_else() {
+fn only_changes_that_affect_structs_count() {
     assert_eq!(defines(CFLAGS), ["-DUWSGI_PCRE", "-DUWSGI_ROUTING", "-DUWSGI_SSL"]);
     let built = Digests::of(HEADER, CFLAGS);
     assert_eq!((built.all.len(), built.plugin.len()), (16, 16));
-    // A point release: comments, prototypes, structs, functions and constants of which the glue uses none.
+    // A point release: comments, and prototypes, structs, functions and constants that the plugin
+    // does not use.
     let same = [
         ("/* A header. */", "/* Another\n * header. */"),
         ("int uwsgi_other(struct uwsgi_server *);", "int uwsgi_other(void);\nint uwsgi_new(char *);"),
@@ -96,21 +97,22 @@ fn what_shapes_structs_counts_and_nothing_else() {
 }
 
 #[test]
-fn words_that_shape_structs_count_and_no_others() {
+fn only_flags_that_affect_structs_count() {
     let digest = |cflags: &str| Digests::of(HEADER, cflags);
     let built = digest(CFLAGS);
-    // A security rebuild: other paths, version, date, hardening, order, and a feature of which no struct knows.
+    // A security rebuild: other paths, version, date, hardening, order, and a feature that no
+    // struct depends on.
     let rebuilt = "-DUWSGI_ROUTING -Wp,-D_FORTIFY_SOURCE=3 -D_FORTIFY_SOURCE=2 -g -DUWSGI_SSL -DUWSGI_ZLIB \
                    -DUWSGI_VERSION=\"\\\"2.0.21-debian2\\\"\" -ffile-prefix-map=/build/x=.";
     assert_eq!(digest(rebuilt), built);
     for other in ["-DUWSGI_PCRE", "-DUWSGI_ROUTING -D_TIME_BITS=64", "-DUWSGI_ROUTING -fpack-struct=1"] {
         assert_ne!(digest(other).all, built.all, "{other}");
     }
-    // The border between header and flags is part of it.
+    // The boundary between header and flags is part of the digest.
     assert_ne!(super::digest("a", &["b"]), super::digest("ab", &[]));
 }
 
-/// uWSGI's own header, of the two versions of the tests.
+/// uWSGI's own header, in both versions of the tests.
 #[test]
 fn real_headers_are_read() {
     let ask = |program: &str, option: &str| {
@@ -136,7 +138,7 @@ fn real_headers_are_read() {
     }
 }
 
-/// What is called or replaced is among the functions whose prototypes count.
+/// All called or replaced functions are among those whose prototypes count.
 #[test]
 fn every_function_of_the_takeover_counts() {
     for (name, _) in crate::uwsgi::takeover::names() {

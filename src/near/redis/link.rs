@@ -1,0 +1,218 @@
+//! The owner's connection: the server tells it every change of a key with the cache's prefix.
+//!
+//! `CLIENT TRACKING ON BCAST` has no state for each key at the server, and names changes by any
+//! client, this machine's included: so what a worker has changed, and was killed before it removed
+//! its copy, is removed all the same (no `NOLOOP`). Messages and answers share the one connection
+//! (no `REDIRECT`): their order is what the beat is made of.
+
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
+
+use super::{
+    config::Settings,
+    conn::Conn,
+    only,
+    resp::{Reply, Request, Value, array, fine, unexpected},
+    sentinel::{Finder, OWNER, is_primary},
+    url::Address,
+    watch::Watch,
+};
+use crate::{
+    error::BackendFault,
+    os::{clock::coarse_millis, process::random_words},
+};
+
+/// See the module. Dropped, it ends for every process that has it.
+#[derive(Debug)]
+pub(super) struct Link {
+    conn: Conn,
+    /// The longest that the server may be silent while an answer is awaited.
+    patience: Duration,
+    /// When something arrived last, or was asked.
+    heard: Instant,
+    prefix: usize,
+    /// The server that sentinels named.
+    named: Option<Address>,
+    /// Of the sentinels, if these named the server.
+    watch: Option<Watch>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.conn.end();
+    }
+}
+
+/// What the server says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Keys that have changed, without the cache's prefix.
+    Changed(Vec<Vec<u8>>),
+    /// Everything has.
+    Everything,
+    /// It is still the primary.
+    Primary,
+    /// Nothing, for now.
+    Nothing,
+}
+
+/// A connection as other owners can find it: its number at the server, and a word of its name that
+/// no other connection has.
+pub(super) type Place = [u64; 2];
+
+impl Link {
+    /// Connects and asks to be told. Returns when the server was asked for its role, too, in
+    /// milliseconds since boot.
+    pub(super) fn open(
+        settings: &Settings,
+        finder: &Finder,
+        patience: Duration,
+    ) -> Reply<(Self, Place, u64)> {
+        // Finding the server may take as long as using it.
+        let (mut conn, named) = finder.connect(settings, OWNER, Instant::now() + settings.timeout)?;
+        let deadline = Instant::now() + settings.timeout;
+        conn.close_on_fork();
+        let mut word = [0];
+        random_words(&mut word);
+        let mut request = Request::one(&[b"HELLO", b"3"]);
+        request.add(&[b"CLIENT", b"SETNAME", name(word[0]).as_bytes()]);
+        let mut track: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON", b"BCAST"];
+        if !settings.prefix.is_empty() {
+            track.extend([&b"PREFIX"[..], &settings.prefix]);
+        }
+        request.add(&track);
+        let mut replies = conn.round_trip(&request, deadline).map_err(|failure| failure.fault)?.into_iter();
+        let mut next = || fine(replies.next().unwrap_or_default());
+        let id = client_id(next()?)?;
+        next()?;
+        next()?;
+        let asked = coarse_millis();
+        let role = conn.round_trip(&probe(), deadline).map_err(|failure| failure.fault)?;
+        is_primary(only(role))?;
+        let watch = named.clone().and_then(|address| Watch::start(settings, address, conn.node()));
+        let (heard, prefix) = (Instant::now(), settings.prefix.len());
+        let link = Self { conn, patience, heard, prefix, named, watch };
+        Ok((link, [id, word[0]], asked))
+    }
+
+    /// The server that sentinels named, if there are some.
+    pub(super) fn named(&self) -> Option<&Address> {
+        self.named.as_ref()
+    }
+
+    /// The number of the server's address.
+    pub(super) fn node(&self) -> u64 {
+        self.conn.node()
+    }
+
+    /// Ends the connection of an owner that is stopped, or was cut off: the server would go on
+    /// queueing messages for it. A user who may not do so leaves it to the server's limits.
+    pub(super) fn end_other(&mut self, [id, word]: Place, timeout: Duration) {
+        let (id, deadline) = (id.to_string(), Instant::now() + timeout);
+        // Numbers begin anew when a server restarts: the name tells whose it is.
+        let list = Request::one(&[b"CLIENT", b"LIST", b"ID", id.as_bytes()]);
+        let Ok(found) = self.conn.round_trip(&list, deadline) else { return };
+        if is_owner(only(found), word) {
+            let kill = Request::one(&[b"CLIENT", b"KILL", b"ID", id.as_bytes()]);
+            let _ = self.conn.round_trip(&kill, deadline);
+        }
+    }
+
+    /// Asks whether the server still is the primary. `PING` would not do: a server answers it
+    /// whatever it has become.
+    pub(super) fn ask(&mut self) -> Reply<()> {
+        self.heard = Instant::now();
+        self.conn.send(&probe(), self.heard + self.patience).map_err(|failure| failure.fault)
+    }
+
+    /// Waits for so long.
+    ///
+    /// # Errors
+    /// The connection is of no use any more.
+    pub(super) fn hear(&mut self, wait: Duration, awaited: bool) -> Reply<Heard> {
+        if self.watch.as_ref().is_some_and(Watch::has_moved) {
+            return Err(BackendFault::Unavailable { reply: "the sentinels name another primary".to_owned() });
+        }
+        match self.conn.next(Instant::now() + wait) {
+            Ok(Value::Push(parts)) => {
+                self.heard = Instant::now();
+                Ok(told(parts, self.prefix))
+            }
+            Ok(reply) => is_primary(reply).map(|()| Heard::Primary),
+            Err(e) if matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
+                if awaited && self.heard.elapsed() > self.patience {
+                    return Err(BackendFault::TimedOut { waited: self.patience });
+                }
+                Ok(Heard::Nothing)
+            }
+            Err(e) => Err(self.conn.fault(&e)),
+        }
+    }
+}
+
+/// A message of the server, about keys whose first `prefix` bytes are the cache's prefix.
+fn told(parts: Vec<Value>, prefix: usize) -> Heard {
+    let mut parts = parts.into_iter();
+    if parts.next() != Some(Value::Bulk(b"invalidate".to_vec())) {
+        return Heard::Nothing;
+    }
+    let Some(Value::Array(keys)) = parts.next() else {
+        // Null: the server was flushed. Whatever else it may be, it is not less.
+        return Heard::Everything;
+    };
+    let key = |key| match key {
+        Value::Bulk(mut key) => Some(key.split_off(prefix.min(key.len()))),
+        _ => None,
+    };
+    keys.into_iter().map(key).collect::<Option<_>>().map_or(Heard::Everything, Heard::Changed)
+}
+
+/// Whether a reply to `CLIENT LIST ID` is of the owner's connection with this word.
+pub(super) fn is_owner(list: Value, word: u64) -> bool {
+    let text = match list {
+        Value::Bulk(text) => String::from_utf8_lossy(&text).into_owned(),
+        Value::Simple(text) => text,
+        _ => return false,
+    };
+    text.contains(&format!(" name={} ", name(word)))
+}
+
+fn name(word: u64) -> String {
+    format!("ucache-owner-{word:016x}")
+}
+
+fn probe() -> Request {
+    Request::one(&[b"ROLE"])
+}
+
+/// The number of this connection, of the reply to `HELLO`: a map.
+fn client_id(hello: Value) -> Reply<u64> {
+    let fields = array(hello)?;
+    let id = fields.chunks(2).find_map(|pair| match pair {
+        [Value::Bulk(name), Value::Int(id)] if name == b"id" => u64::try_from(*id).ok(),
+        _ => None,
+    });
+    id.ok_or(unexpected("HELLO without the connection's number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::Bulk(text.into())
+    }
+
+    #[test]
+    fn every_key_of_a_message_has_changed() {
+        let keys = Value::Array(vec![bulk("p:a"), bulk("p:"), bulk("p:\0b")]);
+        let heard = told(vec![bulk("invalidate"), keys], 2);
+        assert_eq!(heard, Heard::Changed(vec![b"a".to_vec(), Vec::new(), b"\0b".to_vec()]));
+        assert_eq!(told(vec![bulk("invalidate"), Value::Nil], 2), Heard::Everything);
+        assert_eq!(told(vec![bulk("invalidate")], 2), Heard::Everything);
+        assert_eq!(told(vec![bulk("invalidate"), Value::Array(vec![Value::Int(1)])], 2), Heard::Everything);
+        assert_eq!(told(vec![bulk("message"), bulk("x")], 2), Heard::Nothing);
+    }
+}

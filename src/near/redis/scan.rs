@@ -1,0 +1,132 @@
+//! Walks over keys, and a clear: `SCAN` of the prefix.
+
+use std::collections::HashSet;
+
+use super::{
+    Backend, Repeat, only,
+    resp::{Reply, Request, Value, array, int, string, unexpected},
+};
+use crate::error::Result;
+
+/// Keys that the server looks at for one reply.
+const COUNT: &[u8] = b"1000";
+
+/// Position of a walk. Not a snapshot: what is stored or removed meanwhile may be met or not.
+#[derive(Debug)]
+pub struct Scan {
+    pattern: Vec<u8>,
+    /// Where the next call continues; `None` = the walk is over.
+    cursor: Option<Vec<u8>>,
+    /// Keys handed out: a server that changes the size of its table gives some twice.
+    seen: HashSet<Vec<u8>>,
+}
+
+impl Backend {
+    /// Begins a walk over the keys with this prefix (behind the cache's own).
+    #[must_use]
+    pub fn scan(&self, prefix: &[u8]) -> Scan {
+        let mut pattern = escaped(&self.full(prefix));
+        pattern.push(b'*');
+        Scan { pattern, cursor: Some(b"0".to_vec()), seen: HashSet::new() }
+    }
+
+    /// Some more keys that hold strings, each once, without the cache's prefix; `None` = that was
+    /// all.
+    ///
+    /// # Errors
+    /// [`Error::Backend`](crate::Error::Backend); a server that is down ends the walk, with
+    /// `on_down=miss`.
+    pub fn next_keys(&self, scan: &mut Scan) -> Result<Option<Vec<Vec<u8>>>> {
+        let batch = self.next_batch(&scan.pattern, &mut scan.cursor, true);
+        let Some(batch) = self.or_miss(batch, None)? else { return Ok(None) };
+        let skip = self.settings.prefix.len();
+        let keys = batch.into_iter().filter_map(|mut key| {
+            let key = key.split_off(skip.min(key.len()));
+            scan.seen.insert(key.clone()).then_some(key)
+        });
+        Ok(Some(keys.collect()))
+    }
+
+    /// All keys with this prefix (behind the cache's own).
+    ///
+    /// # Errors
+    /// As [`Backend::next_keys`].
+    pub fn keys(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let (mut scan, mut keys) = (self.scan(prefix), Vec::new());
+        while let Some(batch) = self.next_keys(&mut scan)? {
+            keys.extend(batch);
+        }
+        Ok(keys)
+    }
+
+    /// Removes all keys of this cache, whatever they hold. Each key goes in one step, all of them
+    /// do not: what is stored meanwhile may stay. Never `FLUSHDB`: other keys of the database stay.
+    ///
+    /// # Errors
+    /// [`Error::Backend`](crate::Error::Backend).
+    pub fn clear(&self) -> Result<()> {
+        let Scan { pattern, mut cursor, .. } = self.scan(b"");
+        while let Some(keys) = self.next_batch(&pattern, &mut cursor, false)? {
+            if keys.is_empty() {
+                continue;
+            }
+            let mut words: Vec<&[u8]> = vec![b"UNLINK"];
+            words.extend(keys.iter().map(Vec::as_slice));
+            let reply = self.call(&Request::one(&words), Repeat::Never)?;
+            self.answer(int(only(reply)))?;
+        }
+        Ok(())
+    }
+
+    /// One `SCAN`: the keys as the server has them.
+    fn next_batch(
+        &self,
+        pattern: &[u8],
+        cursor: &mut Option<Vec<u8>>,
+        strings: bool,
+    ) -> Result<Option<Vec<Vec<u8>>>> {
+        let Some(at) = cursor.as_deref() else { return Ok(None) };
+        let mut words = vec![&b"SCAN"[..], at, b"MATCH", pattern, b"COUNT", COUNT];
+        if strings {
+            words.extend([&b"TYPE"[..], b"string"]);
+        }
+        let reply = self.call(&Request::one(&words), Repeat::Safe)?;
+        let (next, keys) = self.answer(batch(only(reply)))?;
+        *cursor = (next != b"0").then_some(next);
+        Ok(Some(keys))
+    }
+}
+
+/// A reply to `SCAN`: the next cursor and some keys.
+fn batch(reply: Value) -> Reply<(Vec<u8>, Vec<Vec<u8>>)> {
+    let mut parts = array(reply)?.into_iter();
+    let (Some(next), Some(keys)) = (parts.next(), parts.next()) else {
+        return Err(unexpected("SCAN without a cursor"));
+    };
+    let next = string(next)?.ok_or(unexpected("SCAN without a cursor"))?;
+    let keys = array(keys)?.into_iter().map(string).collect::<Reply<Vec<_>>>()?;
+    Ok((next, keys.into_iter().flatten().collect()))
+}
+
+/// The pattern that only this text matches.
+fn escaped(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 1);
+    for &byte in text {
+        if b"*?[]\\^-".contains(&byte) {
+            out.push(b'\\');
+        }
+        out.push(byte);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    #[test]
+    fn patterns_match_themselves_only() {
+        assert_eq!(escaped(b"a*b[c]?\\"), b"a\\*b\\[c\\]\\?\\\\");
+        assert_eq!(escaped(b"\0:\xff"), b"\0:\xff");
+    }
+}

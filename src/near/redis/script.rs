@@ -1,0 +1,48 @@
+//! Lua at the server, where one command cannot do it in one step.
+
+use super::{
+    Backend, Repeat, Word,
+    append::{APPEND, PREPEND},
+    numbers::{BINARY, DECIMAL},
+    only,
+    resp::{Request, Value, fine},
+    swap::SWAP,
+};
+use crate::error::{BackendFault, Result};
+
+/// A script. Its keys and arguments are documented where it is defined.
+#[derive(Debug)]
+pub(super) struct Script {
+    pub(super) code: &'static str,
+    /// SHA-1 of the code, hexadecimal: the server's name for it.
+    pub(super) digest: &'static str,
+}
+
+/// All scripts.
+pub(super) const ALL: [&Script; 5] = [&SWAP, &APPEND, &PREPEND, &BINARY, &DECIMAL];
+
+impl Script {
+    pub(super) const fn new(digest: &'static str, code: &'static str) -> Self {
+        Self { code, digest }
+    }
+}
+
+impl Backend {
+    /// Runs a script on one key: by its hash, and as a whole where the server does not know it.
+    pub(super) fn run(&self, script: &Script, key: &[u8], args: &[Word<'_>]) -> Result<Value> {
+        let send = |how: &[u8], what: &[u8]| {
+            let mut words: Vec<&[u8]> = vec![how, what, b"1", key];
+            words.extend(args.iter().map(|arg| &arg[..]));
+            self.call(&Request::one(&words), Repeat::Never).map(only)
+        };
+        let reply = send(b"EVALSHA", script.digest.as_bytes())?;
+        match fine(reply) {
+            // It was not executed.
+            Err(BackendFault::Refused { reply }) if reply.starts_with("NOSCRIPT") => {
+                let reply = send(b"EVAL", script.code.as_bytes())?;
+                self.answer(fine(reply))
+            }
+            reply => self.answer(reply),
+        }
+    }
+}

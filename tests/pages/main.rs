@@ -1,0 +1,21 @@
+//! The route action `ucache:`: a response cache in a real uWSGI.
+
+#[path = "../support/ports.rs"]
+mod ports;
+#[allow(dead_code, reason = "each test program uses its part")]
+#[path = "../support/server.rs"]
+mod server;
+mod site;
+
+mod basics;
+mod beside;
+mod cases;
+mod frameworks;
+mod hostile;
+mod loops;
+mod memory;
+mod mules;
+mod seen;
+mod stale;
+mod variants;
+mod waits;

@@ -1,0 +1,27 @@
+"""A reverse proxy as a WSGI application, for the public test suite of HTTP caches."""
+import http.client
+import os
+
+HOP = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+
+
+def application(environ, start_response):
+    origin = http.client.HTTPConnection("127.0.0.1", int(os.environ["ORIGIN"]), timeout=20)
+    body = environ["wsgi.input"].read() or None
+    origin.putrequest(environ["REQUEST_METHOD"], environ["REQUEST_URI"], skip_host=True, skip_accept_encoding=True)
+    for name, value in environ.items():
+        if name.startswith("HTTP_"):
+            origin.putheader(name[5:].replace("_", "-").title(), value.encode("latin-1"))
+    if environ.get("CONTENT_TYPE"):
+        origin.putheader("Content-Type", environ["CONTENT_TYPE"])
+    if body:
+        origin.putheader("Content-Length", str(len(body)))
+    try:
+        origin.endheaders(body)
+        answer = origin.getresponse()
+    except OSError:
+        start_response("502 Bad Gateway", [])
+        return [b"the origin server gave no answer"]
+    headers = [(k, v) for k, v in answer.getheaders() if k.lower() not in HOP]
+    start_response("%d %s" % (answer.status, answer.reason or "-"), headers)
+    return [answer.read()]
