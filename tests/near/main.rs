@@ -5,6 +5,7 @@ mod api;
 mod backend;
 mod c;
 mod certificates;
+mod computing;
 mod copies;
 mod failures;
 mod forks;

@@ -5,14 +5,13 @@ use std::{
     collections::VecDeque,
     num::NonZeroU32,
     sync::{Arc, Weak},
-    time::Duration,
 };
 
 use super::{Backend, Calculation, Found, Limits, Old, Scan, Settings, owner::Ownership};
 use crate::{
     engine::{
-        Counter, Engine, Expires, Fill, FillToken, Item, ItemId, ItemMeta, ItemRef, Math, Meta, Mode,
-        SetOptions, Side, Sink, Stored, Swap, Touch,
+        Counter, Engine, Expires, Item, ItemId, ItemMeta, ItemRef, Math, Meta, Mode, SetOptions, Side, Sink,
+        Stored, Swap,
     },
     error::{Error, Result},
     near::give,
@@ -218,58 +217,6 @@ impl Backed {
         self.write(key, |server| server.expire(key, expires))
     }
 
-    /// The fillers of this machine take turns by a placeholder in the region.
-    pub(in crate::near) fn begin_fill<S: Sink>(
-        &self,
-        key: &[u8],
-        lease: Duration,
-        patience: Duration,
-        sink: &mut S,
-    ) -> Result<Fill> {
-        loop {
-            // A miss is counted below.
-            if let Some(meta) = self.get(key, Touch::Copy, sink)? {
-                return Ok(Fill::Hit(meta));
-            }
-            // A copy that another process has made meanwhile counts as one after another look.
-            let fill = self.engine.begin_fill(key, lease, patience, &mut Vec::new())?;
-            let token = match fill {
-                Fill::Filler(token) => token,
-                Fill::TimedOut => return Ok(fill),
-                Fill::Hit(_) if self.are_fresh() => continue,
-                Fill::Hit(_) => {
-                    self.forget(key)?;
-                    continue;
-                }
-            };
-            // The previous filler may have stored the value.
-            let found = self.server.get_expiring(key);
-            if matches!(found, Ok(None)) {
-                return Ok(Fill::Filler(token));
-            }
-            self.engine.abandon_fill(key, token)?;
-            if let Some(found) = found? {
-                return hand_over(&found, sink).map(Fill::Hit);
-            }
-        }
-    }
-
-    pub(in crate::near) fn end_fill(
-        &self,
-        key: &[u8],
-        token: FillToken,
-        value: &[u8],
-        expires: Expires,
-    ) -> Result<Stored> {
-        let stored = if self.engine.holds_lease(key, &token)? {
-            self.put(key, value, &SetOptions::add(expires))
-        } else {
-            Ok(Stored::Kept)
-        };
-        self.engine.abandon_fill(key, token)?;
-        stored
-    }
-
     /// A write of one key. Whatever becomes of it, this machine's copy is gone when it returns, and
     /// so is the lease of who computes the value: what it would store is older. A worker that is
     /// killed in between leaves that to the owner, whom the server tells of this write, too.
@@ -318,7 +265,7 @@ impl Backed {
         Ok(Some(ItemRef { key, meta }))
     }
 
-    fn changed(&self, counter: Counter) {
+    pub(super) fn changed(&self, counter: Counter) {
         self.engine.count(counter, 1);
         self.engine.note_change();
     }
@@ -329,7 +276,7 @@ fn old(options: &SetOptions) -> Old {
 }
 
 /// Under what a store that failed is counted.
-fn refusal(error: &Error) -> Counter {
+pub(super) fn refusal(error: &Error) -> Counter {
     match error {
         Error::Backend { .. } => Counter::RejectedFull,
         _ => Counter::RejectedLimit,

@@ -189,7 +189,7 @@ impl Backend {
 }
 
 /// What `PTTL` says.
-fn ttl(left: i64) -> Option<Ttl> {
+pub(super) fn ttl(left: i64) -> Option<Ttl> {
     match u64::try_from(left) {
         Ok(millis) => Some(Ttl::In(Duration::from_millis(millis))),
         Err(_) if left == -1 => Some(Ttl::Never),

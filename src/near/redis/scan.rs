@@ -60,11 +60,12 @@ impl Backend {
     }
 
     /// Removes all keys of this cache, whatever they hold. Each key goes in one step, all of them
-    /// do not: what is stored meanwhile may stay. Never `FLUSHDB`: other keys of the database stay.
+    /// do not: what is stored meanwhile may stay, but nothing whose computation had begun. Never `FLUSHDB`: other keys of the database stay.
     ///
     /// # Errors
     /// [`Error::Backend`](crate::Error::Backend).
     pub fn clear(&self) -> Result<()> {
+        self.void_leases()?;
         let Scan { pattern, mut cursor, .. } = self.scan(b"");
         while let Some(keys) = self.next_batch(&pattern, &mut cursor, false)? {
             if keys.is_empty() {
@@ -79,7 +80,7 @@ impl Backend {
     }
 
     /// One `SCAN`: the keys as the server has them.
-    fn next_batch(
+    pub(super) fn next_batch(
         &self,
         pattern: &[u8],
         cursor: &mut Option<Vec<u8>>,

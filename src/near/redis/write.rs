@@ -89,7 +89,7 @@ impl Backend {
     /// # Errors
     /// [`Error::Backend`](crate::Error::Backend).
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
-        self.unlink(&self.full(key))
+        self.unlink_with_lease(&self.full(key))
     }
 
     /// Gives a key another expiry; `false` = it is not there.
@@ -99,7 +99,7 @@ impl Backend {
     pub fn expire(&self, key: &[u8], expires: Expires) -> Result<bool> {
         let key = self.full(key);
         let request = match Ends::from(expires) {
-            Ends::AtOnce => return self.unlink(&key),
+            Ends::AtOnce => return self.unlink_with_lease(&key),
             // `PERSIST` does not tell a key without an expiry from none.
             Ends::Never => Request::one(&[b"PERSIST", &key]).then(&[b"EXISTS", &key]),
             Ends::In(millis) => Request::one(&[b"PEXPIRE", &key, millis.to_string().as_bytes()]),
