@@ -9,6 +9,7 @@ mod computing;
 mod copies;
 mod failures;
 mod forks;
+mod generations;
 mod interop;
 mod model;
 mod negative;

@@ -5,6 +5,7 @@ use std::{
     collections::VecDeque,
     num::NonZeroU32,
     sync::{Arc, Weak},
+    time::Instant,
 };
 
 use super::{Backend, Calculation, Found, Limits, Old, Scan, Settings, owner::Ownership};
@@ -220,8 +221,12 @@ impl Backed {
     /// A write of one key. Whatever becomes of it, this machine's copy is gone when it returns, and
     /// so is the lease of who computes the value: what it would store is older. A worker that is
     /// killed in between leaves that to the owner, whom the server tells of this write, too.
-    fn write<T>(&self, key: &[u8], write: impl FnOnce(&Backend) -> Result<T>) -> Result<T> {
-        let written = write(&self.server);
+    pub(super) fn write<T>(&self, key: &[u8], write: impl Fn(&Backend) -> Result<T>) -> Result<T> {
+        let mut written = write(&self.server);
+        let deadline = Instant::now() + self.server.timeout();
+        while self.server.is_overtaken(&written) && Instant::now() < deadline {
+            written = write(&self.server);
+        }
         self.forget(key)?;
         written
     }

@@ -146,7 +146,13 @@ impl Backed {
         expires: Expires,
     ) -> Result<Stored> {
         let stored = if token.has_lease() {
-            self.server.store_under_lease(key, &self.engine.lease_name(token), value, expires)?
+            let name = self.engine.lease_name(token);
+            let mut stored = self.server.store_under_lease(key, &name, value, expires);
+            if self.server.is_overtaken(&stored) {
+                // Under the new number there is no lease.
+                stored = Ok(Some(false));
+            }
+            stored?
         } else {
             None
         };

@@ -135,7 +135,7 @@ impl Backend {
     ) -> Result<bool> {
         let Some(lease) = lease_key(&self.checked(key)?, purpose) else { return Ok(false) };
         let lasts = millis(lasts).into_bytes();
-        let reply = self.run(&TAKE_OVER, &lease, &[ended.into(), next.into(), lasts.into()])?;
+        let reply = self.run_anyhow(&TAKE_OVER, &[&lease], &[ended.into(), next.into(), lasts.into()])?;
         Ok(self.answer(int(reply))? != 0)
     }
 
@@ -160,7 +160,7 @@ impl Backend {
     /// Gives a lease back.
     pub(super) fn release(&self, key: &[u8], purpose: Purpose, name: &[u8]) -> Result<()> {
         let Some(lease) = lease_key(&self.checked(key)?, purpose) else { return Ok(()) };
-        let reply = self.run(&RELEASE, &lease, &[Word::from(name)])?;
+        let reply = self.run_anyhow(&RELEASE, &[&lease], &[Word::from(name)])?;
         self.answer(int(reply)).map(drop)
     }
 
@@ -168,7 +168,8 @@ impl Backend {
     /// computation from before stores its value afterwards.
     pub(super) fn unlink_with_lease(&self, full: &[u8]) -> Result<bool> {
         let Some(lease) = lease_key(full, Purpose::Fill) else { return self.unlink(full) };
-        let request = Request::one(&[b"UNLINK", &lease]).then(&[b"UNLINK", full]);
+        let mut request = Request::one(&[b"UNLINK", &lease]);
+        self.add_write(&mut request, full, &[b"UNLINK", full]);
         let mut replies = self.call(&request, Repeat::Never)?;
         // A user who may not touch leases has none.
         let removed = replies.pop().unwrap_or_default();

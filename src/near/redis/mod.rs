@@ -11,6 +11,7 @@ mod conn;
 mod expiry;
 mod figures;
 mod fill;
+mod generations;
 mod lease;
 mod link;
 mod login;
@@ -49,6 +50,7 @@ use self::{
     breaker::Breaker,
     conn::{Conn, Failure},
     figures::{Count, Counts},
+    generations::Generations,
     place::Place,
     pool::Pool,
     resp::{Reply, Request, Value},
@@ -81,6 +83,8 @@ pub struct Backend {
     limits: Limits,
     pool: Pool,
     finder: Finder,
+    /// `None` = the server's keys have no numbers.
+    generations: Option<Generations>,
     region: Option<Arc<Engine>>,
     breaker: Breaker,
     place: Place,
@@ -107,12 +111,14 @@ impl Backend {
     /// one of them meets spares the others.
     pub(super) fn with(settings: Settings, limits: Limits, region: Option<Arc<Engine>>) -> Self {
         let place = Place::new(settings.copies, region.clone());
+        let generations = settings.generations.then(Generations::default);
         let (breaker, counts) = (Breaker::new(region.clone()), Counts::new(region.clone()));
         Self {
             settings,
             limits,
             pool: Pool::new(),
             finder: Finder::default(),
+            generations,
             region,
             breaker,
             place,
@@ -144,15 +150,10 @@ impl Backend {
     /// [`Error::Backend`].
     pub fn ping(&self) -> Result<()> {
         // A key that does not exist: a user who may not read the cache's keys is refused.
-        let request = Request::one(&[b"EXISTS", &self.full(b"\0ping")]);
+        let request = Request::one(&[b"EXISTS", &self.full(b"\0ping")?]);
         let reply = self.call(&request, Repeat::Safe)?;
         self.answer(resp::int(only(reply)))?;
         Ok(())
-    }
-
-    /// The key at the server.
-    fn full(&self, key: &[u8]) -> Vec<u8> {
-        [&self.settings.prefix, key].concat()
     }
 
     /// The key at the server, if the cache takes it.
@@ -160,7 +161,7 @@ impl Backend {
         match key.len() {
             0 => Err(Error::EmptyKey),
             len if len > self.limits.max_key => Err(Error::KeyTooLong { len, limit: self.limits.max_key }),
-            _ => Ok(self.full(key)),
+            _ => self.full(key),
         }
     }
 

@@ -19,6 +19,7 @@ use super::{
     Backed,
     beat::Rounds,
     config::Settings,
+    generations::sweep,
     link::{Heard, Link},
     resp::Reply,
     sentinel::Finder,
@@ -227,6 +228,10 @@ impl Candidate {
             }
             match link.hear(Duration::from_millis(rounds.patience(now)), rounds.is_waiting())? {
                 Heard::Changed(keys) => keys.iter().try_for_each(|key| self.forget(key))?,
+                Heard::Cleared => {
+                    self.clear()?;
+                    sweep(&self.backed);
+                }
                 Heard::Everything => {
                     self.engine.count(Counter::Flushes, 1);
                     self.clear()?;
@@ -237,6 +242,7 @@ impl Candidate {
                         return Err(End::Succeeded);
                     }
                     if !std::mem::replace(&mut is_said, true) {
+                        sweep(&self.backed);
                         self.say_up(link.named());
                     }
                 }

@@ -14,6 +14,8 @@ const COUNT: &[u8] = b"1000";
 /// Position of a walk. Not a snapshot: what is stored or removed meanwhile may be met or not.
 #[derive(Debug)]
 pub struct Scan {
+    /// Behind the cache's own.
+    prefix: Vec<u8>,
     pattern: Vec<u8>,
     /// Where the next call continues; `None` = the walk is over.
     cursor: Option<Vec<u8>>,
@@ -25,9 +27,15 @@ impl Backend {
     /// Begins a walk over the keys with this prefix (behind the cache's own).
     #[must_use]
     pub fn scan(&self, prefix: &[u8]) -> Scan {
-        let mut pattern = escaped(&self.full(prefix));
-        pattern.push(b'*');
-        Scan { pattern, cursor: Some(b"0".to_vec()), seen: HashSet::new() }
+        // Which number stands before the keys is asked for later.
+        let named = if self.generations.is_some() { b"" } else { prefix };
+        let pattern = self.pattern(named, b"*");
+        Scan { prefix: prefix.to_vec(), pattern, cursor: Some(b"0".to_vec()), seen: HashSet::new() }
+    }
+
+    /// The pattern of names that begin with the cache's prefix and this one.
+    pub(super) fn pattern(&self, prefix: &[u8], rest: &[u8]) -> Vec<u8> {
+        [&escaped(&self.settings.prefix), &escaped(prefix), rest].concat()
     }
 
     /// Some more keys that hold strings, each once, without the cache's prefix; `None` = that was
@@ -39,10 +47,13 @@ impl Backend {
     pub fn next_keys(&self, scan: &mut Scan) -> Result<Option<Vec<Vec<u8>>>> {
         let batch = self.next_batch(&scan.pattern, &mut scan.cursor, true);
         let Some(batch) = self.or_miss(batch, None)? else { return Ok(None) };
-        let skip = self.settings.prefix.len();
-        let keys = batch.into_iter().filter_map(|mut key| {
-            let key = key.split_off(skip.min(key.len()));
-            scan.seen.insert(key.clone()).then_some(key)
+        let base = match self.full(b"") {
+            Ok(base) => base,
+            Err(error) => return self.or_miss(Err(error), None),
+        };
+        let keys = batch.into_iter().filter_map(|key| {
+            let key = key.strip_prefix(&base[..])?;
+            (key.starts_with(&scan.prefix) && scan.seen.insert(key.to_vec())).then(|| key.to_vec())
         });
         Ok(Some(keys.collect()))
     }
@@ -65,6 +76,9 @@ impl Backend {
     /// # Errors
     /// [`Error::Backend`](crate::Error::Backend).
     pub fn clear(&self) -> Result<()> {
+        if self.clear_by_number()? {
+            return Ok(());
+        }
         self.void_leases()?;
         let Scan { pattern, mut cursor, .. } = self.scan(b"");
         while let Some(keys) = self.next_batch(&pattern, &mut cursor, false)? {

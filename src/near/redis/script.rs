@@ -3,6 +3,7 @@
 use super::{
     Backend, Repeat, Word,
     append::{APPEND, PREPEND},
+    generations::NEXT,
     lease::{FILL, RELEASE, TAKE_OVER},
     numbers::{BINARY, DECIMAL},
     only,
@@ -20,8 +21,8 @@ pub(super) struct Script {
 }
 
 /// All scripts.
-pub(super) const ALL: [&Script; 8] =
-    [&SWAP, &APPEND, &PREPEND, &BINARY, &DECIMAL, &FILL, &RELEASE, &TAKE_OVER];
+pub(super) const ALL: [&Script; 9] =
+    [&SWAP, &APPEND, &PREPEND, &BINARY, &DECIMAL, &FILL, &RELEASE, &TAKE_OVER, &NEXT];
 
 impl Script {
     pub(super) const fn new(digest: &'static str, code: &'static str) -> Self {
@@ -35,8 +36,24 @@ impl Backend {
         self.run_on(script, &[key], args)
     }
 
-    /// [`Backend::run`] on several keys.
+    /// [`Backend::run`] on several keys, of which the first one is the value's.
     pub(super) fn run_on(&self, script: &Script, keys: &[&[u8]], args: &[Word<'_>]) -> Result<Value> {
+        let first = keys.first().copied().unwrap_or_default();
+        let Some((code, name, number)) = self.guarded(script, first) else {
+            return self.run_anyhow(script, keys, args);
+        };
+        let count = (keys.len() + 1).to_string();
+        let mut words: Vec<&[u8]> = vec![b"EVAL", code.as_bytes(), count.as_bytes()];
+        words.extend(keys);
+        words.push(&name);
+        words.extend(args.iter().map(|arg| &arg[..]));
+        words.push(number);
+        let reply = self.call(&Request::one(&words), Repeat::Never).map(only)?;
+        self.answer(fine(reply))
+    }
+
+    /// Runs a script on keys that are no value's, or have no numbers.
+    pub(super) fn run_anyhow(&self, script: &Script, keys: &[&[u8]], args: &[Word<'_>]) -> Result<Value> {
         let count = keys.len().to_string();
         let send = |how: &[u8], what: &[u8]| {
             let mut words: Vec<&[u8]> = vec![how, what, count.as_bytes()];
