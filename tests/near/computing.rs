@@ -19,7 +19,7 @@ use ucache::{Backend, Cache, Stored};
 
 use crate::{
     backend::{self, Client, Server},
-    copies::{machine, within},
+    copies::{machine, patient, within},
 };
 
 /// Longer than any test runs.
@@ -104,7 +104,7 @@ fn a_missing_value_is_computed_once_in_the_whole_fleet() {
         let machines: Vec<_> = (0..MACHINES)
             .map(|m| {
                 process(|| {
-                    let (backend, name) = (Backend::url(server.url()), format!("stampede {n} {m}"));
+                    let (backend, name) = (patient(server.url()), format!("stampede {n} {m}"));
                     let c = match m {
                         0 => machine(&name, backend),
                         3 => apart(&name, backend.near(false)),
@@ -136,7 +136,7 @@ fn apart(name: &str, backend: Backend) -> Cache {
 fn stuck(name: &str, server: &Server, lease: Duration) -> (Pid, Pid) {
     let mut client = server.client();
     let parent = process(|| {
-        let c = machine(name, Backend::url(server.url())).with_fill_limits(lease, LONG);
+        let c = machine(name, patient(server.url())).with_fill_limits(lease, LONG);
         process(|| {
             let mut client = server.client();
             c.get_or_set_with("k", |_| {
@@ -169,12 +169,12 @@ fn a_filler_that_is_killed_is_replaced_within_its_lease() {
     let server = Server::start();
     let lease = Duration::from_secs(1);
     let (parent, worker) = stuck("killed filler", &server, lease);
-    let c = machine("waits for it", Backend::url(server.url())).with_fill_limits(LONG, LONG);
+    let c = machine("waits for it", patient(server.url())).with_fill_limits(LONG, LONG);
     kill(worker, Signal::SIGKILL).expect("it is there");
     let start = Instant::now();
     assert_eq!(c.get_or_set_with("k", |_| "computed here").expect("a value"), b"computed here");
     // Its lease, and a busy machine.
-    assert!(start.elapsed() < lease + Duration::from_secs(15), "{:?}", start.elapsed());
+    assert!(start.elapsed() < lease + Duration::from_secs(60), "{:?}", start.elapsed());
     assert_eq!(server.ask(["GET", "p:k"]), "computed here");
     end(parent);
 }
@@ -195,7 +195,7 @@ fn a_filler_that_comes_late_stores_nothing() {
     let server = Server::start();
     let (parent, worker) = stuck("late filler", &server, Duration::from_millis(500));
     kill(worker, Signal::SIGSTOP).expect("it is there");
-    let c = machine("does not wait", Backend::url(server.url())).with_fill_limits(LONG, LONG);
+    let c = machine("does not wait", patient(server.url())).with_fill_limits(LONG, LONG);
     assert_eq!(c.get_or_set_with("k", |_| "in time").expect("a value"), b"in time");
     // It would store over nothing, too.
     c.delete("k").expect("delete");
@@ -209,7 +209,7 @@ fn a_filler_that_comes_late_stores_nothing() {
 #[test]
 fn a_filler_that_lost_its_connections_stores_all_the_same() {
     let server = Server::start();
-    let c = machine("cut off", Backend::url(server.url()));
+    let c = machine("cut off", patient(server.url()));
     let value = c.get_or_set_with("k", |_| {
         for kind in ["normal", "pubsub"] {
             server.ask(["CLIENT", "KILL", "TYPE", kind]);
@@ -224,7 +224,7 @@ fn a_filler_that_lost_its_connections_stores_all_the_same() {
 #[test]
 fn what_others_do_meanwhile_wins() {
     let server = Server::start();
-    let [a, b] = [1, 2].map(|n| machine(&format!("meanwhile {n}"), Backend::url(server.url())));
+    let [a, b] = [1, 2].map(|n| machine(&format!("meanwhile {n}"), patient(server.url())));
     for key in ["k", "in{braces}", "in{open", "brace}"] {
         let deeds: [(&dyn Fn(), &str); 5] = [
             (&|| (), "computed"),
@@ -253,7 +253,7 @@ fn what_others_do_meanwhile_wins() {
 #[test]
 fn what_was_deleted_a_moment_ago_is_computed_and_stored() {
     let server = Server::start();
-    let [a, b] = [1, 2].map(|n| machine(&format!("deleted {n}"), Backend::url(server.url())));
+    let [a, b] = [1, 2].map(|n| machine(&format!("deleted {n}"), patient(server.url())));
     for n in 0..100_u32 {
         let value = n.to_string();
         // The message about the delete comes while the value is being computed.
@@ -272,7 +272,7 @@ fn what_was_deleted_a_moment_ago_is_computed_and_stored() {
 #[test]
 fn a_computation_that_fails_lets_the_next_machine_compute() {
     let server = Server::start();
-    let [a, b] = [1, 2].map(|n| machine(&format!("fails {n}"), Backend::url(server.url())));
+    let [a, b] = [1, 2].map(|n| machine(&format!("fails {n}"), patient(server.url())));
     let [a, b] = [a, b].map(|c| c.with_fill_limits(LONG, LONG));
     thread::scope(|scope| {
         let failed = a.get_or_try_set_with("k", |_| {
@@ -298,7 +298,7 @@ fn a_user_without_rights_on_leases_computes_once_on_each_machine() {
         .collect();
     assert_eq!(server.ask(without), "OK");
     let url = server.url().replace("unix://", "unix://web:secret@");
-    let c = machine("no leases", Backend::url(url));
+    let c = machine("no leases", patient(url));
     let computed = AtomicU64::new(0);
     thread::scope(|scope| {
         for _ in 0..8 {
@@ -324,7 +324,7 @@ fn an_old_value_is_refreshed_by_one_machine() {
         eprintln!("{}", program.display());
         let server = Server::with(&program, 0, &[]);
         let machines: [Cache; 4] = std::array::from_fn(|m| {
-            let backend = Backend::url(server.url()).negative(m == 0);
+            let backend = patient(server.url()).negative(m == 0);
             machine(&format!("refresh {n} {m}"), backend).with_timeout(Duration::from_secs(100))
         });
         for round in 0..8_u32 {
@@ -360,7 +360,7 @@ fn an_old_value_is_refreshed_by_one_machine() {
 fn a_refresh_that_comes_late_stores_nothing_and_hinders_nobody() {
     let server = Server::start();
     let old = Duration::from_secs(1000);
-    let [a, b] = [1, 2].map(|n| machine(&format!("late refresh {n}"), Backend::url(server.url())));
+    let [a, b] = [1, 2].map(|n| machine(&format!("late refresh {n}"), patient(server.url())));
     let [a, b] = [a, b].map(|c| c.with_timeout(Duration::from_secs(100)));
     let a = a.with_fill_limits(Duration::from_millis(300), LONG);
     server.ask(["SET", "p:k", "old", "PX", "900000"]);
@@ -380,7 +380,7 @@ fn a_refresh_that_comes_late_stores_nothing_and_hinders_nobody() {
 fn absent_marks_of_all_machines_end_with_a_computed_value() {
     let server = Server::start();
     let machines: [Cache; 3] =
-        std::array::from_fn(|n| machine(&format!("absent {n}"), Backend::url(server.url()).negative(true)));
+        std::array::from_fn(|n| machine(&format!("absent {n}"), patient(server.url()).negative(true)));
     for round in 0..20 {
         let key = format!("k{round}");
         for c in &machines {

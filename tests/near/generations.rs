@@ -6,11 +6,11 @@ use ucache::{Backend, Cache, Stored};
 
 use crate::{
     backend::{self, Server},
-    copies::{is_hit, machine, within},
+    copies::{is_hit, machine, patient, within},
 };
 
 fn numbered(server: &Server) -> Backend {
-    Backend::url(server.url()).clear_by_generation(true)
+    patient(server.url()).clear_by_generation(true)
 }
 
 /// The names at the server that begin with the cache's prefix and do not have the number in force.
@@ -131,7 +131,7 @@ fn the_user_of_the_documentation_may_clear() {
     let line = docs.lines().find(|line| line.starts_with("ACL SETUSER")).expect("the line");
     assert_eq!(server.ask(format!("{} +time", line.replace("pages:", "p:")).split(' ')), "OK");
     let url = server.url().replace("unix://", "unix://web:secret@");
-    let c = machine("may clear", Backend::url(url).clear_by_generation(true));
+    let c = machine("may clear", patient(url).clear_by_generation(true));
     c.set("k", "v").expect("set");
     c.clear().expect("clear");
     assert_eq!(c.get("k").expect("get"), None);

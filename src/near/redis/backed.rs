@@ -35,7 +35,8 @@ pub struct Backed {
 /// Position of a walk.
 #[derive(Debug, Default)]
 pub(in crate::near) struct Walk {
-    scan: Option<Scan>,
+    /// Apart, because a walk of a local cache has none.
+    scan: Option<Box<Scan>>,
     items: VecDeque<Item>,
     /// The one given out last.
     last: Option<Item>,
@@ -241,7 +242,7 @@ impl Backed {
     }
 
     pub(in crate::near) fn walk<'w>(&self, at: &'w mut Walk) -> Result<Option<ItemRef<'w>>> {
-        let scan = at.scan.get_or_insert_with(|| self.server.scan(b""));
+        let scan = at.scan.get_or_insert_with(|| Box::new(self.server.scan(b"")));
         while at.items.is_empty() {
             let Some(keys) = self.server.next_keys(scan)? else { return Ok(None) };
             let metas = self.server.describe(&keys)?;
