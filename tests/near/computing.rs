@@ -85,7 +85,7 @@ fn stampede(c: &Cache, client: &mut Client, worker: usize, rounds: usize) {
         if worker == 0 {
             // Everybody hears of it, some of them when the next round has begun.
             for n in 0..4 {
-                c.delete(&format!("k{n}")).expect("delete");
+                c.delete(format!("k{n}")).expect("delete");
             }
         }
         meet(client, &format!("{round} over"), MACHINES * WORKERS);
