@@ -236,7 +236,7 @@ impl Backed {
             let token = match fill {
                 Fill::Filler(token) => token,
                 Fill::TimedOut => return Ok(fill),
-                Fill::Hit(_) if self.are_fresh() => continue,
+                Fill::Hit(_) if self.is_fresh(key) => continue,
                 Fill::Hit(_) => {
                     self.forget(key)?;
                     continue;
