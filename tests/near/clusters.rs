@@ -78,9 +78,9 @@ fn operate(c: &Cache) {
         assert_eq!((c.incr(&key, 5).expect("incr"), c.decr(&key, 2).expect("decr")), (5, 3));
         assert_eq!(c.get_or_set_with(&format!("computed{n}"), |_| "v").expect("a value"), b"v");
         assert_eq!(c.take(&key).expect("take").map(|bytes| bytes.len()), Some(8));
-        assert!(c.delete(&format!("computed{n}")).expect("delete"));
+        assert!(c.delete(format!("computed{n}")).expect("delete"));
     }
-    assert_eq!(c.get_many(&["missing1", "missing2", "k0"]).expect("get_many").iter().flatten().count(), 1);
+    assert_eq!(c.get_many(["missing1", "missing2", "k0"]).expect("get_many").iter().flatten().count(), 1);
     c.clear().expect("clear");
     assert_eq!((c.keys().count(), c.get("k0").expect("get")), (0, None));
 }
@@ -116,7 +116,7 @@ fn every_operation_works_on_all_slots() {
         let gone = key_at(&cluster, 1);
         cluster.nodes[1].server.ask(["FLUSHALL"]);
         within("the flush", || b.get(&gone).expect("get").is_none());
-        assert!(b.get(&key_at(&cluster, 0)).expect("get").is_some());
+        assert!(b.get(key_at(&cluster, 0)).expect("get").is_some());
         let stats = b.near_stats().expect("a backend");
         assert!(stats.terms == 1 && stats.flushes == 1 && stats.beat_age_ms.is_some(), "{stats:?}");
     }
@@ -224,7 +224,7 @@ fn slots_that_move_are_followed() {
         idle.set(&key, "asked").expect("set");
         assert_eq!(source.server.ask(["EXISTS", &full]).split(' ').next(), Some("ASK"));
         within("the change", || c.get_str(&key).expect("get").as_deref() == Some("asked"));
-        assert_eq!(c.get_many(&[&key, &other]).expect("get_many").iter().flatten().count(), 2);
+        assert_eq!(c.get_many([&key, &other]).expect("get_many").iter().flatten().count(), 2);
         cluster.move_slot(slot, 3, 0);
         assert_eq!(idle.get_str(&key).expect("get").as_deref(), Some("asked"));
         within("a copy", || is_hit(&c, &key));
