@@ -82,6 +82,7 @@ impl Fleet {
             keys: *rng.choice(&[3, 10, 60]).expect("some"),
             reads: *rng.choice(&[60, 90, 99]).expect("some"),
             pause: Duration::from_micros(rng.u64(300..3000)),
+            clears: true,
             seed: rng.u64(..),
         };
         let numbered = rng.u8(0..3) == 0;

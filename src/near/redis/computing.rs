@@ -56,7 +56,7 @@ impl Backed {
             let token = match begun? {
                 Fill::Filler(token) => token,
                 Fill::TimedOut => return Ok(Fill::TimedOut),
-                Fill::Hit(_) if self.are_fresh() => continue,
+                Fill::Hit(_) if self.is_fresh(key) => continue,
                 Fill::Hit(_) => {
                     self.forget(key)?;
                     continue;

@@ -75,7 +75,7 @@ impl Settings {
         let url = Url::parse(options.get("backend").unwrap_or_default())?;
         let prefix = options.get("prefix").map_or_else(|| format!("{cache}:"), str::to_owned);
         let copies = copies(options)?;
-        let generations = generations(options, copies)?;
+        let generations = generations(options, &url, copies)?;
         let on_down = on_down_of(options.get("on_down"), on_down)?;
         check_stale(options, on_down, copies)?;
         let tls = tls(options, &url)?;
@@ -112,9 +112,14 @@ impl Settings {
 }
 
 /// How the cache is cleared.
-fn generations(options: &Options, copies: Option<Copies>) -> Result<bool> {
+fn generations(options: &Options, url: &Url, copies: Option<Copies>) -> Result<bool> {
     match (options.get("clear"), copies) {
         (None | Some("unlink"), _) => Ok(false),
+        (Some("generation"), _) if matches!(url.route, Route::Cluster(_)) => Err(invalid(
+            "clear",
+            "generation",
+            "needs one primary: in a cluster a write cannot look at the number",
+        )),
         (Some("generation"), Some(Copies { max_stale: Some(_), .. })) => Ok(true),
         (Some("generation"), _) => Err(invalid(
             "clear",
@@ -185,7 +190,7 @@ fn sentinel_login(options: &Options, url: &Url) -> Result<Login> {
     const NAMES: [&str; 2] = ["sentinel_user", "sentinel_secret"];
     let given = NAMES.into_iter().find(|name| options.get(name).is_some());
     match (given, &url.route) {
-        (Some(name), Route::Server(_)) => {
+        (Some(name), Route::Server(_) | Route::Cluster(_)) => {
             Err(invalid(name, "", "needs sentinels, as in backend=redis+sentinel://..."))
         }
         _ => Login::read(options, NAMES[0], NAMES[1], Login::default()),

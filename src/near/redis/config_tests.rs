@@ -78,6 +78,7 @@ fn what_is_wrong_is_refused_in_words() {
         (&[("backend", "redis://c"), ("max_stale", "49")], "at least 50 milliseconds"),
         (&[("backend", "redis://c"), ("numbers", "hex")], "must be binary or decimal"),
         (&[("backend", "redis://c"), ("clear", "flush")], "must be unlink or generation"),
+        (&[("backend", "redis+cluster://c"), ("clear", "generation")], "needs one primary"),
         (
             &[("backend", "redis://c"), ("clear", "generation"), ("near", "0")],
             "needs near=1 and tracking=bcast",

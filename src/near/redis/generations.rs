@@ -17,6 +17,7 @@ use std::{
 use super::{
     Backed, Backend, Repeat, only,
     resp::{Request, int, string, unexpected},
+    scan::Scan,
     script::Script,
 };
 use crate::{
@@ -206,10 +207,10 @@ impl Backend {
 
     /// Takes one step of a sweep; `None` = nothing is left to do, or another machine does it.
     fn sweep_step(&self, sweep: &mut Sweep) -> Result<Option<()>> {
-        let Some(cursor) = sweep.cursor.clone() else { return self.begin_or_end_sweep(sweep) };
-        let pattern = self.pattern(b"", b"[0-9]*");
-        let mut cursor = Some(cursor);
-        let keys = self.next_batch(&pattern, &mut cursor, false)?.unwrap_or_default();
+        let Some(scan) = &mut sweep.scan else { return self.begin_or_end_sweep(sweep) };
+        let keys = self.next_batch(scan, false)?;
+        let is_over = keys.is_none();
+        let keys = keys.unwrap_or_default();
         let is_old = |key: &&Vec<u8>| {
             let name = key.get(self.settings.prefix.len()..).unwrap_or_default();
             matches!(name_of(name), Name::Key { number, .. } if number < sweep.number)
@@ -223,8 +224,8 @@ impl Backend {
         for reply in self.call(&request, Repeat::Never)? {
             self.answer(int(reply))?;
         }
-        sweep.cursor = cursor;
-        if sweep.cursor.is_none() {
+        if is_over {
+            sweep.scan = None;
             let number = sweep.number.to_string();
             let end = Request::one(&[b"SET", &self.name(SWEPT), number.as_bytes()])
                 .then(&[b"UNLINK", &self.name(SWEEPER)]);
@@ -246,7 +247,7 @@ impl Backend {
         let take = [b"SET", &self.name(SWEEPER)[..], &sweep.word.to_le_bytes(), b"NX", b"PX", TURN];
         let reply = only(self.call(&Request::one(&take), Repeat::Never)?);
         if self.answer(super::resp::is_ok(reply))? {
-            (sweep.cursor, sweep.number) = (Some(b"0".to_vec()), now);
+            (sweep.scan, sweep.number) = (Some(Scan::of(self.pattern(b"", b"[0-9]*"))), now);
             return Ok(Some(()));
         }
         Ok(None)
@@ -261,7 +262,7 @@ struct Sweep {
     /// What has a lower number goes.
     number: u64,
     /// `None` = it has not begun, or is over.
-    cursor: Option<Vec<u8>>,
+    scan: Option<Scan>,
 }
 
 /// Removes what clears have left, in a thread of its own, unless another machine does. For owners that

@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::{
     Backend, Found, Repeat, Word,
     expiry::Ends,
-    only,
     read::ttl,
     resp::{Reply, Request, Value, fine, int, string, unexpected},
+    scan::Scan,
     script::Script,
 };
 use crate::{
@@ -178,15 +178,14 @@ impl Backend {
 
     /// Voids the leases of all keys of this cache.
     pub(super) fn void_leases(&self) -> Result<()> {
-        let (mut cursor, mut pattern) = (Some(b"0".to_vec()), PREFIX.to_vec());
-        pattern.push(b'*');
-        while let Some(keys) = self.next_batch(&pattern, &mut cursor, false)? {
-            let mine =
-                |lease: &&Vec<u8>| key_of(lease).is_some_and(|key| key.starts_with(&self.settings.prefix));
-            let mut words: Vec<&[u8]> = vec![b"UNLINK"];
-            words.extend(keys.iter().filter(mine).map(Vec::as_slice));
-            if words.len() > 1 {
-                match fine(only(self.call(&Request::one(&words), Repeat::Never)?)) {
+        let mut scan = Scan::of([PREFIX, b"*"].concat());
+        while let Some(mut keys) = self.next_batch(&mut scan, false)? {
+            keys.retain(|lease| key_of(lease).is_some_and(|key| key.starts_with(&self.settings.prefix)));
+            if keys.is_empty() {
+                continue;
+            }
+            for reply in self.call(&self.unlinks(&keys), Repeat::Never)? {
+                match fine(reply) {
                     Err(fault) if is_forbidden(&fault) => return Ok(()),
                     reply => _ = self.answer(reply)?,
                 }

@@ -5,25 +5,31 @@ mod backed;
 mod beat;
 mod breaker;
 mod channel;
+mod cluster;
 mod computing;
 mod config;
 mod conn;
 mod expiry;
 mod figures;
 mod fill;
+mod followers;
 mod generations;
 mod lease;
 mod link;
 mod login;
+mod mode;
 mod numbers;
 mod owner;
 mod place;
 mod pool;
 mod read;
+mod request;
 mod resp;
+mod routed;
 mod scan;
 mod script;
 mod sentinel;
+mod slots;
 mod swap;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
@@ -48,6 +54,7 @@ pub use write::Old;
 
 use self::{
     breaker::Breaker,
+    cluster::Cluster,
     conn::{Conn, Failure},
     figures::{Count, Counts},
     generations::Generations,
@@ -85,6 +92,8 @@ pub struct Backend {
     finder: Finder,
     /// `None` = the server's keys have no numbers.
     generations: Option<Generations>,
+    /// `None` = one server has all keys.
+    cluster: Option<Cluster>,
     region: Option<Arc<Engine>>,
     breaker: Breaker,
     place: Place,
@@ -113,7 +122,9 @@ impl Backend {
         let place = Place::new(settings.copies, region.clone());
         let generations = settings.generations.then(Generations::default);
         let (breaker, counts) = (Breaker::new(region.clone()), Counts::new(region.clone()));
+        let cluster = Cluster::new(&settings, region.clone());
         Self {
+            cluster,
             settings,
             limits,
             pool: Pool::new(),
@@ -226,7 +237,11 @@ impl Backend {
     fn call_known(&self, request: &Request, repeat: Repeat, deadline: Instant) -> Result<(Vec<Value>, bool)> {
         let _shield = poll::shield();
         self.counts.add(Count::Requests);
-        self.attempt(request, repeat, deadline).map_err(|fault| {
+        let replies = match &self.cluster {
+            None => self.attempt(request, repeat, deadline),
+            Some(cluster) => self.routed(cluster, request, repeat, deadline),
+        };
+        replies.map_err(|fault| {
             self.counts.add(Count::Errors);
             if matches!(fault, BackendFault::TimedOut { .. }) {
                 self.counts.add(Count::Timeouts);
