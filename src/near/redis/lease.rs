@@ -169,6 +169,11 @@ impl Backend {
     pub(super) fn unlink_with_lease(&self, full: &[u8]) -> Result<bool> {
         let Some(lease) = lease_key(full, Purpose::Fill) else { return self.unlink(full) };
         let mut request = Request::one(&[b"UNLINK", &lease]);
+        if self.cluster.is_some() {
+            // While a slot moves, redirections could change the order of commands that are sent
+            // together.
+            self.call(&std::mem::take(&mut request), Repeat::Never)?;
+        }
         self.add_write(&mut request, full, &[b"UNLINK", full]);
         let mut replies = self.call(&request, Repeat::Never)?;
         // A user who may not touch leases has none.
