@@ -41,8 +41,8 @@ impl Engine {
         let expires = if options.keep_ttl { entry::expires(m.words.1) } else { self.expiry(options.expires) };
         let words = entry::renewed(m.words.0, value.len() as u32, expires);
         self.fill_words(guard, off, words, (hashed.key, value));
-        self.note_expiry(guard, expires);
         self.end_life(m.off, m.words.0);
+        self.note_expiry(guard, expires);
         hashed.bucket[m.slot as usize & 7].store(entry::slot(hashed.tag, off), seqlock::PUBLISH);
         bump_seq(hashed.bucket);
         let old = entry::size(
@@ -125,8 +125,8 @@ impl Engine {
             return Err(Shortage::Space(bytes).into());
         };
         self.fill(guard, off, header, (hashed.key, new.value));
-        self.note_expiry(guard, new.expires);
         self.end_life(f.off, f.header.words().0);
+        self.note_expiry(guard, new.expires);
         self.slot(f.bucket, f.slot).store(entry::slot(hashed.tag, off), seqlock::PUBLISH);
         self.bump_seq(hashed.home);
         slab::free(&self.region, guard.cells, f.off, f.header.total(self.header_bytes));
