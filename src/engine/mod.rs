@@ -12,8 +12,8 @@
 //!   again, the writer advances the sequence number of the home bucket (`seqlock::BUMP`, then the
 //!   fence `seqlock::RETIRE`). A reader that finds the same number before and after its copy has
 //!   copied nothing that was reused.
-//! - **I3, immutable entries.** A published entry never changes. The one exception is the value of
-//!   an 8-byte number in anonymous memory: one aligned atomic word.
+//! - **I3, immutable entries.** A published entry never changes. The one exception is a number, an
+//!   8-byte value in anonymous memory (I15).
 //! - **I4, one writer a shard.** Slots, sequence numbers, counters, bins, extents and the cached
 //!   block of a shard change only under its lock. Stamps, quota words and span words are shared:
 //!   they change by atomic operations.
@@ -42,6 +42,10 @@
 //!   memory exists.
 //! - **I14, readers write stamps only.** A lost or misplaced stamp changes which item is evicted,
 //!   nothing else.
+//! - **I15, lives.** A number has a life beside it, which no other number of the region ever has. It
+//!   changes without the lock by one exchange of both words, which fails when the life has ended. A
+//!   writer ends the life before the entry becomes unreachable, and before it reads a value that it
+//!   will replace. What was read of a life counts only if the sequence did not change (I2).
 #![forbid(unsafe_code)]
 
 mod admission;
@@ -69,6 +73,8 @@ mod store;
 mod heap_tests;
 #[cfg(test)]
 mod hold_tests;
+#[cfg(test)]
+mod number_tests;
 #[cfg(test)]
 mod store_tests;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::{
     copy,
     layout::{BUCKET, header, round8},
     load_partial::load_partial,
+    number::{self, aligned, is_number, value_room},
     region::{Region, SharedBytes},
     simd_tags,
 };
@@ -31,6 +32,8 @@ pub(crate) fn prefetch_bucket(line: &Bucket) {
 
 /// Minimum length of a view: a header and a key, or the links of a free block.
 const MIN_VIEW: u64 = 32;
+
+const _: () = assert!(number::HEADER == HeaderLen::Plain as u64);
 
 /// Length of an entry's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,7 @@ pub(crate) fn key_len(w0: u64) -> u32 {
 /// Bytes of an entry, given its header's length.
 #[inline]
 pub(crate) fn entry_size(header_bytes: u64, key_len: u64, value_len: u64) -> u64 {
-    header_bytes + round8(key_len) + round8(value_len)
+    header_bytes + round8(key_len) + value_room(header_bytes, value_len)
 }
 
 /// What lies from some offset on, up to where the region is known to be backed: touching a store's
@@ -160,8 +163,8 @@ impl<'a> EntryView<'a> {
         (word(0), word(1))
     }
 
-    /// Two byte strings, the first behind a header, the second behind it from the next multiple of
-    /// 8 on; `None` = the piece is shorter.
+    /// Key and value of lengths that a header says, the value behind the key from the next multiple
+    /// of 8 on (a number: of 16); `None` = the piece is shorter.
     #[inline(always)]
     pub(crate) fn key_value(
         self,
@@ -170,10 +173,15 @@ impl<'a> EntryView<'a> {
         second: u32,
     ) -> Option<(SharedBytes<'a>, SharedBytes<'a>)> {
         let from = header as u64;
-        let middle = from + round8(first.into());
+        let mut middle = from + round8(first.into());
         // Where the second ends; rounded up to 8 that is in the piece, too, as the piece's bytes
         // are a multiple of 8.
-        let end = middle + u64::from(second);
+        let mut end = middle + u64::from(second);
+        if is_number(from, second.into()) {
+            end = middle + value_room(from, second.into());
+            // Addresses are aligned as offsets are.
+            middle = aligned(self.at.addr() as u64 + middle) - self.at.addr() as u64;
+        }
         if end.cast_signed() - (MIN_VIEW - 1).cast_signed() > self.rest.cast_signed() {
             return None;
         }

@@ -98,6 +98,9 @@ pub(crate) mod header {
     pub(crate) const HITS_USED: u64 = 288;
     /// Overflow buckets of each shard that may be used: of a store, those with blocks on disk.
     pub(crate) const OVERFLOW_READY: u64 = 296;
+    /// Whether numbers have lost their lives because the cache is held exclusively at times: 0 = no,
+    /// 1 = it begins, 2 = all have.
+    pub(crate) const LIFELESS: u64 = 304;
     // Written often.
     pub(crate) const LRU_CLOCK: u64 = 320;
     pub(crate) const LAST_MODIFIED: u64 = 384;
@@ -227,7 +230,9 @@ pub(crate) mod shard {
     pub(crate) const SPARSE: u64 = EARLIEST + 128;
     /// Whether extents are being emptied, or wait for a sync.
     pub(crate) const LEAVING: u64 = EARLIEST + 136;
-    pub(crate) const END: u64 = EARLIEST + 144;
+    /// Lives that numbers of the shard have had.
+    pub(crate) const LIVES: u64 = EARLIEST + 144;
+    pub(crate) const END: u64 = EARLIEST + 152;
 }
 
 /// Numbers that decide the layout.

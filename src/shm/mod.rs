@@ -11,6 +11,7 @@ pub(crate) mod heap_use;
 mod holes;
 pub(crate) mod layout;
 mod load_partial;
+pub(crate) mod number;
 pub mod order;
 mod region;
 pub(crate) mod scratch;

@@ -23,6 +23,24 @@ pub mod seqlock {
     pub const RECHECK: Ordering = Acquire;
 }
 
+/// Numbers, which arithmetic changes without a lock: a value and its life, 16 bytes (I15).
+pub mod number {
+    use super::*;
+
+    /// Load of a life, before the recheck of the sequence number that proves it the entry's.
+    pub const LIFE: Ordering = Relaxed;
+    /// The exchange of both words: who sees the value sees what was done before.
+    pub const CHANGE: Ordering = AcqRel;
+    /// The end of a life, before the slot's store that makes the entry unreachable (`PUBLISH`).
+    pub const END: Ordering = Relaxed;
+    /// The exchange that ends a life before the value is read: it sees all changes.
+    pub const FREEZE: Ordering = AcqRel;
+    /// Store of a new life, after the value's.
+    pub const RESTART: Ordering = Release;
+    /// A load or store of the value alone.
+    pub const VALUE: Ordering = Relaxed;
+}
+
 /// The clear generation.
 pub mod clear {
     use super::*;

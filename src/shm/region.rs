@@ -9,6 +9,7 @@ use std::{
 use super::{
     copy,
     layout::{BUCKET, Layout, round8},
+    number::{self, Number, Pair},
     simd_tags,
 };
 use crate::{
@@ -57,6 +58,8 @@ pub(crate) struct Region {
     pub(super) sparse: bool,
     /// See [`simd_tags::compares_wide`].
     pub(super) wide: bool,
+    /// See [`number::exchanges_pairs`].
+    pub(super) pairs: bool,
     map: Mapping,
     layout: Layout,
     file: Option<StoreFile>,
@@ -112,7 +115,8 @@ impl Region {
         let areas = Areas::new(&map, &layout);
         copy::learn_processor();
         let (backed, wide, sparse) = (AtomicU64::new(0), simd_tags::compares_wide(), file.is_some());
-        Ok(Self { areas, buckets, homes, backed, sparse, wide, map, layout, file })
+        let pairs = number::exchanges_pairs();
+        Ok(Self { areas, buckets, homes, backed, sparse, wide, pairs, map, layout, file })
     }
 
     /// First byte of the mapping.
@@ -168,6 +172,20 @@ impl Region {
         // SAFETY: in bounds and aligned (`cell`); the mapping lives as long as `self`; all access
         // to it is atomic.
         unsafe { AtomicU64::from_ptr(self.cell::<8>(off).cast()) }
+    }
+
+    /// The number at `off`, a multiple of 16.
+    #[inline(always)]
+    pub(crate) fn number(&self, off: u64) -> Number<'_> {
+        // SAFETY: in bounds and aligned (`cell`); the mapping lives as long as `self`; all access to
+        // it is atomic, and a pair has the layout of two words.
+        Number(unsafe { &*self.cell::<16>(off).cast::<Pair>() })
+    }
+
+    /// Whether numbers can have lives.
+    #[inline]
+    pub(crate) fn has_lives(&self) -> bool {
+        self.pairs
     }
 
     /// The four words at `off`, a multiple of 8.

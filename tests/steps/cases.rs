@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use ucache::engine::{Blocks, Config, Engine, Eviction, Expires, Fill, Math, SetOptions, Touch};
+use ucache::engine::{Blocks, Config, Engine, Eviction, Expires, Fill, Math, SetOptions, Swap, Touch};
 
 use crate::engine_value::{self, Bytes, Stamp};
 
@@ -213,6 +213,20 @@ pub(crate) fn deletes_and_numbers(l: &Lens) -> Vec<Case> {
         }),
     );
     move_together.sparse = true;
+    let mut move_numbers =
+        case("a sweep that moves a number", base(100), Number(5), Number(5), Box::new(|e| drop(e.sweep())));
+    move_numbers.sparse = true;
+    let x = key(X);
+    let after_swap: Run = Box::new(move |e| {
+        let _ = e.swap(&x, &9_i64.to_ne_bytes(), &Swap::Nothing);
+        drop(e.math(&x, Math::Inc, 1, &UPDATE));
+    });
+    let x = key(X);
+    let exclusive: Run = Box::new(move |e| {
+        let _ = e.exclusive_begin();
+        let _ = e.math(&x, Math::Inc, 1, &UPDATE);
+        e.exclusive_end();
+    });
     let mut both = case(
         "clear and sweep",
         base(10),
@@ -240,6 +254,9 @@ pub(crate) fn deletes_and_numbers(l: &Lens) -> Vec<Case> {
         case("delete of a missing key", base(10), Nothing, Nothing, deleting()),
         case("incr", base(10), Number(5), Number(6), math(Math::Inc, 1)),
         case("mul, LRU", lru(10), Number(5), Number(50), math(Math::Mul, 10)),
+        case("incr after a swap that fails", base(10), Number(5), Number(6), after_swap),
+        case("incr in exclusive mode", base(10), Number(5), Number(6), exclusive),
+        move_numbers,
         case("incr of a missing key", base(10), Nothing, Number(7), math(Math::Inc, 7)),
         sweep,
         move_together,

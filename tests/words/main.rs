@@ -21,6 +21,7 @@ use ucache::shm::order::{clear, earliest, exclusive, fillers, quota, spans};
 
 mod alone;
 mod generations;
+mod numbers;
 mod quotas;
 mod sleepers;
 
@@ -238,4 +239,14 @@ fn sleepers_are_woken() {
 fn cleared_entries_never_return() {
     assert!(generations::never_return(false));
     assert!(!generations::never_return(true), "a check apart from the clear goes unnoticed");
+}
+
+#[test]
+fn a_number_loses_no_change() {
+    use numbers::{Bug, are_still, lose_nothing};
+    assert!(lose_nothing(Bug::None) && are_still(Bug::None));
+    for bug in [Bug::CopiedFirst, Bug::NoEnd, Bug::SameLife, Bug::NoRecheck] {
+        assert!(!lose_nothing(bug), "{bug:?} goes unnoticed");
+    }
+    assert!(!are_still(Bug::Alive), "a change beside an exclusive owner goes unnoticed");
 }

@@ -5,23 +5,30 @@
 //! word 0   value length 32 | key length 16 | flags 4 | clear generation 12      0 = no entry (poisoned)
 //! word 1   Unix time of expiry, milliseconds 44 (0 = never) | 0: 20
 //! word 2   checksum (store files only)
-//! then     key, padded with zeros to 8, then value
+//! then     key, padded with zeros to 8, then value (a number in memory: 16-aligned, and its life)
 //! ```
-//! Immutable once published, except for the value of an 8-byte number in anonymous memory, which is
-//! one atomic word.
+//! Immutable once published, except for a number (an 8-byte value) in anonymous memory: see
+//! `shm::number`.
 #![forbid(unsafe_code)]
 
 use crate::{
-    engine::{config::MAX_KEY, index::hash::Secret},
-    shm::{HeaderLen, Region, SharedBytes, layout::round8, sync::*},
+    engine::{config::MAX_KEY, geometry::MAX_SHARDS, index::hash::Secret},
+    shm::{
+        HeaderLen, Region, SharedBytes,
+        layout::round8,
+        number::{self, aligned},
+        sync::*,
+    },
 };
 
-pub(crate) use crate::shm::{entry_size as size, key_len, value_len};
+pub(crate) use crate::shm::{entry_size as size, key_len, number::is_number, value_len};
 
 /// Reads miss the item.
 pub(crate) const UNGETTABLE: u64 = 1;
 /// A placeholder: a filler is computing the value.
 pub(crate) const LEASE: u64 = 2;
+/// Bits of a life that are the shard's number.
+const SHARD_BITS: u32 = 12;
 /// Number of clear generations that entries distinguish.
 pub(crate) const GENERATIONS: u64 = 1 << 12;
 /// Latest expiry that an entry can hold, milliseconds (the year 2527).
@@ -121,14 +128,23 @@ impl Header {
 
 /// Offset of the value.
 #[inline]
-pub(crate) fn value_off(off: u64, header_bytes: u64, key_len: u64) -> u64 {
-    off + header_bytes + round8(key_len)
+pub(crate) fn value_off(off: u64, header_bytes: u64, key_len: u64, value_len: u64) -> u64 {
+    let at = off + header_bytes + round8(key_len);
+    if is_number(header_bytes, value_len) { aligned(at) } else { at }
+}
+
+/// A life of a number: no other in the region is the same, and no user can guess one.
+#[inline]
+pub(crate) fn life(secret: &Secret, shard_no: u64, nth: u64) -> u64 {
+    const { assert!(MAX_SHARDS <= 1 << SHARD_BITS) };
+    // Each step has an inverse, so different arguments have different results.
+    (nth << SHARD_BITS | shard_no).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ secret.0[0]
 }
 
 /// The value, to copy from.
 #[inline]
 pub(crate) fn value<'a>(r: &'a Region, off: u64, header_bytes: u64, h: &Header) -> SharedBytes<'a> {
-    r.source(value_off(off, header_bytes, h.key_len), h.value_len as usize)
+    r.source(value_off(off, header_bytes, h.key_len, h.value_len), h.value_len as usize)
 }
 
 /// A copy of the key.
@@ -157,6 +173,13 @@ pub(crate) fn write(
     }
 }
 
+/// [`write`] of a number, with its life.
+#[inline(never)]
+pub(crate) fn write_number(r: &Region, off: u64, words: (u64, u64), key: &[u8], value: u64, life: u64) {
+    let at = off + HeaderLen::Plain as u64 + round8(key.len() as u64);
+    r.put(off, [words.0, words.1], key, &number::room(at, value, life));
+}
+
 #[inline(never)]
 fn write_summed(r: &Region, off: u64, header: [u64; 3], key: &[u8], value: &[u8]) {
     r.put(off, header, key, value);
@@ -175,7 +198,7 @@ pub(in crate::engine) fn sum(secret: &Secret, parts: [u64; 4]) -> u64 {
 /// repaired: takes no memory.
 pub(crate) fn checksum_holds(r: &Region, off: u64, secret: &Secret, h: &Header, key: u64) -> bool {
     let (w0, w1) = h.words();
-    let at = value_off(off, HeaderLen::Summed as u64, h.key_len);
+    let at = value_off(off, HeaderLen::Summed as u64, h.key_len, h.value_len);
     let value = secret.hash_pieces(h.value_len as usize, |from, into| {
         r.source(at + from as u64, into.len()).copy_to_slice(into);
     });

@@ -104,7 +104,7 @@ impl Engine {
         if f.header.flags & LEASE == 0 || f.header.value_len != 24 {
             return None;
         }
-        let at = entry::value_off(f.off, self.header_bytes, f.header.key_len);
+        let at = entry::value_off(f.off, self.header_bytes, f.header.key_len, f.header.value_len);
         Some([0, 8, 16].map(|i| self.region.word(at + i).load(Relaxed)))
     }
 

@@ -6,4 +6,5 @@ pub(in crate::engine) mod entry;
 pub(in crate::engine) mod hash;
 pub(in crate::engine) mod liveness;
 pub(in crate::engine) mod lookup;
+mod numbers;
 mod runs;

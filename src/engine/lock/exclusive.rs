@@ -29,13 +29,23 @@ impl Engine {
             mutex.consistent();
         }
         self.exclusive_owner().store(Owner::me().to_word(), order::exclusive::ANNOUNCE);
+        // Changes of numbers take no lock that could be waited for: from the first time on, numbers
+        // have no lives (I15).
+        let freezes = self.begin_lifeless();
         // Locking each shard once waits out every writer that locked before the flag was set:
         // writers test the flag after they lock (I4).
         for no in 0..self.geo.shards {
-            if let Err(e) = self.lock_as_is(no) {
-                self.exclusive_end();
-                return Err(e);
+            match self.lock_as_is(no) {
+                Ok(guard) if freezes => self.freeze_all(&guard),
+                Ok(_) => {}
+                Err(e) => {
+                    self.exclusive_end();
+                    return Err(e);
+                }
             }
+        }
+        if freezes {
+            self.end_lifeless();
         }
         Ok(())
     }

@@ -48,9 +48,12 @@ impl Engine {
         }
         let hashed = self.hash_key(key);
         let done = self.write(&hashed, |guard, found| {
-            let Some(f) = found.filter(|f| is_readable(f) && self.value_is(f, expected)) else {
+            let Some(f) = found.filter(is_readable) else { return Ok(false) };
+            self.freeze(&f);
+            if !self.value_is(&f, expected) {
+                self.thaw(guard, &f);
                 return Ok(false);
-            };
+            }
             match *swap {
                 Swap::Nothing => self.remove(guard, hashed.home, &f),
                 Swap::Value(value, expires) => {
@@ -236,7 +239,8 @@ impl<S: Sink> Copied<'_, S> {
         let e = self.engine;
         let seq = e.seq(self.home).load(Relaxed);
         let made = self.made.filter(|made| made.len == f.header.value_len);
-        // A number in anonymous memory changes in place.
+        // A number in anonymous memory changes in place, and must not from here on.
+        e.freeze(f);
         let fixed = e.geo.checksums || f.header.value_len != 8;
         match made {
             Some(made) if fixed && (made.off, made.seq) == (f.off, seq) => Some(made.taken),

@@ -46,6 +46,7 @@ impl Engine {
     /// counts blocks.
     #[inline(always)]
     fn delete_fast(&self, guard: ShardGuard<'_>, line: &Bucket, m: &RawEntry<'_>) {
+        self.end_life(m.off, m.words.0);
         line[m.slot as usize & 7].store(0, Release);
         bump_seq(line);
         let old = entry::size(

@@ -106,8 +106,9 @@ impl Engine {
         let word = &line[slot as usize & 7];
         // An empty slot leads to no entry.
         let off = entry::slot_off(word.load(Acquire));
-        self.entry_at(off).filter(|(words, _)| entry::key_len(words.0) != 0)?;
+        let (words, _) = self.entry_at(off).filter(|(words, _)| entry::key_len(words.0) != 0)?;
         self.count(Counter::Evicted, 1);
+        self.end_life(off, words.0);
         word.store(0, Release);
         self.set_stamp(bucket, slot, u64::MAX);
         bump_seq(line);

@@ -19,7 +19,7 @@ use crate::{
         stats::Counter,
     },
     error::{Error, Result},
-    shm::{Region, layout::header, order::seqlock, sync::*},
+    shm::{Region, layout::header, order::seqlock, prefetch_bucket, sync::*},
 };
 
 /// Attempts without the lock before a reader takes it.
@@ -173,16 +173,21 @@ impl Engine {
     /// # Errors
     /// As [`Engine::get`].
     pub fn get_counted<S: Sink>(&self, key: &[u8], sink: &mut S) -> Result<Option<Meta>> {
-        let hash = self.hash(key);
-        let (home, tag) = (self.home_of(hash), entry::tag_of(hash));
-        let guard = match self.lock_to_read(self.shard_of(home)) {
+        let (hash, region) = (self.hash(key), &*self.region);
+        let (home, line) = region.home_bucket(hash);
+        prefetch_bucket(line);
+        let guard = match self.lock_to_read(self.shard_of_hash(hash)) {
             Err(Error::Timeout { .. } | Error::LockLost { .. } | Error::ForeignProcess(_)) => {
                 let meta = self.get(key, Touch::No, sink)?;
                 return Ok(meta.map(|meta| Meta { hits: self.hits_of(meta.id).into(), ..meta }));
             }
             guard => guard?,
         };
-        let visible = self.visibility(self.lookup(home, tag, key), Touch::No);
+        let visible = match self.lookup_fast::<READ>(region, (home, line), hash, key) {
+            FastLookup::Found(m) if self.is_readable(&m) => Visibility::Hit(m.decode()),
+            FastLookup::Absent => Visibility::Miss,
+            _ => self.visibility(self.lookup(home, entry::tag_of(hash), key), Touch::No),
+        };
         let (taken, hits) = match &visible {
             Visibility::Hit(f) if self.take(f, sink) => (true, self.item_hits(&guard, f.id())),
             _ => (false, 0),

@@ -246,17 +246,39 @@ impl Engine {
 
     /// Writes an entry into a block that the index does not reach.
     #[inline(always)]
-    pub(in crate::engine) fn fill(&self, off: u64, header: &Header, key: &[u8], value: &[u8]) {
-        self.fill_words(off, header.words(), key, value);
+    pub(in crate::engine) fn fill(
+        &self,
+        guard: &ShardGuard<'_>,
+        off: u64,
+        header: &Header,
+        (key, value): (&[u8], &[u8]),
+    ) {
+        self.fill_words(guard, off, header.words(), (key, value));
     }
 
     /// [`Engine::fill`] with a packed header.
     #[inline(always)]
-    pub(in crate::engine) fn fill_words(&self, off: u64, words: (u64, u64), key: &[u8], value: &[u8]) {
+    pub(in crate::engine) fn fill_words(
+        &self,
+        guard: &ShardGuard<'_>,
+        off: u64,
+        words: (u64, u64),
+        (key, value): (&[u8], &[u8]),
+    ) {
         // The sequence number that retired this block's last entry is visible before any byte of
         // the new one (I2).
         fence(seqlock::RETIRE);
+        if let Ok(number) = value.try_into()
+            && !self.geo.checksums
+        {
+            return self.fill_number(guard, off, words, (key, u64::from_ne_bytes(number)));
+        }
         entry::write(&self.region, off, self.geo.checksums.then_some(&self.secret), words, key, value);
+    }
+
+    #[inline(never)]
+    fn fill_number(&self, guard: &ShardGuard<'_>, off: u64, words: (u64, u64), (key, value): (&[u8], u64)) {
+        entry::write_number(&self.region, off, words, key, value, self.new_life(guard.cells));
     }
 
     #[inline(always)]

@@ -14,7 +14,12 @@ use crate::{
         shard::guard::ShardGuard,
         stats::Counter,
     },
-    shm::{order::seqlock, slab, sync::*},
+    shm::{
+        number::{Number, ROOM},
+        order::seqlock,
+        slab,
+        sync::*,
+    },
 };
 
 /// Bytes that one visit of a shard moves at most.
@@ -65,13 +70,25 @@ impl Engine {
         let slot = self.slot(f.bucket, f.slot);
         let to = slab::alloc(&self.region, guard.cells, slab::wanted(bytes)).ok()?;
         fence(seqlock::RETIRE);
-        slab::copy(&self.region, f.off, to, bytes);
+        match self.number_of(f) {
+            None => slab::copy(&self.region, f.off, to, bytes),
+            Some(number) => self.copy_number(guard, f, to, number),
+        }
         slot.store(entry::slot(entry::slot_tag(slot.load(Relaxed)), to), seqlock::PUBLISH);
         self.bump_seq(home);
         if self.region.file().is_none() {
             slab::discard(&self.region, guard.cells, f.off, bytes);
         }
         Some(bytes)
+    }
+
+    /// Copies an entry whose value is a number, to where it may be aligned otherwise.
+    fn copy_number(&self, guard: &ShardGuard<'_>, f: &EntryRef, to: u64, number: Number<'_>) {
+        number.freeze();
+        let header_and_key = f.header.total(self.header_bytes) - ROOM;
+        slab::copy(&self.region, f.off, to, header_and_key);
+        let copy = self.number_at(to, f.header.key_len);
+        copy.restart(number.value(), self.new_life(guard.cells));
     }
 
     /// Whether a slot of the shard leads to a block.

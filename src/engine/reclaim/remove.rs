@@ -19,6 +19,7 @@ impl Engine {
     /// right to be stored.
     #[inline]
     pub(in crate::engine) fn detach(&self, guard: &ShardGuard<'_>, home: u64, f: &EntryRef) {
+        self.end_life(f.off, f.header.words().0);
         self.on_remove(guard, f.bucket, f.slot);
         self.unpublish(home, f.bucket, f.slot);
     }

@@ -80,15 +80,22 @@ fn shards(c: &Config) -> u64 {
 /// Spans that all items at their limits need, with room for what fragmentation wastes.
 fn spans(c: &Config, shards: u64) -> u64 {
     let header_bytes = HeaderLen::of(c.store.is_some()) as u64;
-    let items = |value: u64| {
-        u128::from(c.capacity) * u128::from(slab::wanted(entry::size(header_bytes, c.max_key, value)).len())
+    let longest = |value: u64| {
+        let longest = entry::size(header_bytes, c.max_key, value);
+        // A number takes more than some longer values.
+        if value < 8 { longest } else { longest.max(entry::size(header_bytes, c.max_key, 8)) }
     };
+    let items = |value: u64| u128::from(c.capacity) * u128::from(slab::wanted(longest(value)).len());
     let bytes = match c.blocks {
-        // All blocks as values, each with a key, rounded up: a value of a block or less at worst doubles.
-        Some(b) => u128::from(b.size) * u128::from(b.count) * 2 + items(0) + u128::from(EXTENT) * 2,
+        // All blocks as values, each with a key, rounded up: a value of a block or less at worst doubles,
+        // or is a number.
+        Some(b) => {
+            let beside = if b.size < 16 { items(8) } else { items(0) };
+            u128::from(b.size) * u128::from(b.count) * 2 + beside + u128::from(EXTENT) * 2
+        }
         None => items(c.max_value),
     };
-    let largest = entry::size(header_bytes, c.max_key, c.max_value);
+    let largest = longest(c.max_value);
     // Of large ones half as much again, because what is free lies apart; and a new value is written
     // beside its old one, by some writers at the same time.
     let beside = u128::from(slab::wanted(largest).len()) * MIN_WRITERS;
