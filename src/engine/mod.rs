@@ -70,6 +70,8 @@ mod heap_tests;
 #[cfg(test)]
 mod hold_tests;
 #[cfg(test)]
+mod room_tests;
+#[cfg(test)]
 mod store_tests;
 #[cfg(test)]
 mod tests;
