@@ -70,3 +70,45 @@ fn without_eviction_a_key_of_a_full_chain_is_refused() {
         }
     }
 }
+
+/// Ghosts take memory for the items that their shards have, not for those that they might have.
+#[test]
+fn ghosts_follow_the_data() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let store = Store { path: dir.path().join("store"), delete_unusable: false };
+    for store in [None, Some(store)] {
+        let blocks = Some(Blocks { size: 64, count: 4_000 });
+        let config = Config { blocks, store, eviction: Eviction::S3Fifo, ..Config::new("few", 1_000_000) };
+        let mut e = Engine::create(&config).unwrap();
+        assert!(e.memory().disk < 1 << 20, "{:?}", e.memory());
+        let resident = |e: &Engine| e.region.resident(e.layout.ghosts, e.layout.hits).unwrap();
+        (0..4_000).for_each(|n| _ = e.set(&key(n), b"v", &ADD).unwrap());
+        assert!(resident(&e) < 16 << 10, "nothing was evicted yet");
+        (4_000..40_000).for_each(|n| _ = e.set(&key(n), b"v", &ADD).unwrap());
+        assert_eq!((e.stats().items, e.stats().evicted), (4_000, 36_000));
+        assert!(resident(&e) < 512 << 10, "{} bytes of {}", resident(&e), e.layout.hits - e.layout.ghosts);
+        if config.store.is_some() {
+            drop(e);
+            e = Engine::create(&config).unwrap();
+            (40_000..50_000).for_each(|n| _ = e.set(&key(n), b"v", &ADD).unwrap());
+            assert_eq!((e.stats().items, e.inspect(false, |_, _| ()).unwrap().damaged), (4_000, 0));
+        }
+    }
+}
+
+/// A key that left the small queue enters the main queue when it returns, also where the limit of items is far.
+#[test]
+fn a_ghost_returns_to_the_main_queue() {
+    let blocks = Some(Blocks { size: 64, count: 400 });
+    let config = Config { blocks, eviction: Eviction::S3Fifo, ..Config::new("few", 100_000) };
+    let e = Engine::create(&config).unwrap();
+    (0..800).for_each(|n| _ = e.set(&key(n), b"v", &ADD).unwrap());
+    let gone: Vec<_> = (0..800).filter(|&n| e.exists(&key(n)).is_none()).collect();
+    let is_ghost = |n: u64| {
+        let hash = e.hash(&key(n));
+        e.is_ghost(&e.lock(e.shard_of_hash(hash)).unwrap(), hash)
+    };
+    let ghosts = gone.iter().filter(|&&n| is_ghost(n)).count();
+    assert!(ghosts * 2 > gone.len(), "{ghosts} of {} are known", gone.len());
+    assert!((10_000..11_000).all(|n| !is_ghost(n)), "never stored");
+}
