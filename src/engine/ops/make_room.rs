@@ -24,7 +24,7 @@ const MAX_MOVED: u64 = 1 << 20;
 /// Free spans with pages that are kept for the next large value.
 const MAX_DIRTY_SPANS: u64 = 4096;
 /// Spans that a store grows by at least.
-const MIN_GROWTH: u64 = 64;
+pub(in crate::engine) const MIN_GROWTH: u64 = 64;
 
 /// Spans whose pages a write gives back at most: a fraction of a millisecond.
 const MAX_RELEASED_SPANS: u64 = 1024;
