@@ -225,6 +225,20 @@ fn moved() -> (tempfile::TempDir, Arc<Engine>) {
     (dir, e)
 }
 
+/// An extent that could not be emptied has items, and old copies of those that were moved.
+#[test]
+fn items_that_wait_to_be_moved_count() {
+    let (_dir, e) = sparse(20);
+    move_one(&e);
+    let (m, sample) = (e.memory(), e.memory_sample());
+    assert!(m.leaving > 0, "{m:?}");
+    let found = e.inspect(false, |_, _| ()).unwrap();
+    let items: u64 = m.classes.iter().map(|class| class.items).sum();
+    assert_eq!((m.payload, items), (found.bytes, found.items), "{m:?}");
+    assert_eq!(m.entries + m.fragmentation, e.stats().bytes, "{m:?}");
+    assert_eq!(sample, m);
+}
+
 /// What was moved away is free after a sync: nothing leads there, and the copies are on disk. Also
 /// after the death of who has moved it.
 #[test]

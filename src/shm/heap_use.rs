@@ -96,12 +96,20 @@ fn class_of(len: u64) -> usize {
     (log - MIN_BLOCK.trailing_zeros() as usize).min(CLASSES - 1)
 }
 
-/// Looks at all spans, at all large blocks, and at so many extents, evenly spread, that they have
-/// about `most` bytes; the rest is taken to be like them. `known` tells of the entry at an offset.
-pub(crate) fn look(r: &Region, most: u64, known: impl Fn(u64) -> Option<Known>) -> HeapUse {
+/// Looks at all spans, at all large blocks, at all extents that are being emptied, and at so many
+/// others, evenly spread, that they have about `most` bytes; the rest is taken to be like them.
+/// `known` tells of the entry at an offset, `is_reached` whether the index leads to it: an extent
+/// that is being emptied has old copies of entries that were moved, too.
+pub(crate) fn look(
+    r: &Region,
+    most: u64,
+    known: impl Fn(u64) -> Option<Known>,
+    is_reached: impl Fn(u64) -> bool,
+) -> HeapUse {
     let mut found = count_spans(r);
     let every = found.extent_bytes.div_ceil(most.max(SPAN)).max(1);
-    let mut large = HeapUse::default();
+    // What is counted as a whole, whatever the sample.
+    let mut whole = HeapUse::default();
     let mut nth = 0;
     for span in 0..frontier(r) {
         let word = meta(r, span, 0).load(Acquire);
@@ -117,17 +125,20 @@ pub(crate) fn look(r: &Region, most: u64, known: impl Fn(u64) -> Option<Known>) 
                     && let Some(known) = known(s.start(r))
                     && known.len <= s.n * SPAN
                 {
-                    large.add(s.n * SPAN, known);
+                    whole.add(s.n * SPAN, known);
                 }
+            }
+            LEAVING if place(word).0 == 0 => {
+                look_into_leaving(r, span, word, &mut whole, |off| known(off).filter(|_| is_reached(off)))
             }
             _ => {}
         }
     }
     found.scale();
-    for (all, large) in found.classes.iter_mut().zip(large.classes) {
-        all.items += large.items;
-        all.payload += large.payload;
-        all.used += large.used;
+    for (all, whole) in found.classes.iter_mut().zip(whole.classes) {
+        all.items += whole.items;
+        all.payload += whole.payload;
+        all.used += whole.used;
     }
     found
 }
@@ -184,6 +195,27 @@ fn look_into(r: &Region, span: u64, word: u64, found: &mut HeapUse, known: &impl
             *found = with;
             return;
         }
+    }
+}
+
+/// Adds the entries that are still in an extent that is being emptied.
+fn look_into_leaving(
+    r: &Region,
+    span: u64,
+    word: u64,
+    found: &mut HeapUse,
+    known: impl Fn(u64) -> Option<Known>,
+) {
+    let Some(s) = owned(r, span, word).filter(|s| s.leaving) else { return };
+    let mut with = *found;
+    let whole = walk(r, owner(word), s.start(r), used_end(r, r.shard(owner(word)), &s), |off, block| {
+        if let Some(known) = known(off).filter(|known| !block.free && known.len <= block.len) {
+            with.add(block.len, known);
+        }
+        true
+    });
+    if whole && meta(r, span, 0).load(Acquire) == word {
+        *found = with;
     }
 }
 

@@ -179,8 +179,10 @@ impl Server {
     /// The raw text of the statistics.
     pub(crate) fn stats(&self) -> String {
         let mut text = String::new();
-        let mut stream =
-            UnixStream::connect(self.dir.path().join("stats")).expect("the stats server listens");
+        // The master opens the socket after it has started its workers.
+        let mut stream = loop_until(30, "the stats server listens", || {
+            UnixStream::connect(self.dir.path().join("stats")).ok()
+        });
         stream.set_read_timeout(Some(ANSWER)).expect("a timeout can be set");
         stream.read_to_string(&mut text).expect("the stats server answers");
         text
@@ -369,8 +371,19 @@ pub(crate) fn venv() -> PathBuf {
 /// # Panics
 /// When it does not in that time.
 pub(crate) fn within(seconds: u64, what: &str, mut probe: impl FnMut() -> bool) {
+    loop_until(seconds, what, || probe().then_some(()));
+}
+
+/// Repeats `probe` until it returns something.
+///
+/// # Panics
+/// When it does not in that time.
+fn loop_until<T>(seconds: u64, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(seconds);
-    while !probe() {
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
         assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
         thread::sleep(Duration::from_millis(50));
     }

@@ -41,7 +41,8 @@ pub struct Memory {
     /// memory with pages.
     pub overhead: u64,
     /// Memory in extents and large blocks that no entry uses: free blocks, gaps, ends of extents,
-    /// what a large block has beyond its entry, and extents that are being emptied.
+    /// what a large block has beyond its entry, and what extents that are being emptied have beyond
+    /// entries that still wait to be moved.
     pub fragmentation: u64,
     /// Blocks that the store has on disk, tables included; 0 = no store.
     pub disk: u64,
@@ -117,7 +118,12 @@ impl Engine {
     fn look(&self, most: Option<u64>) -> Memory {
         // A store may have grown since this process last looked.
         self.region.refresh_committed();
-        let heap = heap_use::look(&self.region, most.unwrap_or(u64::MAX), |off| self.known(off));
+        let heap = heap_use::look(
+            &self.region,
+            most.unwrap_or(u64::MAX),
+            |off| self.known(off),
+            |off| self.indexed_entry(off).is_some(),
+        );
         let tables = (0, self.layout.data);
         let data = (self.layout.data, self.layout.data + span::frontier(&self.region) * SPAN);
         let is_large = [tables, data].into_iter().any(|(from, to)| to - from > PIECES * PIECE);
