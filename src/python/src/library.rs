@@ -10,9 +10,8 @@ use std::{
 use ::ucache::capi::{
     compat::{extras, magic},
     handle::{
-        error, lease, many, memory,
-        memory::ucache_memory,
-        open, read, stats, store, ucache, ucache_lease, ucache_read, ucache_stats, walk, write,
+        error, lease, many, memory, memory::ucache_memory, open, read, stats, store, ucache, ucache_lease,
+        ucache_read, ucache_stats, walk, write,
     },
 };
 
