@@ -44,7 +44,7 @@ fn items(size: f64) -> u32 {
 /// What a writer does in a round: its keys get values of this round's sizes, and those that are too many go.
 fn write(engine: &Engine, writer: u32, round: u32, rng: &mut Rng) {
     let (size, begun) = (middle(round), round / CYCLE);
-    let stays = |n: u32| n.is_multiple_of(SURVIVOR) && (begun + n / SURVIVOR) % 4 != 0;
+    let stays = |n: u32| n.is_multiple_of(SURVIVOR) && !(begun + n / SURVIVOR).is_multiple_of(4);
     let mut keys: Vec<_> = (0..items(SIZES.0)).filter(|n| n % WRITERS == writer).collect();
     rng.shuffle(&mut keys);
     for n in keys {
@@ -91,7 +91,7 @@ impl Watched {
         let taken = if m.disk == 0 { m.resident } else { m.disk };
         let allowed = m.payload * 8 / 5 + (1 << 20);
         assert!(taken <= allowed, "{}, round {round}: {taken} bytes, {allowed} allowed: {m:?}", self.name);
-        if round % CYCLE == 0 {
+        if round.is_multiple_of(CYCLE) {
             self.most.push(0.0);
         }
         let most = self.most.last_mut().expect("a cycle");
@@ -131,7 +131,7 @@ fn the_footprint_stays_flat() {
         Watched::new("store", Eviction::None, Some(store)),
     ];
     let mut round = 0;
-    while round < CYCLES * CYCLE || start.elapsed() < time || round % CYCLE != 0 {
+    while round < CYCLES * CYCLE || start.elapsed() < time || !round.is_multiple_of(CYCLE) {
         caches.iter_mut().for_each(|cache| cache.round(round, &mut rng));
         round += 1;
     }

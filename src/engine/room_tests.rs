@@ -57,8 +57,8 @@ fn without_eviction_a_key_of_a_full_chain_is_refused() {
         let e = crowded(&Config { clear_on_full, ..Config::new("chain", ITEMS) });
         (0..100).for_each(|n| assert!(e.delete(&key(n)).unwrap()));
         let one = |full: bool| {
-            let keys = (0..).map(|n| format!("new {n}"));
-            keys.into_iter().find(|key| is_crowded(&e, key.as_bytes()) == full).unwrap()
+            let mut keys = (0..).map(|n| format!("new {n}"));
+            keys.find(|key| is_crowded(&e, key.as_bytes()) == full).unwrap()
         };
         e.set(one(false).as_bytes(), b"new", &ADD).unwrap();
         assert_eq!(e.stats().items, ITEMS - 99);
