@@ -19,6 +19,12 @@ const SET: SetOptions = SetOptions::set(Expires::Never);
 /// Bytes of keys and values that a cache holds at a time, about.
 const PAYLOAD: f64 = 2e6;
 const KEY: usize = 16;
+/// Items that it has room for.
+const LIMIT: u64 = 32_768;
+/// Bytes of the index for each of them, at most.
+const INDEX: u64 = 16;
+/// Free bytes with blocks on disk that a store keeps.
+const SPARE: u64 = 256 << 10;
 /// Bytes of values in the middle, at least and at most.
 const SIZES: (f64, f64) = (100.0, 4_000.0);
 /// Rounds in which sizes rise from the least to the greatest and fall again.
@@ -65,15 +71,20 @@ fn write(engine: &Engine, writer: u32, round: u32, rng: &mut Rng) {
 struct Watched {
     name: &'static str,
     engine: Arc<Engine>,
+    /// Bytes on disk before the first item.
+    empty: u64,
     most: Vec<f64>,
 }
 
 impl Watched {
     fn new(name: &'static str, eviction: Eviction, store: Option<Store>) -> Self {
-        let mut config = Config::new("sizes", 32_768);
+        let mut config = Config::new("sizes", LIMIT);
         config.max_value = 8_192;
+        // A busy machine may stop a writer for a while.
+        config.lock_timeout = engine_proc::HANG;
         (config.eviction, config.store) = (eviction, store);
-        Self { name, engine: Engine::create(&config).expect("a cache"), most: Vec::new() }
+        let engine = Engine::create(&config).expect("a cache");
+        Self { name, empty: engine.memory().disk, engine, most: Vec::new() }
     }
 
     /// A round of all writers at once, then quiet and one sweep.
@@ -91,6 +102,15 @@ impl Watched {
         let taken = if m.disk == 0 { m.resident } else { m.disk };
         let allowed = m.payload * 8 / 5 + (1 << 20);
         assert!(taken <= allowed, "{}, round {round}: {taken} bytes, {allowed} allowed: {m:?}", self.name);
+        let used = m.extents + m.large_blocks + m.leaving + m.idle;
+        let tables = self.empty + LIMIT * INDEX + (used + m.holes) / 256;
+        let most = used + tables + SPARE;
+        assert!(
+            m.disk <= most,
+            "{}, round {round}: {} bytes on disk, {most} allowed: {m:?}",
+            self.name,
+            m.disk
+        );
         if round.is_multiple_of(CYCLE) {
             self.most.push(0.0);
         }
