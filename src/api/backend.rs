@@ -26,9 +26,10 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// The server: `redis://host:port/db`, `redis+unix:///path?db=N`, or the sentinels that know it,
-    /// `redis+sentinel://host:port;host:port/service/db`. `rediss://` and `rediss+sentinel://` are the
-    /// same by TLS (feature `tls`).
+    /// The server: `redis://host:port/db`, `redis+unix:///path?db=N`, the sentinels that know it,
+    /// `redis+sentinel://host:port;host:port/service/db`, or nodes of a cluster,
+    /// `redis+cluster://host:port;host:port`. `rediss://`, `rediss+sentinel://` and
+    /// `rediss+cluster://` are the same by TLS (feature `tls`).
     ///
     /// A user and a password may be part of it, but whoever can see it sees those, too: prefer
     /// [`secret_file`](Backend::secret_file) or [`secret_env`](Backend::secret_env).

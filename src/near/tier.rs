@@ -70,7 +70,9 @@ impl Tier {
             {
                 return Err(Error::store(&store.path, StoreFault::Values));
             }
-            return Ok(Self::Backed(Backed::new(engine, settings)));
+            let backed = Backed::new(engine, settings);
+            backed.server().check_mode()?;
+            return Ok(Self::Backed(backed));
         }
         #[cfg(not(feature = "redis"))]
         options.check_without()?;

@@ -156,14 +156,27 @@ pub(crate) mod header {
     pub(crate) const UNTRACKED: u64 = 744;
     /// When the place of the values may be asked again; 0 = now.
     pub(crate) const NEXT_TRY: u64 = 768;
+    // The same of copies whose values are at several places.
+    /// A digest of which place has which keys, and of the term.
+    pub(crate) const PLACES: u64 = 832;
+    /// Not 0 = a process has seen that this may have changed.
+    pub(crate) const DOUBT: u64 = 840;
     pub(crate) const NAME_LEN: u64 = 1024;
     pub(crate) const NAME: u64 = 1032; // 256 bytes
+    /// When a place may be asked again: pairs of its number and the time.
+    pub(crate) const TRIES: u64 = 1344;
+    pub(crate) const TRIES_COUNT: u64 = 40;
     // Locks, a line each.
     pub(crate) const LOCK_EXCLUSIVE: u64 = 2048;
     pub(crate) const LOCK_POOL: u64 = 2112;
     pub(crate) const LOCK_CAPACITY: u64 = 2176;
     /// Held by the owner of the copies for as long as it is one.
     pub(crate) const LOCK_OWNER: u64 = 2240;
+    /// Places that the owner hears, five words each: number, number in this term, term and beat, and
+    /// the owner's connection (2 words).
+    pub(crate) const NODES: u64 = 2304;
+    pub(crate) const NODE: u64 = 40;
+    pub(crate) const NODES_COUNT: u64 = 44;
 }
 
 /// Words of a shard, by byte offset. All but the lock change under it only (or in recovery). What

@@ -32,7 +32,7 @@ fn options(service: &Service) -> [Options; 3] {
 }
 
 /// Reads and writes of a machine that were answered.
-fn answered(record: &Record, machine: u32) -> (usize, usize) {
+pub(crate) fn answered(record: &Record, machine: u32) -> (usize, usize) {
     let mut events = Vec::new();
     for slot in 0..WORKERS {
         record.events(machine as usize * WORKERS + slot, machine, &mut events);
@@ -47,7 +47,8 @@ fn nothing_older_than_the_bound_is_read_over_failovers() {
     let mut service = Service::start();
     let all = options(&service);
     let record = Record::new(all.len() * WORKERS, 100_000);
-    let habits = Habits { keys: 8, reads: 80, pause: Duration::from_millis(2), seed: rng.u64(..) };
+    let habits =
+        Habits { keys: 8, reads: 80, pause: Duration::from_millis(2), clears: true, seed: rng.u64(..) };
     let machines: Vec<_> = (0..)
         .zip(all)
         .map(|(number, options)| {

@@ -26,7 +26,7 @@ fn late_messages(max_stale: Duration, link: impl Fn(Duration) -> Link) -> (Vec<E
     let server = Server::start();
     let record = Record::new(2 * WORKERS + 1, 50_000);
     let foreign = 2 * WORKERS;
-    let habits = Habits { keys: KEYS, reads: 100, pause: Duration::from_micros(500), seed: 17 };
+    let habits = Habits { keys: KEYS, reads: 100, pause: Duration::from_micros(500), clears: true, seed: 17 };
     let proxies = [(); 2].map(|()| Proxy::start(Address::Unix(server.socket())));
     let machines: Vec<_> = (0..2)
         .map(|number| {

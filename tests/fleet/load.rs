@@ -80,6 +80,7 @@ impl Fleet {
             keys: *rng.choice(&[3, 10, 60]).expect("some"),
             reads: *rng.choice(&[60, 90, 99]).expect("some"),
             pause: Duration::from_micros(rng.u64(300..3000)),
+            clears: true,
             seed: rng.u64(..),
         };
         let proxies: Vec<_> = (0..count)

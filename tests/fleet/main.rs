@@ -3,6 +3,9 @@
 
 #[path = "../support/backend.rs"]
 mod backend;
+#[path = "../support/cluster.rs"]
+mod cluster;
+mod clusters;
 #[path = "../support/engine_proc.rs"]
 mod engine_proc;
 mod failover;

@@ -83,7 +83,8 @@ fn half_open(rng: &mut Rng) {
     let server =
         Server::with(Path::new("redis-server"), PORT, &["--bind", "0.0.0.0", "--protected-mode", "no"]);
     let record = Record::new(MACHINES as usize * WORKERS, 50_000);
-    let habits = Habits { keys: 8, reads: 80, pause: Duration::from_millis(1), seed: rng.u64(..) };
+    let habits =
+        Habits { keys: 8, reads: 80, pause: Duration::from_millis(1), clears: true, seed: rng.u64(..) };
     let machines: Vec<_> = (0..MACHINES)
         .map(|number| {
             let options = Options {

@@ -18,6 +18,8 @@ pub(crate) struct Habits {
     pub(crate) reads: u8,
     /// The longest pause between two operations.
     pub(crate) pause: Duration,
+    /// Whether the cache is cleared now and then.
+    pub(crate) clears: bool,
     pub(crate) seed: u64,
 }
 
@@ -152,6 +154,7 @@ impl Worker<'_> {
             90..99 => self.note(key, Done::Wrote(Value::Absent, 0), || {
                 cache.delete(&name).map(|_| Done::Wrote(Value::Absent, 0))
             }),
+            _ if !self.habits.clears => {}
             _ => self.note(EVERY_KEY, Done::Wrote(Value::Absent, 0), || {
                 cache.clear().map(|()| Done::Wrote(Value::Absent, 0))
             }),

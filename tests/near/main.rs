@@ -5,6 +5,9 @@ mod api;
 mod backend;
 mod c;
 mod certificates;
+#[path = "../support/cluster.rs"]
+mod cluster;
+mod clusters;
 mod copies;
 mod failures;
 mod forks;

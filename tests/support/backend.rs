@@ -7,6 +7,7 @@ use std::{
     os::unix::{net::UnixStream, process::CommandExt},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
 };
@@ -40,6 +41,7 @@ pub(crate) struct Server {
     dir: TempDir,
     port: u16,
     child: Option<Child>,
+    frozen: AtomicBool,
 }
 
 impl Server {
@@ -55,7 +57,14 @@ impl Server {
     pub(crate) fn with(program: &std::path::Path, port: u16, args: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("ucs").tempdir().expect("a directory");
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        let mut server = Self { program: program.to_owned(), args, dir, port, child: None };
+        let mut server = Self {
+            program: program.to_owned(),
+            args,
+            dir,
+            port,
+            child: None,
+            frozen: AtomicBool::new(false),
+        };
         server.up();
         server
     }
@@ -82,6 +91,7 @@ impl Server {
 
     /// Kills it, as `kill -9` does.
     pub(crate) fn down(&mut self) {
+        self.frozen.store(false, SeqCst);
         if let Some(mut child) = self.child.take() {
             // It may be stopped, which SIGKILL does not mind.
             child.kill().expect("it was running");
@@ -91,8 +101,14 @@ impl Server {
         let _ = std::fs::remove_file(self.socket());
     }
 
+    /// Whether it is up and not stopped.
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.is_some() && !self.frozen.load(SeqCst)
+    }
+
     /// Stops it in its tracks (SIGSTOP), or lets it go on.
     pub(crate) fn freeze(&self, frozen: bool) {
+        self.frozen.store(frozen, SeqCst);
         let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
         kill(self.pid(), signal).expect("it is there");
     }

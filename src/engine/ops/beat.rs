@@ -30,9 +30,17 @@ pub(crate) struct Beat(u64);
 
 impl Beat {
     /// Without a time copies must not be used.
-    fn new(term: u16, millis: Option<u64>) -> Self {
+    pub(super) fn new(term: u16, millis: Option<u64>) -> Self {
         let time = millis.map_or(0, |millis| MARK | millis & (MARK - 1));
         Self(u64::from(term) << TIME_BITS | time)
+    }
+
+    pub(super) fn bits(self) -> u64 {
+        self.0
+    }
+
+    pub(super) fn of_bits(bits: u64) -> Self {
+        Self(bits)
     }
 
     /// The owner's term, 16 bits that wrap.
@@ -126,6 +134,7 @@ impl Engine {
         ] {
             self.region.word(word).store(0, Relaxed);
         }
+        self.forget_nodes();
     }
 
     /// Takes the owner's lock if it is free, or its holder is dead.

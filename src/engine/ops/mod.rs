@@ -19,6 +19,8 @@ pub(in crate::engine) mod limits;
 pub(in crate::engine) mod make_room;
 pub(in crate::engine) mod math;
 pub(in crate::engine) mod memory;
+#[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "for copies of values that are elsewhere"))]
+pub(crate) mod nodes;
 pub(in crate::engine) mod replace;
 pub(in crate::engine) mod scan;
 pub(in crate::engine) mod set;

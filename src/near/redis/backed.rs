@@ -35,7 +35,7 @@ pub struct Backed {
 /// Position of a walk.
 #[derive(Debug, Default)]
 pub(in crate::near) struct Walk {
-    scan: Option<Scan>,
+    scan: Option<Box<Scan>>,
     items: VecDeque<Item>,
     /// The one given out last.
     last: Option<Item>,
@@ -236,7 +236,7 @@ impl Backed {
             let token = match fill {
                 Fill::Filler(token) => token,
                 Fill::TimedOut => return Ok(fill),
-                Fill::Hit(_) if self.are_fresh() => continue,
+                Fill::Hit(_) if self.is_fresh(key) => continue,
                 Fill::Hit(_) => {
                     self.forget(key)?;
                     continue;
@@ -289,7 +289,7 @@ impl Backed {
     }
 
     pub(in crate::near) fn walk<'w>(&self, at: &'w mut Walk) -> Result<Option<ItemRef<'w>>> {
-        let scan = at.scan.get_or_insert_with(|| self.server.scan(b""));
+        let scan = at.scan.get_or_insert_with(|| Box::new(self.server.scan(b"")));
         while at.items.is_empty() {
             let Some(keys) = self.server.next_keys(scan)? else { return Ok(None) };
             let metas = self.server.describe(&keys)?;

@@ -21,6 +21,8 @@ enum Word {
     Own(AtomicU64),
     /// In the region: one process's time-out spares the others.
     Shared(Arc<Engine>),
+    /// The same of the node with this number, if the region has a place for it.
+    OfNode(Arc<Engine>, u64, AtomicU64),
 }
 
 /// See the module.
@@ -38,11 +40,27 @@ impl Breaker {
         Self { next_try, reason: Mutex::default() }
     }
 
+    /// For a node of a cluster.
+    pub(super) fn of_node(region: Option<Arc<Engine>>, number: u64) -> Self {
+        let own = AtomicU64::new(0);
+        let next_try = match region {
+            Some(region) => Word::OfNode(region, number, own),
+            None => Word::Own(own),
+        };
+        Self { next_try, reason: Mutex::default() }
+    }
+
     fn next_try(&self) -> &AtomicU64 {
         match &self.next_try {
             Word::Own(word) => word,
             Word::Shared(engine) => engine.next_try(),
+            Word::OfNode(engine, number, own) => engine.next_try_of(*number).unwrap_or(own),
         }
+    }
+
+    /// Whether the last call got its reply.
+    pub(super) fn is_well(&self) -> bool {
+        self.next_try().load(Ordering::Relaxed) == 0
     }
 
     /// Lets a call through, or not.
@@ -100,6 +118,23 @@ mod tests {
         assert!(breaker.admit().is_err(), "one at a time");
         breaker.succeeded();
         assert!(breaker.admit().is_ok());
+    }
+
+    #[test]
+    fn each_node_of_a_cluster_has_a_pause_of_its_own() {
+        let engine = Engine::create(&Config::new("spared nodes", 10)).expect("a region");
+        let of = |number| Breaker::of_node(Some(Arc::clone(&engine)), number);
+        let fault = BackendFault::Unreachable { reason: "refused".to_owned() };
+        of(1).failed(&fault);
+        assert!(of(1).admit().is_err() && of(2).admit().is_ok());
+        of(2).succeeded();
+        assert!(of(1).admit().is_err());
+        of(1).succeeded();
+        assert!(of(1).admit().is_ok());
+        // Those that the region has no place for are spared in each process by itself.
+        let many: Vec<_> = (1..=100).map(of).collect();
+        many.iter().for_each(|one| one.failed(&fault));
+        assert!(many.iter().all(|one| one.admit().is_err()));
     }
 
     #[test]

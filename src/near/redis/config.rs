@@ -170,7 +170,7 @@ fn sentinel_login(options: &Options, url: &Url) -> Result<Login> {
     const NAMES: [&str; 2] = ["sentinel_user", "sentinel_secret"];
     let given = NAMES.into_iter().find(|name| options.get(name).is_some());
     match (given, &url.route) {
-        (Some(name), Route::Server(_)) => {
+        (Some(name), Route::Server(_) | Route::Cluster(_)) => {
             Err(invalid(name, "", "needs sentinels, as in backend=redis+sentinel://..."))
         }
         _ => Login::read(options, NAMES[0], NAMES[1], Login::default()),

@@ -21,12 +21,24 @@ impl Backed {
     /// Whether copies are new enough now. To be asked *before* a copy is looked for: what is found
     /// then is as new as the beat that was loaded, even if a new term begins meanwhile.
     #[inline(always)]
-    pub(super) fn are_fresh(&self) -> bool {
-        let are = self.engine.beat().is_within(self.server.place.limit(), coarse_millis());
-        if !are {
+    fn are_all_fresh(&self) -> bool {
+        self.engine.beat().is_within(self.server.place.limit(), coarse_millis())
+    }
+
+    /// The same of the copy of this key.
+    #[inline(always)]
+    pub(super) fn is_fresh(&self, key: &[u8]) -> bool {
+        self.are_all_fresh() || self.is_fresh_at_node(key)
+    }
+
+    /// The same where another node of the cluster may be the one that tells nothing.
+    #[cold]
+    fn is_fresh_at_node(&self, key: &[u8]) -> bool {
+        let is = self.server.is_fresh_at_node(key);
+        if !is {
             self.seek_owner();
         }
-        are
+        is
     }
 
     #[inline(always)]
@@ -36,11 +48,11 @@ impl Backed {
         touch: Touch,
         sink: &mut S,
     ) -> Result<Option<Meta>> {
-        let are_fresh = self.are_fresh();
-        if are_fresh && let Some(meta) = self.copy(key, touch, sink)? {
+        let is_fresh = self.is_fresh(key);
+        if is_fresh && let Some(meta) = self.copy(key, touch, sink)? {
             return Ok(Some(meta));
         }
-        self.ask(key, touch, sink, are_fresh)
+        self.ask(key, touch, sink, is_fresh)
     }
 
     /// This machine's copy. Inlined, as the engine's reads are: a hit costs little more than theirs.
@@ -125,18 +137,20 @@ impl Backed {
     /// # Errors
     /// [`Error::Backend`].
     pub fn get_all<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Vec<u8>>>> {
-        if !self.are_fresh() {
+        let are_all_fresh = self.are_all_fresh();
+        if !are_all_fresh && !keys.iter().any(|key| self.is_fresh_at_node(key.as_ref())) {
             return self.ask_all(keys);
         }
         let mut values = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
         for (at, key) in keys.iter().enumerate() {
             let (key, mut value) = (key.as_ref(), Vec::new());
-            let found = self.copy(key, Touch::Yes, &mut value)?;
+            let is_fresh = are_all_fresh || self.is_fresh_at_node(key);
+            let found = if is_fresh { self.copy(key, Touch::Yes, &mut value)? } else { None };
             if found.is_none() {
-                match self.begin_copy(key) {
-                    Begun::Asked(token) => missing.push((at, key, Some(token))),
-                    Begun::Unkept => missing.push((at, key, None)),
+                match if is_fresh { self.begin_copy(key) } else { Begun::Unkept } {
+                    Begun::Asked(token) => missing.push((at, key, Some(token), is_fresh)),
+                    Begun::Unkept => missing.push((at, key, None, is_fresh)),
                     Begun::Absent => self.count_absent(Touch::Yes),
                 }
             }
@@ -146,16 +160,16 @@ impl Backed {
             return Ok(values);
         }
         let sent = unix_millis();
-        let (found, is_known) = match self.server.ask_each(missing.iter().map(|(_, key, _)| key)) {
+        let (found, is_known) = match self.server.ask_each(missing.iter().map(|(_, key, ..)| key)) {
             Ok(answer) => answer,
             Err(error) => {
-                missing.into_iter().for_each(|(_, key, copy)| self.abandon(key, copy));
+                missing.into_iter().for_each(|(_, key, copy, _)| self.abandon(key, copy));
                 return self.server.or_miss(Err(error), values);
             }
         };
-        for ((at, key, copy), found) in missing.into_iter().zip(found) {
+        for ((at, key, copy, is_fresh), found) in missing.into_iter().zip(found) {
             self.keep(key, copy, is_known, found.as_ref(), sent);
-            self.count_read(Touch::Yes, found.is_some(), true);
+            self.count_read(Touch::Yes, found.is_some(), is_fresh);
             if let Some(value) = values.get_mut(at) {
                 *value = found.map(|found| found.value);
             }
@@ -193,7 +207,7 @@ impl Backed {
 
     /// A server that is down has nothing but old copies.
     pub(in crate::near) fn exists(&self, key: &[u8]) -> Option<ItemId> {
-        if self.are_fresh() && self.engine.exists(key).is_some() {
+        if self.is_fresh(key) && self.engine.exists(key).is_some() {
             return Some(SOME_ID);
         }
         match self.server.has(key) {
@@ -205,7 +219,7 @@ impl Backed {
 
     /// The copy, for callers that must not wait for the server.
     pub(in crate::near) fn get_counted<S: Sink>(&self, key: &[u8], sink: &mut S) -> Result<Option<Meta>> {
-        if self.are_fresh() { self.engine.get_counted(key, sink) } else { Ok(None) }
+        if self.is_fresh(key) { self.engine.get_counted(key, sink) } else { Ok(None) }
     }
 
     fn begin_copy(&self, key: &[u8]) -> Begun {
@@ -233,8 +247,8 @@ impl Backed {
         let ends = match found {
             _ if !is_known => None,
             None if !copies.negative => None,
-            None => life(Ttl::Never, copies.ttl, sent),
-            Some(found) => life(found.ttl, copies.ttl, sent),
+            None => life(Ttl::Never, self.server.most_absent(), sent),
+            Some(found) => life(found.ttl, copies.ttl.map(|secs| secs.saturating_mul(1000)), sent),
         };
         match (ends, found) {
             (None, _) => self.engine.abandon_copy(key, token),
@@ -245,13 +259,12 @@ impl Backed {
 }
 
 /// When the copy of a value ends that was asked for at `sent`, Unix milliseconds, and has `ttl` left
-/// since: never later than at the server. `None` = it has ended.
+/// since: never later than at the server, and after `most` milliseconds. `None` = it has ended.
 fn life(ttl: Ttl, most: Option<u64>, sent: u64) -> Option<Expires> {
     let left = match ttl {
         Ttl::Never => None,
         Ttl::In(left) => Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
     };
-    let most = most.map(|secs| secs.saturating_mul(1000));
     match left.into_iter().chain(most).min() {
         None => Some(Expires::Never),
         Some(0) => None,
@@ -307,8 +320,8 @@ mod tests {
         assert_eq!(life(ttl(2_700), None, 5_500), Some(Expires::AtMillis(8_200)));
         assert_eq!(life(ttl(5), None, 5_500), Some(Expires::AtMillis(5_505)));
         assert_eq!(life(ttl(0), None, 5_500), None);
-        assert_eq!(life(Ttl::Never, Some(3), 5_500), Some(Expires::AtMillis(8_500)));
-        assert_eq!(life(ttl(2_700), Some(2), 5_500), Some(Expires::AtMillis(7_500)));
-        assert_eq!(life(ttl(u64::MAX), Some(60), 5_500), Some(Expires::AtMillis(65_500)));
+        assert_eq!(life(Ttl::Never, Some(3_000), 5_500), Some(Expires::AtMillis(8_500)));
+        assert_eq!(life(ttl(2_700), Some(2_000), 5_500), Some(Expires::AtMillis(7_500)));
+        assert_eq!(life(ttl(u64::MAX), Some(60_000), 5_500), Some(Expires::AtMillis(65_500)));
     }
 }

@@ -11,10 +11,11 @@ use std::{
 };
 
 use super::{
+    cluster::Node,
     config::Settings,
     conn::Conn,
-    only,
-    resp::{Reply, Request, Value, array, fine, unexpected},
+    mode, only,
+    resp::{Reply, Request, Value, array, fine, int, unexpected},
     sentinel::{Finder, OWNER, is_primary},
     url::Address,
     watch::Watch,
@@ -33,6 +34,7 @@ pub(super) struct Link {
     /// When something arrived last, or was asked.
     heard: Instant,
     prefix: usize,
+    question: Question,
     /// The server that sentinels named.
     named: Option<Address>,
     /// Of the sentinels, if these named the server.
@@ -42,6 +44,39 @@ pub(super) struct Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.conn.end();
+    }
+}
+
+/// What the server is asked again and again. `PING` would not do: a server answers it whatever it
+/// has become.
+#[derive(Debug)]
+enum Question {
+    /// Whether it is the primary.
+    Role,
+    /// Whether this key is there, which is in a slot of this node of a cluster. A node that has lost
+    /// the slot, is a replica now or is cut off from the others says that instead.
+    Exists(Vec<u8>),
+}
+
+impl Question {
+    fn request(&self) -> Request {
+        match self {
+            Self::Role => Request::one(&[b"ROLE"]),
+            Self::Exists(key) => Request::one(&[b"EXISTS", key]),
+        }
+    }
+
+    /// Whether the server is what it was.
+    fn check(&self, reply: Value) -> Reply<()> {
+        match (self, reply) {
+            (Self::Role, reply) => is_primary(reply),
+            // A slot that is about to move is here still.
+            (Self::Exists(_), Value::Error(text)) if text.starts_with("ASK ") => Ok(()),
+            (Self::Exists(_), Value::Error(text)) if text.starts_with("MOVED ") => {
+                Err(BackendFault::Unavailable { reply: text })
+            }
+            (Self::Exists(_), reply) => int(reply).map(drop),
+        }
     }
 }
 
@@ -71,7 +106,28 @@ impl Link {
         patience: Duration,
     ) -> Reply<(Self, Place, u64)> {
         // Finding the server may take as long as using it.
-        let (mut conn, named) = finder.connect(settings, OWNER, Instant::now() + settings.timeout)?;
+        let (conn, named) = finder.connect(settings, OWNER, Instant::now() + settings.timeout)?;
+        Self::over(conn, named, settings, Question::Role, patience)
+    }
+
+    /// The same of a node of a cluster. `probe`: a key in a slot that it serves.
+    pub(super) fn open_node(
+        settings: &Settings,
+        node: &Node,
+        probe: &[u8],
+        patience: Duration,
+    ) -> Reply<(Self, Place, u64)> {
+        let conn = node.connect(settings, Instant::now() + settings.timeout)?;
+        Self::over(conn, None, settings, Question::Exists(probe.to_vec()), patience)
+    }
+
+    fn over(
+        mut conn: Conn,
+        named: Option<Address>,
+        settings: &Settings,
+        question: Question,
+        patience: Duration,
+    ) -> Reply<(Self, Place, u64)> {
         let deadline = Instant::now() + settings.timeout;
         conn.close_on_fork();
         let mut word = [0];
@@ -85,15 +141,19 @@ impl Link {
         request.add(&track);
         let mut replies = conn.round_trip(&request, deadline).map_err(|failure| failure.fault)?.into_iter();
         let mut next = || fine(replies.next().unwrap_or_default());
-        let id = client_id(next()?)?;
+        let hello = next()?;
+        if matches!(question, Question::Role) && mode::is_node(hello.clone())? == Some(true) {
+            return Err(BackendFault::Refused { reply: mode::IS_CLUSTER.to_owned() });
+        }
+        let id = client_id(hello)?;
         next()?;
         next()?;
         let asked = coarse_millis();
-        let role = conn.round_trip(&probe(), deadline).map_err(|failure| failure.fault)?;
-        is_primary(only(role))?;
+        let reply = conn.round_trip(&question.request(), deadline).map_err(|failure| failure.fault)?;
+        question.check(only(reply))?;
         let watch = named.clone().and_then(|address| Watch::start(settings, address, conn.node()));
         let (heard, prefix) = (Instant::now(), settings.prefix.len());
-        let link = Self { conn, patience, heard, prefix, named, watch };
+        let link = Self { conn, patience, heard, prefix, question, named, watch };
         Ok((link, [id, word[0]], asked))
     }
 
@@ -120,11 +180,10 @@ impl Link {
         }
     }
 
-    /// Asks whether the server still is the primary. `PING` would not do: a server answers it
-    /// whatever it has become.
+    /// Asks whether the server still is the primary.
     pub(super) fn ask(&mut self) -> Reply<()> {
         self.heard = Instant::now();
-        self.conn.send(&probe(), self.heard + self.patience).map_err(|failure| failure.fault)
+        self.conn.send(&self.question.request(), self.heard + self.patience).map_err(|failure| failure.fault)
     }
 
     /// Waits for so long.
@@ -140,7 +199,7 @@ impl Link {
                 self.heard = Instant::now();
                 Ok(told(parts, self.prefix))
             }
-            Ok(reply) => is_primary(reply).map(|()| Heard::Primary),
+            Ok(reply) => self.question.check(reply).map(|()| Heard::Primary),
             Err(e) if matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
                 if awaited && self.heard.elapsed() > self.patience {
                     return Err(BackendFault::TimedOut { waited: self.patience });
@@ -183,10 +242,6 @@ fn name(word: u64) -> String {
     format!("ucache-owner-{word:016x}")
 }
 
-fn probe() -> Request {
-    Request::one(&[b"ROLE"])
-}
-
 /// The number of this connection, of the reply to `HELLO`: a map.
 fn client_id(hello: Value) -> Reply<u64> {
     let fields = array(hello)?;
@@ -203,6 +258,17 @@ mod tests {
 
     fn bulk(text: &str) -> Value {
         Value::Bulk(text.into())
+    }
+
+    #[test]
+    fn a_node_is_asked_for_a_key_of_its_own() {
+        let check = |reply| Question::Exists(b"k".to_vec()).check(reply);
+        let said = |text: &str| check(Value::Error(text.to_owned()));
+        assert!(check(Value::Int(0)).is_ok() && said("ASK 5 10.0.0.1:7").is_ok());
+        for text in ["MOVED 5 10.0.0.1:7", "CLUSTERDOWN The cluster is down", "LOADING the data", "BUSY"] {
+            assert!(said(text).expect_err(text).is_down(), "{text}");
+        }
+        assert!(check(Value::Simple("OK".to_owned())).is_err());
     }
 
     #[test]

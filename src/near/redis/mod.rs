@@ -5,22 +5,28 @@ mod backed;
 mod beat;
 mod breaker;
 mod channel;
+mod cluster;
 mod config;
 mod conn;
 mod expiry;
 mod figures;
 mod fill;
+mod followers;
 mod link;
 mod login;
+mod mode;
 mod numbers;
 mod owner;
 mod place;
 mod pool;
 mod read;
+mod request;
 mod resp;
+mod routed;
 mod scan;
 mod script;
 mod sentinel;
+mod slots;
 mod swap;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
@@ -45,6 +51,7 @@ pub use write::Old;
 
 use self::{
     breaker::Breaker,
+    cluster::Cluster,
     conn::{Conn, Failure},
     figures::{Count, Counts},
     place::Place,
@@ -79,6 +86,8 @@ pub struct Backend {
     limits: Limits,
     pool: Pool,
     finder: Finder,
+    /// `None` = one server has all keys.
+    cluster: Option<Cluster>,
     region: Option<Arc<Engine>>,
     breaker: Breaker,
     place: Place,
@@ -106,7 +115,9 @@ impl Backend {
     pub(super) fn with(settings: Settings, limits: Limits, region: Option<Arc<Engine>>) -> Self {
         let place = Place::new(settings.copies, region.clone());
         let (breaker, counts) = (Breaker::new(region.clone()), Counts::new(region.clone()));
+        let cluster = Cluster::new(&settings, region.clone());
         Self {
+            cluster,
             settings,
             limits,
             pool: Pool::new(),
@@ -223,7 +234,11 @@ impl Backend {
     fn call_known(&self, request: &Request, repeat: Repeat, deadline: Instant) -> Result<(Vec<Value>, bool)> {
         let _shield = poll::shield();
         self.counts.add(Count::Requests);
-        self.attempt(request, repeat, deadline).map_err(|fault| {
+        let replies = match &self.cluster {
+            None => self.attempt(request, repeat, deadline),
+            Some(cluster) => self.routed(cluster, request, repeat, deadline),
+        };
+        replies.map_err(|fault| {
             self.counts.add(Count::Errors);
             if matches!(fault, BackendFault::TimedOut { .. }) {
                 self.counts.add(Count::Timeouts);

@@ -18,6 +18,7 @@ use once_cell::race::OnceBox;
 use super::{
     Backed,
     beat::Rounds,
+    cluster::Cluster,
     config::Settings,
     link::{Heard, Link},
     resp::Reply,
@@ -39,7 +40,7 @@ pub(in crate::near) type Log = fn(&str);
 /// A successor begins when the owner was not at work for so many times `max_stale`.
 const GIVEN_UP: u64 = 10;
 /// Pause before the server is tried again.
-const RETRY: Duration = Duration::from_millis(100);
+pub(super) const RETRY: Duration = Duration::from_millis(100);
 /// Least time between two lines of a log with the same reason, milliseconds.
 const QUIET: u64 = 60_000;
 
@@ -92,8 +93,9 @@ impl Ownership {
             max_stale,
             stays,
             log: self.log.get().copied(),
-            said: (String::new(), 0),
+            said: Vec::new(),
             finder: Finder::default(),
+            cluster: Cluster::of_owner(server.server().settings()),
         };
         drop(server);
         let started = worker::spawn("ucache-owner", move || {
@@ -109,22 +111,26 @@ impl Ownership {
 }
 
 /// The thread. It keeps the region, but not the cache.
-struct Candidate {
+pub(super) struct Candidate {
     backed: Weak<Backed>,
-    engine: Arc<Engine>,
-    settings: Settings,
-    max_stale: u64,
+    pub(super) engine: Arc<Engine>,
+    pub(super) settings: Settings,
+    pub(super) max_stale: u64,
     stays: bool,
     log: Option<Log>,
-    /// The last line of the log, and when it was written.
-    said: (String, u64),
+    /// Lines of the log, and when they were written.
+    said: Vec<(String, u64)>,
     finder: Finder,
+    /// `None` = one server has all keys.
+    cluster: Option<Cluster>,
 }
 
 /// Why a term has ended.
-enum End {
+pub(super) enum End {
     /// The connection.
     Fault(BackendFault),
+    /// Other nodes of the cluster have the keys.
+    Moved,
     /// Another owner has begun a term.
     Succeeded,
 }
@@ -167,7 +173,7 @@ impl Candidate {
     }
 
     /// Whether the cache is still used by this process.
-    fn is_used(&self) -> bool {
+    pub(super) fn is_used(&self) -> bool {
         self.backed.strong_count() > 0
     }
 
@@ -176,19 +182,41 @@ impl Candidate {
     fn own(&mut self, mut term: u16, mut lock: Option<OwnerLock>) {
         loop {
             self.engine.note_owner(coarse_millis());
-            match self.keep(term, &mut lock) {
+            let kept = match self.cluster.take() {
+                None => self.keep(term, &mut lock),
+                Some(cluster) => {
+                    let kept = self.keep_nodes(&cluster, term, &mut lock);
+                    self.cluster = Some(cluster);
+                    kept
+                }
+            };
+            let mut pause = RETRY;
+            match kept {
                 Ok(()) => return self.engine.note_owner(0),
                 Err(End::Succeeded) => return,
+                Err(End::Moved) => pause = Duration::ZERO,
                 Err(End::Fault(fault)) => {
                     self.engine.note_untracked(matches!(fault, BackendFault::Refused { .. }));
                     self.say_down(&fault);
                 }
             }
-            let seen = self.engine.beat();
-            let begun = if seen.term() == term { self.engine.begin_term(Some(seen)) } else { None };
-            let Some(next) = begun else { return };
+            let Some(next) = self.next_term(term) else { return };
             term = next;
-            thread::sleep(RETRY);
+            thread::sleep(pause);
+        }
+    }
+
+    /// Begins another term after this one; `None` = another owner has.
+    fn next_term(&self, term: u16) -> Option<u16> {
+        loop {
+            let seen = self.engine.beat();
+            if seen.term() != term {
+                return None;
+            }
+            // A thread of the old term may still raise the beat.
+            if let next @ Some(_) = self.engine.begin_term(Some(seen)) {
+                return next;
+            }
         }
     }
 
@@ -207,7 +235,7 @@ impl Candidate {
         // Everything that was asked before the server was told to tell is void. Before the first
         // beat nothing was asked in order to be kept.
         if self.engine.last_beat() != 0 {
-            self.clear()?;
+            clear(&self.engine)?;
         }
         let mut rounds = Rounds::new((self.max_stale / 10).max(20), asked);
         let mut is_said = false;
@@ -226,10 +254,10 @@ impl Candidate {
                 link.ask()?;
             }
             match link.hear(Duration::from_millis(rounds.patience(now)), rounds.is_waiting())? {
-                Heard::Changed(keys) => keys.iter().try_for_each(|key| self.forget(key))?,
+                Heard::Changed(keys) => keys.iter().try_for_each(|key| forget(&self.engine, key))?,
                 Heard::Everything => {
                     self.engine.count(Counter::Flushes, 1);
-                    self.clear()?;
+                    clear(&self.engine)?;
                 }
                 Heard::Primary => {
                     let Some(time) = rounds.answered() else { continue };
@@ -245,47 +273,57 @@ impl Candidate {
         }
     }
 
-    /// A value has changed.
-    fn forget(&self, key: &[u8]) -> Reply<()> {
-        match self.engine.invalidate(key) {
-            Ok(true) => self.engine.count(Counter::Invalidated, 1),
-            Ok(false) => self.engine.count(Counter::InvalidatedAbsent, 1),
-            // A stopped writer holds the lock that is needed: a clear needs none.
-            Err(_) => return self.clear(),
-        }
-        Ok(())
-    }
-
-    fn clear(&self) -> Reply<()> {
-        let cleared = self.engine.clear_copies();
-        cleared.map_err(|error| BackendFault::Unavailable {
-            reply: format!("copies cannot be removed: {error}"),
-        })
-    }
-
     /// `named`: the primary of the time, of several servers.
     fn say_up(&mut self, named: Option<&Address>) {
         let primary = named.map_or_else(String::new, |named| format!(": the primary is {named}"));
         self.say(&format!("copies are kept up to date by {}{primary}", self.settings.server()));
     }
 
-    fn say_down(&mut self, fault: &BackendFault) {
-        let hint = match fault {
-            BackendFault::Refused { .. } => {
-                "; tracking=off and l1_ttl, or near=0, do without what it refuses"
-            }
-            _ => "",
-        };
-        self.say(&format!("every read asks {}: {fault}{hint}", self.settings.server()));
+    pub(super) fn say_down(&mut self, fault: &BackendFault) {
+        self.say(&format!("every read asks {}: {fault}{}", self.settings.server(), hint(fault)));
+    }
+
+    /// The same of a node of a cluster.
+    pub(super) fn say_node_up(&mut self, node: &str) {
+        self.say(&format!("copies of values at {node} are kept up to date"));
+    }
+
+    pub(super) fn say_node_down(&mut self, node: &str, fault: &BackendFault) {
+        self.say(&format!("every read of what is at {node} asks it: {fault}{}", hint(fault)));
     }
 
     /// Writes to the log, but not the same again and again.
-    fn say(&mut self, line: &str) {
+    pub(super) fn say(&mut self, line: &str) {
         let now = coarse_millis();
         let Some(log) = self.log else { return };
-        if self.said.0 != line || now - self.said.1 >= QUIET {
-            self.said = (line.to_owned(), now);
+        self.said.retain(|(_, when)| now - when < QUIET);
+        if self.said.iter().all(|(said, _)| said != line) {
+            self.said.push((line.to_owned(), now));
             log(&format!("cache \"{}\": {line}", self.engine.config().name));
         }
     }
+}
+
+fn hint(fault: &BackendFault) -> &'static str {
+    match fault {
+        BackendFault::Refused { .. } => "; tracking=off and l1_ttl, or near=0, do without what it refuses",
+        _ => "",
+    }
+}
+
+/// A value has changed.
+pub(super) fn forget(engine: &Engine, key: &[u8]) -> Reply<()> {
+    match engine.invalidate(key) {
+        Ok(true) => engine.count(Counter::Invalidated, 1),
+        Ok(false) => engine.count(Counter::InvalidatedAbsent, 1),
+        // A stopped writer holds the lock that is needed: a clear needs none.
+        Err(_) => return clear(engine),
+    }
+    Ok(())
+}
+
+/// Removes all copies and placeholders.
+pub(super) fn clear(engine: &Engine) -> Reply<()> {
+    let cleared = engine.clear_copies();
+    cleared.map_err(|error| BackendFault::Unavailable { reply: format!("copies cannot be removed: {error}") })
 }

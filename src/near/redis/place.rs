@@ -19,6 +19,7 @@ use super::{
     link::is_owner,
     only,
     resp::{self, Reply, Request},
+    slots::Map,
 };
 use crate::{
     engine::{Counter, Engine},
@@ -98,6 +99,54 @@ impl Place {
         }
         // The owner may have connected anew meanwhile.
         Ok(found || region.owner_link()[1] != word)
+    }
+
+    /// Whether what comes over this connection is of a node of a cluster that the owner hears, and
+    /// this process has the owner's map of slots. As [`Place::is_known`].
+    pub(super) fn is_known_node(&self, conn: &Conn, number: u64, digest: u64) -> bool {
+        let Some(region) = &self.region else { return true };
+        let term = region.beat().term();
+        let at = region.hears_places(term, digest).then(|| region.node(term, number)).flatten();
+        at.is_some_and(|at| conn.place != 0 && conn.place == region.node_link(at)[1])
+    }
+
+    /// Looks whether the owner has a connection to this node of a cluster, unless that is known.
+    ///
+    /// # Errors
+    /// The connection is of no use any more.
+    pub(super) fn check_node(&self, conn: &mut Conn, number: u64, deadline: Instant) -> Reply<()> {
+        let Some(region) = &self.region else { return Ok(()) };
+        let Some(at) = region.node(region.beat().term(), number) else { return Ok(()) };
+        let [id, word] = region.node_link(at);
+        if word == 0 || word == conn.place || coarse_millis() < self.next.load(Relaxed) {
+            return Ok(());
+        }
+        let request = Request::one(&[b"CLIENT", b"LIST", b"ID", id.to_string().as_bytes()]);
+        let reply = only(conn.round_trip(&request, deadline).map_err(|failure| failure.fault)?);
+        let found = match resp::fine(reply) {
+            Ok(list) => is_owner(list, word),
+            // This user may not look: all processes have the address from the cluster itself.
+            Err(BackendFault::Refused { .. }) => true,
+            Err(fault) => return Err(fault),
+        };
+        if found {
+            conn.place = word;
+        } else {
+            // The owner is about to connect anew. Until then nothing of this node is kept.
+            self.next.store(coarse_millis() + PAUSE, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether the copies of what is in this slot of a cluster are new enough: a node that is dead
+    /// ends the use of its own copies only. To be asked before a copy is looked for.
+    #[cold]
+    pub(super) fn is_slot_fresh(&self, map: &Map, slot: u16, now: u64) -> bool {
+        let (Some(region), Some(node)) = (&self.region, map.node(slot)) else { return false };
+        let term = region.beat().term();
+        let at = region.hears_places(term, map.digest()).then(|| region.node(term, node.number)).flatten();
+        let beat = at.map(|at| region.node_beat(at));
+        beat.is_some_and(|beat| beat.term() == term && beat.is_within(self.limit(), now))
     }
 
     /// A new connection led to another server than the owner's: this process uses no copies until

@@ -129,7 +129,7 @@ impl Backend {
         self.answer(replies.chunks(2).map(pair).collect())
     }
 
-    /// The values of several keys, in one step of the server.
+    /// The values of several keys, in one step of the server; of a cluster, in one of each node.
     ///
     /// # Errors
     /// As [`Backend::get`].
@@ -141,13 +141,24 @@ impl Backend {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let mut words: Vec<&[u8]> = vec![b"MGET"];
-        words.extend(keys.iter().map(Vec::as_slice));
-        let values = |replies| {
-            let values: Vec<_> = array(only(replies))?.into_iter().map(string).collect::<Reply<_>>()?;
+        let request = if self.cluster.is_some() {
+            // Several nodes have them.
+            let get = |request: Request, key: &Vec<u8>| request.then(&[b"GET", key]);
+            keys.iter().fold(Request::default(), get)
+        } else {
+            let words: Vec<&[u8]> =
+                [&b"MGET"[..]].into_iter().chain(keys.iter().map(Vec::as_slice)).collect();
+            Request::one(&words)
+        };
+        let values = |replies: Vec<Value>| {
+            let values: Vec<_> = if self.cluster.is_some() {
+                replies.into_iter().map(|value| self.value_or_miss(value)).collect::<Reply<_>>()?
+            } else {
+                array(only(replies))?.into_iter().map(string).collect::<Reply<_>>()?
+            };
             if values.len() == keys.len() { Ok(values) } else { Err(unexpected("fewer values than keys")) }
         };
-        let replies = self.call(&Request::one(&words), Repeat::Safe);
+        let replies = self.call(&request, Repeat::Safe);
         self.or_miss(replies.and_then(|replies| self.answer(values(replies))), vec![None; keys.len()])
     }
 

@@ -1,57 +1,9 @@
-//! The protocol (RESP 2 and 3): requests as bytes, replies as values, and what a reply that is an
-//! error means.
+//! The protocol (RESP 2 and 3): replies as values, and what a reply that is an error means.
 
 use std::io::{self, ErrorKind, Read};
 
+pub(super) use super::request::Request;
 use crate::error::BackendFault;
-
-/// One or more commands that are sent together.
-#[derive(Debug, Default)]
-pub(super) struct Request {
-    bytes: Vec<u8>,
-    commands: usize,
-}
-
-impl Request {
-    /// A single command.
-    pub(super) fn one(words: &[&[u8]]) -> Self {
-        Self::default().then(words)
-    }
-
-    /// Adds a command.
-    pub(super) fn then(mut self, words: &[&[u8]]) -> Self {
-        self.add(words);
-        self
-    }
-
-    /// Adds a command.
-    pub(super) fn add(&mut self, words: &[&[u8]]) {
-        self.bytes.reserve(words.iter().map(|word| word.len() + 16).sum::<usize>() + 16);
-        self.head(b'*', words.len());
-        for word in words {
-            self.head(b'$', word.len());
-            self.bytes.extend_from_slice(word);
-            self.bytes.extend_from_slice(b"\r\n");
-        }
-        self.commands += 1;
-    }
-
-    fn head(&mut self, mark: u8, n: usize) {
-        self.bytes.push(mark);
-        self.bytes.extend_from_slice(n.to_string().as_bytes());
-        self.bytes.extend_from_slice(b"\r\n");
-    }
-
-    /// What goes over the wire.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// How many replies come back.
-    pub(super) fn commands(&self) -> usize {
-        self.commands
-    }
-}
 
 /// A reply, or a part of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -301,9 +253,7 @@ pub(super) fn fault_of(reply: String) -> BackendFault {
         "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "READONLY" | "NOREPLICAS" => {
             BackendFault::Unavailable { reply }
         }
-        "MOVED" | "ASK" => BackendFault::Refused {
-            reply: format!("{reply} (it is a node of a cluster, which cannot be a backend yet)"),
-        },
+        "MOVED" | "ASK" => BackendFault::Refused { reply: format!("{reply} ({})", super::mode::IS_CLUSTER) },
         _ => BackendFault::Refused { reply },
     }
 }

@@ -1,9 +1,11 @@
 //! Walks over keys, and a clear: `SCAN` of the prefix.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    Backend, Repeat, only,
+    Backend, Repeat,
+    cluster::Node,
+    only,
     resp::{Reply, Request, Value, array, int, string, unexpected},
 };
 use crate::error::Result;
@@ -17,6 +19,8 @@ pub struct Scan {
     pattern: Vec<u8>,
     /// Where the next call continues; `None` = the walk is over.
     cursor: Option<Vec<u8>>,
+    /// Nodes of a cluster that are still to be walked over, the present one last.
+    nodes: Option<Vec<Arc<Node>>>,
     /// Keys handed out: a server that changes the size of its table gives some twice.
     seen: HashSet<Vec<u8>>,
 }
@@ -27,7 +31,7 @@ impl Backend {
     pub fn scan(&self, prefix: &[u8]) -> Scan {
         let mut pattern = escaped(&self.full(prefix));
         pattern.push(b'*');
-        Scan { pattern, cursor: Some(b"0".to_vec()), seen: HashSet::new() }
+        Scan { pattern, cursor: Some(b"0".to_vec()), nodes: None, seen: HashSet::new() }
     }
 
     /// Some more keys that hold strings, each once, without the cache's prefix; `None` = that was
@@ -37,7 +41,7 @@ impl Backend {
     /// [`Error::Backend`](crate::Error::Backend); a server that is down ends the walk, with
     /// `on_down=miss`.
     pub fn next_keys(&self, scan: &mut Scan) -> Result<Option<Vec<Vec<u8>>>> {
-        let batch = self.next_batch(&scan.pattern, &mut scan.cursor, true);
+        let batch = self.next_batch(scan, true);
         let Some(batch) = self.or_miss(batch, None)? else { return Ok(None) };
         let skip = self.settings.prefix.len();
         let keys = batch.into_iter().filter_map(|mut key| {
@@ -65,35 +69,58 @@ impl Backend {
     /// # Errors
     /// [`Error::Backend`](crate::Error::Backend).
     pub fn clear(&self) -> Result<()> {
-        let Scan { pattern, mut cursor, .. } = self.scan(b"");
-        while let Some(keys) = self.next_batch(&pattern, &mut cursor, false)? {
+        let mut scan = self.scan(b"");
+        while let Some(keys) = self.next_batch(&mut scan, false)? {
             if keys.is_empty() {
                 continue;
             }
-            let mut words: Vec<&[u8]> = vec![b"UNLINK"];
-            words.extend(keys.iter().map(Vec::as_slice));
-            let reply = self.call(&Request::one(&words), Repeat::Never)?;
-            self.answer(int(only(reply)))?;
+            let replies = self.call(&self.unlinks(&keys), Repeat::Never)?;
+            self.answer(replies.into_iter().map(int).collect::<Reply<Vec<_>>>())?;
         }
         Ok(())
     }
 
+    /// The request that removes several keys: nodes of a cluster take them one by one only.
+    fn unlinks(&self, keys: &[Vec<u8>]) -> Request {
+        let mut request = Request::default();
+        let each = if self.cluster.is_some() { 1 } else { keys.len() };
+        for keys in keys.chunks(each) {
+            let words: Vec<&[u8]> =
+                [&b"UNLINK"[..]].into_iter().chain(keys.iter().map(Vec::as_slice)).collect();
+            request.add(&words);
+        }
+        request
+    }
+
     /// One `SCAN`: the keys as the server has them.
-    fn next_batch(
-        &self,
-        pattern: &[u8],
-        cursor: &mut Option<Vec<u8>>,
-        strings: bool,
-    ) -> Result<Option<Vec<Vec<u8>>>> {
-        let Some(at) = cursor.as_deref() else { return Ok(None) };
-        let mut words = vec![&b"SCAN"[..], at, b"MATCH", pattern, b"COUNT", COUNT];
+    fn next_batch(&self, scan: &mut Scan, strings: bool) -> Result<Option<Vec<Vec<u8>>>> {
+        let Some(at) = scan.cursor.as_deref() else { return Ok(None) };
+        let mut words = vec![&b"SCAN"[..], at, b"MATCH", &scan.pattern, b"COUNT", COUNT];
         if strings {
             words.extend([&b"TYPE"[..], b"string"]);
         }
-        let reply = self.call(&Request::one(&words), Repeat::Safe)?;
+        let request = Request::one(&words);
+        let reply = match self.node_of(&mut scan.nodes)? {
+            None => self.call(&request, Repeat::Safe)?,
+            Some(node) => self.call_node(&node, &request)?,
+        };
         let (next, keys) = self.answer(batch(only(reply)))?;
-        *cursor = (next != b"0").then_some(next);
+        scan.cursor = (next != b"0").then_some(next);
+        if let (None, Some(nodes)) = (&scan.cursor, &mut scan.nodes) {
+            nodes.pop();
+            scan.cursor = (!nodes.is_empty()).then(|| b"0".to_vec());
+        }
         Ok(Some(keys))
+    }
+
+    /// The node of a cluster that is walked over now.
+    fn node_of(&self, nodes: &mut Option<Vec<Arc<Node>>>) -> Result<Option<Arc<Node>>> {
+        let Some(cluster) = &self.cluster else { return Ok(None) };
+        if nodes.is_none() {
+            let map = cluster.map(&self.settings, self.deadline()).map_err(|fault| self.error(fault))?;
+            *nodes = Some(map.nodes().to_vec());
+        }
+        Ok(nodes.as_ref().and_then(|nodes| nodes.last()).map(Arc::clone))
     }
 }
 

@@ -173,7 +173,7 @@ struct Inquiry<'a> {
 impl<'a> Inquiry<'a> {
     fn new(settings: &'a Settings, silent: &'a AtomicU64) -> Self {
         let (sentinels, service) = match &settings.url.route {
-            Route::Server(_) => (&[][..], ""),
+            Route::Server(_) | Route::Cluster(_) => (&[][..], ""),
             Route::Sentinel(sentinels, service) => (&sentinels[..], &service[..]),
         };
         let bits = silent.load(Relaxed);

@@ -1,5 +1,6 @@
 //! Where the values are: `redis://[user@]host[:port][/db]`, `redis+unix:///path[?db=N]`,
-//! `redis+sentinel://[user@]host[:port];host[:port]/service[/db]`; with `rediss` by TLS.
+//! `redis+sentinel://[user@]host[:port];host[:port]/service[/db]`,
+//! `redis+cluster://[user@]host[:port];host[:port]`; with `rediss` by TLS.
 
 use crate::{
     error::Result,
@@ -37,6 +38,8 @@ pub(super) enum Route {
     Server(Address),
     /// The sentinels at these addresses know which one is the primary of this service.
     Sentinel(Vec<Address>, String),
+    /// The nodes at these addresses know which one has which keys.
+    Cluster(Vec<Address>),
 }
 
 /// A parsed URL.
@@ -71,12 +74,10 @@ impl Url {
             "redis" | "rediss" => Self::tcp(text, rest, tls),
             "redis+unix" | "unix" => Self::unix(text, rest),
             "redis+sentinel" | "rediss+sentinel" => Self::sentinel(text, rest, tls),
-            "redis+cluster" | "rediss+cluster" => {
-                Err(refuse(text, "a cluster is not supported yet: write redis:// and one server"))
-            }
+            "redis+cluster" | "rediss+cluster" => Self::cluster(text, rest, tls),
             _ => Err(refuse(
                 text,
-                "the scheme must be redis://, rediss://, redis+unix:// or redis+sentinel://",
+                "the scheme must be redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://",
             )),
         }
     }
@@ -87,7 +88,7 @@ impl Url {
         if place.contains([';', ',']) {
             return Err(refuse(
                 text,
-                "must name one server; several sentinels stand behind redis+sentinel://",
+                "must name one server; several sentinels stand behind redis+sentinel://, nodes of a cluster behind redis+cluster://",
             ));
         }
         let address = address(text, place, PORT)?;
@@ -106,6 +107,17 @@ impl Url {
         let sentinels: Vec<_> = sentinels.collect::<Result<_>>()?;
         let db = if db.is_empty() { 0 } else { database(text, db)? };
         Ok(Self { route: Route::Sentinel(sentinels, service), tls, user, password, db })
+    }
+
+    fn cluster(text: &str, rest: &str, tls: bool) -> Result<Self> {
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, password, places) = credentials(text, authority)?;
+        let nodes = places.split([';', ',']).map(|place| address(text, place, PORT));
+        let nodes: Vec<_> = nodes.collect::<Result<_>>()?;
+        if !["", "0"].contains(&path) {
+            return Err(refuse(text, "must end after the nodes: a cluster has no database but 0"));
+        }
+        Ok(Self { route: Route::Cluster(nodes), tls, user, password, db: 0 })
     }
 
     fn unix(text: &str, rest: &str) -> Result<Self> {
@@ -134,14 +146,15 @@ impl Url {
     pub(super) fn shown(&self) -> String {
         let scheme = if self.tls { "rediss" } else { "redis" };
         let db = if self.db == 0 { String::new() } else { format!("/{}", self.db) };
+        let all = |places: &[Address]| places.iter().map(Address::to_string).collect::<Vec<_>>().join(";");
         match &self.route {
             Route::Server(Address::Unix(path)) if self.db == 0 => format!("redis+unix://{path}"),
             Route::Server(Address::Unix(path)) => format!("redis+unix://{path}?db={}", self.db),
             Route::Server(address) => format!("{scheme}://{address}{db}"),
             Route::Sentinel(sentinels, service) => {
-                let places: Vec<_> = sentinels.iter().map(Address::to_string).collect();
-                format!("{scheme}+sentinel://{}/{service}{db}", places.join(";"))
+                format!("{scheme}+sentinel://{}/{service}{db}", all(sentinels))
             }
+            Route::Cluster(nodes) => format!("{scheme}+cluster://{}", all(nodes)),
         }
     }
 }
@@ -246,6 +259,17 @@ mod tests {
     }
 
     #[test]
+    fn nodes_of_a_cluster() {
+        for text in ["redis+cluster://u@a:1;b;[::1]:5", "redis+cluster://u@a:1,b,[::1]:5/"] {
+            let url = parsed(text);
+            assert_eq!(url.route, Route::Cluster(vec![at("a", 1), at("b", 6379), at("::1", 5)]));
+            assert_eq!((url.user.as_deref(), url.db, url.tls), (Some("u"), 0, false));
+            assert_eq!(url.shown(), "redis+cluster://a:1;b:6379;[::1]:5");
+        }
+        assert_eq!(parsed("rediss+cluster://a").shown(), "rediss+cluster://a:6379");
+    }
+
+    #[test]
     fn credentials_are_read_and_never_shown() {
         let url = parsed("redis://alice:s%40cret@cache/1");
         assert_eq!((url.user.as_deref(), url.password.as_deref()), (Some("alice"), Some("s@cret")));
@@ -258,6 +282,7 @@ mod tests {
             "secret@cache",
             "rediss://a:secret@cache:x",
             "redis+sentinel://a:secret@cache/",
+            "redis+cluster://a:secret@cache/1",
             "redis://a:%ff@secret@b:x",
         ] {
             assert!(!refused(text).contains("secret"), "{text}: {}", refused(text));
@@ -270,7 +295,8 @@ mod tests {
             ("cache:6379", "must begin with redis://"),
             ("http://cache", "the scheme must be"),
             ("redisx://cache", "the scheme must be"),
-            ("redis+cluster://a;b", "a cluster is not supported"),
+            ("redis+cluster://a;b/1", "no database but 0"),
+            ("redis+cluster://a;/", "must name a host"),
             ("redis+sentinel://a;b", "the sentinels and the service"),
             ("redis+sentinel://a;b/", "the sentinels and the service"),
             ("redis+sentinel://a;;b/s", "must name a host"),
