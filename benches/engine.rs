@@ -1,6 +1,8 @@
 //! Micro-benchmarks of the engine, by criterion: `cargo bench --bench engine`.
 #![allow(missing_docs, reason = "criterion_group! makes an undocumented function")]
 
+#[path = "support/copies.rs"]
+mod copies;
 mod support;
 
 use std::hint::black_box;
@@ -136,5 +138,14 @@ fn walks(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, hits, reads, writes, steps, walks);
+/// Beside libc's, without criterion: a ratio of samples that take turns.
+fn beside_memcpy(_: &mut Criterion) {
+    if std::env::args().any(|argument| argument == "--bench") {
+        copies::table();
+    } else {
+        copies::check();
+    }
+}
+
+criterion_group!(benches, hits, reads, writes, steps, walks, beside_memcpy);
 criterion_main!(benches);

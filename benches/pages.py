@@ -2,20 +2,26 @@
 """One hot page of an application that takes 50 ms, under load: without a cache, with uWSGI's own `cache:` and
 `cachestore:`, with `ucache:`, and with nginx's `proxy_cache` in front. 4 workers; needs uwsgi with Python, wrk, nginx.
 
-    make bench PART=pages        (QUICK=1: 3 seconds each; KEEP=1: the ratios go to benches/results/pages, too)
+    make bench PART=pages        (QUICK=1: one round of 3 seconds each, else 3 of 8, about 4 minutes; ROUNDS=6;
+                                  KEEP=1: the ratios go to benches/results/pages, too)
 
-The page lives 2 seconds. `runs` is how often the application ran in the second after the page had ended under load."""
+The page lives 2 seconds. `runs` is how often the application ran in the second after the page had ended under load.
+Each round begins with another way, and goes the other way round than the one before: what slows the machine down for
+a while hits all of them. The table has the medians of the rounds."""
 import json
 import os
 import re
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SECONDS = 3 if "quick" in sys.argv[1:] else 8
+QUICK = "quick" in sys.argv[1:]
+SECONDS = 3 if QUICK else 8
+ROUNDS = int(os.environ.get("ROUNDS") or (1 if QUICK else 3))
 KEEP = "keep" in sys.argv[1:]
 APP = """
 import os, time
@@ -118,8 +124,20 @@ def measure(name, plugins, routes):
         else:
             bursts.append([at])
     per = sum(map(len, bursts)) / len(bursts) if bursts else 0
-    print("%-26s %10.0f %10s %10s %8.1f" % (name, rate, half, most, per), flush=True)
     return {"rate": rate, "p50": seconds(half), "p99": seconds(most), "runs": round(per, 1)}
+
+
+def order(number):
+    """The ways in the order of a round."""
+    names = list(WAYS)
+    names = names[number % len(names):] + names[: number % len(names)]
+    return names if number % 2 == 0 else names[::-1]
+
+
+def show(name, row):
+    runs = "-" if name == "no cache" else "%.1f" % row["runs"]
+    times = (row["p50"] * 1e3, row["p99"] * 1e3)
+    print("%-26s %10.0f %8.2f ms %8.2f ms %8s" % (name, row["rate"], *times, runs), flush=True)
 
 
 def seconds(text):
@@ -150,7 +168,8 @@ def keep(rows, load):
         }
         for way, row in rows.items()
     }
-    what = {"processor": model, "processors": os.cpu_count(), "load_before": round(load, 1), "seconds": SECONDS}
+    what = {"processor": model, "processors": os.cpu_count(), "load_before": round(load, 1)}
+    what.update(seconds=SECONDS, rounds=ROUNDS)
     with open(os.path.join(HERE, "benches/results/pages/%s.json" % name), "w") as out:
         json.dump({**what, "ratios_to_no_cache": ratios}, out, indent=2)
         out.write("\n")
@@ -158,7 +177,21 @@ def keep(rows, load):
 
 load = os.getloadavg()[0]
 print("load %.1f on %d processors, %s" % (load, os.cpu_count(), processor()[0]))
-print("%-26s %10s %10s %10s %8s" % ("", "requests/s", "p50", "p99", "runs"))
-rows = {name: measure(name, plugins, routes) for name, (plugins, routes) in WAYS.items()}
+print("%d rounds of %d seconds" % (ROUNDS, SECONDS))
+print("%-26s %10s %11s %11s %8s" % ("", "requests/s", "p50", "p99", "runs"))
+seen = {name: [] for name in WAYS}
+for number in range(ROUNDS):
+    if ROUNDS > 1:
+        print("round %d" % (number + 1))
+    for name in order(number):
+        seen[name].append(measure(name, *WAYS[name]))
+        show(name, seen[name][-1])
+rows = {
+    name: {what: statistics.median(row[what] for row in rounds) for what in rounds[0]} for name, rounds in seen.items()
+}
+if ROUNDS > 1:
+    print("medians")
+    for name, row in rows.items():
+        show(name, row)
 if KEEP:
     keep(rows, load)

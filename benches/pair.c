@@ -1,9 +1,9 @@
 /* Times builds of libucache.so against each other in one process, taking turns every few milliseconds, so that what else
  * the machine does falls on all of them alike: what a change gave.
  *
- *     make pair OLD=path/of/an/earlier/libucache.so [PROCESSES=2] [KEYS=1000000] [ROUNDS=60]
+ *     make pair OLD=path/of/an/earlier/libucache.so [PROCESSES=2] [KEYS=1000000] [ROUNDS=60] [ONLY='keys, get 64 KB']
  *
- * Keys of 16 bytes, values of 100, zipf 0.99. Prints, for each operation and build, the median of the rounds in ns (of
+ * Keys of 16 bytes, values of 100, zipf 0.99; and large values. Prints, for each operation and build, the median of the rounds in ns (of
  * all processes together: time divided by operations) and the median of the first build's time over this one's. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -32,7 +32,11 @@ struct build {
 	int (*set)(const char *, uint16_t, const char *, uint64_t, uint64_t, uint64_t, const char *);
 	int (*del)(const char *, uint16_t, const char *);
 	int (*exists)(const char *, uint16_t, const char *);
-	uint64_t made;
+	void *(*by_name)(const char *);
+	void *(*keys)(void *, uint64_t *, void **);
+	char *(*item_key)(void *);
+	uint64_t made, position;
+	void *cache, *item;
 };
 
 static struct shared {
@@ -40,7 +44,7 @@ static struct shared {
 	double rate[MOST_PROCESSES];
 } *shared;
 
-static char (*draws)[16], value[VALUE], key[24];
+static char (*draws)[16], value[VALUE], bytes[1 << 20], key[24];
 static uint64_t cursor, seed = 0x9E3779B97F4A7C15ull;
 static long keys, processes, me, barriers;
 
@@ -126,6 +130,30 @@ static int counter(struct build *b) {
 	return b->set("hot", 3, (char *) &one, 8, 0, INCREMENT, "pair") != 0;
 }
 
+/* One step of a walk over all keys, which begins anew at its end. */
+static int walk(struct build *b) {
+	void *item = b->keys(b->cache, &b->position, &b->item);
+	if (!item) b->position = 0, b->item = NULL;
+	return item && b->item_key(item)[0] == 0;
+}
+
+static int large(struct build *b, uint64_t count, uint64_t length, int write) {
+	uint64_t got = 0;
+	make_key(key, 'v', cursor++ * 7 % count);
+	key[1] = length >> 12;
+	if (write) return b->set(key, 16, bytes, length, 0, UPDATE, "large") != 0;
+	char *copy = b->get(key, 16, &got, NULL, "large");
+	free(copy);
+	return !copy || got != length;
+}
+
+static int get_4k(struct build *b) { return large(b, 1000, 4096, 0); }
+static int put_4k(struct build *b) { return large(b, 1000, 4096, 1); }
+static int get_64k(struct build *b) { return large(b, 150, 65536, 0); }
+static int put_64k(struct build *b) { return large(b, 150, 65536, 1); }
+static int get_1m(struct build *b) { return large(b, 10, 1 << 20, 0); }
+static int put_1m(struct build *b) { return large(b, 10, 1 << 20, 1); }
+
 static int set_new(struct build *b) { return put(b, make_key(key, 'n', b->made++), 0, "fresh"); }
 static int set_lru(struct build *b) { return put(b, make_key(key, 'l', b->made++), 0, "lru"); }
 
@@ -135,6 +163,8 @@ static const struct operation {
 } operations[] = {
 	{ "get hit", get_hit }, { "get miss", get_miss }, { "exists", exists }, { "update", update },
 	{ "del + set", del_set }, { "counter", counter }, { "set new", set_new }, { "LRU, full", set_lru },
+	{ "keys", walk }, { "put 4 KB", put_4k }, { "get 4 KB", get_4k }, { "put 64 KB", put_64k },
+	{ "get 64 KB", get_64k }, { "put 1 MB", put_1m }, { "get 1 MB", get_1m },
 };
 
 static void barrier(void) {
@@ -157,14 +187,23 @@ static void open_build(struct build *b, const char *path) {
 	b->set = symbol(library, "uwsgi_cache_magic_set");
 	b->del = symbol(library, "uwsgi_cache_magic_del");
 	b->exists = symbol(library, "uwsgi_cache_magic_exists");
+	b->by_name = symbol(library, "uwsgi_cache_by_name");
+	b->keys = symbol(library, "uwsgi_cache_keys");
+	b->item_key = symbol(library, "uwsgi_cache_item_key");
 	void *(*create)(char *) = symbol(library, "uwsgi_cache_create");
 	char pair[128], fresh[] = "name=fresh,items=8000001,blocksize=128,keysize=16,ignore_full=1",
-		lru[] = "name=lru,items=20001,blocksize=128,keysize=16,purge_lru=1,ignore_full=1";
+		lru[] = "name=lru,items=20001,blocksize=128,keysize=16,purge_lru=1,ignore_full=1",
+		large[] = "name=large,items=2001,blocksize=1048576,keysize=64";
 	snprintf(pair, sizeof(pair), "name=pair,items=%ld,blocksize=256,keysize=64", keys * 3 / 2);
-	if (!create(pair) || !create(fresh) || !create(lru)) exit((fprintf(stderr, "no cache: %s\n", path), 1));
+	if (!create(pair) || !create(fresh) || !create(lru) || !create(large)) exit((fprintf(stderr, "no cache: %s\n", path), 1));
 	for (long n = 0; n < keys; n++)
 		if (put(b, make_key(key, 'k', n), UPDATE, "pair")) exit((fprintf(stderr, "not stored: %s\n", path), 1));
 	for (long n = 0; n < 20000; n++) put(b, make_key(key, 'f', n), 0, "lru");
+	b->cache = b->by_name("pair");
+	int (*puts[])(struct build *) = { put_4k, put_64k, put_1m };
+	for (int i = 0; i < 3; i++)
+		for (cursor = 0; cursor < 1000;)
+			if (puts[i](b)) exit((fprintf(stderr, "no large value: %s\n", path), 1));
 }
 
 /* ns an operation, of all processes together */
@@ -205,12 +244,15 @@ int main(int argc, char **argv) {
 		return fprintf(stderr, "%s libucache.so ... (1 to %d of them)\n", argv[0], MOST_BUILDS), 1;
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANON, -1, 0);
 	memset(value, 'x', VALUE);
+	/* else all pages would be the same one, of zeros */
+	memset(bytes, 'x', sizeof(bytes));
 	draw();
 	for (long i = 0; i < count; i++) open_build(&builds[i], argv[i + 1]);
 	for (long i = 1; i < processes && !me; i++) me = fork() ? 0 : i;
 	for (long i = 0; i < count; i++) builds[i].made = (uint64_t) me << 40;
 	for (size_t at = 0; at < sizeof(operations) / sizeof(*operations); at++) {
 		const struct operation *o = &operations[at];
+		if (getenv("ONLY") && !strstr(getenv("ONLY"), o->name)) continue;
 		long bad = 0;
 		for (long r = 0; r < rounds; r++)
 			for (long i = 0; i < count; i++) {

@@ -121,6 +121,49 @@ fn the_server_is_shared_by_all_machines() {
     assert_eq!(machines[0].run(1, "uwsgi.cache_exists('k'), uwsgi.cache_keys()"), "(None, [])");
 }
 
+/// Counts its runs for each path, and takes some time.
+const SLOW: &str = "import os, time
+def application(env, start):
+    with open(os.environ['RUNS'], 'a') as runs:
+        runs.write(env['PATH_INFO'] + '\\n')
+    time.sleep(0.2)
+    start('200 OK', [('Content-Type', 'text/plain')])
+    return [b'page ' + env['PATH_INFO'].encode()]
+";
+
+#[test]
+fn a_page_is_computed_once_by_all_machines() {
+    let at = backend::Server::start();
+    let files = tempfile::tempdir().expect("a temporary directory");
+    let (dir, runs) = (files.path(), files.path().join("runs"));
+    fs::write(dir.join("slow.py"), SLOW).expect("written");
+    let options = format!(
+        "{}env = RUNS={}\npythonpath = {}\nmodule = slow\nneed-app = true\n\
+         cache2 = name=pages,items=100,blocksize=10000,backend={}\nroute = ^/ ucache:name=pages,ttl=60\n",
+        Build::Installed.python(),
+        runs.display(),
+        dir.display(),
+        at.url()
+    );
+    let machines = [0, 1, 2].map(|_| Server::start_app(Flavor::Ucache, 2, &options));
+    for page in 0..5 {
+        let path = format!("/{page}");
+        thread::scope(|scope| {
+            for machine in &machines {
+                for worker in [1, 2] {
+                    let path = &path;
+                    scope.spawn(move || {
+                        let answer = machine.ask(worker, "GET", path, "").expect("an answer");
+                        assert_eq!(answer.body, format!("page {path}"));
+                    });
+                }
+            }
+        });
+        let all = fs::read_to_string(&runs).expect("runs");
+        assert_eq!(all.lines().filter(|run| *run == path).count(), 1, "{path}: {all}");
+    }
+}
+
 #[test]
 fn a_server_that_is_down_is_misses_and_comes_back() {
     let mut at = backend::Server::start();

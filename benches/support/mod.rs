@@ -106,7 +106,7 @@ fn time_of(order: &[u32], work: impl FnOnce()) -> f64 {
     nanos / f64::from(u32::try_from(order.len()).expect("a million"))
 }
 
-fn processor_time() -> Duration {
+pub(crate) fn processor_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock").into()
 }
 

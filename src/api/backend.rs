@@ -154,6 +154,13 @@ impl Backend {
         self.with("negative", if on { "1" } else { "0" })
     }
 
+    /// Whether a clear takes one step, however many keys there are: the server's keys carry a number,
+    /// which a clear raises; what has an older one is removed in the background. Not unless given:
+    /// other clients do not know such keys. All users of the cache must say the same.
+    pub fn clear_by_generation(self, on: bool) -> Self {
+        self.with("clear", if on { "generation" } else { "unlink" })
+    }
+
     /// Whether the server tells this machine of changes. It does unless given. Without that a copy
     /// may be as old as [`copy_ttl`](Backend::copy_ttl), which must be given then.
     pub fn tracking(self, on: bool) -> Self {

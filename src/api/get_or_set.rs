@@ -21,6 +21,9 @@ impl Cache {
     /// - takes longer than the lease of [`with_fill_limits`](Cache::with_fill_limits): when the
     ///   lease ends.
     ///
+    /// With a backend the callers of all machines are meant; one on another machine
+    /// takes over when the lease ends, whatever became of the filler.
+    ///
     /// No lock is held while `fill` runs. It may use the cache freely, but must not fill its own
     /// key again.
     ///

@@ -310,7 +310,7 @@ impl Tier {
         by_kind!(self, engine => engine.expire(key, expires), backed => backed.expire(key, expires))
     }
 
-    /// [`Engine::begin_fill`]. The filler is the only one of this machine.
+    /// [`Engine::begin_fill`]. With a backend the filler is the only one of all machines.
     ///
     /// # Errors
     /// As there; [`Error::Backend`](crate::Error::Backend).
@@ -345,15 +345,15 @@ impl Tier {
     /// # Errors
     /// As there.
     pub fn abandon_fill(&self, key: &[u8], token: FillToken) -> Result<()> {
-        self.engine().abandon_fill(key, token)
+        by_kind!(self, engine => engine.abandon_fill(key, token), backed => backed.abandon_fill(key, token))
     }
 
-    /// [`Engine::begin_refresh`]. The right is this machine's.
+    /// [`Engine::begin_refresh`]. With a backend the right is one of all machines.
     ///
     /// # Errors
     /// As there.
     pub fn begin_refresh(&self, key: &[u8], lease: Duration) -> Result<Option<FillToken>> {
-        self.engine().begin_refresh(key, lease)
+        by_kind!(self, engine => engine.begin_refresh(key, lease), backed => backed.begin_refresh(key, lease))
     }
 
     /// [`Engine::end_refresh`].
@@ -361,7 +361,7 @@ impl Tier {
     /// # Errors
     /// As there.
     pub fn end_refresh(&self, key: &[u8], token: FillToken) -> Result<()> {
-        self.engine().end_refresh(key, token)
+        by_kind!(self, engine => engine.end_refresh(key, token), backed => backed.end_refresh(key, token))
     }
 
     /// The next item of a walk. A server that is down ends it.

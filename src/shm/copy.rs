@@ -8,21 +8,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// From here on the loop of 32-byte vectors beats that of 16-byte ones, with its head and tail.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-const AVX_FROM: usize = 256;
-/// From here on `rep movsb` beats the loop of 16-byte vectors.
+#[path = "copy_wide.rs"]
+mod wide;
+
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-const MOVSB_FROM: usize = 1024;
-/// From here on, on Intel's processors, `rep movsb` also beats 32-byte vectors: it writes whole
-/// lines without reading them first.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-const MOVSB_FROM_ON_INTEL: usize = 32 << 10;
-/// Except where source and destination differ by so few bytes modulo 4096: AMD's `rep movsb` then
-/// takes up to five times as long, and an entry's value (32 bytes into its span) is often that near
-/// to what malloc returns (16 into a page).
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-const ALIASED: usize = 128;
+use wide::{Side, copy_wide};
+
+/// Finds out how this processor copies, so that no write does so under a lock.
+pub(super) fn learn_processor() {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    wide::Processor::here();
+}
 
 /// Copies `len` bytes out of shared memory.
 ///
@@ -34,7 +31,7 @@ pub(super) unsafe fn load(src: *const u8, dst: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     if len >= 16 {
         // SAFETY: the caller's contract covers exactly `len` bytes on both sides.
-        unsafe { if len <= 128 { copy_ends(src, dst, len) } else { copy_wide(src, dst, len) } };
+        unsafe { if len <= 128 { copy_ends(src, dst, len) } else { copy_wide(Side::Load, src, dst, len) } };
         return;
     }
     let words = src.cast_mut().cast::<u64>();
@@ -63,27 +60,21 @@ pub(super) unsafe fn load(src: *const u8, dst: *mut u8, len: usize) {
 #[inline(always)]
 pub(super) unsafe fn store(src: *const u8, dst: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    if (16..=128).contains(&len) {
+    if len >= 16 {
         // SAFETY: the caller's contract covers exactly `len` bytes on both sides.
-        unsafe { copy_ends(src, dst, len) };
+        unsafe { if len <= 128 { copy_ends(src, dst, len) } else { copy_wide(Side::Store, src, dst, len) } };
         return;
     }
     // SAFETY: passed on.
-    unsafe { store_other(src, dst, len) };
+    unsafe { store_words(src, dst, len) };
 }
 
-/// [`store`] of other lengths.
+/// [`store`] word by word.
 ///
 /// # Safety
 /// As [`store`].
 #[inline(never)]
-unsafe fn store_other(src: *const u8, dst: *mut u8, len: usize) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    if len >= 16 {
-        // SAFETY: the caller's contract covers exactly `len` bytes on both sides.
-        unsafe { if len <= 128 { copy_ends(src, dst, len) } else { copy_wide(src, dst, len) } };
-        return;
-    }
+unsafe fn store_words(src: *const u8, dst: *mut u8, len: usize) {
     let words = dst.cast::<u64>();
     let mut i = 0;
     while i < len {
@@ -165,142 +156,6 @@ pub(super) fn prefetch_to_write<const LINES: u8>(at: *const u8) {
     let _ = at;
 }
 
-/// # Safety
-/// Both sides must be mapped for `len` bytes, `len >= 16`; they must not overlap.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-#[inline(never)]
-unsafe fn copy_wide(src: *const u8, dst: *mut u8, len: usize) {
-    use std::arch::asm;
-    let by_string = len >= MOVSB_FROM_ON_INTEL && is_intel();
-    if len >= AVX_FROM && !by_string && std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the contract is passed on; the CPU has AVX2 and `len` is enough.
-        unsafe { copy_avx(src, dst, len) };
-        return;
-    }
-    let apart = (dst.addr().wrapping_sub(src.addr())) & 4095;
-    if by_string || len >= MOVSB_FROM && (ALIASED..4096 - ALIASED).contains(&apart) {
-        // SAFETY: copies exactly `len` bytes (contract); the direction flag is clear in the ABI.
-        unsafe {
-            asm!("rep movsb", inout("rcx") len => _, inout("rsi") src => _, inout("rdi") dst => _,
-                options(nostack, preserves_flags));
-        }
-        return;
-    }
-    // 32 bytes a round, then the last 16 or 32 bytes once more, overlapping what is copied already.
-    let rounds = len / 32;
-    // SAFETY: rounds * 32 <= len; the tail reads and writes [len - 16, len) and, for a rest above
-    // 16, the 16 before.
-    unsafe {
-        asm!(
-            "test {n}, {n}",
-            "jz 3f",
-            "2:",
-            "movdqu {a}, [{s}]",
-            "movdqu {b}, [{s} + 16]",
-            "movdqu [{d}], {a}",
-            "movdqu [{d} + 16], {b}",
-            "add {s}, 32",
-            "add {d}, 32",
-            "dec {n}",
-            "jnz 2b",
-            "3:",
-            n = inout(reg) rounds => _,
-            s = inout(reg) src => _,
-            d = inout(reg) dst => _,
-            a = out(xmm_reg) _,
-            b = out(xmm_reg) _,
-            options(nostack)
-        );
-        let rest = len % 32;
-        if rest > 16 {
-            move16(src.add(len - rest), dst.add(len - rest));
-        }
-        if rest > 0 {
-            move16(src.add(len - 16), dst.add(len - 16));
-        }
-    }
-}
-
-/// Whether the processor is one of Intel's with fast string moves (leaf 7, EBX bit 9). Asked once:
-/// a virtual machine's host answers. Without a lock, which a fork could leave taken.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-fn is_intel() -> bool {
-    use std::{
-        arch::x86_64::{__cpuid, __cpuid_count},
-        sync::atomic::AtomicU8,
-    };
-    static ANSWER: AtomicU8 = AtomicU8::new(0);
-    match ANSWER.load(Ordering::Relaxed) {
-        0 => {
-            // SAFETY: every processor of this architecture has the instruction; leaf 7 is asked for
-            // where there is one.
-            #[allow(unused_unsafe, reason = "newer compilers take it for safe")]
-            let (first, seventh) = unsafe {
-                let first = __cpuid(0);
-                (first, if first.eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 })
-            };
-            let name = [first.ebx, first.edx, first.ecx].map(u32::to_le_bytes);
-            let is = name.as_flattened() == b"GenuineIntel" && seventh >> 9 & 1 != 0;
-            ANSWER.store(1 + u8::from(is), Ordering::Relaxed);
-            is
-        }
-        answer => answer == 2,
-    }
-}
-
-/// # Safety
-/// As [`copy_wide`], `len >= AVX_FROM`, on a CPU with AVX2.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-unsafe fn copy_avx(src: *const u8, dst: *mut u8, len: usize) {
-    // The first 32 bytes, up to the destination's next line of 32; whole rounds of 128 from there;
-    // then the last 128 bytes once more, overlapping what is copied already.
-    let ahead = 32 - (dst.addr() & 31);
-    let rounds = (len - ahead) / 128;
-    // SAFETY: ahead <= 32, ahead + rounds * 128 <= len, and len >= 256; vzeroupper leaves the
-    // registers as SSE code expects them.
-    unsafe {
-        std::arch::asm!(
-            "vmovdqu ymm0, [{s}]",
-            "vmovdqu [{d}], ymm0",
-            "add {s}, {ahead}",
-            "add {d}, {ahead}",
-            "2:",
-            "vmovdqu ymm0, [{s}]",
-            "vmovdqu ymm1, [{s} + 32]",
-            "vmovdqu ymm2, [{s} + 64]",
-            "vmovdqu ymm3, [{s} + 96]",
-            "vmovdqa [{d}], ymm0",
-            "vmovdqa [{d} + 32], ymm1",
-            "vmovdqa [{d} + 64], ymm2",
-            "vmovdqa [{d} + 96], ymm3",
-            "sub {s}, -128",
-            "sub {d}, -128",
-            "dec {n}",
-            "jnz 2b",
-            "vmovdqu ymm0, [{s_end} - 128]",
-            "vmovdqu ymm1, [{s_end} - 96]",
-            "vmovdqu ymm2, [{s_end} - 64]",
-            "vmovdqu ymm3, [{s_end} - 32]",
-            "vmovdqu [{d_end} - 128], ymm0",
-            "vmovdqu [{d_end} - 96], ymm1",
-            "vmovdqu [{d_end} - 64], ymm2",
-            "vmovdqu [{d_end} - 32], ymm3",
-            "vzeroupper",
-            s = inout(reg) src => _,
-            d = inout(reg) dst => _,
-            n = inout(reg) rounds => _,
-            ahead = in(reg) ahead,
-            s_end = in(reg) src.add(len),
-            d_end = in(reg) dst.add(len),
-            out("xmm0") _,
-            out("xmm1") _,
-            out("xmm2") _,
-            out("xmm3") _,
-            options(nostack)
-        );
-    }
-}
-
 /// Both ends, overlapping in the middle: no loop.
 ///
 /// # Safety
@@ -364,30 +219,8 @@ mod tests {
     use super::*;
 
     #[test]
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    #[allow(clippy::disallowed_macros, reason = "a test that is skipped says so")]
-    fn vectors_copy_exactly_from_and_to_anywhere() {
-        if !std::arch::is_x86_feature_detected!("avx2") {
-            // The other copies are in use then; the next test covers them.
-            eprintln!("no AVX2: its copy is not tested");
-            return;
-        }
-        let src: Vec<u8> = (0..9000u32).map(|i| (i * 31 / 7) as u8).collect();
-        for (from, to) in (0..64).flat_map(|i| [(i, 0), (0, i), (i, 64 - i)]) {
-            for len in (AVX_FROM..AVX_FROM + 260).chain([4096, 8191]) {
-                let mut dst = vec![0xEE_u8; to + len + 64];
-                // SAFETY: both vectors have `len` bytes from there on; lengths are at least
-                // AVX_FROM.
-                unsafe { copy_avx(src.as_ptr().add(from), dst.as_mut_ptr().add(to), len) };
-                assert_eq!(&dst[to..to + len], &src[from..from + len], "{from} {to} {len}");
-                assert!(dst[..to].iter().chain(&dst[to + len..]).all(|&b| b == 0xEE), "{from} {to} {len}");
-            }
-        }
-    }
-
-    #[test]
     fn copies_every_length_exactly() {
-        for len in (1..300).chain([1023, 1024, 1025, 4096, 70_001]) {
+        for len in (1..300).chain([1023, 1024, 1025, 4096, 70_001, 6_000_001]) {
             let src: Vec<u8> = (0..len).map(|i| (i * 7 + 3) as u8).collect();
             let mut shared = vec![u64::MAX; len / 8 + 2];
             let guard = 0xEEu8;

@@ -110,6 +110,7 @@ impl Region {
         }
         let homes = layout.geo.homes.min(buckets);
         let areas = Areas::new(&map, &layout);
+        copy::learn_processor();
         let (backed, wide, sparse) = (AtomicU64::new(0), simd_tags::compares_wide(), file.is_some());
         Ok(Self { areas, buckets, homes, backed, sparse, wide, map, layout, file })
     }

@@ -28,6 +28,7 @@ fn options(service: &Service) -> [Options; 3] {
         url: service.url(),
         timeout: Duration::from_millis(300),
         copies,
+        numbered: false,
     })
 }
 

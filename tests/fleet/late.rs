@@ -34,6 +34,7 @@ fn late_messages(max_stale: Duration, link: impl Fn(Duration) -> Link) -> (Vec<E
                 url: proxies[number].url(),
                 timeout: Duration::from_secs(20),
                 copies: Copies::Told { max_stale, stale: None },
+                numbered: false,
             };
             let (first_slot, address) = (number * WORKERS, None);
             let number = u32::try_from(number).expect("small");

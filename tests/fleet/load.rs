@@ -57,6 +57,8 @@ struct Fleet {
     /// The slot of what no machine did.
     foreign: usize,
     keys: u32,
+    /// Keys carry a number.
+    numbered: bool,
     /// The longest time between two strikes, milliseconds.
     calm: u64,
     /// The most writes of the other client between two strikes.
@@ -83,6 +85,7 @@ impl Fleet {
             clears: true,
             seed: rng.u64(..),
         };
+        let numbered = rng.u8(0..3) == 0;
         let proxies: Vec<_> = (0..count)
             .map(|_| {
                 let (unix, tcp) = (Address::Unix(server.socket()), Address::local(port));
@@ -92,7 +95,7 @@ impl Fleet {
         let mut first_slot = 0;
         let mut machines = Vec::new();
         for (number, (&workers, proxy)) in (0..).zip(workers.iter().zip(&proxies)) {
-            let options = Options::random(proxy.url(), rng);
+            let options = Options::random(proxy.url(), numbered, rng);
             let plan = Plan { number, first_slot, workers, options, habits, address: None };
             first_slot += workers;
             machines.push(Machine::start(&plan, &record));
@@ -108,6 +111,7 @@ impl Fleet {
             record,
             foreign,
             keys,
+            numbered,
             calm,
             busy,
             storm,
@@ -143,7 +147,9 @@ impl Fleet {
         let mut client = self.server.client();
         for _ in 0..rng.u32(0..=self.busy) {
             let key = rng.u32(0..self.keys);
-            if rng.u8(0..4) > 0 {
+            if self.numbered {
+                self.write_under_number(&mut client, key, rng.u8(0..4) > 0);
+            } else if rng.u8(0..4) > 0 {
                 set_as_another_client(&mut client, &self.record, self.foreign, key);
             } else {
                 let name = format!("c:{}", key_name(key));
@@ -151,6 +157,22 @@ impl Fleet {
             }
             sum.foreign += 1;
         }
+    }
+
+    /// Writes a key, or deletes it, under the number in force. Without one there is no key to write.
+    fn write_under_number(&self, client: &mut Client, key: u32, sets: bool) {
+        const WRITE: &str = "local g = redis.call('GET', 'c:#gen')
+if not g then return 0 end
+local k = 'c:' .. g .. ':' .. ARGV[1]
+if ARGV[2] == '' then redis.call('DEL', k) else redis.call('SET', k, ARGV[2]) end
+return 1";
+        let name = key_name(key);
+        let (value, bytes) =
+            if sets { foreign_value(&self.record, self.foreign) } else { (Value::Absent, Vec::new()) };
+        self.record.note(self.foreign, key, Done::Perhaps(value, 0), || {
+            let words = [b"EVAL", WRITE.as_bytes(), b"0", name.as_bytes(), &bytes];
+            if client.ask(words) == "1" { Done::Wrote(value, 0) } else { Done::Nothing }
+        });
     }
 
     fn make_absent(&self, key: u32, f: impl FnOnce()) {

@@ -91,6 +91,7 @@ fn half_open(rng: &mut Rng) {
                 url: format!("redis://{}:{PORT}", host(number)),
                 timeout: Duration::from_millis(150),
                 copies: Copies::Told { max_stale: Duration::from_millis(400), stale: None },
+                numbered: false,
             };
             let plan = Plan {
                 number,

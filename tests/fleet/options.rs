@@ -10,6 +10,8 @@ pub(crate) struct Options {
     pub(crate) url: String,
     pub(crate) timeout: Duration,
     pub(crate) copies: Copies,
+    /// A clear raises a number that keys carry.
+    pub(crate) numbered: bool,
 }
 
 /// What a machine keeps.
@@ -25,17 +27,17 @@ pub(crate) enum Copies {
 
 impl Options {
     /// Any options; most machines keep copies.
-    pub(crate) fn random(url: String, rng: &mut Rng) -> Self {
+    pub(crate) fn random(url: String, numbered: bool, rng: &mut Rng) -> Self {
         let seconds = Duration::from_secs(rng.u64(1..3));
         let copies = match rng.u8(0..10) {
-            0 => Copies::None,
-            1 => Copies::Untold { ttl: seconds },
+            0 if !numbered => Copies::None,
+            1 if !numbered => Copies::Untold { ttl: seconds },
             n => Copies::Told {
                 max_stale: Duration::from_millis(rng.u64(50..1000)),
                 stale: (n < 4).then_some(seconds),
             },
         };
-        Self { url, timeout: Duration::from_millis(rng.u64(100..500)), copies }
+        Self { url, timeout: Duration::from_millis(rng.u64(100..500)), copies, numbered }
     }
 
     /// How old a value may be, nanoseconds.
@@ -56,7 +58,7 @@ impl Options {
 
     /// Failures are told from misses where that can be.
     pub(crate) fn backend(&self) -> Backend {
-        let backend = Backend::url(&self.url).timeout(self.timeout);
+        let backend = Backend::url(&self.url).timeout(self.timeout).clear_by_generation(self.numbered);
         match self.copies {
             Copies::None => backend.near(false).on_down(OnDown::Error),
             Copies::Told { max_stale, stale } => {

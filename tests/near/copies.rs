@@ -25,6 +25,12 @@ pub(crate) fn machine(name: &str, backend: Backend) -> Cache {
     c
 }
 
+/// A backend that a busy machine does not make fail.
+pub(crate) fn patient(url: impl AsRef<str>) -> Backend {
+    let long = Duration::from_secs(30);
+    Backend::url(url).timeout(long).connect_timeout(long)
+}
+
 /// Waits until reads are answered by copies.
 pub(crate) fn armed(c: &Cache) {
     c.set("armed", "yes").expect("set");

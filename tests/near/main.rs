@@ -8,9 +8,11 @@ mod certificates;
 #[path = "../support/cluster.rs"]
 mod cluster;
 mod clusters;
+mod computing;
 mod copies;
 mod failures;
 mod forks;
+mod generations;
 mod interop;
 mod model;
 mod negative;

@@ -305,7 +305,7 @@ fn the_user_of_the_documentation_may_do_all_that_is_needed() {
     let server = Server::start();
     let docs = include_str!("../../src/docs/fleet.md");
     let line = docs.lines().find(|line| line.starts_with("ACL SETUSER")).expect("the line");
-    assert_eq!(server.ask(line.replace("~pages:*", "~p:*").split(' ')), "OK");
+    assert_eq!(server.ask(line.replace("pages:", "p:").split(' ')), "OK");
     let url = server.url().replace("unix://", "unix://web:secret@");
     in_worker("of the docs", Backend::url(url), |c, owner| {
         let mut client = server.client();

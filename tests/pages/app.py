@@ -1,5 +1,5 @@
-"""An application whose answers the test scripts: `script` in PAGES_DIR maps paths to what is done there. Each run is
-a line of `runs`."""
+"""An application whose answers the test scripts: `script` in PAGES_DIR maps paths to what is done there, `*` those that
+it does not name. Each run is a line of `runs`."""
 import json
 import os
 import time
@@ -14,7 +14,8 @@ def application(environ, start_response):
     os.close(run)
     try:
         with open(AT + "/script") as script:
-            do = json.load(script).get(path, {})
+            all_paths = json.load(script)
+        do = all_paths.get(path, all_paths.get("*", {}))
     except FileNotFoundError:
         do = {}
     environ["wsgi.input"].read()

@@ -1,11 +1,11 @@
 //! What people have asked of uWSGI's own `cache:` and `cachestore:`, there and here.
 
-use std::{thread::sleep, time::Duration};
+use std::{io::Write, thread::sleep, time::Duration};
 
 use serde_json::json;
 
 use super::{
-    server::{Build, Flavor, Server},
+    server::{Build, Flavor, Server, within},
     site::Site,
 };
 
@@ -73,4 +73,40 @@ fn offload_threads_send_whole_answers() {
     }
     let stats: serde_json::Value = serde_json::from_str(&site.server.stats()).expect("JSON");
     assert_eq!(stats["workers"][1]["cores"][0]["offloaded_requests"], 20, "{stats}");
+    // A part is sent from where it begins.
+    let part = site.get_with("/large", "Range: bytes=100000-799999\r\n");
+    assert!(part.status == 206 && part.body == first.body[100_000..800_000], "{}", part.head);
+}
+
+/// The request that refreshes closes its connection when its client has the old page: a thread that
+/// still sent from it would lose it.
+#[test]
+fn offload_threads_and_old_pages() {
+    for options in ["", "gzip=1,"] {
+        let threads = "offload-threads = 2\n";
+        let route = format!("{threads}route = ^/ ucache:name=pages,{options}ttl=1,stale=600,stale_error=600");
+        let site = Site::start(&route);
+        site.script(&json!({"/large": {"size": 900_000}}));
+        let old = site.get("/large");
+        site.script(&json!({"/large": {"size": 900_000, "gate": "go"}}));
+        sleep(Duration::from_millis(1100));
+        site.forget_runs();
+        let mut slow = site.connect(1).expect("a connection");
+        slow.write_all(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a request");
+        // It reads later than anybody computes.
+        sleep(Duration::from_millis(300));
+        let stale = super::site::read(&mut slow).expect("an answer");
+        assert_eq!((stale.cache(), stale.body == old.body), ("STALE", true), "{}", stale.head);
+        site.await_runs(1);
+        // The others do not wait, and have threads.
+        let other = site.ask(2, "GET", "/large", "");
+        assert_eq!((other.cache(), other.body == old.body), ("STALE", true), "{}", other.head);
+        site.open("go");
+        within(30, "the page is new", || {
+            let answer = site.ask(2, "GET", "/large", "");
+            assert_eq!(answer.body.len(), 900_000, "{}", answer.head);
+            answer.body != old.body
+        });
+        assert_eq!(site.runs(), 1);
+    }
 }

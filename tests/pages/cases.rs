@@ -2,7 +2,7 @@
 //! against nginx with `proxy_cache`, before the same origin server.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::TcpStream,
     os::unix::fs::PermissionsExt,
@@ -20,6 +20,17 @@ use super::{
 
 /// Statuses that the suite expects to be stored if they are said to be fresh.
 const STATUSES: &str = "200 203 204 299 300 301 302 303 307 308 400 404 405 410 414 499 500 502 503 504 599";
+
+/// Required ones that fail: `src/docs/pages.md` says why.
+const ARGUED: [&str; 7] = [
+    "304-etag-update-response-Set-Cookie",
+    "age-parse-prefix",
+    "headers-store-Set-Cookie",
+    "stale-close-must-revalidate",
+    "stale-close-no-cache",
+    "stale-close-proxy-revalidate",
+    "stale-close-s-maxage=2",
+];
 
 /// A program that ends with the test.
 struct Program(Child);
@@ -47,14 +58,14 @@ fn suite() -> PathBuf {
 }
 
 /// Node in the suite's directory; the suite reads its configuration as npm passes it on.
-fn node(port: u16, base: &str, at: &Path) -> Command {
+fn node(port: u16, base: &str, id: &str, at: &Path) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--signal=INT", "--kill-after=5", "150", "node", "--no-warnings"]).current_dir(suite());
     for (name, value) in [
         ("protocol", "http"),
         ("port", port.to_string().as_str()),
         ("base", base),
-        ("id", ""),
+        ("id", id),
         ("pidfile", at.join("origin.pid").to_str().expect("UTF-8")),
     ] {
         command.env(format!("npm_config_{name}"), value).env(format!("npm_package_config_{name}"), value);
@@ -80,11 +91,23 @@ fn nginx(at: &Path, port: u16, origin: u16) -> Program {
 /// Name and outcome of each test.
 fn run(origin: u16, port: u16, at: &Path) -> BTreeMap<String, bool> {
     let out =
-        node(origin, &format!("http://127.0.0.1:{port}"), at).arg("cli.mjs").output().expect("node runs");
+        node(origin, &format!("http://127.0.0.1:{port}"), "", at).arg("cli.mjs").output().expect("node runs");
     let all: BTreeMap<String, Value> = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| {
         panic!("{e}: {}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
     });
     all.into_iter().map(|(name, outcome)| (name, outcome == Value::Bool(true))).collect()
+}
+
+/// Whether a single test passes: alone, and once more if it does not. The suite's times are seconds,
+/// which a busy machine may miss when all tests run at once.
+fn passes_alone(origin: u16, port: u16, id: &str, at: &Path) -> bool {
+    (0..3).any(|_| {
+        let mut one = node(origin, &format!("http://127.0.0.1:{port}"), id, at);
+        let out = one.arg("cli.mjs").output().expect("node runs");
+        let text = String::from_utf8_lossy(&out.stdout);
+        // The last line is the outcome and, of a failure, the reason.
+        text.trim().lines().next_back().is_some_and(|line| line.trim_end().ends_with('-'))
+    })
 }
 
 /// Which tests are requirements, which are what a good cache does, which only find out.
@@ -94,7 +117,8 @@ fn kinds(origin: u16, at: &Path) -> BTreeMap<String, String> {
          if (!t.browser_only) out[t.id] = t.kind || 'required'; console.log(JSON.stringify(out))",
         suite().display()
     );
-    let out = node(origin, "", at).args(["--input-type=module", "-e", &source]).output().expect("node runs");
+    let out =
+        node(origin, "", "", at).args(["--input-type=module", "-e", &source]).output().expect("node runs");
     serde_json::from_slice(&out.stdout).expect("JSON")
 }
 
@@ -105,7 +129,7 @@ fn the_public_cases_pass_as_often_as_with_nginx() {
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
     let (origin, ours, theirs) = (free_port(), free_port(), free_port());
     let listens = |port: u16| within(30, "it listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-    let _origin = Program::start(node(origin, "", dir.path()).arg("server/server.mjs"));
+    let _origin = Program::start(node(origin, "", "", dir.path()).arg("server/server.mjs"));
     listens(origin);
     // The suite's client keeps connections; uWSGI closes them.
     let options = format!(
@@ -139,14 +163,19 @@ fn the_public_cases_pass_as_often_as_with_nginx() {
         // What "check" finds out is neither right nor wrong.
         assert!(ours >= theirs || kind == "check", "{table}\n{}", server.log());
     }
-    for (name, _) in
-        mine.iter().filter(|(name, passed)| !**passed && kinds.get(*name).is_some_and(|k| k == "required"))
-    {
-        table += &format!(
-            "fails: {name}{}\n",
-            if other.get(name) == Some(&true) { ", not with nginx" } else { "" }
-        );
+    let failing: BTreeSet<&str> = mine
+        .iter()
+        .filter(|(name, passed)| !**passed && kinds.get(*name).is_some_and(|kind| kind == "required"))
+        .map(|(name, _)| name.as_str())
+        .filter(|name| ARGUED.contains(name) || !passes_alone(origin, ours, name, dir.path()))
+        .collect();
+    for name in &failing {
+        let there = if other.get(*name) == Some(&true) { ", not with nginx" } else { "" };
+        table += &format!("fails: {name}{there}\n");
     }
     eprintln!("{table}");
-    assert!(mine.len() > 300 && passed(&mine, "required") > 120, "{table}");
+    assert!(mine.len() > 300, "{table}");
+    assert_eq!(failing, BTreeSet::from(ARGUED), "{table}");
+    let page = fs::read_to_string(root().join("src/docs/pages.md")).expect("the page");
+    assert!(ARGUED.iter().all(|name| page.contains(&format!("`{name}`"))), "src/docs/pages.md lacks a case");
 }

@@ -20,7 +20,18 @@ fn headers_outside_the_key_poison_nothing() {
         "X-Original-Host",
         "X-Original-URL",
         "X-Rewrite-URL",
+        "X-HTTP-Host-Override",
         "X-HTTP-Method-Override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+        "X-Forwarded-Path",
+        "X-Forwarded-URI",
+        "X-Forwarded-Protocol",
+        "X-Forwarded-SSL",
+        "X-Script-Name",
+        "X-Scheme",
+        "X-URL-Scheme",
+        "Front-End-HTTPS",
         "Forwarded",
         "X-Forwarded-Proto",
         // The variable of a header does not tell a dash from an underscore.
@@ -49,15 +60,78 @@ fn headers_outside_the_key_poison_nothing() {
     assert_eq!(site.get_with("/s", "X-Forwarded-Proto: https\r\n").cache(), "HIT");
 }
 
+/// Paths that a server or an application may take for an account page, and a rule for caches for a
+/// file: a slash, a parameter, an encoded separator, a query, a fragment, dots.
 #[test]
 fn a_name_that_looks_like_a_file_is_no_other_users_page() {
-    let site = Site::start("route = \\.css$ ucache:name=pages,ttl=60\nroute = ^/ ucache:name=pages,ttl=60");
-    // The application takes the path for its account page, and says nothing of caching.
-    site.script(&json!({"/account/x.css": {"echo": ["HTTP_COOKIE"]}, "/account": {"echo": ["HTTP_COOKIE"]}}));
-    let lured = site.get_with("/account/x.css", "Cookie: session=victim\r\n");
-    assert!(lured.text().contains("session=victim"));
-    let attacker = site.ask(2, "GET", "/account/x.css", "");
-    assert!(!attacker.text().contains("victim"), "{attacker:?}");
+    let site = Site::start(
+        "route = \\.(css|js|ico|txt)$ ucache:name=pages,ttl=60,force=1\nroute = ^/ ucache:name=pages,ttl=60",
+    );
+    let uris = [
+        "/account/x.css",
+        "/account;x.css",
+        "/account%2fx.css",
+        "/account%3bx.css",
+        "/account%00x.css",
+        "/account%0ax.css",
+        "/account%23x.css",
+        "/account%3fx.css",
+        "/account?x.css",
+        "/account#x.css",
+        "/account/..%2fx.css",
+        "/static/..%2faccount?x.js",
+        "/static/%2e%2e/account/robots.txt",
+        "//account/favicon.ico",
+        "/account/.css",
+        "/account%E3%80%82css",
+    ];
+    // Whatever the path, the application takes it for its account page, and says nothing of
+    // caching.
+    site.script(&json!({"*": {"echo": ["HTTP_COOKIE"]}}));
+    for uri in uris {
+        let lured = site.get_with(uri, "Cookie: session=victim\r\n");
+        assert!(lured.text().contains("session=victim"), "{uri}: {lured:?}");
+        for _ in 0..2 {
+            let attacker = site.ask(2, "GET", uri, "");
+            assert!(attacker.status == 200 && !attacker.text().contains("victim"), "{uri}: {attacker:?}");
+        }
+    }
+    // A test of the test: a page for all is one for all.
+    site.script(&json!({"*": {"echo": ["HTTP_COOKIE"], "headers": [["Cache-Control", "public"]]}}));
+    site.get_with("/all.css", "Cookie: session=victim\r\n");
+    assert!(site.get("/all.css").text().contains("victim"));
+}
+
+/// One page's answer is never another path's, however alike the paths are.
+#[test]
+fn paths_that_are_read_differently_have_pages_of_their_own() {
+    let site = Site::start(ROUTE);
+    let uris = [
+        "/a/b",
+        "/a/b/",
+        "//a/b",
+        "/a//b",
+        "/a/./b",
+        "/a/c/../b",
+        "/A/b",
+        "/a%2fb",
+        "/a%2Fb",
+        "/%61/b",
+        "/a/b?",
+        "/a/b;c",
+        "/a/b?c=d&e=f",
+        "/a/b?e=f&c=d",
+        "/a/b?c=d;e=f",
+        "/a/b?c=d&c=d",
+        "/a/b?c=%64",
+        "/a/b?C=d",
+    ];
+    let bodies: Vec<_> = uris.map(|uri| site.get(uri)).into();
+    for (uri, first) in uris.iter().zip(&bodies) {
+        assert!(first.text().starts_with(&format!("GET {uri} ")), "{uri}: {first:?}");
+        let again = site.ask(2, "GET", uri, "");
+        assert_eq!((again.cache(), &again.body), ("HIT", &first.body), "{uri}");
+    }
 }
 
 #[test]
@@ -89,12 +163,18 @@ fn bytes_of_a_request_become_no_header() {
 #[test]
 fn requests_of_two_readings_go_by_the_cache() {
     let site = Site::start(ROUTE);
-    let requests: [&[u8]; 6] = [
+    let requests: [&[u8]; 12] = [
         b"GET /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
         b"GET /a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: +5\r\n\r\nhello",
         b"GET /a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: x\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding:\tchunked\r\n\r\n0\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: localhost\r\nTransfer_Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0, 5\r\n\r\nhello",
+        b"GET /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\nhello",
+        b"GET /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 0\r\n\r\nhello",
+        b"GET /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0x0\r\n\r\n",
         b"GET http://evil.example/a HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ];
     for request in requests {
@@ -106,6 +186,15 @@ fn requests_of_two_readings_go_by_the_cache() {
         }
     }
     assert_eq!(site.get("/a").cache(), "MISS");
+    // Names that uWSGI reads as others: it sees no body, and neither does the page.
+    for (number, name) in ["Transfer-Encoding : chunked", "Content-Length : 5"].into_iter().enumerate() {
+        let request = format!("GET /name/{number} HTTP/1.1\r\nHost: localhost\r\n{name}\r\n\r\nhello");
+        if let Ok(answer) = site.raw(1, request.as_bytes()) {
+            let clean = site.ask(2, "GET", &format!("/name/{number}"), "");
+            assert!(clean.text().starts_with(&format!("GET /name/{number} ")), "{clean:?}");
+            assert!(!answer.text().contains("hello") && !clean.text().contains("hello"), "{answer:?}");
+        }
+    }
     // What follows a request in the same packet is no answer of it.
     let two = b"GET /b HTTP/1.1\r\nHost: localhost\r\n\r\nGET /c HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let answer = site.raw(1, two).expect("an answer");

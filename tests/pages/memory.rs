@@ -53,6 +53,13 @@ fn a_large_page_is_not_copied_more_often_than_it_must() {
         // A test of the test.
         assert!(hit >= PAGE / 2, "{path}: {hit}");
     }
+    // An offload thread sends from the memory that the page was read to.
+    let offloads =
+        Site::start_on(super::server::Build::Installed, 1, &format!("offload-threads = 1\n{ROUTE}"));
+    offloads.script(&json!({"/one": {"size": PAGE}}));
+    peak(&offloads, "/one", "");
+    let hit = peak(&offloads, "/one", "");
+    assert!((PAGE / 2..PAGE + PAGE / 4).contains(&hit), "{hit}");
     // A response that is refused by its headers is not kept at all.
     peak(&site, "/over", "X-Past: 1\r\n");
     let alone = peak(&site, "/over", "X-Past: 1\r\n");

@@ -2,7 +2,7 @@
 import http.client
 import os
 
-HOP = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+HOP = {"keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 
 
 def application(environ, start_response):
@@ -22,6 +22,9 @@ def application(environ, start_response):
     except OSError:
         start_response("502 Bad Gateway", [])
         return [b"the origin server gave no answer"]
+    # What the origin server says of its connection is left out; which headers it names there is not.
+    own = {"close", "keep-alive"}
     headers = [(k, v) for k, v in answer.getheaders() if k.lower() not in HOP]
+    headers = [(k, v) for k, v in headers if k.lower() != "connection" or v.lower() not in own]
     start_response("%d %s" % (answer.status, answer.reason or "-"), headers)
     return [answer.read()]

@@ -62,9 +62,10 @@ impl Site {
 
     pub(crate) fn start_as(build: Build, flavor: Flavor, workers: usize, routes: &str) -> Self {
         let files = tempfile::tempdir().expect("a temporary directory");
+        // uWSGI cuts the answer of a client that does not read for 4 seconds, as on a busy machine.
         let options = format!(
             "{}env = PAGES_DIR={}\npythonpath = {}/tests/pages\nmodule = app\nneed-app = true\n\
-             cache2 = name=pages,items=1000,blocksize=1000000\n{routes}",
+             socket-timeout = 60\ncache2 = name=pages,items=1000,blocksize=1000000\n{routes}",
             build.python(),
             files.path().display(),
             root().display()

@@ -191,6 +191,35 @@ fn the_application_may_confirm_an_old_page() {
     assert!(site.get("/c").text().ends_with("HTTP_IF_NONE_MATCH=None"));
 }
 
+/// The old page may end meanwhile: it is still there to be replaced.
+#[test]
+fn a_page_that_ends_while_it_is_refreshed_is_replaced() {
+    let site = Site::start("route = ^/ ucache:name=pages,ttl=1,stale_error=1");
+    // A busy machine may let the new page end before it is asked for.
+    let replaced = (0..5).any(|number| {
+        let path = format!("/{number}");
+        let old = site.get(&path);
+        site.script(&json!({path.clone(): {"gate": "go"}}));
+        age();
+        site.forget_runs();
+        let first = site.later(1, &path, "");
+        site.await_runs(1);
+        sleep(Duration::from_secs(2));
+        site.open("go");
+        let first = first.join().expect("a thread").expect("an answer");
+        site.close("go");
+        assert_ne!(first.body, old.body);
+        let next = site.ask(2, "GET", &path, "");
+        next.cache() == "HIT" && next.body == first.body
+    });
+    assert!(replaced, "{}", site.log());
+    // When it is of no use any more, it is computed like one that is missing.
+    site.script(&json!({}));
+    site.get("/late");
+    sleep(Duration::from_millis(2200));
+    assert_eq!(site.get("/late").cache(), "MISS");
+}
+
 #[test]
 fn the_application_may_forbid_old_pages() {
     let site = Site::start("route = ^/ ucache:name=pages,ttl=1,stale=60,stale_error=60");

@@ -2,7 +2,6 @@
 
 use std::{
     io::Write,
-    sync::atomic::{AtomicBool, Ordering},
     thread::{JoinHandle, sleep},
     time::{Duration, Instant},
 };
@@ -222,78 +221,4 @@ fn a_slow_client_holds_nobody_up() {
         assert_eq!(first.body, second.body, "{path}");
         site.close("go");
     }
-}
-
-/// Kills workers that compute, under load: each answer is a whole page, and no request waits longer
-/// than it may. `UCACHE_PAGE_KILLS` sets how many, 25 by default.
-#[test]
-fn killed_workers_leave_whole_pages() {
-    let kills: usize = std::env::var("UCACHE_PAGE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(25);
-    let mut done = 0;
-    while done < kills {
-        // A server of the tests has an end of its own.
-        done += storm((kills - done).min(1000));
-        eprintln!("{done} of {kills} kills");
-    }
-}
-
-/// One server; returns how many workers were killed.
-fn storm(kills: usize) -> usize {
-    let site = Site::start_on(Build::Installed, 4, "route = ^/ ucache:name=pages,ttl=1,lock=5");
-    let body = "0123456789".repeat(5000);
-    site.script(&json!({"/k": {"body": body, "sleep": 0.02, "mark": true}}));
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..4)
-            .map(|client| {
-                scope.spawn({
-                    let (site, stop, body) = (&site, &stop, &body);
-                    move || load(site, stop, body, client)
-                })
-            })
-            .collect();
-        let (began, mut done) = (Instant::now(), 0);
-        while done < kills && began.elapsed() < Duration::from_secs(150) {
-            sleep(Duration::from_millis(20));
-            done += usize::from(kill_who_computes(&site));
-        }
-        stop.store(true, Ordering::Relaxed);
-        for client in clients {
-            let (longest, whole) = client.join().expect("a client");
-            // The master starts a worker again; the wait itself is far shorter.
-            assert!(whole > 0 && longest < Duration::from_secs(25), "{whole} {longest:?}");
-        }
-        done
-    })
-}
-
-/// Asks until it is stopped; returns the longest wait and how many whole pages came.
-fn load(site: &Site, stop: &AtomicBool, body: &str, client: usize) -> (Duration, usize) {
-    let (mut longest, mut whole, mut query) = (Duration::ZERO, 0, 0);
-    while !stop.load(Ordering::Relaxed) {
-        let began = Instant::now();
-        // Two clients share a page.
-        let path = format!("/k?{}-{}", client / 2, query / 5);
-        let answer = site.try_ask(client + 1, "GET", &path, "");
-        longest = longest.max(began.elapsed());
-        // A killed worker's client has no answer, or the beginning of one.
-        if let Ok(answer) = answer {
-            let is_part = answer.body.len() < body.len() && answer.cache() == "MISS";
-            assert!(answer.text() == body || is_part, "{}: {}", answer.head, answer.body.len());
-            whole += usize::from(!is_part);
-        }
-        query += 1;
-    }
-    (longest, whole)
-}
-
-/// Kills the worker that computes at the moment, if one does.
-fn kill_who_computes(site: &Site) -> bool {
-    let Some(pid) = site.marked().and_then(|pid| pid.parse::<i32>().ok()) else { return false };
-    // The mark may be old, and the number another process's by now.
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
-    let pid = nix::unistd::Pid::from_raw(pid);
-    parent == Some(site.server.master().as_raw())
-        && nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).is_ok()
 }

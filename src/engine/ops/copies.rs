@@ -109,6 +109,12 @@ impl Engine {
         Ok(())
     }
 
+    /// A number that changes whenever all copies are removed. To be loaded after the beat.
+    #[cfg(feature = "redis")]
+    pub(crate) fn state_of_copies(&self) -> u64 {
+        self.clear_gen()
+    }
+
     /// What was done with copies, by all processes.
     pub(crate) fn copy_stats(&self) -> NearStats {
         let (beat, now) = (self.beat().time(), clock::coarse_millis());

@@ -59,8 +59,32 @@ impl Engine {
         patience: Duration,
         sink: &mut S,
     ) -> Result<Fill> {
+        self.fill_or_wait(key, (lease, patience), sink, false)
+    }
+
+    /// [`Engine::begin_fill`] of a caller whose miss has been counted.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "redis")]
+    pub(crate) fn begin_fill_again<S: Sink>(
+        &self,
+        key: &[u8],
+        lease: Duration,
+        patience: Duration,
+        sink: &mut S,
+    ) -> Result<Fill> {
+        self.fill_or_wait(key, (lease, patience), sink, true)
+    }
+
+    fn fill_or_wait<S: Sink>(
+        &self,
+        key: &[u8],
+        (lease, patience): (Duration, Duration),
+        sink: &mut S,
+        mut looked: bool,
+    ) -> Result<Fill> {
         let start = Instant::now();
-        let mut looked = false;
         loop {
             let seen = self.lease_seq().load(Acquire);
             // `exists` counts nothing: a caller counts one miss, however often it wakes.
@@ -147,6 +171,53 @@ impl Engine {
         let held = found.is_some_and(|f| self.lease_of(&f) == Some(token.lease));
         guard.release();
         Ok(held)
+    }
+
+    /// Waits until a fill's placeholder is gone; `false` = it is still there after `patience`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`].
+    #[cfg(feature = "redis")]
+    pub(crate) fn await_void(&self, key: &[u8], token: &FillToken, patience: Duration) -> Result<bool> {
+        let start = Instant::now();
+        loop {
+            let seen = self.lease_seq().load(Acquire);
+            if !self.holds_lease(key, token)? {
+                return Ok(true);
+            }
+            let left = patience.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.note_waiter(seen);
+            futex::wait(self.lease_seq(), seen, left);
+        }
+    }
+
+    /// A name that no other lease has, of any region: the region's, the owner's, the number.
+    #[cfg(feature = "redis")]
+    pub(crate) fn lease_name(&self, token: &FillToken) -> [u8; 24] {
+        let mut name = [0; 24];
+        let words = [self.lease_region(), Owner::me().to_word(), token.lease];
+        for (to, word) in name.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        name
+    }
+
+    /// Whether a name is of a lease of this region whose owner has ended.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_lease_of_the_dead(&self, name: &[u8]) -> bool {
+        let word = |at: usize| name.get(at..at + 8).and_then(|word| word.try_into().ok());
+        let (Some(region), Some(owner), 24) = (word(0), word(8), name.len()) else { return false };
+        u64::from_le_bytes(region) == self.lease_region()
+            && Owner::from_word(u64::from_le_bytes(owner)).is_dead()
+    }
+
+    /// A number of this region. It tells nothing of the secret that makes it.
+    #[cfg(feature = "redis")]
+    fn lease_region(&self) -> u64 {
+        self.secret.hash(b"the region of a lease")
     }
 
     /// Gives up a fill: a waiter takes over.

@@ -5,14 +5,14 @@ use std::{
     collections::VecDeque,
     num::NonZeroU32,
     sync::{Arc, Weak},
-    time::Duration,
+    time::Instant,
 };
 
 use super::{Backend, Calculation, Found, Limits, Old, Scan, Settings, owner::Ownership};
 use crate::{
     engine::{
-        Counter, Engine, Expires, Fill, FillToken, Item, ItemId, ItemMeta, ItemRef, Math, Meta, Mode,
-        SetOptions, Side, Sink, Stored, Swap, Touch,
+        Counter, Engine, Expires, Item, ItemId, ItemMeta, ItemRef, Math, Meta, Mode, SetOptions, Side, Sink,
+        Stored, Swap,
     },
     error::{Error, Result},
     near::give,
@@ -35,6 +35,7 @@ pub struct Backed {
 /// Position of a walk.
 #[derive(Debug, Default)]
 pub(in crate::near) struct Walk {
+    /// Apart, because a walk of a local cache has none.
     scan: Option<Box<Scan>>,
     items: VecDeque<Item>,
     /// The one given out last.
@@ -218,63 +219,15 @@ impl Backed {
         self.write(key, |server| server.expire(key, expires))
     }
 
-    /// The fillers of this machine take turns by a placeholder in the region.
-    pub(in crate::near) fn begin_fill<S: Sink>(
-        &self,
-        key: &[u8],
-        lease: Duration,
-        patience: Duration,
-        sink: &mut S,
-    ) -> Result<Fill> {
-        loop {
-            // A miss is counted below.
-            if let Some(meta) = self.get(key, Touch::Copy, sink)? {
-                return Ok(Fill::Hit(meta));
-            }
-            // A copy that another process has made meanwhile counts as one after another look.
-            let fill = self.engine.begin_fill(key, lease, patience, &mut Vec::new())?;
-            let token = match fill {
-                Fill::Filler(token) => token,
-                Fill::TimedOut => return Ok(fill),
-                Fill::Hit(_) if self.is_fresh(key) => continue,
-                Fill::Hit(_) => {
-                    self.forget(key)?;
-                    continue;
-                }
-            };
-            // The previous filler may have stored the value.
-            let found = self.server.get_expiring(key);
-            if matches!(found, Ok(None)) {
-                return Ok(Fill::Filler(token));
-            }
-            self.engine.abandon_fill(key, token)?;
-            if let Some(found) = found? {
-                return hand_over(&found, sink).map(Fill::Hit);
-            }
-        }
-    }
-
-    pub(in crate::near) fn end_fill(
-        &self,
-        key: &[u8],
-        token: FillToken,
-        value: &[u8],
-        expires: Expires,
-    ) -> Result<Stored> {
-        let stored = if self.engine.holds_lease(key, &token)? {
-            self.put(key, value, &SetOptions::add(expires))
-        } else {
-            Ok(Stored::Kept)
-        };
-        self.engine.abandon_fill(key, token)?;
-        stored
-    }
-
     /// A write of one key. Whatever becomes of it, this machine's copy is gone when it returns, and
     /// so is the lease of who computes the value: what it would store is older. A worker that is
     /// killed in between leaves that to the owner, whom the server tells of this write, too.
-    fn write<T>(&self, key: &[u8], write: impl FnOnce(&Backend) -> Result<T>) -> Result<T> {
-        let written = write(&self.server);
+    pub(super) fn write<T>(&self, key: &[u8], write: impl Fn(&Backend) -> Result<T>) -> Result<T> {
+        let mut written = write(&self.server);
+        let deadline = Instant::now() + self.server.timeout();
+        while self.server.is_overtaken(&written) && Instant::now() < deadline {
+            written = write(&self.server);
+        }
         self.forget(key)?;
         written
     }
@@ -318,7 +271,7 @@ impl Backed {
         Ok(Some(ItemRef { key, meta }))
     }
 
-    fn changed(&self, counter: Counter) {
+    pub(super) fn changed(&self, counter: Counter) {
         self.engine.count(counter, 1);
         self.engine.note_change();
     }
@@ -329,7 +282,7 @@ fn old(options: &SetOptions) -> Old {
 }
 
 /// Under what a store that failed is counted.
-fn refusal(error: &Error) -> Counter {
+pub(super) fn refusal(error: &Error) -> Counter {
     match error {
         Error::Backend { .. } => Counter::RejectedFull,
         _ => Counter::RejectedLimit,

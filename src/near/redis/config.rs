@@ -41,6 +41,8 @@ pub struct Settings {
     pub(super) numbers: Numbers,
     /// Copies in the region; `None` = every read asks the server.
     pub(super) copies: Option<Copies>,
+    /// Keys have a number behind the prefix, and a clear raises it.
+    pub(super) generations: bool,
     notes: Vec<String>,
 }
 
@@ -70,12 +72,10 @@ impl std::fmt::Debug for Settings {
 impl Settings {
     /// Checks options that have a backend, and reads the secret.
     pub(in crate::near) fn check(options: &Options, cache: &str, on_down: OnDown) -> Result<Self> {
-        if let Some(clear) = options.get("clear").filter(|&clear| clear != "unlink") {
-            return Err(invalid("clear", clear, "must be unlink"));
-        }
         let url = Url::parse(options.get("backend").unwrap_or_default())?;
         let prefix = options.get("prefix").map_or_else(|| format!("{cache}:"), str::to_owned);
         let copies = copies(options)?;
+        let generations = generations(options, &url, copies)?;
         let on_down = on_down_of(options.get("on_down"), on_down)?;
         check_stale(options, on_down, copies)?;
         let tls = tls(options, &url)?;
@@ -93,6 +93,7 @@ impl Settings {
             connect_timeout: time("connect_timeout", options.get("connect_timeout"), 200)?,
             numbers: numbers_of(options.get("numbers"))?,
             copies,
+            generations,
             notes,
         })
     }
@@ -107,6 +108,25 @@ impl Settings {
     #[must_use]
     pub fn server(&self) -> &str {
         &self.server
+    }
+}
+
+/// How the cache is cleared.
+fn generations(options: &Options, url: &Url, copies: Option<Copies>) -> Result<bool> {
+    match (options.get("clear"), copies) {
+        (None | Some("unlink"), _) => Ok(false),
+        (Some("generation"), _) if matches!(url.route, Route::Cluster(_)) => Err(invalid(
+            "clear",
+            "generation",
+            "needs one primary: in a cluster a write cannot look at the number",
+        )),
+        (Some("generation"), Some(Copies { max_stale: Some(_), .. })) => Ok(true),
+        (Some("generation"), _) => Err(invalid(
+            "clear",
+            "generation",
+            "needs near=1 and tracking=bcast: the server's messages tell of a clear",
+        )),
+        (Some(other), _) => Err(invalid("clear", other, "must be unlink or generation")),
     }
 }
 

@@ -77,7 +77,16 @@ fn what_is_wrong_is_refused_in_words() {
         (&[("backend", "redis://c"), ("l1_ttl", "50ms")], "whole seconds, as in 5 or 5s"),
         (&[("backend", "redis://c"), ("max_stale", "49")], "at least 50 milliseconds"),
         (&[("backend", "redis://c"), ("numbers", "hex")], "must be binary or decimal"),
-        (&[("backend", "redis://c"), ("clear", "generation")], "must be unlink"),
+        (&[("backend", "redis://c"), ("clear", "flush")], "must be unlink or generation"),
+        (&[("backend", "redis+cluster://c"), ("clear", "generation")], "needs one primary"),
+        (
+            &[("backend", "redis://c"), ("clear", "generation"), ("near", "0")],
+            "needs near=1 and tracking=bcast",
+        ),
+        (
+            &[("backend", "redis://c"), ("clear", "generation"), ("tracking", "off"), ("l1_ttl", "5")],
+            "needs near=1 and tracking=bcast",
+        ),
         (&[("backend", "redis://c"), ("backend_timeout", "0")], "backend_timeout=0: must be 1 to 60000"),
         (&[("backend", "redis://c"), ("connect_timeout", "1m")], "as in 500, 500ms or 2s"),
         (&[("backend", "redis://c"), ("backend_secret", "env:UCACHE_NO_SUCH")], "no such variable"),

@@ -253,7 +253,8 @@ impl Follower {
 fn apply(engine: &Engine, heard: &Heard) -> Reply<bool> {
     match heard {
         Heard::Changed(keys) => keys.iter().try_for_each(|key| forget(engine, key))?,
-        Heard::Everything => {
+        // Keys of clusters have no numbers: whatever it is, it is not less.
+        Heard::Everything | Heard::Cleared => {
             engine.count(Counter::Flushes, 1);
             clear(engine)?;
         }

@@ -14,6 +14,7 @@ use super::{
     cluster::Node,
     config::Settings,
     conn::Conn,
+    generations::{Name, name_of},
     mode, only,
     resp::{Reply, Request, Value, array, fine, int, unexpected},
     sentinel::{Finder, OWNER, is_primary},
@@ -34,6 +35,8 @@ pub(super) struct Link {
     /// When something arrived last, or was asked.
     heard: Instant,
     prefix: usize,
+    /// Keys have numbers behind the prefix: the newest one heard of.
+    newest: Option<u64>,
     question: Question,
     /// The server that sentinels named.
     named: Option<Address>,
@@ -87,6 +90,8 @@ pub(super) enum Heard {
     Changed(Vec<Vec<u8>>),
     /// Everything has.
     Everything,
+    /// The cache was cleared: other keys are in force.
+    Cleared,
     /// It is still the primary.
     Primary,
     /// Nothing, for now.
@@ -153,7 +158,8 @@ impl Link {
         question.check(only(reply))?;
         let watch = named.clone().and_then(|address| Watch::start(settings, address, conn.node()));
         let (heard, prefix) = (Instant::now(), settings.prefix.len());
-        let link = Self { conn, patience, heard, prefix, question, named, watch };
+        let newest = settings.generations.then_some(0);
+        let link = Self { conn, patience, heard, prefix, newest, question, named, watch };
         Ok((link, [id, word[0]], asked))
     }
 
@@ -197,7 +203,7 @@ impl Link {
         match self.conn.next(Instant::now() + wait) {
             Ok(Value::Push(parts)) => {
                 self.heard = Instant::now();
-                Ok(told(parts, self.prefix))
+                Ok(told(parts, self.prefix, self.newest.as_mut()))
             }
             Ok(reply) => self.question.check(reply).map(|()| Heard::Primary),
             Err(e) if matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
@@ -211,8 +217,9 @@ impl Link {
     }
 }
 
-/// A message of the server, about keys whose first `prefix` bytes are the cache's prefix.
-fn told(parts: Vec<Value>, prefix: usize) -> Heard {
+/// A message of the server, about keys whose first `prefix` bytes are the cache's prefix. `newest`:
+/// numbers follow it; see [`of_numbered`].
+fn told(parts: Vec<Value>, prefix: usize, newest: Option<&mut u64>) -> Heard {
     let mut parts = parts.into_iter();
     if parts.next() != Some(Value::Bulk(b"invalidate".to_vec())) {
         return Heard::Nothing;
@@ -225,7 +232,30 @@ fn told(parts: Vec<Value>, prefix: usize) -> Heard {
         Value::Bulk(mut key) => Some(key.split_off(prefix.min(key.len()))),
         _ => None,
     };
-    keys.into_iter().map(key).collect::<Option<_>>().map_or(Heard::Everything, Heard::Changed)
+    let Some(keys) = keys.into_iter().map(key).collect::<Option<Vec<_>>>() else { return Heard::Everything };
+    match newest {
+        Some(newest) => of_numbered(keys, newest),
+        None => Heard::Changed(keys),
+    }
+}
+
+/// What a message about these names says. `newest`: the highest number since the last clear. What has
+/// a lower one is not read any more: a sweep must not cost copies of what is.
+fn of_numbered(names: Vec<Vec<u8>>, newest: &mut u64) -> Heard {
+    if names.iter().any(|name| name_of(name) == Name::Number) {
+        *newest = 0;
+        return Heard::Cleared;
+    }
+    let mut keys = Vec::with_capacity(names.len());
+    for mut name in names {
+        if let Name::Key { number, at } = name_of(&name)
+            && number >= *newest
+        {
+            *newest = number;
+            keys.push(name.split_off(at));
+        }
+    }
+    Heard::Changed(keys)
 }
 
 /// Whether a reply to `CLIENT LIST ID` is of the owner's connection with this word.
@@ -274,11 +304,32 @@ mod tests {
     #[test]
     fn every_key_of_a_message_has_changed() {
         let keys = Value::Array(vec![bulk("p:a"), bulk("p:"), bulk("p:\0b")]);
-        let heard = told(vec![bulk("invalidate"), keys], 2);
+        let heard = told(vec![bulk("invalidate"), keys], 2, None);
         assert_eq!(heard, Heard::Changed(vec![b"a".to_vec(), Vec::new(), b"\0b".to_vec()]));
-        assert_eq!(told(vec![bulk("invalidate"), Value::Nil], 2), Heard::Everything);
-        assert_eq!(told(vec![bulk("invalidate")], 2), Heard::Everything);
-        assert_eq!(told(vec![bulk("invalidate"), Value::Array(vec![Value::Int(1)])], 2), Heard::Everything);
-        assert_eq!(told(vec![bulk("message"), bulk("x")], 2), Heard::Nothing);
+        assert_eq!(told(vec![bulk("invalidate"), Value::Nil], 2, None), Heard::Everything);
+        assert_eq!(told(vec![bulk("invalidate")], 2, None), Heard::Everything);
+        assert_eq!(
+            told(vec![bulk("invalidate"), Value::Array(vec![Value::Int(1)])], 2, None),
+            Heard::Everything
+        );
+        assert_eq!(told(vec![bulk("message"), bulk("x")], 2, None), Heard::Nothing);
+    }
+
+    #[test]
+    fn numbers_stand_before_keys() {
+        let mut newest = 0;
+        let mut heard = |names: &[&str]| {
+            let names = Value::Array(names.iter().map(|name| bulk(name)).collect());
+            told(vec![bulk("invalidate"), names], 2, Some(&mut newest))
+        };
+        let changed =
+            |keys: &[&str]| Heard::Changed(keys.iter().map(|key| key.as_bytes().to_vec()).collect());
+        assert_eq!(heard(&["p:12:a", "p:12:4:b", "p:12:"]), changed(&["a", "4:b", ""]));
+        assert_eq!(heard(&["p:#sweep", "p:a", "p::a", "p:12", "p:99999999999999999999:k"]), changed(&[]));
+        assert_eq!(heard(&["p:11:swept", "p:12:c"]), changed(&["c"]));
+        assert_eq!(heard(&["p:12:a", "p:#gen"]), Heard::Cleared);
+        assert_eq!(heard(&["p:12:swept", "p:13:d", "p:12:swept"]), changed(&["swept", "d"]));
+        // The number was lost, and the server's clock set back.
+        assert_eq!((heard(&["p:#gen"]), heard(&["p:5:e"])), (Heard::Cleared, changed(&["e"])));
     }
 }

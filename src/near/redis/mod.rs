@@ -6,12 +6,15 @@ mod beat;
 mod breaker;
 mod channel;
 mod cluster;
+mod computing;
 mod config;
 mod conn;
 mod expiry;
 mod figures;
 mod fill;
 mod followers;
+mod generations;
+mod lease;
 mod link;
 mod login;
 mod mode;
@@ -54,6 +57,7 @@ use self::{
     cluster::Cluster,
     conn::{Conn, Failure},
     figures::{Count, Counts},
+    generations::Generations,
     place::Place,
     pool::Pool,
     resp::{Reply, Request, Value},
@@ -86,6 +90,8 @@ pub struct Backend {
     limits: Limits,
     pool: Pool,
     finder: Finder,
+    /// `None` = the server's keys have no numbers.
+    generations: Option<Generations>,
     /// `None` = one server has all keys.
     cluster: Option<Cluster>,
     region: Option<Arc<Engine>>,
@@ -114,6 +120,7 @@ impl Backend {
     /// one of them meets spares the others.
     pub(super) fn with(settings: Settings, limits: Limits, region: Option<Arc<Engine>>) -> Self {
         let place = Place::new(settings.copies, region.clone());
+        let generations = settings.generations.then(Generations::default);
         let (breaker, counts) = (Breaker::new(region.clone()), Counts::new(region.clone()));
         let cluster = Cluster::new(&settings, region.clone());
         Self {
@@ -122,6 +129,7 @@ impl Backend {
             limits,
             pool: Pool::new(),
             finder: Finder::default(),
+            generations,
             region,
             breaker,
             place,
@@ -153,15 +161,10 @@ impl Backend {
     /// [`Error::Backend`].
     pub fn ping(&self) -> Result<()> {
         // A key that does not exist: a user who may not read the cache's keys is refused.
-        let request = Request::one(&[b"EXISTS", &self.full(b"\0ping")]);
+        let request = Request::one(&[b"EXISTS", &self.full(b"\0ping")?]);
         let reply = self.call(&request, Repeat::Safe)?;
         self.answer(resp::int(only(reply)))?;
         Ok(())
-    }
-
-    /// The key at the server.
-    fn full(&self, key: &[u8]) -> Vec<u8> {
-        [&self.settings.prefix, key].concat()
     }
 
     /// The key at the server, if the cache takes it.
@@ -169,7 +172,7 @@ impl Backend {
         match key.len() {
             0 => Err(Error::EmptyKey),
             len if len > self.limits.max_key => Err(Error::KeyTooLong { len, limit: self.limits.max_key }),
-            _ => Ok(self.full(key)),
+            _ => self.full(key),
         }
     }
 

@@ -140,7 +140,7 @@ impl Backend {
         let plain = c.old == Old::Stays && c.expires == Expires::Never && !c.only_new;
         let reply = if plain && self.limits.math_initial == 0 {
             let words = [command.as_bytes(), full, operand.as_bytes()];
-            let reply = only(self.call(&Request::one(&words), Repeat::Never)?);
+            let reply = only(self.call(&self.write_request(full, &words), Repeat::Never)?);
             self.answer(fine(reply))?
         } else {
             let initial = self.limits.math_initial.to_string();
@@ -160,7 +160,7 @@ impl Backend {
     fn by_swap(&self, key: &[u8], c: &Calculation) -> Result<i64> {
         let deadline = self.deadline();
         loop {
-            let reply = only(self.call(&Request::one(&[b"GET", &self.full(key)]), Repeat::Safe)?);
+            let reply = only(self.call(&Request::one(&[b"GET", &self.full(key)?]), Repeat::Safe)?);
             let old = self.answer(string(reply))?;
             let done = match old {
                 None => {

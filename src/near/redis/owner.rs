@@ -20,6 +20,7 @@ use super::{
     beat::Rounds,
     cluster::Cluster,
     config::Settings,
+    generations::sweep,
     link::{Heard, Link},
     resp::Reply,
     sentinel::Finder,
@@ -255,6 +256,10 @@ impl Candidate {
             }
             match link.hear(Duration::from_millis(rounds.patience(now)), rounds.is_waiting())? {
                 Heard::Changed(keys) => keys.iter().try_for_each(|key| forget(&self.engine, key))?,
+                Heard::Cleared => {
+                    clear(&self.engine)?;
+                    sweep(&self.backed);
+                }
                 Heard::Everything => {
                     self.engine.count(Counter::Flushes, 1);
                     clear(&self.engine)?;
@@ -265,6 +270,7 @@ impl Candidate {
                         return Err(End::Succeeded);
                     }
                     if !std::mem::replace(&mut is_said, true) {
+                        sweep(&self.backed);
                         self.say_up(link.named());
                     }
                 }

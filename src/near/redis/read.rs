@@ -49,11 +49,8 @@ impl Backend {
     /// [`Error::Backend`](crate::Error::Backend); a server that is down is a miss, with
     /// `on_down=miss`.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let request = Request::one(&[b"GET", &self.full(key)]);
-        self.or_miss(
-            self.call(&request, Repeat::Safe).and_then(|r| self.answer(self.value_or_miss(only(r)))),
-            None,
-        )
+        let found = self.full(key).and_then(|key| self.call(&Request::one(&[b"GET", &key]), Repeat::Safe));
+        self.or_miss(found.and_then(|r| self.answer(self.value_or_miss(only(r)))), None)
     }
 
     /// The value of a key and the rest of its life.
@@ -85,7 +82,7 @@ impl Backend {
     ) -> Result<(Vec<Option<Found>>, bool)> {
         let mut request = Request::default();
         for key in keys {
-            let key = self.full(key.as_ref());
+            let key = self.full(key.as_ref())?;
             request.add(&[b"GET", &key]);
             request.add(&[b"PTTL", &key]);
         }
@@ -114,7 +111,7 @@ impl Backend {
     pub(super) fn describe(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<(u64, Ttl)>>> {
         let mut request = Request::default();
         for key in keys {
-            let key = self.full(key);
+            let key = self.full(key)?;
             request.add(&[b"STRLEN", &key]);
             request.add(&[b"PTTL", &key]);
         }
@@ -137,10 +134,14 @@ impl Backend {
         &self,
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<Option<Vec<u8>>>> {
-        let keys: Vec<_> = keys.into_iter().map(|key| self.full(key.as_ref())).collect();
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
+        let keys: Vec<_> = keys.into_iter().collect();
+        let full: Result<Vec<_>> = keys.iter().map(|key| self.full(key.as_ref())).collect();
+        let missing = vec![None; keys.len()];
+        let keys = match full {
+            Ok(keys) if keys.is_empty() => return Ok(Vec::new()),
+            Ok(keys) => keys,
+            Err(error) => return self.or_miss(Err(error), missing),
+        };
         let request = if self.cluster.is_some() {
             // Several nodes have them.
             let get = |request: Request, key: &Vec<u8>| request.then(&[b"GET", key]);
@@ -159,7 +160,7 @@ impl Backend {
             if values.len() == keys.len() { Ok(values) } else { Err(unexpected("fewer values than keys")) }
         };
         let replies = self.call(&request, Repeat::Safe);
-        self.or_miss(replies.and_then(|replies| self.answer(values(replies))), vec![None; keys.len()])
+        self.or_miss(replies.and_then(|replies| self.answer(values(replies))), missing)
     }
 
     /// Whether a key is there. One that holds no string is.
@@ -172,7 +173,7 @@ impl Backend {
 
     /// [`Backend::exists`] for which a server that is down is an error.
     pub(super) fn has(&self, key: &[u8]) -> Result<bool> {
-        let request = Request::one(&[b"EXISTS", &self.full(key)]);
+        let request = Request::one(&[b"EXISTS", &self.full(key)?]);
         let there = self.call(&request, Repeat::Safe).and_then(|r| self.answer(int(only(r))));
         there.map(|n| n != 0)
     }
@@ -182,8 +183,8 @@ impl Backend {
     /// # Errors
     /// As [`Backend::get`].
     pub fn ttl(&self, key: &[u8]) -> Result<Option<Ttl>> {
-        let request = Request::one(&[b"PTTL", &self.full(key)]);
-        let left = self.call(&request, Repeat::Safe).and_then(|r| self.answer(int(only(r))));
+        let left = self.full(key).and_then(|key| self.call(&Request::one(&[b"PTTL", &key]), Repeat::Safe));
+        let left = left.and_then(|r| self.answer(int(only(r))));
         self.or_miss(left.map(ttl), None)
     }
 
@@ -200,7 +201,7 @@ impl Backend {
 }
 
 /// What `PTTL` says.
-fn ttl(left: i64) -> Option<Ttl> {
+pub(super) fn ttl(left: i64) -> Option<Ttl> {
     match u64::try_from(left) {
         Ok(millis) => Some(Ttl::In(Duration::from_millis(millis))),
         Err(_) if left == -1 => Some(Ttl::Never),

@@ -59,7 +59,11 @@ impl Backend {
     /// is looked for.
     pub(super) fn is_fresh_at_node(&self, key: &[u8]) -> bool {
         let Some(map) = self.cluster.as_ref().and_then(Cluster::known) else { return false };
-        self.place.is_slot_fresh(&map, slots::slot_of(&self.full(key)), coarse_millis())
+        self.place.is_slot_fresh(
+            &map,
+            slots::slot_of(&[&self.settings.prefix, key].concat()),
+            coarse_millis(),
+        )
     }
 
     /// How long it is known that a key is not there, milliseconds; `None` = until it is stored.

@@ -16,6 +16,8 @@ const COUNT: &[u8] = b"1000";
 /// Position of a walk. Not a snapshot: what is stored or removed meanwhile may be met or not.
 #[derive(Debug)]
 pub struct Scan {
+    /// Behind the cache's own.
+    prefix: Vec<u8>,
     pattern: Vec<u8>,
     /// Where the next call continues; `None` = the walk is over.
     cursor: Option<Vec<u8>>,
@@ -25,13 +27,26 @@ pub struct Scan {
     seen: HashSet<Vec<u8>>,
 }
 
+impl Scan {
+    /// A walk over the names at the server that match a pattern.
+    pub(super) fn of(pattern: Vec<u8>) -> Self {
+        let cursor = Some(b"0".to_vec());
+        Self { prefix: Vec::new(), pattern, cursor, nodes: None, seen: HashSet::new() }
+    }
+}
+
 impl Backend {
     /// Begins a walk over the keys with this prefix (behind the cache's own).
     #[must_use]
     pub fn scan(&self, prefix: &[u8]) -> Scan {
-        let mut pattern = escaped(&self.full(prefix));
-        pattern.push(b'*');
-        Scan { pattern, cursor: Some(b"0".to_vec()), nodes: None, seen: HashSet::new() }
+        // Which number stands before the keys is asked for later.
+        let named = if self.generations.is_some() { b"" } else { prefix };
+        Scan { prefix: prefix.to_vec(), ..Scan::of(self.pattern(named, b"*")) }
+    }
+
+    /// The pattern of names that begin with the cache's prefix and this one.
+    pub(super) fn pattern(&self, prefix: &[u8], rest: &[u8]) -> Vec<u8> {
+        [&escaped(&self.settings.prefix), &escaped(prefix), rest].concat()
     }
 
     /// Some more keys that hold strings, each once, without the cache's prefix; `None` = that was
@@ -43,10 +58,13 @@ impl Backend {
     pub fn next_keys(&self, scan: &mut Scan) -> Result<Option<Vec<Vec<u8>>>> {
         let batch = self.next_batch(scan, true);
         let Some(batch) = self.or_miss(batch, None)? else { return Ok(None) };
-        let skip = self.settings.prefix.len();
-        let keys = batch.into_iter().filter_map(|mut key| {
-            let key = key.split_off(skip.min(key.len()));
-            scan.seen.insert(key.clone()).then_some(key)
+        let base = match self.full(b"") {
+            Ok(base) => base,
+            Err(error) => return self.or_miss(Err(error), None),
+        };
+        let keys = batch.into_iter().filter_map(|key| {
+            let key = key.strip_prefix(&base[..])?;
+            (key.starts_with(&scan.prefix) && scan.seen.insert(key.to_vec())).then(|| key.to_vec())
         });
         Ok(Some(keys.collect()))
     }
@@ -64,11 +82,15 @@ impl Backend {
     }
 
     /// Removes all keys of this cache, whatever they hold. Each key goes in one step, all of them
-    /// do not: what is stored meanwhile may stay. Never `FLUSHDB`: other keys of the database stay.
+    /// do not: what is stored meanwhile may stay, but nothing whose computation had begun. Never `FLUSHDB`: other keys of the database stay.
     ///
     /// # Errors
     /// [`Error::Backend`](crate::Error::Backend).
     pub fn clear(&self) -> Result<()> {
+        if self.clear_by_number()? {
+            return Ok(());
+        }
+        self.void_leases()?;
         let mut scan = self.scan(b"");
         while let Some(keys) = self.next_batch(&mut scan, false)? {
             if keys.is_empty() {
@@ -81,7 +103,7 @@ impl Backend {
     }
 
     /// The request that removes several keys: nodes of a cluster take them one by one only.
-    fn unlinks(&self, keys: &[Vec<u8>]) -> Request {
+    pub(super) fn unlinks(&self, keys: &[Vec<u8>]) -> Request {
         let mut request = Request::default();
         let each = if self.cluster.is_some() { 1 } else { keys.len() };
         for keys in keys.chunks(each) {
@@ -93,7 +115,7 @@ impl Backend {
     }
 
     /// One `SCAN`: the keys as the server has them.
-    fn next_batch(&self, scan: &mut Scan, strings: bool) -> Result<Option<Vec<Vec<u8>>>> {
+    pub(super) fn next_batch(&self, scan: &mut Scan, strings: bool) -> Result<Option<Vec<Vec<u8>>>> {
         let Some(at) = scan.cursor.as_deref() else { return Ok(None) };
         let mut words = vec![&b"SCAN"[..], at, b"MATCH", &scan.pattern, b"COUNT", COUNT];
         if strings {

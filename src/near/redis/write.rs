@@ -37,7 +37,7 @@ impl Backend {
                 set.extend(ends.options());
                 // One step, without a script: users may be kept from those.
                 let mut request = Request::one(&[b"MULTI"]).then(&[b"EXISTS", &key]);
-                request.add(&set.iter().map(|word| &word[..]).collect::<Vec<_>>());
+                self.add_write(&mut request, &key, &set.iter().map(|word| &word[..]).collect::<Vec<_>>());
                 request.add(&[b"EXEC"]);
                 let replies = self.call(&request, Repeat::Never)?;
                 self.answer(set_in_transaction(replies))?
@@ -89,7 +89,7 @@ impl Backend {
     /// # Errors
     /// [`Error::Backend`](crate::Error::Backend).
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
-        self.unlink(&self.full(key))
+        self.unlink_with_lease(&self.full(key)?)
     }
 
     /// Gives a key another expiry; `false` = it is not there.
@@ -97,13 +97,14 @@ impl Backend {
     /// # Errors
     /// [`Error::Backend`](crate::Error::Backend).
     pub fn expire(&self, key: &[u8], expires: Expires) -> Result<bool> {
-        let key = self.full(key);
+        let key = self.full(key)?;
+        let write = |words: &[&[u8]]| self.write_request(&key, words);
         let request = match Ends::from(expires) {
-            Ends::AtOnce => return self.unlink(&key),
+            Ends::AtOnce => return self.unlink_with_lease(&key),
             // `PERSIST` does not tell a key without an expiry from none.
-            Ends::Never => Request::one(&[b"PERSIST", &key]).then(&[b"EXISTS", &key]),
-            Ends::In(millis) => Request::one(&[b"PEXPIRE", &key, millis.to_string().as_bytes()]),
-            Ends::At(millis) => Request::one(&[b"PEXPIREAT", &key, millis.to_string().as_bytes()]),
+            Ends::Never => write(&[b"PERSIST", &key]).then(&[b"EXISTS", &key]),
+            Ends::In(millis) => write(&[b"PEXPIRE", &key, millis.to_string().as_bytes()]),
+            Ends::At(millis) => write(&[b"PEXPIREAT", &key, millis.to_string().as_bytes()]),
         };
         let counts = self.call(&request, Repeat::Never)?;
         let counts: Vec<_> = self.answer(counts.into_iter().map(int).collect::<Reply<_>>())?;
@@ -143,12 +144,12 @@ impl Backend {
         let mut words: Vec<&[u8]> = vec![b"SET", key, value];
         words.extend(when);
         words.extend(options.iter().map(|option| &option[..]));
-        let reply = self.call(&Request::one(&words), Repeat::Never)?;
+        let reply = self.call(&self.write_request(key, &words), Repeat::Never)?;
         self.answer(is_ok(only(reply)))
     }
 
     pub(super) fn unlink(&self, key: &[u8]) -> Result<bool> {
-        let reply = self.call(&Request::one(&[b"UNLINK", key]), Repeat::Never)?;
+        let reply = self.call(&self.write_request(key, &[b"UNLINK", key]), Repeat::Never)?;
         Ok(self.answer(int(only(reply)))? != 0)
     }
 }

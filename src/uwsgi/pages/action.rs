@@ -2,11 +2,15 @@
 //! compute it.
 #![forbid(unsafe_code)]
 
-use std::time::{Duration, Instant};
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
+};
 
 use super::{
     answer,
     asked::{self, Asked, Bypass, bypass, url},
+    chunk::Bytes,
     control::Refusal,
     fill::Fill,
     mule,
@@ -18,7 +22,7 @@ use super::{
 };
 use crate::{
     capi::host::cache::Cache,
-    engine::{Expires, Fill as Begun, FillToken, Math, SetOptions, Stored},
+    engine::{Expires, Fill as Begun, FillToken, Math, SetOptions, Stored, Swap},
     error::Error,
     os::clock,
     wire::page::{Kept, decode},
@@ -74,6 +78,10 @@ pub(super) fn run(request: &Request, settings: &'static Settings) -> Next {
     };
     if let Some(why) = bypass(request, settings) {
         return if why == Bypass::Method { changed(request, settings, cache) } else { pass(why) };
+    }
+    // What an earlier route makes of a body is not what may be stored: it would change it again.
+    if request.is_transformed() {
+        return pass(Bypass::Form);
     }
     if request.holds(&settings.bypass) {
         return pass(Bypass::Condition);
@@ -131,12 +139,12 @@ impl<'r> Turn<'r> {
                 look(tier, self.settings, self.request, &self.key, now).map_err(|_| Bypass::Cache)?;
             let (old, usable, on_error) = match found {
                 Found::Fresh(page) => {
-                    return self.serve(&page, if self.waited { "COALESCED" } else { "HIT" });
+                    return self.serve(page, if self.waited { "COALESCED" } else { "HIT" });
                 }
                 Found::Stale(page) => return self.refresh(place, page),
                 Found::Foreign => return Err(Bypass::Cache),
                 Found::Unstored => {
-                    let old = Some(crate::wire::page::UNSTORED.to_vec());
+                    let old = Bytes::of(crate::wire::page::UNSTORED);
                     return self.lead(place, Lease::None, old, false);
                 }
                 Found::Old(page, on_error) => (Some(page), true, on_error),
@@ -146,7 +154,9 @@ impl<'r> Turn<'r> {
             if !self.leads {
                 return self.follow();
             }
-            if old.is_none() && self.is_crowded(&place, now) {
+            let is_new = old.is_none();
+            let old = old.filter(|page| !usable || on_error || !self.drop_useless(&place, page));
+            if is_new && self.is_crowded(&place, now) {
                 tally::refused(self.cache, Refusal::Variants);
                 return Ok(self.pass("MISS:variants"));
             }
@@ -156,7 +166,7 @@ impl<'r> Turn<'r> {
                 // Who computed it has failed.
                 Taken::Mine(mut lease) if self.waited && on_error => {
                     lease.end(tier, &place.at);
-                    return self.serve(old.as_deref().unwrap_or_default(), "STALE");
+                    return self.serve(old.unwrap_or_else(Bytes::new), "STALE");
                 }
                 Taken::Mine(lease) => return self.lead(place, lease, old, usable),
                 Taken::Theirs => {}
@@ -164,9 +174,13 @@ impl<'r> Turn<'r> {
             let left = self.settings.lock.saturating_sub(self.began.elapsed());
             if left.is_zero() || !self.request.sleep(pause.min(left)) {
                 return match old {
-                    Some(page) if on_error => self.serve(&page, "STALE"),
+                    Some(page) if on_error => self.serve(page, "STALE"),
                     _ => Ok(self.pass("MISS")),
                 };
+            }
+            if self.request.has_left() {
+                self.request.log("LEFT");
+                return Ok(Next::Done);
             }
             self.waited = true;
             pause = (pause * 2).min(LONGEST);
@@ -204,33 +218,38 @@ impl<'r> Turn<'r> {
     }
 
     /// Serves an old page. One request of all then computes the new one, after it has answered.
-    fn refresh(self, place: Place, page: Vec<u8>) -> Result<Next, Bypass> {
+    fn refresh(self, place: Place, page: Bytes) -> Result<Next, Bypass> {
         if !self.leads || self.request.holds(&self.settings.nostore) {
-            return self.serve(&page, "STALE");
+            return self.serve(page, "STALE");
         }
         let mut lease = match self.lease(&place, Some(&page)) {
             Ok(Taken::Mine(lease)) => lease,
             Ok(Taken::There) => return self.run(),
-            _ => return self.serve(&page, "STALE"),
+            _ => return self.serve(page, "STALE"),
         };
         if self.settings.by_mule {
             // The mule takes the lease itself: its own death must end it.
             lease.end(&self.cache.tier, &place.at);
             if self.queue(&place) {
-                return self.serve(&page, "STALE");
+                return self.serve(page, "STALE");
             }
             lease = match self.lease(&place, Some(&page)) {
                 Ok(Taken::Mine(lease)) => lease,
-                _ => return self.serve(&page, "STALE"),
+                _ => return self.serve(page, "STALE"),
             };
         }
         if !self.request.can_detach() {
             return self.lead(place, lease, Some(page), true);
         }
-        let mut target = self.target(place, lease, Some(page.clone()), true);
-        if let Err(why) = self.serve(&page, "STALE") {
-            target.refuse(&self.cache.tier, Refusal::Lost, 0);
-            return Err(why);
+        let mut target = self.target(place, lease, Some(page), true);
+        // By this thread: an offload thread would still need the connection.
+        match self.begin(target.old.as_deref().unwrap_or_default(), "STALE") {
+            Ok(Some(body)) => self.request.send(&body),
+            Ok(None) => {}
+            Err(why) => {
+                target.refuse(&self.cache.tier, Refusal::Lost, 0);
+                return Err(why);
+            }
         }
         match self.request.detach() {
             Ok(sent) => Ok(self.watch_behind(target, sent)),
@@ -287,7 +306,7 @@ impl<'r> Turn<'r> {
     }
 
     /// Lets the application compute the page.
-    fn lead(&self, place: Place, lease: Lease, old: Option<Vec<u8>>, usable: bool) -> Result<Next, Bypass> {
+    fn lead(&self, place: Place, lease: Lease, old: Option<Bytes>, usable: bool) -> Result<Next, Bypass> {
         if !self.leads {
             return self.follow();
         }
@@ -302,7 +321,7 @@ impl<'r> Turn<'r> {
         Ok(Next::Watch(Box::new(fill)))
     }
 
-    fn target(&self, place: Place, lease: Lease, old: Option<Vec<u8>>, usable: bool) -> Target {
+    fn target(&self, place: Place, lease: Lease, old: Option<Bytes>, usable: bool) -> Target {
         Target { place, lease, old, usable, purges: purges(&self.cache.tier) }
     }
 
@@ -324,6 +343,18 @@ impl<'r> Turn<'r> {
         Next::Route
     }
 
+    /// Removes an old page that can neither be served nor confirmed, unless it has changed; `false` =
+    /// it is of use. One that stayed could expire while it is refreshed: the new page would find
+    /// nothing to replace, as after a purge.
+    fn drop_useless(&self, place: &Place, page: &[u8]) -> bool {
+        let useless = !matches!(decode(page), Some(Kept::Page(page)) if answer::is_named(&page));
+        if useless {
+            // Gone already is as good.
+            let _ = self.cache.tier.swap(&place.at, page, &Swap::Nothing);
+        }
+        useless
+    }
+
     /// Whether the page has as many variants as it may.
     fn is_crowded(&self, place: &Place, now: u64) -> bool {
         let alive = |variants: &crate::wire::page::Variants| {
@@ -343,7 +374,27 @@ impl<'r> Turn<'r> {
         uses.is_ok_and(|uses| uses.unsigned_abs() >= self.settings.min_uses)
     }
 
-    fn serve(&self, value: &[u8], label: &'static str) -> Result<Next, Bypass> {
+    /// Serves a page, by an offload thread if it is long and there is one: in the memory that it was
+    /// read to.
+    fn serve(&self, value: Bytes, label: &'static str) -> Result<Next, Bypass> {
+        match self.begin(&value, label)? {
+            Some(body) if !self.request.offloads(body.len()) => self.request.send(&body),
+            Some(Cow::Borrowed(body)) => {
+                let start = body.as_ptr().addr() - value.as_ptr().addr();
+                let part = start..start + body.len();
+                self.request.offload(value, part);
+            }
+            Some(Cow::Owned(body)) => match Bytes::of(&body) {
+                Some(copy) => self.request.offload(copy, 0..body.len()),
+                None => self.request.send(&body),
+            },
+            None => {}
+        }
+        Ok(Next::Done)
+    }
+
+    /// Begins the answer; `None` = there is no client any more.
+    fn begin<'v>(&self, value: &'v [u8], label: &'static str) -> Result<Option<Cow<'v, [u8]>>, Bypass> {
         let Some(Kept::Page(page)) = decode(value) else { return Err(Bypass::Cache) };
         let answer = answer::answer(&page, self.request, clock::unix_millis()).ok_or(Bypass::Cache)?;
         self.request.log(label);
@@ -352,10 +403,7 @@ impl<'r> Turn<'r> {
         if self.settings.x_cache {
             fields.push((b"X-Cache".to_vec(), label.as_bytes().to_vec()));
         }
-        if self.request.begin(&answer.status, &fields) {
-            self.request.send(&answer.body);
-        }
-        Ok(Next::Done)
+        Ok(self.request.begin(&answer.status, &fields).then_some(answer.body))
     }
 }
 

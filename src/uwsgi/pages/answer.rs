@@ -56,6 +56,7 @@ pub(super) fn answer<'p>(page: &Page<'p>, asked: &impl Asked, now: u64) -> Optio
         Wanted::All => {}
         Wanted::Part(range) => {
             let text = format!("bytes {}-{}/{len}", range.start, range.end - 1);
+            fields.retain(|(name, _)| !name.eq_ignore_ascii_case(b"content-range"));
             fields.push((b"Content-Range".to_vec(), text.into_bytes()));
             status = b"206 Partial Content".to_vec();
             body = cut(body, range);
@@ -93,6 +94,13 @@ pub(super) fn is_packable(head: &Head, no_transform: bool, len: usize) -> bool {
             kind.ends_with(part)
         });
     text && !no_transform && len >= 256 && !head.has("content-encoding") && head.status == 200
+}
+
+/// Whether the application has named the page, so that it can confirm it.
+pub(super) fn is_named(page: &Page<'_>) -> bool {
+    let fields = Head::stored(page.head).unwrap_or_default();
+    let has = |name: &'static str| values(&fields, name).next().is_some();
+    has("etag") && !page.made_tag || has("last-modified")
 }
 
 /// The entity tag for a body whose application made none.

@@ -34,7 +34,8 @@ pub(super) enum Bypass {
     Authorization,
     /// A condition of the route (`bypass`).
     Condition,
-    /// `Upgrade`, or a precondition on what the application has.
+    /// `Upgrade`, a precondition on what the application has, or an earlier route that changes the
+    /// body.
     Form,
     /// A range of a page that is not stored.
     Range,

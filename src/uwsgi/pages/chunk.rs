@@ -1,12 +1,17 @@
 //! The part of a body that a transformation has in hand, and bodies in memory that uWSGI's buffers
 //! can give away.
 
-use std::{ops::Deref, ptr, slice};
+use std::{
+    mem::{ManuallyDrop, MaybeUninit},
+    ops::{Deref, Range},
+    ptr, slice,
+};
 
 use super::{
     super::raw,
     calls::{self, Calls},
 };
+use crate::{engine::Sink, shm::SharedBytes};
 
 /// The part of a body that a transformation has in hand.
 #[derive(Debug)]
@@ -81,18 +86,17 @@ impl Bytes {
         Self { at: ptr::null_mut(), len: 0, room: 0 }
     }
 
+    /// A copy; `None` = no memory.
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        let mut new = Self::new();
+        new.extend(bytes).then_some(new)
+    }
+
     /// Adds to the end; `false` = no memory, and nothing was added.
     pub(super) fn extend(&mut self, bytes: &[u8]) -> bool {
         let Some(len) = self.len.checked_add(bytes.len()) else { return false };
-        if len > self.room {
-            // Half as much again: a body of many parts is not copied for each.
-            let room = len.max(self.len.saturating_add(self.len / 2));
-            // SAFETY: NULL, or memory of malloc() that nobody else has.
-            let at = unsafe { libc::realloc(self.at.cast(), room) };
-            if at.is_null() {
-                return false;
-            }
-            (self.at, self.room) = (at.cast(), room);
+        if !self.reserve(len) {
+            return false;
         }
         if !bytes.is_empty() {
             // SAFETY: there is room for them behind `len`; `bytes` is not of this memory, which is
@@ -103,9 +107,52 @@ impl Bytes {
         true
     }
 
+    /// Makes room for that many bytes in all.
+    fn reserve(&mut self, len: usize) -> bool {
+        if len > self.room {
+            // Half as much again: a body of many parts is not copied for each.
+            let room = len.max(self.len.saturating_add(self.len / 2));
+            // SAFETY: NULL, or memory of malloc() that nobody else has.
+            let at = unsafe { libc::realloc(self.at.cast(), room) };
+            if at.is_null() {
+                return false;
+            }
+            (self.at, self.room) = (at.cast(), room);
+        }
+        true
+    }
+
+    /// Gives the memory away, with a part of the bytes at its start: free() takes it back.
+    ///
+    /// # Panics
+    /// If the part is not among the bytes.
+    pub(super) fn give(self, part: Range<usize>) -> *mut u8 {
+        assert!(part.start <= part.end && part.end <= self.len, "{part:?} of {} bytes", self.len);
+        let own = ManuallyDrop::new(self);
+        // SAFETY: `len` bytes were written; the two places may overlap.
+        unsafe { ptr::copy(own.at.add(part.start), own.at, part.len()) };
+        own.at
+    }
+
     /// Forgets what is behind the first `len` bytes.
     pub(super) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+    }
+}
+
+/// What the engine reads goes to memory that can be given to uWSGI.
+impl Sink for Bytes {
+    fn take(&mut self, src: &SharedBytes<'_>) -> bool {
+        self.len = 0;
+        // At least a byte: an empty value has memory, too.
+        if !self.reserve(src.len().max(1)) {
+            return false;
+        }
+        // SAFETY: there is room for them, which nobody else has.
+        let room = unsafe { slice::from_raw_parts_mut(self.at.cast::<MaybeUninit<u8>>(), src.len()) };
+        src.copy_to_uninit(room);
+        self.len = src.len();
+        true
     }
 }
 
@@ -146,6 +193,12 @@ mod tests {
         assert_eq!(*bytes, expected[..1000]);
         bytes.truncate(2000);
         assert_eq!(bytes.len(), 1000);
+        let (given, expected) = (Bytes::of(&expected).expect("memory").give(500..700), &expected[500..700]);
+        // SAFETY: 200 bytes of malloc(), which are freed once.
+        unsafe {
+            assert_eq!(slice::from_raw_parts(given, 200), expected);
+            libc::free(given.cast());
+        }
         assert!(bytes.extend(b"more") && bytes.ends_with(b"more"));
     }
 }

@@ -97,6 +97,8 @@ pub(super) struct Control {
     /// Old responses may not be served.
     pub(super) revalidate: bool,
     pub(super) no_transform: bool,
+    /// Only a cache that knows the status may store the response.
+    pub(super) understand: bool,
     pub(super) max_age: Option<u64>,
     pub(super) s_maxage: Option<u64>,
     pub(super) stale: Option<u64>,
@@ -120,6 +122,7 @@ impl Control {
                 b"public" => control.public = true,
                 b"must-revalidate" | b"proxy-revalidate" => control.revalidate = true,
                 b"no-transform" => control.no_transform = true,
+                b"must-understand" => control.understand = true,
                 b"max-age" => set(&mut control.max_age),
                 b"s-maxage" => set(&mut control.s_maxage),
                 b"stale-while-revalidate" => set(&mut control.stale),
@@ -150,11 +153,11 @@ pub(super) fn judge(
     if control.private {
         return Err(Refusal::Private);
     }
+    if control.understand && !is_defined(head.status) {
+        return Err(Refusal::Status);
+    }
     let streams = |kind: &[u8]| kind.to_ascii_lowercase().starts_with(b"text/event-stream");
-    if head.has("transfer-encoding")
-        || head.has("content-range")
-        || head.get("content-type").is_some_and(streams)
-    {
+    if head.has("transfer-encoding") || head.status == 206 || head.get("content-type").is_some_and(streams) {
         return Err(Refusal::Form);
     }
     let varies_by_cookie = || head.all("vary").flat_map(members).any(|n| n.eq_ignore_ascii_case(b"cookie"));
@@ -184,6 +187,11 @@ pub(super) fn judge(
         error: may(control.error, settings.stale_error),
         age,
     })
+}
+
+/// Whether RFC 9110 says what the status means.
+fn is_defined(status: u16) -> bool {
+    matches!(status, 200..=206 | 300..=305 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505)
 }
 
 /// The lifetime that the response states; `None` = it states none.

@@ -118,11 +118,21 @@ fn old_responses_are_served_as_allowed() {
 
 #[test]
 fn forms_that_cannot_be_repeated_are_not_stored() {
-    for fields in [
-        "Transfer-Encoding: chunked",
-        "Content-Range: bytes 0-1/5",
-        "Content-Type: text/event-stream; charset=utf-8",
-    ] {
+    for fields in ["Transfer-Encoding: chunked", "Content-Type: text/event-stream; charset=utf-8"] {
         assert_eq!(fresh("ttl=60", fields), Err(Refusal::Form), "{fields}");
     }
+    let range = |status| judged_with("ttl=60,status=200 206", status, "Content-Range: bytes 0-1/5", false);
+    assert_eq!(range("206 Partial Content").map(|times| times.fresh), Err(Refusal::Form));
+    // Without a meaning there (RFC 9110, 14.4).
+    assert_eq!(range("200 OK").map(|times| times.fresh), Ok(60));
+}
+
+#[test]
+fn a_status_that_must_be_understood() {
+    let of = |status| {
+        let fields = "Cache-Control: max-age=5, must-understand";
+        judged_with("status=200 404 599 299", status, fields, false).map(|times| times.fresh)
+    };
+    assert_eq!((of("200 OK"), of("404 Not Found")), (Ok(5), Ok(5)));
+    assert_eq!((of("599 Any"), of("299 Any")), (Err(Refusal::Status), Err(Refusal::Status)));
 }

@@ -118,6 +118,27 @@ unsafe extern "C" fn configure_purge(route: *mut raw::uwsgi_route, args: *mut c_
     unsafe { set_up(route, args, "ucachepurge", Purge::parse, |purge| &purge.pages, run_purge) }
 }
 
+/// What is wrong with a route for errors, responses or ends.
+const LATE: &str = "only routes of requests can have it (`route`, `route-if`, `route-run`), not those of errors, \
+                    responses or ends; for an old page instead of an error: stale_error";
+
+/// Whether the route is one of those that run when there is a response already.
+///
+/// # Safety
+/// uWSGI's lists of routes do not change meanwhile.
+unsafe fn is_late(host: &Host, route: *const raw::uwsgi_route) -> bool {
+    // SAFETY: the caller's contract; each list ends with NULL.
+    unsafe {
+        let server = &*host.server;
+        [server.error_routes, server.response_routes, server.final_routes].into_iter().any(|mut at| {
+            while !at.is_null() && !ptr::eq(at, route) {
+                at = (*at).next;
+            }
+            !at.is_null()
+        })
+    }
+}
+
 /// Reads the options of a route of any of the actions, and gives the route its function.
 ///
 /// # Safety
@@ -133,12 +154,17 @@ unsafe fn set_up<T: 'static>(
     guard(-1, || {
         // SAFETY: the caller's contract.
         let text = unsafe { CStr::from_ptr(args) }.to_bytes();
+        let Some((_, host)) = calls::get() else { return -1 };
+        // SAFETY: the caller's contract: start-up is single-threaded, and so is a list of routes.
+        let late = unsafe { is_late(host, route) };
         let settings: &'static T = match parse(text) {
-            Ok(settings) => Box::leak(Box::new(settings)),
+            Ok(settings) if !late => Box::leak(Box::new(settings)),
+            Ok(_) => {
+                host.log(&format!("{action}: {LATE}"));
+                return -1;
+            }
             Err(why) => {
-                if let Some((_, host)) = calls::get() {
-                    host.log(&format!("{action}: {why}"));
-                }
+                host.log(&format!("{action}: {why}"));
                 return -1;
             }
         };

@@ -3,6 +3,7 @@
 
 use super::{
     asked::{self, Asked},
+    chunk::Bytes,
     settings::Settings,
 };
 use crate::{
@@ -24,16 +25,16 @@ pub(super) struct Place {
 }
 
 /// What is there; values as they are stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Found {
     /// A page to serve.
-    Fresh(Vec<u8>),
+    Fresh(Bytes),
     /// A page to serve while one request refreshes it.
-    Stale(Vec<u8>),
+    Stale(Bytes),
     /// An old page; whether it may be served instead of an error.
-    Old(Vec<u8>, bool),
+    Old(Bytes, bool),
     /// Something of other options, or for other requests, in this place.
-    Other(Vec<u8>),
+    Other(Bytes),
     /// Nothing.
     Missing,
     /// The note that responses are not stored.
@@ -87,7 +88,7 @@ pub(super) fn look(
     Ok((place, found))
 }
 
-fn state(page: &Page<'_>, now: u64) -> fn(Vec<u8>) -> Found {
+fn state(page: &Page<'_>, now: u64) -> fn(Bytes) -> Found {
     if now < page.fresh {
         Found::Fresh
     } else if now < page.stale {
@@ -99,7 +100,7 @@ fn state(page: &Page<'_>, now: u64) -> fn(Vec<u8>) -> Found {
     }
 }
 
-fn read(tier: &Tier, key: &[u8]) -> Result<Option<Vec<u8>>> {
-    let mut value = Vec::new();
+fn read(tier: &Tier, key: &[u8]) -> Result<Option<Bytes>> {
+    let mut value = Bytes::new();
     Ok(tier.get(key, Touch::Yes, &mut value)?.map(|_| value))
 }

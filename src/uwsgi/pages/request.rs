@@ -2,7 +2,9 @@
 
 use std::{
     ffi::{CStr, c_int},
-    io, slice,
+    io,
+    ops::Range,
+    slice,
     time::Duration,
 };
 
@@ -10,6 +12,7 @@ use super::{
     super::{host::Host, raw},
     asked::Asked,
     calls::{self, Calls},
+    chunk::Bytes,
 };
 
 /// `via` of a response that another thread sends (uwsgi.h).
@@ -199,48 +202,44 @@ impl Request {
         begun && fields.iter().all(|(name, value)| self.add_header(name, value))
     }
 
-    /// Sends the headers, and the body in this thread or an offload thread.
+    /// Sends the headers and the body.
     pub(super) fn send(&self, body: &[u8]) {
-        if body.is_empty() {
-            // SAFETY: see `raw`.
-            unsafe { (self.calls.write_headers)(self.raw) };
-            return;
-        }
-        if body.len() >= OFFLOADED && self.can_offload() && self.offload(body) {
-            return;
-        }
         // SAFETY: see `raw`; uWSGI only reads the body, and only during the call.
-        unsafe { (self.calls.write_body)(self.raw, body.as_ptr().cast(), body.len()) };
+        unsafe {
+            if body.is_empty() {
+                (self.calls.write_headers)(self.raw);
+            } else {
+                (self.calls.write_body)(self.raw, body.as_ptr().cast(), body.len());
+            }
+        }
     }
 
-    fn can_offload(&self) -> bool {
+    /// Whether a body of this length is left to an offload thread.
+    pub(super) fn offloads(&self, len: usize) -> bool {
         // SAFETY: a request has a socket of uWSGI's list.
-        let can = unsafe { (*self.get().socket).can_offload } != 0;
-        can && !self.is_transformed()
+        len >= OFFLOADED && unsafe { (*self.get().socket).can_offload } != 0
     }
 
-    fn offload(&self, body: &[u8]) -> bool {
-        // SAFETY: see `raw`. The thread sends bytes only: the headers go first. It owns the copy,
-        // which it frees by free().
+    /// Sends the headers, and lets an offload thread send a part of `value`: the thread owns it then.
+    pub(super) fn offload(&self, value: Bytes, part: Range<usize>) {
+        let len = part.len();
+        // SAFETY: see `raw`. The thread sends bytes only: the headers go first. uWSGI takes the memory
+        // over, and frees it by free(), unless it declines.
         unsafe {
             if (self.calls.write_headers)(self.raw) != 0 {
-                return false;
+                return;
             }
-            let copy = libc::malloc(body.len());
-            if copy.is_null() {
-                return false;
-            }
-            copy.copy_from_nonoverlapping(body.as_ptr().cast(), body.len());
-            if (self.calls.offload_memory)(self.raw, copy.cast(), body.len()) != 0 {
-                libc::free(copy);
-                return false;
+            let body = value.give(part);
+            if (self.calls.offload_memory)(self.raw, body.cast(), len) != 0 {
+                (self.calls.write_body)(self.raw, body.cast(), len);
+                libc::free(body.cast());
+                return;
             }
         }
         self.change(|request| {
             request.via = VIA_OFFLOAD;
-            request.response_size += body.len();
+            request.response_size += len;
         });
-        true
     }
 
     /// Whether a route has added a transformation of the response.
@@ -314,6 +313,15 @@ impl Request {
         usize::try_from((size / 2).saturating_sub(queued)).unwrap_or(0)
     }
 
+    /// Whether the client has closed its connection. One that has only ended its own side may still
+    /// read: over TCP, where both look the same, it is taken for that.
+    pub(super) fn has_left(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.get().fd, events: 0, revents: 0 };
+        // SAFETY: one entry, valid during the call, which does not wait.
+        let changed = unsafe { libc::poll(&raw mut poll, 1, 0) } == 1;
+        changed && poll.revents & (libc::POLLHUP | libc::POLLERR) != 0
+    }
+
     /// Whether the connection can be closed while the request goes on: it carries one answer, which
     /// ends with its last byte.
     pub(super) fn can_detach(&self) -> bool {
@@ -323,7 +331,7 @@ impl Request {
             let name = (*self.get().socket).proto_name;
             name.is_null() || matches!(CStr::from_ptr(name).to_bytes(), b"uwsgi" | b"http")
         };
-        plain && !self.is_transformed() && self.get().fd_closed == 0
+        plain && self.get().fd_closed == 0
     }
 
     /// Closes the client's connection and lets the request begin anew, for nobody. What the log and

@@ -18,7 +18,7 @@ const STATUSES: [u16; 11] = [200, 203, 204, 300, 301, 302, 308, 404, 405, 410, 4
 
 /// Names by which a proxy passes on what the client asked for. An application may use them, but they
 /// are no part of a key: a request that has one is not answered from the cache.
-pub(super) const UNKEYED: [&str; 12] = [
+pub(super) const UNKEYED: [&str; 22] = [
     "x-forwarded-host",
     "x-forwarded-port",
     "x-forwarded-prefix",
@@ -28,8 +28,18 @@ pub(super) const UNKEYED: [&str; 12] = [
     "x-original-host",
     "x-original-url",
     "x-rewrite-url",
+    "x-http-host-override",
     "x-http-method-override",
     "x-http-method",
+    "x-method-override",
+    "x-forwarded-path",
+    "x-forwarded-uri",
+    "x-forwarded-protocol",
+    "x-forwarded-ssl",
+    "x-script-name",
+    "x-scheme",
+    "x-url-scheme",
+    "front-end-https",
     "forwarded",
 ];
 

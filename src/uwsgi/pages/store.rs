@@ -26,6 +26,9 @@ use crate::{
 
 /// Most names in `Vary`: each request hashes the headers that they name.
 const MOST_NAMES: usize = 8;
+/// How much longer an old page is kept than it may be used, seconds: one that is being refreshed is
+/// still there to be replaced.
+const LATE: u64 = 10;
 /// How long requests for a page that is not stored do not wait for each other, seconds.
 const UNSTORED_FOR: u64 = 10;
 
@@ -46,7 +49,7 @@ pub(super) struct Target {
     pub(super) place: Place,
     pub(super) lease: Lease,
     /// The value at the place, as it was found.
-    pub(super) old: Option<Vec<u8>>,
+    pub(super) old: Option<Bytes>,
     /// Whether that is a page for this request, though an old one.
     pub(super) usable: bool,
     /// [`PURGES`] before the computation.
@@ -157,7 +160,9 @@ impl Target {
         // A page that the application has named can be confirmed later.
         let named = response.head.has("etag") || response.head.has("last-modified");
         let kept = if named { times.fresh.clamp(10, 600) } else { 0 };
-        let end = now + 1000 * (times.fresh + times.stale.max(times.error).max(kept));
+        let old = times.stale.max(times.error).max(kept);
+        let late = if old > 0 { LATE } else { 0 };
+        let end = now + 1000 * (times.fresh + old + late);
         if names.is_empty() {
             let value = value(tier, settings, response, b"", now)?;
             let key = self.place.key.clone();
@@ -234,7 +239,7 @@ impl Target {
         }
         let old = self.old.as_deref();
         match self.lease.take() {
-            Lease::Fill(token) => match tier.end_fill(key, token, value, expires(end)) {
+            Lease::Fill(token) => match tier.end_fill(key, token, value, Expires::AtMillis(end)) {
                 Ok(Stored::Inserted | Stored::Updated) => Ok(()),
                 _ => Err(Refusal::Lost),
             },
@@ -249,19 +254,14 @@ impl Target {
 }
 
 fn set(tier: &Tier, key: &[u8], value: &[u8], end: u64) -> Result<(), Refusal> {
-    tier.put(key, value, &SetOptions::set(expires(end))).map(drop).map_err(|_| Refusal::Lost)
+    tier.put(key, value, &SetOptions::set(Expires::AtMillis(end))).map(drop).map_err(|_| Refusal::Lost)
 }
 
 fn swap(tier: &Tier, key: &[u8], old: &[u8], value: &[u8], end: u64) -> Result<(), Refusal> {
-    match tier.swap(key, old, &Swap::Value(value, Some(expires(end)))) {
+    match tier.swap(key, old, &Swap::Value(value, Some(Expires::AtMillis(end)))) {
         Ok(true) => Ok(()),
         _ => Err(Refusal::Lost),
     }
-}
-
-/// A second more: the engine's seconds are whole ones.
-fn expires(end: u64) -> Expires {
-    Expires::At(end / 1000 + 1)
 }
 
 /// The headers on which the response depends: lower case, in order.
