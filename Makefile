@@ -78,9 +78,9 @@ mutants: ## reintroduce known bugs one at a time: a test must catch each
 # SEED= repeats the random choices of a run, not its timing.
 MINUTES ?= 60
 SEED ?=
-LOAD ?= soak fleet
+LOAD ?= soak sizes fleet
 
-soak: ## random load: one machine, then a fleet before a server (MINUTES=60 of each, LOAD=soak|fleet, SEED=)
+soak: ## random load: one machine, sizes that wander, then a fleet before a server (MINUTES=60 of each, LOAD=soak|sizes|fleet, SEED=)
 	@.ci/deps all
 	UCACHE_SOAK_MINUTES=$(MINUTES) UCACHE_FLEET_MINUTES=$(MINUTES) $(if $(SEED),UCACHE_SEED=$(SEED)) \
 	    $(CARGO) test --all-features $(addprefix --test ,$(LOAD)) -- --nocapture --test-threads=1

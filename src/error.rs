@@ -77,10 +77,10 @@ pub enum Error {
         /// Bytes requested.
         len: u64,
     },
-    /// A lock was held by a live process for longer than `lock_timeout`.
+    /// A lock was held by a live process for longer than `lock_timeout`, or a sweep's limit of 20 ms.
     #[error("a lock of the cache was not released within {waited:?}")]
     Timeout {
-        /// The `lock_timeout` that passed.
+        /// The time limit that passed.
         waited: Duration,
     },
     /// The calling thread already holds this lock (a signal handler re-entered the cache).

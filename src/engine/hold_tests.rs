@@ -153,6 +153,20 @@ fn walks_skip_a_held_shard_and_come_back() {
 }
 
 #[test]
+fn a_timeout_names_the_limit_that_passed() {
+    let e = Engine::create(&Config { eviction: Eviction::Lru, ..config(100) }).unwrap();
+    assert_eq!(e.geo.shards, 1);
+    let limit = |done: Result<(), Error>| match done {
+        Err(Error::Timeout { waited }) => waited,
+        other => panic!("{other:?}"),
+    };
+    while_shard_held(&e, 0, || {
+        assert_eq!(limit(e.sweep().map(drop)), Duration::from_millis(20));
+        assert_eq!(limit(e.set(&key(1), b"value", &ADD).map(drop)), LOCK_TIMEOUT);
+    });
+}
+
+#[test]
 fn a_clear_does_not_wait_and_revives_nothing() {
     let e = Engine::create(&config(20_000)).unwrap();
     let mine = (0..).find(|&n| e.shard_of_hash(e.hash(&key(n))) == 0).unwrap();

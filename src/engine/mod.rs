@@ -76,6 +76,8 @@ mod hold_tests;
 #[cfg(test)]
 mod number_tests;
 #[cfg(test)]
+mod room_tests;
+#[cfg(test)]
 mod store_tests;
 #[cfg(test)]
 mod tests;

@@ -5,14 +5,16 @@
 //! index, stamps   home buckets       a page (a run) is there if its bit in `Layout::runs` is set
 //!                 overflow buckets   the first OVERFLOW_READY of each shard are there
 //! hits            all or nothing: HITS_USED
+//! ghosts          the first GHOST_WORDS of each shard are there
 //! ```
 //! Blocks come first, then the bit or the number that says so. They stay.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
-    layout::{BUCKET, RUN, header},
+    layout::{BUCKET, RUN, header, shard},
     region::Region,
+    shard_cells::ShardCells,
 };
 use crate::{error::Result, os::sparse};
 
@@ -132,6 +134,26 @@ impl Region {
         file.reserve(self.layout().hits, self.layout().index)
     }
 
+    /// Gives the first so many words, a multiple of 8, of all shards' ghost lists blocks on disk.
+    ///
+    /// # Errors
+    /// As [`Region::back_run`].
+    pub(crate) fn back_ghosts(&self, words: u64) -> Result<()> {
+        let (Some(file), layout) = (self.file(), self.layout()) else { return Ok(()) };
+        file.reserve(layout.ghosts, layout.ghost(0, words))
+    }
+
+    /// Words of a shard's ghost list that are in use; 0 = none, also where the number is damaged.
+    #[inline]
+    pub(crate) fn ghost_words(&self, cells: ShardCells<'_>) -> u64 {
+        let words = cells.word(shard::GHOST_WORDS).load(Ordering::Relaxed);
+        if words.is_power_of_two() && (8..=self.layout().geo.ghost_words()).contains(&words) {
+            words
+        } else {
+            0
+        }
+    }
+
     fn back_buckets(&self, from: u64, to: u64) -> Result<()> {
         let (Some(file), layout) = (self.file(), self.layout()) else { return Ok(()) };
         file.reserve(layout.bucket(from), layout.bucket(to))?;
@@ -169,6 +191,10 @@ impl Region {
                 self.back_buckets(from * RUN, (run * RUN).min(self.homes))?;
                 from = run + 1;
             }
+        }
+        if layout.geo.ghosts {
+            let words = (0..layout.geo.shards).map(|no| self.ghost_words(self.shard(no)));
+            self.back_ghosts(words.max().unwrap_or(0))?;
         }
         let (geo, ready) = (&layout.geo, self.header_word::<{ header::OVERFLOW_READY }>());
         let told = self.overflow_ready();

@@ -8,14 +8,15 @@
 //!             Bins        of each shard: its lists of free blocks
 //!             Stats       256 slots of 384 bytes
 //!             Runs        a bit for 64 home buckets: whether one of them ever had an item
-//!             Ghosts      a word for each item that a shard may hold (S3-FIFO only)
+//!             Ghosts      a word for each item that a shard may hold (S3-FIFO only), used as far as
+//!                         the shard has items
 //!             Hits        a half word a slot, touched by counted reads only
 //!             Index       home buckets, then overflow buckets, 64 bytes each
 //!             Stamps      8 words a bucket (caches that evict only)
 //!             Spans       16 bytes a span
 //! data        spans of 4 KiB
 //! ```
-//! Of a store's file, hits, index and stamps have blocks on disk only where they are used: see
+//! Of a store's file, ghosts, hits, index and stamps have blocks on disk only where they are used: see
 //! `holes`. The table of spans has them as far as there are spans.
 #![forbid(unsafe_code)]
 
@@ -215,6 +216,8 @@ pub(crate) mod shard {
     pub(crate) const SMALL: u64 = EARLIEST + 64;
     pub(crate) const QUEUED: u64 = EARLIEST + 72;
     pub(crate) const GHOSTED: u64 = EARLIEST + 80;
+    /// S3-FIFO: words of its ghost list that are in use, a power of two; 0 = none.
+    pub(crate) const GHOST_WORDS: u64 = NEXT;
     /// SIEVE: the sweep that the hand is in. Its positions are counted in `QUEUED`.
     pub(crate) const HAND: u64 = GHOSTED;
     /// The end of the newest extent that was never handed out, where it begins and ends.
@@ -259,7 +262,7 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    /// Words of each shard's ghost list: as many as it has items, rounded up to a power of two.
+    /// Most words of each shard's ghost list: as many as it has items, rounded up to a power of two.
     pub(crate) fn ghost_words(&self) -> u64 {
         if self.ghosts { (self.capacity / self.shards).max(8).next_power_of_two() } else { 0 }
     }
@@ -367,6 +370,13 @@ impl Layout {
             data,
             end,
         })
+    }
+
+    /// The `n`-th word of a shard's ghost list. The lines of all shards take turns, so that the pages
+    /// in use are full, however few each shard has.
+    #[inline]
+    pub(crate) fn ghost(&self, shard: u64, n: u64) -> u64 {
+        self.ghosts + ((n / 8) * self.geo.shards + shard) * 64 + n % 8 * 8
     }
 
     /// Bytes of a slot's LRU stamp, by bucket number and slot.

@@ -306,6 +306,21 @@ pub(crate) fn fill_holes(r: &Region, least: u64, ample: u64, mut back: impl FnMu
     filled
 }
 
+/// Leaves free spans that were not used since they got their blocks on disk, beyond `keep` of them, to
+/// [`release_pages`]: the last ones.
+pub(crate) fn release_unused(r: &Region, keep: u64) {
+    let end = committed(r);
+    let is_free = |&i: &u64| meta(r, i, 0).load(spans::LOOK) == FREE;
+    let more = ((0..end).filter(is_free).count() as u64).saturating_sub(keep);
+    for i in (0..end).rev().filter(is_free).take(more as usize) {
+        // Only spans before the frontier are looked at later.
+        r.word(header::SPAN_FRONTIER).fetch_max(i + 1, AcqRel);
+        if meta(r, i, 0).compare_exchange(FREE, DIRTY, spans::FREE, spans::LOOK).is_ok() {
+            dirty_plus(r, 1);
+        }
+    }
+}
+
 /// The first opener of a store: calls `f` with each piece of the data area that needs blocks on
 /// disk.
 pub(crate) fn each_backed(r: &Region, mut f: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {

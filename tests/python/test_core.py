@@ -305,6 +305,20 @@ def test_many_long_values_do_not_fit_the_first_buffer(make):
     assert cache.get_many(values) == values
 
 
+def test_what_the_memory_is_used_for(make, tmp_path):
+    for options in ({}, {"store": tmp_path / "store"}):
+        cache = make(**options)
+        cache.set_many({"short": "x" * 1000, "long": "x" * 20000})
+        memory = cache.memory()
+        assert memory["payload"] == 5 + 1000 + 4 + 20000
+        assert memory["entries"] > memory["payload"]
+        used = memory["extents"] + memory["large_blocks"] + memory["leaving"]
+        assert used == memory["entries"] + memory["fragmentation"]
+        assert memory["resident"] == memory["payload"] + memory["overhead"]
+        assert (memory["disk"] > used) == ("store" in options)
+        assert memory["sampled"] == 0
+
+
 def test_a_full_cache(make):
     cache = make(items=3)
     assert cache.set_many({str(n): "v" for n in range(5)}) == ["3", "4"]
@@ -593,6 +607,7 @@ def test_nothing_leaks(make):
         cache.ttl(key)
         cache.incr("n")
         cache.stats()
+        cache.memory()
         for wrong in (
             lambda: cache.get(5),
             lambda: cache.update(key, value, ttl=-1),

@@ -199,6 +199,24 @@ impl Engine {
         None
     }
 
+    /// Whether [`Engine::free_slot`] has one.
+    #[inline(always)]
+    pub(in crate::engine) fn has_free_slot(&self, home: u64) -> bool {
+        self.region.match_tag(self.region.bucket(home), 0) != 0 || self.has_free_slot_behind(home)
+    }
+
+    #[inline(never)]
+    fn has_free_slot_behind(&self, home: u64) -> bool {
+        let cells = self.region.shard(self.shard_of(home));
+        let word = |at| cells.word(at).load(Relaxed);
+        if word(shard::OVERFLOW_FREE) != 0 || word(shard::OVERFLOW_BUMP) < self.region.overflow_ready() {
+            return true;
+        }
+        let has_empty = |bucket| self.region.bucket(bucket)[1..].iter().any(|word| word.load(Relaxed) == 0);
+        let chain = std::iter::successors(Some(home), |&bucket| self.next(home, bucket));
+        chain.take(self.geo.overflow as usize + 1).any(has_empty)
+    }
+
     /// Publishes a slot word: the commit point of an insert (I1).
     #[inline]
     pub(in crate::engine) fn publish(&self, home: u64, at: FreeSlot, word: u64, stamp: u64) {

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::{
-    engine::{Engine, quota::Shortage},
+    engine::Engine,
     error::Result,
     shm::layout::{BUCKET, RUN},
 };
@@ -43,25 +43,21 @@ impl Engine {
         self.region.note_run(home / RUN);
     }
 
-    /// What keeps a key of this home bucket from getting a slot: the disk has to be asked for a part
-    /// of the index first, or all overflow buckets of the shard are in use.
-    #[cold]
-    pub(in crate::engine) fn slot_shortage(&self, home: u64) -> Shortage {
-        let is_whole = self.region.has_bucket(home) && self.region.overflow_ready() == self.geo.overflow;
-        if is_whole { Shortage::Space(0) } else { Shortage::Index(home) }
-    }
-
-    /// Gives the part of the index that a key of this home bucket needs blocks on disk.
+    /// Gives the part of a store's index that a key of this home bucket needs blocks on disk; `false`
+    /// = it has them: all overflow buckets of the shard are in use.
     ///
     /// # Errors
     /// Of the file: nothing has changed.
     #[cold]
-    pub(in crate::engine) fn back_index(&self, home: u64) -> Result<()> {
+    pub(in crate::engine) fn back_index(&self, home: u64) -> Result<bool> {
         if !self.region.has_bucket(home) {
-            return self.region.back_run(home / RUN);
+            return self.region.back_run(home / RUN).map(|()| true);
         }
         let ready = self.region.overflow_ready();
+        if ready == self.geo.overflow {
+            return Ok(false);
+        }
         let row = self.geo.shards * BUCKET;
-        self.region.back_overflow(ready + (ready / 8).max(OVERFLOW_STEP.div_ceil(row)))
+        self.region.back_overflow(ready + (ready / 8).max(OVERFLOW_STEP.div_ceil(row))).map(|()| true)
     }
 }

@@ -19,11 +19,13 @@ const WORDS: usize = MAX_SHARDS as usize / 64;
 pub(in crate::engine) struct Missed {
     shards: [u64; WORDS],
     why: Option<Error>,
+    /// How long they were waited for.
+    waited: Duration,
 }
 
 impl Default for Missed {
     fn default() -> Self {
-        Self { shards: [0; WORDS], why: None }
+        Self { shards: [0; WORDS], why: None, waited: Duration::ZERO }
     }
 }
 
@@ -52,6 +54,7 @@ impl Missed {
     pub(in crate::engine) fn add(&mut self, other: Self) {
         self.shards.iter_mut().zip(other.shards).for_each(|(all, more)| *all |= more);
         self.why = other.why.or(self.why.take());
+        self.waited = self.waited.max(other.waited);
     }
 }
 
@@ -88,6 +91,7 @@ impl Engine {
         mut f: impl FnMut(&ShardGuard<'_>) -> bool,
     ) -> Missed {
         let start = Instant::now();
+        missed.waited = missed.waited.max(patience);
         loop {
             for no in 0..self.geo.shards {
                 if !missed.has(no) {
@@ -118,7 +122,7 @@ impl Engine {
             None => Ok(()),
             Some(Error::Timeout { .. }) => {
                 self.count(Counter::Timeouts, 1);
-                Err(Error::Timeout { waited: self.config.lock_timeout })
+                Err(Error::Timeout { waited: missed.waited })
             }
             Some(why) => Err(why),
         }

@@ -28,7 +28,7 @@ impl Engine {
         new: &New<'_>,
     ) -> Result<(), WriteAbort> {
         if !self.region.has_bucket(hashed.home) {
-            return Err(self.slot_shortage(hashed.home).into());
+            return Err(Shortage::Index(hashed.home).into());
         }
         let bytes = entry::size(self.header_bytes, hashed.key.len() as u64, new.value.len() as u64);
         self.insert_into(guard, hashed, new, slab::wanted(bytes))
@@ -62,6 +62,10 @@ impl Engine {
         new: &New<'_>,
         wanted: Wanted,
     ) -> Result<(), WriteAbort> {
+        // An item elsewhere would be evicted in vain.
+        if !self.has_free_slot(hashed.home) {
+            return Err(Shortage::Index(hashed.home).into());
+        }
         let Some(Evicted { off }) = self.evict_for_insert(guard) else {
             return Err(Shortage::Items.into());
         };
@@ -91,7 +95,7 @@ impl Engine {
         let header = self.header_for(hashed, new);
         let blocks = self.blocks_of(&header);
         let Some(free_slot) = self.free_slot(hashed.home) else {
-            return Err(self.slot_shortage(hashed.home).into());
+            return Err(Shortage::Index(hashed.home).into());
         };
         if let Err(shortage) = self.take_blocks(guard, blocks, 0) {
             self.return_free_slot(guard, free_slot);

@@ -24,7 +24,7 @@ const MAX_MOVED: u64 = 1 << 20;
 /// Free spans with pages that are kept for the next large value.
 const MAX_DIRTY_SPANS: u64 = 4096;
 /// Spans that a store grows by at least.
-const MIN_GROWTH: u64 = 64;
+pub(in crate::engine) const MIN_GROWTH: u64 = 64;
 
 /// Spans whose pages a write gives back at most: a fraction of a millisecond.
 const MAX_RELEASED_SPANS: u64 = 1024;
@@ -57,7 +57,7 @@ impl MakeRoom {
         shortage: Shortage,
         keep: Option<u32>,
     ) -> Result<()> {
-        if let Shortage::Space(bytes @ 1..) = shortage
+        if let Shortage::Space(bytes) = shortage
             && e.grow(bytes)?
         {
             return Ok(());
@@ -91,7 +91,7 @@ impl MakeRoom {
             self.note(e.release_idle(shortage));
             return Ok(());
         }
-        if let (Shortage::Space(bytes @ 1..), false) = (shortage, e.policy == Policy::None) {
+        if let (Shortage::Space(bytes), false) = (shortage, e.policy == Policy::None) {
             // Others may take what was freed.
             while self.evicted < SPACE_TRIES {
                 self.evicted += 1;
@@ -111,7 +111,7 @@ impl MakeRoom {
             }
         }
         // A store frees what it moves only after a sync: slow, but better than to refuse.
-        if let (Shortage::Space(1..), Some(_), false) = (shortage, e.region.file(), self.compacted) {
+        if let (Shortage::Space(_), Some(_), false) = (shortage, e.region.file(), self.compacted) {
             self.compacted = true;
             if e.compact_for_room() {
                 return Ok(());
@@ -131,15 +131,26 @@ impl MakeRoom {
     }
 
     /// Makes room for a key in its chain: blocks on disk for the index, or the slot of another item of
-    /// the chain.
+    /// the chain. Items of other chains are not evicted: that would rarely help.
     pub(in crate::engine) fn make_index(&mut self, e: &Engine, home: u64, keep: Option<u32>) -> Result<()> {
-        let Err(error) = e.back_index(home) else { return Ok(()) };
-        e.note_grow_fault(&error);
+        match e.back_index(home) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => e.note_grow_fault(&error),
+        }
         if !std::mem::replace(&mut self.swept, true) && (!e.nothing_due() && self.sweep(e) > 0) {
             return Ok(());
         }
         if self.evicted < SPACE_TRIES && e.evict_from_chain(home, keep)? {
             self.evicted += 1;
+            return Ok(());
+        }
+        if let Some(missed) = self.missed.take() {
+            return self.wait_for_missed(e, missed);
+        }
+        if e.config.clear_on_full && !std::mem::replace(&mut self.cleared, true) {
+            e.clear()?;
+            e.sweep_shards()?;
             return Ok(());
         }
         Err(refuse(e, Shortage::Index(home)))

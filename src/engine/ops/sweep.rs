@@ -7,13 +7,14 @@ use crate::{
     engine::{
         Engine,
         lock::visit::Missed,
+        ops::make_room::MIN_GROWTH,
         reclaim::compact::{Compacted, MOST},
     },
     error::Result,
     os::clock,
     shm::{
         layout::{header, shard},
-        slab,
+        slab, span,
         sync::*,
     },
 };
@@ -32,8 +33,13 @@ impl Engine {
     /// [`Error::Timeout`](crate::Error::Timeout) if no shard's lock was free.
     pub fn sweep(&self) -> Result<u64> {
         let expired = self.sweep_shards()?;
+        let is_emptied = self.region.word(header::EMPTIED).load(Relaxed) != 0;
         // If the disk fails, the next sweep tries again: nothing is lost.
         let _ = self.release_emptied();
+        if is_emptied {
+            // The store may have grown for the copies.
+            span::release_unused(&self.region, MIN_GROWTH);
+        }
         self.release_pages();
         Ok(expired)
     }

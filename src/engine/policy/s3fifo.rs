@@ -80,10 +80,14 @@ impl Hooks for S3Fifo {
     /// Records an item that leaves the small queue in the ghost list.
     fn remember(e: &Engine, guard: &ShardGuard<'_>, hash: u64, header: &Header) {
         if header.flags & LEASE == 0 {
+            let words = e.ghost_words(guard);
+            if words == 0 {
+                return;
+            }
             let ghosted = guard.word(shard::GHOSTED);
             let now = (ghosted.load(Relaxed) + 1) & 0xFFFF_FFFF;
             ghosted.store(now, Relaxed);
-            e.ghost(guard, hash).store(mark(hash) | now, Relaxed);
+            e.ghost(guard, words, hash).store(mark(hash) | now, Relaxed);
         }
     }
 
@@ -185,16 +189,38 @@ impl Engine {
         [None, None]
     }
 
-    fn ghost(&self, guard: &ShardGuard<'_>, hash: u64) -> &AtomicU64 {
-        let words = self.geo.ghost_words();
+    /// Words of the ghost list of a shard that evicts: two for each item, so that they lie in few pages
+    /// where the limit is far; all of them where it is not. There may be fewer than that, as a disk can be full.
+    #[inline]
+    fn ghost_words(&self, guard: &ShardGuard<'_>) -> u64 {
+        let (words, all) = (self.region.ghost_words(guard.cells), self.geo.ghost_words());
+        if words < all { self.grow_ghosts(guard, words, all) } else { words }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow_ghosts(&self, guard: &ShardGuard<'_>, words: u64, all: u64) -> u64 {
+        let near_limit = guard.used() * 4 * self.geo.shards >= self.geo.capacity;
+        let wanted = if near_limit { all } else { (guard.used() * 2).next_power_of_two().clamp(8, all) };
+        if wanted <= words || self.region.back_ghosts(wanted).is_err() {
+            return words;
+        }
+        guard.word(shard::GHOST_WORDS).store(wanted, Relaxed);
+        wanted
+    }
+
+    fn ghost(&self, guard: &ShardGuard<'_>, words: u64, hash: u64) -> &AtomicU64 {
         // Bits that choose neither the shard nor the bucket.
-        let at = guard.no * words + (hash & (words - 1));
-        self.region.word(self.layout.ghosts + at * 8)
+        self.region.word(self.layout.ghost(guard.no, hash & (words - 1)))
     }
 
     /// Whether the key left the small queue at most as many evictions ago as the shard holds items.
-    fn is_ghost(&self, guard: &ShardGuard<'_>, hash: u64) -> bool {
-        let ghost = self.ghost(guard, hash).load(Relaxed);
+    pub(in crate::engine) fn is_ghost(&self, guard: &ShardGuard<'_>, hash: u64) -> bool {
+        let words = self.region.ghost_words(guard.cells);
+        if words == 0 {
+            return false;
+        }
+        let ghost = self.ghost(guard, words, hash).load(Relaxed);
         let ago = (guard.word(shard::GHOSTED).load(Relaxed) as u32).wrapping_sub(ghost as u32);
         ghost & !0xFFFF_FFFF == mark(hash) && u64::from(ago) <= self.geo.capacity / self.geo.shards
     }

@@ -12,8 +12,9 @@ pub(in crate::engine) enum Shortage {
     Items,
     /// Blocks: `need` more beside the `held` ones of the value that is replaced.
     Blocks { need: u32, held: u32 },
-    /// Memory or disk: this many contiguous bytes (0 = a bucket of the index).
+    /// Memory or disk: this many contiguous bytes.
     Space(u64),
-    /// A part of the index of a store that has no blocks on disk yet, for a key of this home bucket.
+    /// A slot for a key of this home bucket: a part of a store's index has no blocks on disk yet, or all
+    /// overflow buckets of the shard are in use.
     Index(u64),
 }

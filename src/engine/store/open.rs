@@ -220,9 +220,9 @@ impl Engine {
         // From here on a death leaves a file marked as incomplete.
         file.truncate(0)?;
         file.write_start(&[MAGIC, VERSION, 0, INIT].map(u64::to_ne_bytes).concat())?;
-        // The index, its stamps and hits get their blocks as they are used.
+        // Ghosts, hits, the index and its stamps get their blocks as they are used.
         if sparse::can_reserve(&file) {
-            file.grow(0, layout.hits)?;
+            file.grow(0, layout.ghosts)?;
             file.grow(layout.span_table, layout.table_end(committed))?;
         } else {
             file.grow(0, layout.table_end(committed))?;
@@ -272,7 +272,7 @@ impl Engine {
         if alone {
             // A copy (also one restored into the same file), or a file after a power failure, may
             // have holes.
-            file.back(0, layout.hits)?;
+            file.back(0, layout.ghosts)?;
             file.back(layout.span_table, layout.table_end(committed))?;
         }
         let map = Mapping::file(&file, layout.end as usize, config.and_then(sigbus_words_of))?;

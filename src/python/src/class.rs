@@ -142,6 +142,7 @@ fn core_methods() -> Vec<ffi::PyMethodDef> {
         "_left" = read::left, "",
         "_keys" = read::keys, "",
         "_stats" = read::stats, "",
+        "_memory" = read::memory, "",
         "_server" = read::server, "",
         "_delete_if" = write::delete_if, "",
         "_lease" = lease::begin, "",

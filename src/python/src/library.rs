@@ -10,8 +10,8 @@ use std::{
 use ::ucache::capi::{
     compat::{extras, magic},
     handle::{
-        error, lease, many, open, read, stats, store, ucache, ucache_lease, ucache_read, ucache_stats, walk,
-        write,
+        error, lease, many, memory, memory::ucache_memory, open, read, stats, store, ucache, ucache_lease,
+        ucache_read, ucache_stats, walk, write,
     },
 };
 
@@ -82,6 +82,7 @@ functions! {
     "C" lease::ucache_lease_end(*mut ucache_lease, Bytes, usize, u64) -> c_int;
     "C" lease::ucache_lease_drop(*mut ucache_lease);
     "C" stats::ucache_stat(*mut ucache, *mut ucache_stats, usize) -> c_int;
+    "C" memory::ucache_memory(*mut ucache, *mut ucache_memory, usize) -> c_int;
     "C" magic::uwsgi_cache_magic_get(*const c_char, u16, *mut u64, *mut u64, *const c_char) -> *mut c_char;
     "C" magic::uwsgi_cache_magic_set(*const c_char, u16, *const c_char, u64, u64, u64, *const c_char) -> c_int;
     "C" magic::uwsgi_cache_magic_del(*const c_char, u16, *const c_char) -> c_int;

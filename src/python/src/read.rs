@@ -1,7 +1,7 @@
 //! Reading: `get`, `in`, `take`, numbers, times to live, many keys, keys.
 
 use std::{
-    ffi::{CStr, c_int, c_void},
+    ffi::{c_int, c_void},
     mem::MaybeUninit,
     ptr, slice,
 };
@@ -279,40 +279,40 @@ pub(crate) fn server(cache: &Core, _: Args<'_>) -> Py<Object> {
     }
 }
 
+/// A dict of the figures with which a function of the library fills a struct.
+macro_rules! dict_of {
+    ($cache:ident, $function:ident: $($name:ident)+) => {{
+        let mut figures = MaybeUninit::zeroed();
+        let status = $cache.read(|library, handle| {
+            // SAFETY: the handle is open, the struct has its size.
+            unsafe { (library.$function)(handle, figures.as_mut_ptr(), size_of_val(&figures)) }
+        })?;
+        if status != OK {
+            return Err($cache.failed(status));
+        }
+        // SAFETY: filled in, and zero is a value of every field.
+        let figures = unsafe { figures.assume_init() };
+        let result = Object::dict()?;
+        for (name, value) in [$((stringify!($name), figures.$name)),+] {
+            let name = Object::text(name.as_bytes(), false)?;
+            result.insert(name.borrow(), Object::unsigned(value)?.borrow())?;
+        }
+        Ok(result)
+    }};
+}
+
 /// `_stats()`: a dict of numbers.
 pub(crate) fn stats(cache: &Core, _: Args<'_>) -> Py<Object> {
-    let mut stats = MaybeUninit::zeroed();
-    let status = cache.read(|library, handle| {
-        // SAFETY: the handle is open, the struct has its size.
-        unsafe { (library.ucache_stat)(handle, stats.as_mut_ptr(), size_of_val(&stats)) }
-    })?;
-    if status != OK {
-        return Err(cache.failed(status));
-    }
-    // SAFETY: filled in, and zero is a value of every field.
-    let stats = unsafe { stats.assume_init() };
-    let result = Object::dict()?;
-    for (name, value) in figures(&stats) {
-        let name = Object::text(name.to_bytes(), false)?;
-        result.insert(name.borrow(), Object::unsigned(value)?.borrow())?;
-    }
-    Ok(result)
+    dict_of!(cache, ucache_stat: items capacity bytes reserved_bytes blocks_used max_key max_value shards last_modified
+        hits misses stored deleted evicted expired cleared full rejected_limit rejected_full rejected_blocks no_space
+        lock_waits timeouts owner_dead repaired dropped_corrupt lock_lost moved compacted_bytes
+        near_up near_beat_age_ms near_owner_pid near_hits near_misses near_bypassed near_fills near_fills_voided
+        near_invalidated near_invalidated_absent near_flushes near_stale_served near_terms backend_up
+        backend_requests backend_errors backend_timeouts backend_connects backend_elsewhere near_absent)
 }
 
-macro_rules! figures {
-    ($($name:ident)+) => {
-        fn figures(stats: &::ucache::capi::handle::ucache_stats) -> Vec<(&'static CStr, u64)> {
-            vec![$((
-                CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()).unwrap_or_default(),
-                stats.$name,
-            )),+]
-        }
-    };
+/// `_memory()`: a dict of numbers.
+pub(crate) fn memory(cache: &Core, _: Args<'_>) -> Py<Object> {
+    dict_of!(cache, ucache_memory: payload resident overhead fragmentation disk reserved entries extents large_blocks
+        leaving idle holes sampled)
 }
-
-figures!(items capacity bytes reserved_bytes blocks_used max_key max_value shards last_modified hits misses stored
-    deleted evicted expired cleared full rejected_limit rejected_full rejected_blocks no_space lock_waits timeouts
-    owner_dead repaired dropped_corrupt lock_lost moved compacted_bytes
-    near_up near_beat_age_ms near_owner_pid near_hits near_misses near_bypassed near_fills near_fills_voided
-    near_invalidated near_invalidated_absent near_flushes near_stale_served near_terms backend_up
-    backend_requests backend_errors backend_timeouts backend_connects backend_elsewhere near_absent);
