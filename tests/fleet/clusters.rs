@@ -29,6 +29,7 @@ fn options(cluster: &Cluster) -> [Options; 3] {
     [told(None), told(Some(Duration::from_secs(1))), Copies::None].map(|copies| Options {
         url: cluster.url(),
         timeout: Duration::from_millis(300),
+        numbered: false,
         copies,
     })
 }

@@ -6,7 +6,10 @@ use std::{
     thread,
 };
 
-use ucache::engine::{Config, Engine, Eviction, Expires, Math, SetOptions, Touch};
+use ucache::{
+    Error,
+    engine::{Config, Engine, Eviction, Expires, Math, SetOptions, Touch},
+};
 
 use crate::{
     engine_proc::{alone, say},
@@ -164,7 +167,11 @@ fn what_is_moved_is_found_and_whole() {
                 for n in 0..KEPT * BETWEEN {
                     assert!(engine.delete(&(1000 + n).to_le_bytes()).expect("delete"));
                 }
-                engine.sweep().expect("sweep");
+                match engine.sweep() {
+                    // A reader that was stopped holds the lock longer than a sweep waits.
+                    Ok(_) | Err(Error::Timeout { .. }) => {}
+                    Err(error) => panic!("sweep: {error}"),
+                }
             }
         },
         || {
