@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 
 use crate::{
-    engine::{Beat, Engine},
+    engine::{Engine, ops::beat::Beat},
     shm::{layout::header, order::beat, sync::*},
 };
 
