@@ -35,6 +35,7 @@ pub(crate) enum Locking {
 /// One kind of operation of a lone worker.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Operation {
+    /// It takes a lock, or in uWSGI the lock of writers.
     pub(crate) writes: bool,
     /// Nanoseconds without a lock, and with it (without locks: all of it is in the first).
     pub(crate) outside: f64,
