@@ -10,7 +10,7 @@ use super::{
     copy,
     layout::{BUCKET, header, round8},
     load_partial::load_partial,
-    number::{self, aligned, is_number, value_room},
+    number::{self, NUMBER, ROOM, aligned, is_number, value_room},
     region::{Region, SharedBytes},
     simd_tags,
 };
@@ -177,10 +177,8 @@ impl<'a> EntryView<'a> {
         // Where the second ends; rounded up to 8 that is in the piece, too, as the piece's bytes
         // are a multiple of 8.
         let mut end = middle + u64::from(second);
-        if is_number(from, second.into()) {
-            end = middle + value_room(from, second.into());
-            // Addresses are aligned as offsets are.
-            middle = aligned(self.at.addr() as u64 + middle) - self.at.addr() as u64;
+        if u64::from(second) == NUMBER {
+            (middle, end) = self.number_in(header, middle);
         }
         if end.cast_signed() - (MIN_VIEW - 1).cast_signed() > self.rest.cast_signed() {
             return None;
@@ -191,6 +189,18 @@ impl<'a> EntryView<'a> {
             SharedBytes { at: self.at.add(at as usize), len: len as usize, region: PhantomData }
         };
         Some((source(from, first), source(middle, second)))
+    }
+
+    /// Where a value of a number's length begins, and its room ends. Out of line, so that other
+    /// values pay one comparison.
+    #[cold]
+    fn number_in(self, header: HeaderLen, at: u64) -> (u64, u64) {
+        if !is_number(header as u64, NUMBER) {
+            return (at, at + NUMBER);
+        }
+        // Addresses are aligned as offsets are.
+        let begin = self.at.addr() as u64;
+        (aligned(begin + at) - begin, at + ROOM)
     }
 
     /// Prefetches the first two lines of the entry, for writing.

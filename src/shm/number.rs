@@ -16,7 +16,7 @@ use super::{layout::round8, order::number};
 pub(super) const HEADER: u64 = 16;
 
 /// Bytes of a number.
-const NUMBER: u64 = 8;
+pub(crate) const NUMBER: u64 = 8;
 /// Bytes of its two words, and of what aligns them.
 pub(crate) const ROOM: u64 = 24;
 
@@ -29,7 +29,13 @@ pub(crate) fn is_number(header_bytes: u64, value_len: u64) -> bool {
 /// Bytes that a value takes.
 #[inline(always)]
 pub(super) fn value_room(header_bytes: u64, value_len: u64) -> u64 {
-    if is_number(header_bytes, value_len) { ROOM } else { round8(value_len) }
+    if value_len == NUMBER { room_of_number(header_bytes) } else { round8(value_len) }
+}
+
+/// Out of line, so that other values pay one comparison.
+#[cold]
+fn room_of_number(header_bytes: u64) -> u64 {
+    if is_number(header_bytes, NUMBER) { ROOM } else { NUMBER }
 }
 
 /// Where a number lies whose room begins here, at an offset or an address.

@@ -14,7 +14,7 @@ use crate::{
     shm::{
         ShardCells,
         layout::{header, shard},
-        number::Number,
+        number::{NUMBER, Number},
         sync::*,
     },
 };
@@ -54,7 +54,15 @@ impl Engine {
     /// a late exchange must not meet what uses the memory next (I15).
     #[inline(always)]
     pub(in crate::engine) fn end_life(&self, off: u64, w0: u64) {
-        if is_number(self.header_bytes, entry::value_len(w0).into()) {
+        if u64::from(entry::value_len(w0)) == NUMBER {
+            self.end_life_of_number(off, w0);
+        }
+    }
+
+    /// Out of line, so that other values pay one comparison.
+    #[cold]
+    fn end_life_of_number(&self, off: u64, w0: u64) {
+        if is_number(self.header_bytes, NUMBER) {
             self.number_at(off, entry::key_len(w0).into()).end();
         }
     }
