@@ -235,9 +235,9 @@ class Cache(Core):
         return self._stats()
 
     def memory(self) -> dict[str, int]:
-        """What the memory is used for, in bytes: payload, resident, overhead, fragmentation, disk and
-        so on, the fields of ``struct ucache_memory``. A large cache is sampled, which takes some
-        milliseconds; ``sampled`` is 1 then."""
+        """What the memory is used for, in bytes: payload, resident, overhead, fragmentation, disk
+        and so on, the fields of ``struct ucache_memory``. A large cache is sampled, which takes
+        some milliseconds; ``sampled`` is 1 then."""
         return self._memory()
 
     @property
@@ -393,7 +393,8 @@ class RemoteCache(Cache):
 _BYTE_ORDER = sys.byteorder
 _LOCAL_ONLY = frozenset(
     """number take get_many add replace cas append prepend touch incr decr mul div set_many
-    delete_many sweep sync keys items ttl get_or_set aget_or_set memoize stats memory server""".split()  # noqa: SIM905
+    delete_many sweep sync keys items ttl get_or_set aget_or_set memoize stats memory
+    server""".split()  # noqa: SIM905
 )
 
 
