@@ -147,6 +147,8 @@ pub(crate) mod header {
     pub(crate) const COPIES: u64 = 656;
     /// The number of the server whose changes are applied.
     pub(crate) const SOURCE: u64 = 664;
+    /// The number under which values are kept elsewhere, as this machine knows it; 0 = unknown.
+    pub(crate) const NUMBER: u64 = 672;
     /// When the owner was last at work.
     pub(crate) const OWNER_SEEN: u64 = 704;
     /// The process of the owner.

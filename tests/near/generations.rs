@@ -1,12 +1,14 @@
 //! `clear=generation`: a clear in one step, of which all machines hear.
 
-use std::{thread, time::Duration};
+use std::{sync::atomic::Ordering::SeqCst, thread, time::Duration};
 
 use ucache::{Backend, Cache, Stored};
 
 use crate::{
     backend::{self, Server},
     copies::{is_hit, machine, patient, within},
+    engine_proc::{Child, Scratch, wait_for},
+    proxy::{Address, Kind, Link, Proxy, Way},
 };
 
 fn numbered(server: &Server) -> Backend {
@@ -88,6 +90,36 @@ fn a_write_after_a_clear_is_not_lost() {
         within("it is seen", || text(&a, "k").as_deref() == Some(&value[..]));
         assert_eq!(text(&a, "old"), None, "{n}");
     }
+}
+
+/// One process of a machine is told of a clear, and the message of it has not come yet.
+#[test]
+fn what_a_process_writes_after_a_clear_is_read_by_the_others_of_its_machine() {
+    let server = Server::start();
+    let proxy = Proxy::start(Address::Unix(server.socket()));
+    let backend = patient(proxy.url()).clear_by_generation(true).max_stale(Duration::from_secs(3));
+    let c = machine("processes and a clear", backend);
+    c.set("k", "before").expect("set");
+    c.set("untouched", "before").expect("set");
+    within("a copy is kept", || is_hit(&c, "k"));
+    let words = Scratch::new(2);
+    let text = |key: &str| c.get_str(key).expect("get");
+    let child = Child::fork(|| {
+        // It knows the number.
+        assert_eq!(text("k").as_deref(), Some("before"));
+        words[0].store(1, SeqCst);
+        wait_for("a write of the parent", || words[1].load(SeqCst) == 1);
+        assert_eq!(text("k").as_deref(), Some("after"));
+        assert_eq!(text("untouched"), None, "it was cleared");
+    });
+    let terms = c.near_stats().expect("it has a backend").terms;
+    proxy.set(Kind::Tracking, Way::ToClient, Link::Stalled);
+    wait_for("a read of the child", || words[0].load(SeqCst) == 1);
+    server.ask(["INCR", "p:#gen"]);
+    c.set("k", "after").expect("set");
+    words[1].store(1, SeqCst);
+    child.join();
+    assert_eq!(c.near_stats().expect("it has a backend").terms, terms, "copies were in use");
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod cluster;
 mod clusters;
 mod computing;
 mod copies;
+#[path = "../support/engine_proc.rs"]
+mod engine_proc;
 mod failures;
 mod forks;
 mod generations;
@@ -22,6 +24,8 @@ mod other_clients;
 mod place;
 #[path = "../support/ports.rs"]
 mod ports;
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../support/sentinel.rs"]
 mod sentinel;
 mod sentinels;

@@ -130,6 +130,7 @@ impl Engine {
             header::OWNER_SEEN,
             header::NEXT_TRY,
             header::SOURCE,
+            header::NUMBER,
             header::UNTRACKED,
         ] {
             self.region.word(word).store(0, Relaxed);

@@ -115,6 +115,23 @@ impl Engine {
         self.clear_gen()
     }
 
+    /// Notes the number under which values are kept elsewhere. If this machine knew another one, all
+    /// copies are removed, and [`Engine::state_of_copies`] changes, before this returns.
+    ///
+    /// # Errors
+    /// As [`Engine::clear`].
+    #[cfg(feature = "redis")]
+    pub(crate) fn note_number(&self, number: u64) -> Result<()> {
+        let word = self.region.word(header::NUMBER);
+        let known = word.compare_exchange(0, number, order::beat::RAISE, order::beat::READ);
+        if known.is_err_and(|known| known != number) {
+            // In this order: if this process ends in between, the next one does it again.
+            self.clear_copies()?;
+            word.store(number, order::beat::RAISE_LAST);
+        }
+        Ok(())
+    }
+
     /// What was done with copies, by all processes.
     pub(crate) fn copy_stats(&self) -> NearStats {
         let (beat, now) = (self.beat().time(), clock::coarse_millis());

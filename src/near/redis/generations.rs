@@ -7,6 +7,9 @@
 //! state is the same and copies are new enough, and else asks again. So a number is as new as copies
 //! are. Writes do not rely on it: each of them is executed at the server only if its number still is
 //! in force.
+//!
+//! The first process of a machine that is told of another number removes the region's copies before it
+//! goes on: the others must not read under the old number what this one writes under the new one.
 
 use std::{
     sync::{Mutex, Weak},
@@ -134,6 +137,7 @@ impl Backend {
             // Nobody has given one yet, or it was lost.
             return self.raise_generation(false);
         };
+        self.note_number(number)?;
         if let Some(state) = state.filter(|_| is_known) {
             generations.note(Some(Known { state, number }));
         }
@@ -149,7 +153,14 @@ impl Backend {
         let flag = if always { &b"1"[..] } else { b"0" };
         let reply = self.run_anyhow(&NEXT, &[&self.name(NUMBER)], &[flag.into()])?;
         let number = number_of(self.answer(string(reply))?);
-        number.ok_or_else(|| self.error(unexpected("no generation")))
+        let number = number.ok_or_else(|| self.error(unexpected("no generation")))?;
+        self.note_number(number)?;
+        Ok(number)
+    }
+
+    /// No process of this machine uses another number from here on.
+    fn note_number(&self, number: u64) -> Result<()> {
+        self.region.as_ref().map_or(Ok(()), |region| region.note_number(number))
     }
 
     /// A clear in one step, however many keys there are. `false` = this cache's keys have no numbers.
