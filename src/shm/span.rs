@@ -112,13 +112,15 @@ pub(crate) fn frontier(r: &Region) -> u64 {
     r.word(header::SPAN_FRONTIER).load(Acquire).min(committed(r))
 }
 
-/// Frees a run from its end, the head last; bodies that have another owner by now are left alone.
+/// Frees a run from its end, the head last; bodies that have another owner by now are left alone. The
+/// caller holds the owner's lock: nobody else changes a body.
 pub(super) fn free_run(r: &Region, shard_no: u64, head: u64, n: u64) {
     let end = (head + n).min(r.layout().geo.spans);
     let mut freed = 1;
     for i in (head + 1..end).rev() {
-        let body = pack(BODY, 0, shard_no, head);
-        if meta(r, i, 0).compare_exchange(body, DIRTY, spans::FREE, spans::LOOK).is_ok() {
+        let word = meta(r, i, 0);
+        if word.load(spans::LOOK) == pack(BODY, 0, shard_no, head) {
+            word.store(DIRTY, spans::FREE);
             freed += 1;
         }
     }
@@ -185,6 +187,7 @@ fn claim_at(r: &Region, at: u64, n: u64, shard_no: u64, large: bool) -> Result<(
     if at + n > frontier(r) {
         r.word(header::SPAN_FRONTIER).fetch_max(at + n, AcqRel);
     }
+    let mut dirty = 0;
     for i in 0..n {
         let new = match i {
             _ if !large => extent_word(i, n, shard_no),
@@ -198,13 +201,12 @@ fn claim_at(r: &Region, at: u64, n: u64, shard_no: u64, large: bool) -> Result<(
             for j in (0..i).rev() {
                 meta(r, at + j, 0).store(DIRTY, spans::FREE);
             }
-            dirty_plus(r, i);
+            dirty_plus(r, i - dirty);
             return Err(at + i);
         }
-        if state(old) == DIRTY {
-            dirty_minus(r, 1);
-        }
+        dirty += u64::from(state(old) == DIRTY);
     }
+    dirty_minus(r, dirty);
     Ok(())
 }
 
@@ -241,6 +243,9 @@ pub(super) fn dirty_plus(r: &Region, n: u64) {
 }
 
 fn dirty_minus(r: &Region, n: u64) {
+    if n == 0 {
+        return;
+    }
     // Only a hint: it must not wrap when it was lost in a crash.
     let _ =
         r.word(header::SPAN_DIRTY).fetch_update(spans::DIRTY, spans::DIRTY, |d| Some(d.saturating_sub(n)));
