@@ -76,16 +76,13 @@ pub(crate) fn load(folder: &Path) -> Vec<Model> {
         .collect()
 }
 
-/// A part's figures of all models with their names; those of disturbed machines only where there are no others.
-fn believable<'a>(models: &'a [Model], part: &str) -> Vec<(&'a str, Vec<Figure>)> {
-    let with = |disturbed| {
-        let those = models.iter().filter(move |model| model.is_disturbed(part) == disturbed);
-        those
-            .map(|model| (model.name.as_str(), model.figures(part)))
-            .filter(|(_, figures)| !figures.is_empty())
-    };
-    let quiet: Vec<_> = with(false).collect();
-    if quiet.is_empty() { with(true).collect() } else { quiet }
+/// A part's figures of all models with their names; those of a disturbed machine have a star.
+fn of_part(models: &[Model], part: &str) -> Vec<(String, Vec<Figure>)> {
+    let all = models.iter().map(|model| {
+        let star = if model.is_disturbed(part) { "*" } else { "" };
+        (format!("{}{star}", model.name), model.figures(part))
+    });
+    all.filter(|(_, figures)| !figures.is_empty()).collect()
 }
 
 fn times(times: f64) -> String {
@@ -98,7 +95,7 @@ pub(crate) fn readme(models: &[Model]) -> String {
         "| what | against | times better | worst on | ucache there | the other there |\n|---|---|---|---|---|---|\n",
     );
     for (part, what, other) in README {
-        let mut rows: Vec<_> = believable(models, part)
+        let mut rows: Vec<_> = of_part(models, part)
             .into_iter()
             .filter_map(|(model, figures)| {
                 let row = figures.into_iter().find(|row| row.name == what && row.peer == other)?;
@@ -117,13 +114,15 @@ pub(crate) fn readme(models: &[Model]) -> String {
             worst.theirs
         );
     }
-    table + "\n" + &wrapped(&slower(models))
+    let disturbed = |(part, ..): &(&str, _, _)| models.iter().any(|model| model.is_disturbed(part));
+    let note = if README.iter().any(disturbed) { "*: the machine was not quiet.\n\n" } else { "" };
+    table + "\n" + note + &wrapped(&slower(models))
 }
 
 /// Rows that are slower than uWSGI's cache, at their worst.
 fn slower(models: &[Model]) -> String {
     let mut worst: Vec<Figure> = Vec::new();
-    let parts = believable(models, "uwsgi");
+    let parts = of_part(models, "uwsgi");
     for row in
         parts.iter().flat_map(|(_, figures)| figures).filter(|row| row.peer == "native" && row.times < EQUAL)
     {
@@ -136,7 +135,7 @@ fn slower(models: &[Model]) -> String {
             None => worst.push(row.clone()),
         }
     }
-    let names: Vec<_> = parts.iter().map(|(model, _)| *model).collect();
+    let names: Vec<_> = parts.iter().map(|(model, _)| model.as_str()).collect();
     let on = format!("on the worst of the processors that were measured ({})", names.join(", "));
     if worst.is_empty() {
         return format!("No row is slower than uWSGI's own cache {on}.");
@@ -229,18 +228,22 @@ mod tests {
 
     #[test]
     fn the_worst_processor_comes_first() {
-        let text = readme(&[model("new", true, 6.65), model("old", true, 0.5), model("busy", false, 0.1)]);
+        let text = readme(&[model("new", true, 6.65), model("old", true, 0.5)]);
         let row = "| 2 workers: get hit | native | 0.50x to 6.65x | old | 2 M/s | 1 M/s |";
-        assert!(text.contains(row), "{text}");
+        assert!(text.contains(row) && !text.contains('*'), "{text}");
         let slower = text.replace('\n', " ");
-        assert!(slower.contains("2 workers: get hit (0.50x)") && !text.contains("busy"), "{text}");
+        assert!(slower.contains("2 workers: get hit (0.50x)"), "{text}");
         assert!(text.lines().filter(|line| !line.starts_with('|')).all(|line| line.len() <= 100), "{text}");
     }
 
     #[test]
-    fn disturbed_results_count_only_where_there_are_no_others() {
-        let busy = readme(&[model("busy", false, 3.0)]);
-        assert!(busy.contains("| 3.00x | busy |") && busy.contains("No row is slower"), "{busy}");
+    fn disturbed_results_have_a_star() {
+        let busy = readme(&[model("quiet", true, 6.65), model("busy", false, 3.0)]);
+        let row = "| 3.00x to 6.65x | busy* |";
+        assert!(
+            busy.contains(row) && busy.contains("was not quiet") && busy.contains("No row is slower"),
+            "{busy}"
+        );
         let table = processors(&[model("quiet", true, 2.0), model("busy", false, 3.0)]);
         assert!(table.contains("| 2 workers: get hit / native | 2.00x | 3.00x* |"), "{table}");
     }
