@@ -27,6 +27,7 @@ mod sentinel;
 mod sentinels;
 mod takeover;
 mod tls;
+mod tls_clusters;
 mod tracking;
 mod walks;
 
