@@ -15,6 +15,7 @@ mod forks;
 mod generations;
 mod interop;
 mod model;
+mod moving_leases;
 mod negative;
 mod numbers;
 mod operations;
