@@ -10,10 +10,15 @@ mod cluster;
 mod clusters;
 mod computing;
 mod copies;
+#[path = "../support/engine_proc.rs"]
+mod engine_proc;
+#[path = "../support/engine_step.rs"]
+mod engine_step;
 mod failures;
 mod forks;
 mod generations;
 mod interop;
+mod killed_holders;
 mod model;
 mod moving_leases;
 mod negative;
