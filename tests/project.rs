@@ -104,6 +104,14 @@ fn mutations() -> Vec<(String, String)> {
     text.split("[[mutation]]").skip(1).map(described).collect()
 }
 
+/// All of them at once, as `make mutants` puts them.
+#[test]
+fn every_bug_can_be_put_back() {
+    let run = root().join("tests/mutations/run.py");
+    let output = Command::new("python3").arg(run).arg("--check").output().expect("python3 runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// `UCACHE_DOCS=write cargo test --test project` writes the table anew.
 #[test]
 fn every_bug_that_is_put_back_is_in_the_table() {

@@ -2,6 +2,7 @@
 """Reintroduces known bugs one at a time, and runs the test that must catch each.
 
     tests/mutations/run.py [name ...]        all of mutations.toml, or those named
+    tests/mutations/run.py --check           only looks whether all of them fit into the tree
 
 A copy of the tree gets all bugs at once, each behind a switch in the environment (UCACHE_MUTANT), so it is built
 only once. Every named test must pass without a bug, and fail (or hang) with its own.
@@ -103,6 +104,9 @@ def run(to, program, one, mutant, environment):
 def main():
     with open(ROOT / "tests/mutations/mutations.toml", "rb") as file:
         mutations = tomllib.load(file)["mutation"]
+    if sys.argv[1:] == ["--check"]:
+        tree(mutations)
+        return
     chosen = [one for one in mutations if not sys.argv[1:] or one["name"] in sys.argv[1:]]
     unknown = set(sys.argv[1:]) - {one["name"] for one in mutations}
     if unknown:

@@ -26,7 +26,7 @@ fn key(n: usize) -> String {
 }
 
 /// A key at this node, without the prefix.
-fn key_at(cluster: &Cluster, node: usize) -> String {
+pub(crate) fn key_at(cluster: &Cluster, node: usize) -> String {
     let at = |key: &String| cluster.owner(cluster.slot(&format!("p:{key}"))) == node;
     (0..1000).map(key).find(at).expect("a key in one of its slots")
 }
@@ -42,7 +42,7 @@ fn patient(url: &str) -> Backend {
 }
 
 /// Waits until a read of this key is answered by a copy. The server may be slow.
-fn copied(c: &Cache, key: &str) {
+pub(crate) fn copied(c: &Cache, key: &str) {
     within("a copy", || {
         let before = hits(c);
         matches!(c.get(key), Ok(Some(_))) && hits(c) > before
@@ -57,7 +57,7 @@ fn far(name: &str, url: &str) -> Cache {
 }
 
 /// Every kind of operation, on keys at all nodes.
-fn operate(c: &Cache) {
+pub(crate) fn operate(c: &Cache) {
     let keys: Vec<_> = (0..KEYS).map(key).collect();
     for key in &keys {
         c.set(key, format!("{key} 1")).expect("set");

@@ -12,11 +12,15 @@ mod computing;
 mod copies;
 #[path = "../support/engine_proc.rs"]
 mod engine_proc;
+#[path = "../support/engine_step.rs"]
+mod engine_step;
 mod failures;
 mod forks;
 mod generations;
 mod interop;
+mod killed_holders;
 mod model;
+mod moving_leases;
 mod negative;
 mod numbers;
 mod operations;
@@ -31,6 +35,7 @@ mod sentinel;
 mod sentinels;
 mod takeover;
 mod tls;
+mod tls_clusters;
 mod tracking;
 mod walks;
 

@@ -30,8 +30,18 @@ pub(crate) struct Node {
     pub(crate) id: String,
 }
 
+/// More options of the node with a number.
+pub(crate) type Options<'a> = dyn Fn(usize) -> Vec<String> + 'a;
+
+/// Options of nodes that speak TLS only, with one another, too. `of_node`: certificate and the rest.
+fn by_tls(port: u16, of_node: Vec<String>) -> Vec<String> {
+    let port = port.to_string();
+    let all = ["--tls-port", &port, "--tls-cluster", "yes", "--tls-replication", "yes"];
+    all.into_iter().map(str::to_owned).chain(of_node).collect()
+}
+
 impl Node {
-    fn start(program: &Path, files: &Path, timeout: &str) -> Self {
+    fn start(program: &Path, files: &Path, timeout: &str, tls: Option<Vec<String>>) -> Self {
         let (port, bus) = (free_port(), free_port());
         let (bus_text, file) = (bus.to_string(), files.join(port.to_string()).display().to_string());
         let args = [
@@ -43,7 +53,10 @@ impl Node {
             &["--cluster-allow-replica-migration", "no"],
         ]
         .concat();
-        let server = Server::with(program, port, &args);
+        let plain = if tls.is_some() { 0 } else { port };
+        let more = tls.map(|of_node| by_tls(port, of_node)).unwrap_or_default();
+        let args: Vec<_> = args.into_iter().chain(more.iter().map(String::as_str)).collect();
+        let server = Server::with(program, plain, &args);
         let id = server.ask(["CLUSTER", "MYID"]);
         Self { server, port, bus, id }
     }
@@ -69,6 +82,7 @@ impl Node {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
+    speaks_tls: bool,
     _files: TempDir,
 }
 
@@ -79,21 +93,27 @@ impl Cluster {
     /// Three primaries and their replicas, which take over from a primary that is silent for a
     /// second.
     pub(crate) fn with_replicas(program: &Path) -> Self {
-        Self::start(program, 6, "1000")
+        Self::start(program, 6, "1000", None)
     }
 
     /// Three primaries that nobody takes over from.
     pub(crate) fn of_primaries(program: &Path) -> Self {
-        Self::start(program, 3, "60000")
+        Self::start(program, 3, "60000", None)
     }
 
-    fn start(program: &Path, count: usize, timeout: &str) -> Self {
+    /// The same by TLS.
+    pub(crate) fn of_primaries_by_tls(program: &Path, tls: &Options<'_>) -> Self {
+        Self::start(program, 3, "60000", Some(tls))
+    }
+
+    fn start(program: &Path, count: usize, timeout: &str, tls: Option<&Options<'_>>) -> Self {
         // The nodes sync their files, and do nothing else while a disk is busy.
         let memory = Path::new("/dev/shm");
         let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let files = tempfile::Builder::new().prefix("ucs").tempdir_in(place).expect("a directory");
-        let nodes: Vec<_> = (0..count).map(|_| Node::start(program, files.path(), timeout)).collect();
-        let cluster = Self { nodes, _files: files };
+        let start = |n| Node::start(program, files.path(), timeout, tls.map(|of_node| of_node(n)));
+        let nodes: Vec<_> = (0..count).map(start).collect();
+        let cluster = Self { nodes, speaks_tls: tls.is_some(), _files: files };
         for (n, node) in cluster.nodes.iter().enumerate() {
             node.server.ask(["CLUSTER", "SET-CONFIG-EPOCH", &(n + 1).to_string()]);
             if let Some([first, last]) = SLOTS.get(n).map(|slots| slots.map(|slot| slot.to_string())) {
@@ -113,7 +133,7 @@ impl Cluster {
 
     /// Adds a primary without slots.
     pub(crate) fn add(&mut self, program: &Path) {
-        let node = Node::start(program, self._files.path(), "60000");
+        let node = Node::start(program, self._files.path(), "60000", None);
         self.nodes.push(node);
         let count = self.nodes.len();
         self.meet(count - 1);
@@ -150,7 +170,8 @@ impl Cluster {
 
     /// The URL with two of its nodes.
     pub(crate) fn url(&self) -> String {
-        format!("redis+cluster://{};{}", self.nodes[1].address(), self.nodes[2].address())
+        let scheme = if self.speaks_tls { "rediss" } else { "redis" };
+        format!("{scheme}+cluster://{};{}", self.nodes[1].address(), self.nodes[2].address())
     }
 
     /// The slot of a key.
@@ -181,31 +202,7 @@ impl Cluster {
 
     /// Moves a slot as `redis-cli --cluster reshard` does.
     pub(crate) fn move_slot(&self, slot: u16, from: usize, to: usize) {
-        let (source, target) = (&self.nodes[from], &self.nodes[to]);
-        let slot_text = slot.to_string();
-        let set = |node: &Node, what: &[&str]| {
-            let words = [&["CLUSTER", "SETSLOT", &slot_text], what].concat();
-            assert_eq!(node.server.ask(words), "OK", "{what:?}");
-        };
-        set(target, &["IMPORTING", &source.id]);
-        set(source, &["MIGRATING", &target.id]);
-        self.move_keys(slot, from, to);
-        set(target, &["NODE", &target.id]);
-        set(source, &["NODE", &target.id]);
-    }
-
-    fn move_keys(&self, slot: u16, from: usize, to: usize) {
-        let (source, target) = (&self.nodes[from], &self.nodes[to]);
-        loop {
-            let keys = source.server.ask(["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), "100"]);
-            if keys.is_empty() {
-                return;
-            }
-            let head = ["MIGRATE", "127.0.0.1", &target.port.to_string(), "", "0", "5000", "KEYS"];
-            let words: Vec<_> = head.into_iter().chain(keys.split(' ')).collect();
-            let said = source.server.ask(words);
-            assert!(["OK", "NOKEY"].contains(&&said[..]), "{said}");
-        }
+        Move::new(self, slot, from, to).go_on_to(Stage::Done);
     }
 
     /// Lets no write succeed until the replica has all of them, and for a while longer: whatever a
@@ -255,5 +252,78 @@ impl Cluster {
             let info = self.nodes[at].server.try_ask(["INFO", "replication"]);
             info.is_ok_and(|info| info.contains("role:slave") && info.contains("master_link_status:up"))
         });
+    }
+}
+
+/// How far the move of a slot has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    Begun,
+    /// Both nodes know of it.
+    Announced,
+    /// The new node has all keys that the old one had.
+    Taken,
+    /// The new node knows that it has the slot.
+    Known,
+    /// All nodes do, or soon.
+    Done,
+}
+
+impl Stage {
+    pub(crate) const ALL: [Self; 5] = [Self::Begun, Self::Announced, Self::Taken, Self::Known, Self::Done];
+}
+
+/// The move of a slot, step by step.
+#[derive(Debug)]
+pub(crate) struct Move<'a> {
+    slot: String,
+    source: &'a Node,
+    target: &'a Node,
+    stage: Stage,
+}
+
+impl<'a> Move<'a> {
+    pub(crate) fn new(cluster: &'a Cluster, slot: u16, from: usize, to: usize) -> Self {
+        let (source, target) = (&cluster.nodes[from], &cluster.nodes[to]);
+        Self { slot: slot.to_string(), source, target, stage: Stage::Begun }
+    }
+
+    pub(crate) fn go_on_to(&mut self, stage: Stage) {
+        for next in Stage::ALL.into_iter().filter(|&next| self.stage < next && next <= stage) {
+            match next {
+                Stage::Begun => {}
+                Stage::Announced => {
+                    self.set(self.target, ["IMPORTING", &self.source.id]);
+                    self.set(self.source, ["MIGRATING", &self.target.id]);
+                }
+                Stage::Taken => self.take_all(),
+                Stage::Known => self.set(self.target, ["NODE", &self.target.id]),
+                Stage::Done => self.set(self.source, ["NODE", &self.target.id]),
+            }
+        }
+        self.stage = self.stage.max(stage);
+    }
+
+    fn set(&self, node: &Node, what: [&str; 2]) {
+        let words = ["CLUSTER", "SETSLOT", &self.slot, what[0], what[1]];
+        assert_eq!(node.server.ask(words), "OK", "{what:?}");
+    }
+
+    fn take_all(&self) {
+        loop {
+            let keys = self.source.server.ask(["CLUSTER", "GETKEYSINSLOT", &self.slot, "100"]);
+            if keys.is_empty() {
+                return;
+            }
+            self.take(&keys.split(' ').collect::<Vec<_>>());
+        }
+    }
+
+    /// Moves these keys, which the new node must not have.
+    pub(crate) fn take(&self, keys: &[&str]) {
+        let port = self.target.port.to_string();
+        let head = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+        let said = self.source.server.ask(head.iter().chain(keys));
+        assert!(["OK", "NOKEY"].contains(&&said[..]), "{said}");
     }
 }

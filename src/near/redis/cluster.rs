@@ -14,7 +14,7 @@ use std::{
 use super::{
     breaker::Breaker,
     config::Settings,
-    conn::Conn,
+    conn::{Conn, NO_ANSWER},
     only,
     pool::Pool,
     resp::{Reply, Request, fault_of},
@@ -46,7 +46,12 @@ impl Node {
     pub(super) fn connect(&self, settings: &Settings, deadline: Instant) -> Reply<Conn> {
         Conn::open(settings, &self.address, deadline).map_err(|fault| match fault {
             BackendFault::Unreachable { reason } => {
-                BackendFault::Unreachable { reason: format!("{}: {reason}", self.address) }
+                let hint = if reason.starts_with(NO_ANSWER) {
+                    "; nodes of a cluster name their ports for TLS with tls-cluster yes"
+                } else {
+                    ""
+                };
+                BackendFault::Unreachable { reason: format!("{}: {reason}{hint}", self.address) }
             }
             fault => fault,
         })

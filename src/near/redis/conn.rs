@@ -20,6 +20,9 @@ use crate::{
     os::{process::fork_count, stream::Stream},
 };
 
+/// How the reason begins when a server does not answer a greeting by TLS.
+pub(super) const NO_ANSWER: &str = "TLS: no answer to the greeting";
+
 /// A connection of this process to a server.
 pub(super) struct Conn {
     channel: Channel,
@@ -251,9 +254,7 @@ fn stream(address: &Address, deadline: Instant) -> io::Result<Stream> {
 fn greeted(error: &io::Error, timeout: Duration) -> String {
     match error.kind() {
         ErrorKind::TimedOut => {
-            format!(
-                "TLS: no answer to the greeting within {timeout:?}: does the server speak TLS at this port?"
-            )
+            format!("{NO_ANSWER} within {timeout:?}: does the server speak TLS at this port?")
         }
         _ => error.to_string(),
     }

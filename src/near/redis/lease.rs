@@ -19,17 +19,19 @@ use crate::{
     error::{BackendFault, Error, Result},
 };
 
-/// KEYS: the key, the lease. ARGV: the holder's name; the expiry (two, as of a swap); the value.
-/// Returns 1 = stored, 0 = another value is there, -1 = the lease has another holder or none.
+/// KEYS: the key, the lease. ARGV: the holder's name; the expiry (two, as of a swap); the value. Or the
+/// lease alone, and the key as the last argument. Returns 1 = stored, 0 = another value is there, -1 = the lease has another holder or none.
 pub(super) const FILL: Script = Script::new(
-    "5617f79175aab25d1cd6065a180ffa5791dfac19",
-    "if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
-local r = 1 - redis.call('EXISTS', KEYS[1])
+    "2a927a2d274b84b893bb0e9c79dc1dda08a57dea",
+    "local k, l = KEYS[1], KEYS[2]
+if not l then k, l = ARGV[5], k end
+if redis.call('GET', l) ~= ARGV[1] then return -1 end
+local r = 1 - redis.call('EXISTS', k)
 if r == 1 and ARGV[2] ~= 'GONE' then
-  if ARGV[2] == '' then redis.call('SET', KEYS[1], ARGV[4])
-  else redis.call('SET', KEYS[1], ARGV[4], ARGV[2], ARGV[3]) end
+  if ARGV[2] == '' then redis.call('SET', k, ARGV[4])
+  else redis.call('SET', k, ARGV[4], ARGV[2], ARGV[3]) end
 end
-redis.call('UNLINK', KEYS[2])
+redis.call('UNLINK', l)
 return r",
 );
 
@@ -168,12 +170,7 @@ impl Backend {
     /// computation from before stores its value afterwards.
     pub(super) fn unlink_with_lease(&self, full: &[u8]) -> Result<bool> {
         let Some(lease) = lease_key(full, Purpose::Fill) else { return self.unlink(full) };
-        let mut request = Request::one(&[b"UNLINK", &lease]);
-        if self.cluster.is_some() {
-            // While a slot moves, redirections could change the order of commands that are sent
-            // together.
-            self.call(&std::mem::take(&mut request), Repeat::Never)?;
-        }
+        let mut request = Request::one(&[b"UNLINK", &lease]).in_order();
         self.add_write(&mut request, full, &[b"UNLINK", full]);
         let mut replies = self.call(&request, Repeat::Never)?;
         // A user who may not touch leases has none.

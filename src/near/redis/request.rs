@@ -9,6 +9,8 @@ use super::slots::slot_of;
 pub(super) struct Request {
     bytes: Vec<u8>,
     commands: Vec<Command>,
+    is_in_order: bool,
+    for_newcomer: Option<Box<Self>>,
 }
 
 /// Where a command is in the bytes.
@@ -57,6 +59,26 @@ impl Request {
         self.commands.push(Command { end: self.bytes.len(), key });
     }
 
+    /// Whatever becomes of the slots of a cluster, each command is executed after those before it: it
+    /// may be executed earlier, too, and what both times count is added.
+    pub(super) fn in_order(self) -> Self {
+        Self { is_in_order: true, ..self }
+    }
+
+    pub(super) fn is_in_order(&self) -> bool {
+        self.is_in_order
+    }
+
+    /// Adds what is sent instead to a node that takes the slot over and refuses commands of several
+    /// keys, of which it does not have all yet. The old node has none of them then.
+    pub(super) fn for_newcomer(self, other: Self) -> Self {
+        Self { for_newcomer: Some(Box::new(other)), ..self }
+    }
+
+    pub(super) fn to_newcomer(&self) -> Option<&Self> {
+        self.for_newcomer.as_deref()
+    }
+
     fn head(&mut self, mark: u8, n: usize) {
         self.bytes.push(mark);
         self.bytes.extend_from_slice(n.to_string().as_bytes());
@@ -103,7 +125,7 @@ impl Request {
     }
 }
 
-/// Which word of a command is its key. Those with several keys are not used with a cluster.
+/// Which word of a command is its key: the first of several, which are in one slot.
 fn key_of(words: &[&[u8]]) -> Option<usize> {
     let at = match *words.first()? {
         b"EVAL" | b"EVALSHA" => 3,

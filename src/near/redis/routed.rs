@@ -37,6 +37,16 @@ struct Step {
     to: Option<Arc<Node>>,
     /// It takes the slot over, and answers only who says that it was sent.
     asking: bool,
+    /// It refused the command because of keys that it does not have, and gets
+    /// [`Request::to_newcomer`].
+    is_other: bool,
+}
+
+impl Step {
+    /// To where the map says.
+    fn anew(unit: Unit) -> Self {
+        Self { unit, to: None, asking: false, is_other: false }
+    }
 }
 
 /// What a node says instead of executing a command.
@@ -86,8 +96,7 @@ impl Backend {
         deadline: Instant,
     ) -> Reply<(Vec<Value>, bool)> {
         let mut map = cluster.map(&self.settings, deadline)?;
-        let first = |unit| Step { unit, to: None, asking: false };
-        let mut steps: Vec<_> = request.units().into_iter().map(first).collect();
+        let mut steps: Vec<_> = request.units().into_iter().map(Step::anew).collect();
         let mut replies = vec![Value::Nil; request.commands()];
         let (mut are_known, mut rounds) = (true, 0);
         loop {
@@ -101,7 +110,15 @@ impl Backend {
                     let values: Vec<_> =
                         got.by_ref().take(step.unit.commands.len() + skipped).skip(skipped).collect();
                     match values.iter().find_map(|value| redirect(value, &group.node.address)) {
-                        None => store(&mut replies, &step.unit, values, cluster),
+                        None => {
+                            store(&mut replies, &step.unit, values, cluster);
+                            if request.is_in_order() && !again.is_empty() {
+                                again.push(Step::anew(step.unit));
+                            }
+                        }
+                        Some(Redirect::Later) if is_for_newcomer(&step, request) => {
+                            again.push(Step { to: Some(Arc::clone(&group.node)), is_other: true, ..step });
+                        }
                         Some(redirect) => again.push(self.redirected(cluster, &mut map, step, &redirect)),
                     }
                 }
@@ -153,10 +170,12 @@ impl Backend {
                 if let Some(region) = &self.region {
                     region.note_doubt();
                 }
-                Step { unit, to: Some(node), asking: false }
+                Step { to: Some(node), ..Step::anew(unit) }
             }
-            Redirect::Ask(address) => Step { unit, to: Some(cluster.node(address.clone())), asking: true },
-            Redirect::Later => Step { unit, to: None, asking: false },
+            Redirect::Ask(address) => {
+                Step { to: Some(cluster.node(address.clone())), asking: true, ..Step::anew(unit) }
+            }
+            Redirect::Later => Step::anew(unit),
         }
     }
 
@@ -170,7 +189,10 @@ impl Backend {
         deadline: Instant,
     ) -> Reply<(Vec<Value>, bool)> {
         let mut part = Request::default();
-        group.steps.iter().for_each(|step| part.copy(request, &step.unit, group.asking));
+        for step in &group.steps {
+            let other = request.to_newcomer().filter(|_| step.is_other);
+            part.copy(other.unwrap_or(request), &step.unit, group.asking);
+        }
         let node = &group.node;
         node.breaker.admit().inspect_err(|_| {
             self.counts.add(Count::Skipped);
@@ -250,6 +272,12 @@ fn groups(cluster: &Cluster, map: &Map, steps: Vec<Step>) -> Reply<Vec<Group>> {
     Ok(groups)
 }
 
+/// Whether a node that does not have all keys of a command can be told in another way. Only one that
+/// was named by the old node: that has none of the keys, and makes none in a slot that leaves it.
+fn is_for_newcomer(step: &Step, request: &Request) -> bool {
+    step.asking && !step.is_other && request.to_newcomer().is_some()
+}
+
 /// Puts the replies of a part where they belong.
 fn store(replies: &mut [Value], unit: &Unit, values: Vec<Value>, cluster: &Cluster) {
     let is_down = |value: &Value| matches!(value, Value::Error(text) if fault_of(text.clone()).is_down());
@@ -257,7 +285,13 @@ fn store(replies: &mut [Value], unit: &Unit, values: Vec<Value>, cluster: &Clust
         cluster.doubt();
     }
     let places = replies.get_mut(unit.commands.clone()).unwrap_or_default();
-    places.iter_mut().zip(values).for_each(|(place, value)| *place = value);
+    for (place, value) in places.iter_mut().zip(values) {
+        *place = match (&*place, value) {
+            // Executed a second time, to be in order.
+            (Value::Int(before), Value::Int(now)) => Value::Int(before.saturating_add(now)),
+            (_, value) => value,
+        };
+    }
 }
 
 /// What a node at `asked` says instead of executing a command, if it does.

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::error::{BackendFault, Result};
 
-/// A script. Its keys and arguments are documented where it is defined.
+/// A script. Its keys and arguments are documented where it is defined. One of two keys takes the
+/// second one alone, too, and the first as its last argument: see [`Request::for_newcomer`].
 #[derive(Debug)]
 pub(super) struct Script {
     pub(super) code: &'static str,
@@ -59,7 +60,14 @@ impl Backend {
             let mut words: Vec<&[u8]> = vec![how, what, count.as_bytes()];
             words.extend(keys);
             words.extend(args.iter().map(|arg| &arg[..]));
-            self.call(&Request::one(&words), Repeat::Never).map(only)
+            let mut request = Request::one(&words);
+            if let (Some(_), [first, second]) = (&self.cluster, keys) {
+                let mut words: Vec<&[u8]> = vec![how, what, b"1", second];
+                words.extend(args.iter().map(|arg| &arg[..]));
+                words.push(first);
+                request = request.for_newcomer(Request::one(&words));
+            }
+            self.call(&request, Repeat::Never).map(only)
         };
         let reply = send(b"EVALSHA", script.digest.as_bytes())?;
         match fine(reply) {

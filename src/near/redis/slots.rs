@@ -166,6 +166,7 @@ fn address(node: Value, asked: &Address) -> Reply<Address> {
     let Value::Int(port) = port else { return Err(unexpected("CLUSTER SLOTS without a port")) };
     match u16::try_from(port) {
         Ok(port @ 1..) => Ok(at(host, port, asked)),
+        Ok(0) => Err(unexpected("a node of the cluster names no port; for TLS it needs tls-cluster yes")),
         _ => Err(unexpected("CLUSTER SLOTS without a port")),
     }
 }
