@@ -10,6 +10,7 @@ use ucache::{Backend, BackendFault, Cache, Error, Expires, OnDown, Stored};
 
 use crate::{
     backend::{self, Server},
+    copies::patient,
     ports,
 };
 
@@ -22,7 +23,7 @@ fn every_operation() {
     for program in backend::programs() {
         let server = Server::with(&program, 0, &[]);
         let name = format!("api {}", program.display());
-        let c = cache(&name, Backend::url(server.url()).prefix("p:"));
+        let c = cache(&name, patient(server.url()).prefix("p:"));
         assert_eq!(c.set("k", "v").expect("set"), Stored::Inserted);
         assert_eq!(c.set_with("k", "w", Duration::from_secs(100)).expect("set"), Stored::Updated);
         assert_eq!(server.ask(["GET", "p:k"]), "w");

@@ -54,7 +54,7 @@ fn a_change_by_anybody_is_seen() {
         eprintln!("{}", program.display());
         let server = Server::with(&program, 0, &[]);
         let name = |n| format!("seen {n} {}", program.display());
-        let [a, b] = [1, 2].map(|n| machine(&name(n), Backend::url(server.url())));
+        let [a, b] = [1, 2].map(|n| machine(&name(n), patient(server.url())));
         a.set("k", "1").expect("set");
         assert_eq!(b.get_str("k").expect("get").as_deref(), Some("1"));
         within("a copy is kept", || is_hit(&b, "k"));
@@ -100,7 +100,7 @@ fn a_change_by_anybody_is_seen() {
 #[test]
 fn a_machine_reads_its_own_writes() {
     let server = Server::start();
-    let c = machine("own writes", Backend::url(server.url()));
+    let c = machine("own writes", patient(server.url()));
     thread::scope(|scope| {
         for thread in 0..4 {
             let c = &c;
@@ -124,7 +124,7 @@ fn a_machine_reads_its_own_writes() {
 #[test]
 fn several_keys_come_from_copies_and_the_rest_in_one_round_trip() {
     let server = Server::start();
-    let c = machine("several", Backend::url(server.url()));
+    let c = machine("several", patient(server.url()));
     let value = |n: u32| Some(n.to_string().into_bytes());
     c.set_many((0..50_u32).map(|n| (format!("k{n}"), n.to_string()))).expect("set");
     // The messages of the writes above would remove copies.
@@ -142,7 +142,7 @@ fn several_keys_come_from_copies_and_the_rest_in_one_round_trip() {
 #[test]
 fn a_copy_lives_no_longer_than_its_value() {
     let server = Server::start();
-    let c = machine("lives", Backend::url(server.url()));
+    let c = machine("lives", patient(server.url()));
     server.ask(["SET", "p:k", "v", "PX", "1500"]);
     let start = Instant::now();
     // Nobody touches the key at the server, which need not tell of its end.
@@ -159,7 +159,7 @@ fn without_tracking_a_copy_lives_as_long_as_it_may() {
     let server = Server::start();
     let c = Cache::builder("untracked")
         .items(100)
-        .backend(Backend::url(server.url()).tracking(false).copy_ttl(Duration::from_secs(2)))
+        .backend(patient(server.url()).tracking(false).copy_ttl(Duration::from_secs(2)))
         .build()
         .expect("a cache");
     c.set("k", "1").expect("set");
@@ -175,7 +175,7 @@ fn without_tracking_a_copy_lives_as_long_as_it_may() {
 #[test]
 fn with_near_0_there_are_no_copies() {
     let server = Server::start();
-    let c = Cache::builder("far").items(100).backend(Backend::url(server.url()).near(false)).build();
+    let c = Cache::builder("far").items(100).backend(patient(server.url()).near(false)).build();
     let c = c.expect("a cache");
     c.set("k", "1").expect("set");
     assert!(!is_hit(&c, "k") && !is_hit(&c, "k"));
@@ -188,7 +188,7 @@ fn values_that_have_no_place_are_served_all_the_same() {
     let c = Cache::builder("small")
         .items(4)
         .max_value_bytes(100)
-        .backend(Backend::url(server.url()).prefix("p:"));
+        .backend(patient(server.url()).prefix("p:"));
     let c = c.build().expect("a cache");
     armed(&c);
     let long = "v".repeat(1000);
@@ -210,7 +210,7 @@ fn what_the_owner_asks_for() {
     let server = Server::start();
     let mut monitor = server.client();
     assert_eq!(monitor.ask(["MONITOR"]), "OK");
-    let _c = machine("asks", Backend::url(server.url()));
+    let _c = machine("asks", patient(server.url()));
     let mut lines = std::iter::from_fn(|| monitor.reply().ok());
     let asked = lines.find(|line| line.contains("\"TRACKING\"")).expect("it asks");
     // Neither NOLOOP, which would keep this machine's own changes from it, nor REDIRECT.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use ucache::{Backend, Cache};
+use ucache::Cache;
 
 use crate::{
     backend::{self, Server},
-    copies::{machine, within},
+    copies::{machine, patient, within},
 };
 
 fn absent(c: &Cache) -> u64 {
@@ -27,7 +27,7 @@ fn a_missing_key_is_asked_for_once_until_it_is_there() {
         let server = Server::with(&program, 0, &[]);
         let [a, b] = [1, 2].map(|n| {
             let name = format!("negative {n} {}", program.display());
-            machine(&name, Backend::url(server.url()).negative(true))
+            machine(&name, patient(server.url()).negative(true))
         });
         within("it is remembered", || is_remembered(&a, "k"));
         let stores: [&dyn Fn(); 4] = [
@@ -56,7 +56,7 @@ fn a_missing_key_is_asked_for_once_until_it_is_there() {
 #[test]
 fn who_computes_a_missing_value_is_not_kept_from_it() {
     let server = Server::start();
-    let c = machine("negative fills", Backend::url(server.url()).negative(true));
+    let c = machine("negative fills", patient(server.url()).negative(true));
     within("it is remembered", || is_remembered(&c, "k"));
     assert_eq!(c.get_or_set_with("k", |_| "computed").expect("a value"), b"computed");
     assert_eq!(server.ask(["GET", "p:k"]), "computed");
@@ -76,9 +76,9 @@ fn who_computes_a_missing_value_is_not_kept_from_it() {
 #[test]
 fn without_it_and_without_messages() {
     let server = Server::start();
-    let c = machine("not negative", Backend::url(server.url()));
+    let c = machine("not negative", patient(server.url()));
     assert!((0..5).all(|_| !is_remembered(&c, "k")));
-    let untold = Backend::url(server.url()).tracking(false).negative(true).copy_ttl(Duration::from_secs(2));
+    let untold = patient(server.url()).tracking(false).negative(true).copy_ttl(Duration::from_secs(2));
     let c =
         Cache::builder("negative, untold").items(100).backend(untold.prefix("p:")).build().expect("a cache");
     assert!(!is_remembered(&c, "k") && is_remembered(&c, "k"));

@@ -5,11 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ucache::{Backend, Cache};
+use ucache::Cache;
 
 use crate::{
     backend::{self, Server},
-    copies::{armed, is_hit, machine, within},
+    copies::{armed, is_hit, machine, patient, within},
 };
 
 /// A path that leads to the socket of one server, and can be turned to another.
@@ -68,7 +68,7 @@ fn a_worker_that_reaches_another_server_uses_no_copies() {
     for program in backend::programs() {
         let [mut first, second] = two(&program);
         let turnout = Turnout::to(&first);
-        let c = machine("elsewhere", Backend::url(turnout.url()));
+        let c = machine("elsewhere", patient(turnout.url()));
         c.set("k", "first").expect("set");
         within("a copy", || is_hit(&c, "k"));
         assert_eq!(elsewhere(&c), 0);
@@ -97,7 +97,7 @@ fn a_worker_that_reaches_another_server_uses_no_copies() {
 fn a_worker_follows_the_owner_to_another_server() {
     let [first, second] = two(&backend::programs()[0]);
     let turnout = Turnout::to(&first);
-    let c = machine("follows", Backend::url(turnout.url()));
+    let c = machine("follows", patient(turnout.url()));
     c.set("k", "first").expect("set");
     second.ask(["SET", "p:k", "second"]);
     turnout.turn(&second);
@@ -114,7 +114,7 @@ fn a_worker_follows_the_owner_to_another_server() {
 fn a_user_who_may_not_look_is_taken_at_its_word() {
     let server = Server::start();
     server.ask(["ACL", "SETUSER", "web", "on", "nopass", "~p:*", "+@all", "-client|list", "-client|kill"]);
-    let c = machine("may not look", Backend::url(server.url()).user("web"));
+    let c = machine("may not look", patient(server.url()).user("web"));
     c.set("k", "1").expect("set");
     within("a copy", || is_hit(&c, "k"));
     server.ask(["SET", "p:k", "2"]);

@@ -14,7 +14,7 @@ use ucache::{Backend, BackendFault, Cache, Error, OnDown};
 use crate::{
     backend::Server,
     certificates::{Authority, Pair},
-    copies::{armed, is_hit, machine, within},
+    copies::{armed, is_hit, machine, patient, within},
     options,
     ports::free_port,
 };
@@ -93,7 +93,7 @@ fn a_child_of_a_fork_greets_the_server_itself() {
     };
     let authority = Authority::new();
     let (_server, port) = server(&authority, &authority.certificate("s", &["127.0.0.1"]), false, &[]);
-    let c = machine("tls fork", Backend::url(url(port)).ca_file(authority.file()));
+    let c = machine("tls fork", patient(url(port)).ca_file(authority.file()));
     c.set("k", "parent").expect("set");
     for _ in 0..3 {
         // SAFETY: the child uses the cache, as caches promise, and ends by `_exit`.
@@ -119,7 +119,7 @@ fn a_server_that_asks_for_a_certificate_gets_one() {
     let pair = authority.certificate("s", &["127.0.0.1"]);
     let (server, port) = server(&authority, &pair, true, &[]);
     let mine = authority.certificate("client", &["client"]);
-    let backend = || Backend::url(url(port)).ca_file(authority.file());
+    let backend = || patient(url(port)).ca_file(authority.file());
     let c = machine("tls client", backend().client_certificate(&mine.cert, &mine.key));
     c.set("k", "v").expect("set");
     within("a copy", || is_hit(&c, "k"));
@@ -150,7 +150,7 @@ fn a_server_that_is_not_the_right_one_gets_no_password() {
         let (server, port) = server(&authority, &pair, false, &[]);
         let mut monitor = server.client();
         monitor.ask(["MONITOR"]);
-        let backend = Backend::url(url(port)).user("web").secret_file(secret.path());
+        let backend = patient(url(port)).user("web").secret_file(secret.path());
         let reason = why(&format!("tls wrong {n}"), backend.ca_file(&ca));
         assert!(reason.contains(words) && !reason.contains("hush"), "{reason}");
         server.ask(["PING"]);
@@ -160,11 +160,11 @@ fn a_server_that_is_not_the_right_one_gets_no_password() {
     // A certificate for another name is right if the options name that.
     let pair = authority.certificate("name", &["db.example"]);
     let (_server, port) = server(&authority, &pair, false, &[]);
-    armed(&machine("tls named", Backend::url(url(port)).ca_file(&ca).tls_name("db.example")));
+    armed(&machine("tls named", patient(url(port)).ca_file(&ca).tls_name("db.example")));
     // The system's authorities have not signed it.
     let reason = why("tls system", Backend::url(url(port)));
     assert!(reason.contains("the system's list"), "{reason}");
-    armed(&machine("tls any", Backend::url(url(port)).accept_any_certificate()));
+    armed(&machine("tls any", patient(url(port)).accept_any_certificate()));
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn users_of_acls_log_in_by_tls() {
     assert_eq!(server.ask(line.replace("pages:", "p:").split(' ')), "OK");
     let secret = tempfile::NamedTempFile::new().expect("a file");
     fs::write(secret.path(), "secret\n").expect("written");
-    let backend = || Backend::url(url(port)).ca_file(authority.file()).user("web");
+    let backend = || patient(url(port)).ca_file(authority.file()).user("web");
     let c = machine("tls acl", backend().secret_file(secret.path()));
     c.set("k", "v").expect("set");
     fs::write(secret.path(), "wrong-hush").expect("written");
