@@ -7,6 +7,8 @@
 mod engine_proc;
 #[path = "support/floor.rs"]
 mod floor;
+#[path = "../tests/support/patience.rs"]
+mod patience;
 #[path = "support/processor.rs"]
 mod processor;
 #[path = "support/quiet.rs"]

@@ -11,6 +11,8 @@
 mod baseline;
 #[path = "support/geometry.rs"]
 mod geometry;
+#[path = "../tests/support/patience.rs"]
+mod patience;
 #[path = "support/results.rs"]
 mod results;
 #[cfg(feature = "redis")]

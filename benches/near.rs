@@ -6,6 +6,8 @@
 
 #[path = "../tests/support/backend.rs"]
 mod backend;
+#[path = "../tests/support/patience.rs"]
+mod patience;
 
 use std::{
     hint::black_box,

@@ -20,6 +20,8 @@ mod engine_step;
 mod engine_value;
 #[path = "support/engine_watch.rs"]
 mod engine_watch;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "steps"]
 mod steps {
     pub(crate) mod audit;

@@ -6,6 +6,8 @@
 mod engine_proc;
 #[path = "../benches/support/mixes.rs"]
 mod mixes;
+#[path = "support/patience.rs"]
+mod patience;
 
 use std::time::{Duration, Instant};
 

@@ -5,6 +5,8 @@
 mod engine_proc;
 #[path = "support/engine_value.rs"]
 mod engine_value;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "support/private_mounts.rs"]
 mod private_mounts;
 
@@ -19,12 +21,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engine_proc::{Child, Scratch, alone, wait_for};
+use engine_proc::{Child, Scratch, alone};
 use engine_value::Bytes;
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
+use patience::within;
 use private_mounts::unshare_mounts;
 use ucache::{
     Cache, Error, StoreFault,
@@ -224,13 +227,13 @@ fn a_store_inherited_into_another_pid_namespace_is_not_written_there() {
         // SAFETY: the child continues after its parent has ended, and ends by itself.
         if unsafe { libc::fork() } == 0 {
             words[0].store(1, SeqCst);
-            wait_for("the other user", || words[0].load(SeqCst) == 2);
+            within("the other user", || words[0].load(SeqCst) == 2);
             assert_foreign(&cache, "another PID namespace");
             words[0].store(3, SeqCst);
             // SAFETY: ends this process and nothing else.
             unsafe { libc::_exit(0) };
         }
-        wait_for("the child", || words[0].load(SeqCst) == 1);
+        within("the child", || words[0].load(SeqCst) == 1);
         // SAFETY: as above; the child keeps the store in use.
         unsafe { libc::_exit(0) };
     });
@@ -238,7 +241,7 @@ fn a_store_inherited_into_another_pid_namespace_is_not_written_there() {
     let here = Engine::attach(&path).expect("the store of this namespace");
     set(&here, "here", "v").expect("set");
     words[0].store(2, SeqCst);
-    wait_for("the child", || words[0].load(SeqCst) == 3);
+    within("the child", || words[0].load(SeqCst) == 3);
     assert_untouched(&here);
 }
 
@@ -288,7 +291,7 @@ fn a_dead_filler_is_noticed_where_proc_is_the_outer_one() {
             });
         });
         assert_eq!(filler.pid(), namesake.pid());
-        wait_for("the filler to begin", || began[0].load(SeqCst) == 1);
+        within("the filler to begin", || began[0].load(SeqCst) == 1);
         assert!(filler.kill());
         let start = Instant::now();
         assert_eq!(cache.get_or_set_with("dead", |_| "taken over").expect("filled"), b"taken over");
@@ -328,17 +331,17 @@ fn servers_of_a_multicast_group_hear_each_other() {
             // Its socket opens a moment later.
             sleep(Duration::from_millis(300));
             words[number].store(1, SeqCst);
-            wait_for("both servers", || words[0].load(SeqCst) > 0 && words[1].load(SeqCst) > 0);
+            within("both servers", || words[0].load(SeqCst) > 0 && words[1].load(SeqCst) > 0);
             let (own, other) = ([b'k', number as u8], [b'k', 1 - number as u8]);
             // SAFETY: a cache of this library, keys and value of their lengths.
             unsafe { uwsgi_cache_set2(cache, own.as_ptr().cast(), 2, c"v".as_ptr(), 1, 0, 0) };
             // SAFETY: as above.
-            wait_for(
+            within(
                 "the other's key",
                 || unsafe { uwsgi_cache_exists2(cache, other.as_ptr().cast(), 2) } != 0,
             );
             words[number].store(2, SeqCst);
-            wait_for("both", || words[1 - number].load(SeqCst) == 2);
+            within("both", || words[1 - number].load(SeqCst) == 2);
         };
         let both = [0, 1].map(|number| Child::fork(move || server(number)));
         both.into_iter().for_each(Child::join);
@@ -387,7 +390,7 @@ fn owners_that_cannot_be_seen_are_alive_until_they_end() {
                 "never"
             });
         });
-        wait_for("the filler to begin", || began[0].load(SeqCst) == 1);
+        within("the filler to begin", || began[0].load(SeqCst) == 1);
         assert!(filler.kill());
         let start = Instant::now();
         assert_eq!(cache.get_or_set_with("dead", |_| "taken over").expect("filled"), b"taken over");

@@ -5,6 +5,8 @@
 mod backend;
 #[path = "near/certificates.rs"]
 mod certificates;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "support/ports.rs"]
 mod ports;
 #[path = "support/sentinel.rs"]
@@ -18,7 +20,8 @@ mod session;
 
 use std::{fs, thread};
 
-use server::{Build, Flavor, Server, within};
+use patience::within;
+use server::{Build, Flavor, Server};
 use session::Session;
 
 /// A session's text, its caches at a server, with copies (`near=1`) or without.
@@ -178,7 +181,7 @@ fn a_server_that_is_down_is_misses_and_comes_back() {
     assert_eq!(server.run(1, "uwsgi.cache_set('k', 'v'), uwsgi.cache_inc('n')"), "(None, None)");
     assert!(server.log().contains("no connection"), "{}", server.log());
     at.up();
-    within(10, "it is back", || server.run(1, "uwsgi.cache_update('k', 'v')") == "True");
+    within("it is back", || server.run(1, "uwsgi.cache_update('k', 'v')") == "True");
     assert_eq!(server.run(1, "uwsgi.cache_get('k')"), "b'v'");
 }
 
@@ -217,14 +220,14 @@ fn figures_of_copies_are_metrics() {
         value.parse::<u64>().unwrap_or_else(|_| panic!("{name}: {value}"))
     };
     assert_eq!(server.run(1, "uwsgi.cache_set('k', 'v')"), "True");
-    within(20, "hits of copies", || {
+    within("hits of copies", || {
         server.run(2, "[uwsgi.cache_get('k') for _ in range(3)]");
         metric("near_hits") > 0
     });
     assert!(metric("near_up") == 1 && metric("backend_up") == 1 && metric("near_fills") > 0);
     assert!(metric("near_beat_age_ms") < 60_000 && metric("near_owner_pid") > 1);
     at.ask(["SET", "c:k", "other"]);
-    within(20, "messages", || metric("near_invalidated") > 0);
+    within("messages", || metric("near_invalidated") > 0);
     // The statistics server has them all.
     let stats: serde_json::Value = serde_json::from_str(&server.stats()).expect("statistics are JSON");
     for name in
@@ -233,7 +236,7 @@ fn figures_of_copies_are_metrics() {
         assert!(stats["metrics"][format!("cache.c.{name}")]["value"].is_u64(), "{name} in {stats}");
     }
     at.down();
-    within(20, "the server is down", || {
+    within("the server is down", || {
         server.run(2, "uwsgi.cache_get('k')");
         metric("backend_up") == 0 && metric("near_up") == 0
     });
@@ -249,7 +252,7 @@ fn a_stalled_server_stops_no_loop(lines: &str) {
     );
     let server = Server::start(Flavor::Ucache, 1, &options);
     assert_eq!(server.run(1, "uwsgi.cache_set('k', 'v'), uwsgi.cache_set('l', 'w')"), "(True, True)");
-    within(20, "copies are in use", || {
+    within("copies are in use", || {
         server.run(1, "[uwsgi.cache_get('k') for _ in range(3)]");
         server.run(1, "uwsgi.metric_get('cache.c.near_hits')") != "0"
     });
@@ -261,7 +264,7 @@ fn a_stalled_server_stops_no_loop(lines: &str) {
         ("uwsgi.cache_update('m', 'x')", "True"),
         ("uwsgi.cache_inc('n', 5)", "True"),
     ];
-    within(20, "no copy is new enough", || {
+    within("no copy is new enough", || {
         server.run(1, "uwsgi.metric_get('cache.c.near_beat_age_ms') > 200") == "True"
     });
     let (server, at) = (&server, &at);
@@ -271,7 +274,7 @@ fn a_stalled_server_stops_no_loop(lines: &str) {
             scope.spawn(move || server.run(1, &source))
         });
         // Each answer is one of the worker whose other requests wait.
-        within(20, "all have begun", || server.run(1, "getattr(uwsgi, 'begun', 0)") == "4");
+        within("all have begun", || server.run(1, "getattr(uwsgi, 'begun', 0)") == "4");
         for n in 0..5 {
             assert_eq!(server.run(1, &format!("1 + {n}")), (1 + n).to_string());
         }
@@ -325,7 +328,7 @@ fn greenlets_speak_tls_to_the_primary_that_a_sentinel_names() {
     );
     let server = Server::start(Flavor::Ucache, 1, &options);
     assert_eq!(server.run(1, "uwsgi.cache_set('k', 'v' * 100000)"), "True");
-    within(20, "the owner follows the primary", || {
+    within("the owner follows the primary", || {
         server.log().contains(&format!("/pages: the primary is 127.0.0.1:{port}"))
     });
     assert_eq!(server.run(1, "[len(uwsgi.cache_get('k')) for _ in range(3)]"), "[100000, 100000, 100000]");

@@ -5,6 +5,8 @@
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/build.rs"]
 mod build;
+#[path = "support/patience.rs"]
+mod patience;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/uwsgi_host.rs"]
 mod uwsgi_host;

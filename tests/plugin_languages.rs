@@ -1,6 +1,8 @@
 //! The cache functions of uWSGI's language plugins, on uWSGI's own cache and on ucache: the same
 //! answers. All five interpreters run in one worker, so that each reads what the others store.
 
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "support/ports.rs"]
 mod ports;
 #[allow(dead_code, reason = "each test program uses its part")]

@@ -1,12 +1,15 @@
 //! Cache statistics among uWSGI's metrics, in real uWSGIs: the installed one and 2.0.31.
 
+#[path = "support/patience.rs"]
+mod patience;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/server.rs"]
 mod server;
 
 use std::fs;
 
-use server::{Build, Flavor, Server, within};
+use patience::within;
+use server::{Build, Flavor, Server};
 
 /// Waits until a worker reads these values of metrics (the master collects once a second).
 fn await_metrics(server: &Server, wanted: &[(&str, i64)]) {
@@ -102,7 +105,7 @@ fn in_directory(options: &str, dir: &std::path::Path, source: &str, wanted: &[(&
         let text = fs::read_to_string(dir.join(format!("cache.{name}"))).expect("a metric is a file");
         text.trim_end_matches('\0').trim().to_owned()
     };
-    within(20, "files of the metrics", || wanted.iter().all(|(name, value)| read(name) == *value));
+    within("files of the metrics", || wanted.iter().all(|(name, value)| read(name) == *value));
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! Caches of several servers: replication by UDP and `cache@host:port`, two native servers and two
 //! with ucache.
 
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "support/ports.rs"]
 mod ports;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/server.rs"]
 mod server;
 
+use patience::within;
 use ports::free_address;
-use server::{Flavor, Server, within};
+use server::{Flavor, Server};
 
 /// Runs `source` in a server that sends its changes to another one, and `question` there once they
 /// have arrived.
@@ -18,13 +21,13 @@ fn replicated(flavor: Flavor, source: &str, question: &str) -> String {
     let receiver = Server::start(flavor, 1, &format!("{cache},udp={address},udp_clear=1"));
     let sender = Server::start(flavor, 1, &format!("{cache},nodes={address}"));
     // datagrams may be lost while the receiver starts
-    within(20, "a first change arrives", || {
+    within("a first change arrives", || {
         sender.run(1, "uwsgi.cache_update('first', 'v')");
         receiver.run(1, "uwsgi.cache_get('first')") == "b'v'"
     });
     assert_eq!(sender.run(1, source), "", "{}", sender.log());
     assert_eq!(sender.run(1, "uwsgi.cache_update('last', 'v')"), "True");
-    within(20, "the last change arrives", || receiver.run(1, "uwsgi.cache_get('last')") == "b'v'");
+    within("the last change arrives", || receiver.run(1, "uwsgi.cache_get('last')") == "b'v'");
     receiver.run(1, question)
 }
 

@@ -5,6 +5,8 @@
 
 #[path = "support/elf_text.rs"]
 mod elf_text;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "support/private_mounts.rs"]
 mod private_mounts;
 #[allow(dead_code, reason = "each test program uses its part")]

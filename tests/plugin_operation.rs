@@ -1,12 +1,15 @@
 //! The plugin in a real uWSGI from the operator's view: reloads, stores, the log, invalid options.
 
+#[path = "support/patience.rs"]
+mod patience;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/server.rs"]
 mod server;
 
 use std::fs;
 
-use server::{Flavor, Server, within};
+use patience::within;
+use server::{Flavor, Server};
 
 const BOTH: [Flavor; 2] = [Flavor::Native, Flavor::Ucache];
 
@@ -50,7 +53,7 @@ fn reloaded_workers_keep_the_cache() {
         assert_eq!(server.run(1, "uwsgi.cache_set('kept', 'value')"), "True");
         let before = [server.run(1, "os.getpid()"), server.run(2, "os.getpid()")];
         // uWSGI looks once a second, at modification times in whole seconds
-        within(20, "new workers", || {
+        within("new workers", || {
             fs::write(touched.path(), b"again").expect("the file can be written");
             let answers = [server.run(1, "os.getpid()"), server.run(2, "os.getpid()")];
             answers.iter().zip(&before).all(|(now, then)| now != then && !now.contains('('))

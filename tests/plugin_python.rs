@@ -1,6 +1,8 @@
 //! The plugin in a real uWSGI, driven from Python: the same sessions on uWSGI's own cache and on
 //! ucache, then tests that need more than a prompt.
 
+#[path = "support/patience.rs"]
+mod patience;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/server.rs"]
 mod server;
@@ -17,8 +19,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use patience::within;
 use serde_json::{Value, json};
-use server::{Build, Flavor, Server, within};
+use server::{Build, Flavor, Server};
 use session::Session;
 
 const BOTH: [Flavor; 2] = [Flavor::Native, Flavor::Ucache];
@@ -78,7 +81,7 @@ fn statistics_are_native_ones_and_live() {
             assert_eq!(server.run(worker, source), "");
         }
         let mut last = Value::Null;
-        within(10, &format!("the figures of {flavor:?}"), || {
+        within(format!("the figures of {flavor:?}"), || {
             last = server.cache_stats("watched");
             last["items"] == 4 && last["hits"] == 40 && last["miss"] == 10 && last["full"] == 2
         });
@@ -102,7 +105,7 @@ fn hits_and_misses_are_exact_under_load() {
         }
     });
     let mut last = Value::Null;
-    within(10, "80000 of each", || {
+    within("80000 of each", || {
         last = server.cache_stats("c");
         last["hits"] == 80_000 && last["miss"] == 80_000
     });

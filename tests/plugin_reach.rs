@@ -1,6 +1,8 @@
 //! D-56: what unauthenticated clients can reach through a socket of the server: with
 //! `plugin = ucache` nothing that native does not serve with the same configuration.
 
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "support/ports.rs"]
 mod ports;
 #[allow(dead_code, reason = "each test program uses its part")]
@@ -17,6 +19,7 @@ use std::{
 };
 
 use nix::unistd::Pid;
+use patience::within;
 use ports::free_address;
 use server::{Build, Flavor, Server};
 
@@ -167,7 +170,7 @@ fn nothing_new_by_udp() {
         let (general, cache) = (free_address(), free_address());
         let lines = format!("udp = {general}\ncache2 = name=told,items=10,blocksize=100,udp={cache}");
         let server = start(Build::Installed, flavor, &lines);
-        server::within(20, "the server of the cache", || server.log().contains("udp server"));
+        within("the server of the cache", || server.log().contains("udp server"));
         let stranger = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         stranger.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout can be set");
         for address in [&general, &cache] {

@@ -2,6 +2,8 @@
 //! stops with a clear message if it cannot.
 #![cfg(feature = "uwsgi")]
 
+#[path = "support/patience.rs"]
+mod patience;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/uwsgi_host.rs"]
 mod uwsgi_host;

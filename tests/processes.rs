@@ -17,15 +17,18 @@ mod engine_times;
 mod engine_value;
 #[path = "support/engine_worker.rs"]
 mod engine_worker;
+#[path = "support/patience.rs"]
+mod patience;
 
 use std::{
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
 
-use engine_proc::{Scratch, alone, in_children, say, wait_for};
+use engine_proc::{Scratch, alone, in_children, say};
 use engine_rig::{ADD, Load, Rig, Tally, UPDATE};
 use engine_value::Bytes;
+use patience::within;
 use ucache::engine::{
     Blocks, Config, Engine, Eviction, Expires, Fill, Math, SetOptions, Store, Stored, Touch,
 };
@@ -241,7 +244,7 @@ fn clear_is_one_step_for_all_processes() {
     let rounds = 200;
     let reader = engine_proc::Child::fork(|| {
         for now in 1..=rounds {
-            wait_for("the clear", || round[0].load(SeqCst) >= now);
+            within("the clear", || round[0].load(SeqCst) >= now);
             for key in 0..50_u32 {
                 let found = engine_value::get(&engine, &key.to_le_bytes(), Touch::Yes).expect("get");
                 assert!(found.is_none(), "round {now}: key {key} survived the clear");
@@ -259,7 +262,7 @@ fn clear_is_one_step_for_all_processes() {
         engine.set(b"new", &now.to_le_bytes(), &UPDATE).expect("set");
         assert_eq!(engine.stats().items, 1, "round {now}");
         round[0].store(now, SeqCst);
-        wait_for("the reader", || round[1].load(SeqCst) >= now);
+        within("the reader", || round[1].load(SeqCst) >= now);
     }
     reader.join();
 }

@@ -1,6 +1,8 @@
 //! Checks of README.md and the pages in src/docs: commands exist, code runs, differences are
 //! tested.
 
+#[path = "support/patience.rs"]
+mod patience;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/server.rs"]
 mod server;

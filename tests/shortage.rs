@@ -12,6 +12,8 @@ mod engine_step;
 mod engine_store;
 #[path = "support/engine_value.rs"]
 mod engine_value;
+#[path = "support/patience.rs"]
+mod patience;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

@@ -5,6 +5,8 @@
 
 #[path = "support/engine_proc.rs"]
 mod engine_proc;
+#[path = "support/patience.rs"]
+mod patience;
 
 use std::{
     sync::Arc,

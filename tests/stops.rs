@@ -14,15 +14,18 @@ mod engine_proc;
 mod engine_step;
 #[path = "support/engine_value.rs"]
 mod engine_value;
+#[path = "support/patience.rs"]
+mod patience;
 
 use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
-use engine_proc::{Child, Scratch, alone, say, seed, wait_for};
+use engine_proc::{Child, Scratch, alone, say, seed};
 use engine_step::Stepped;
 use engine_value::{Bytes, Hook};
+use patience::within;
 use ucache::{
     Error, Result,
     engine::{Blocks, Config, Engine, Eviction, Expires, Fill, Math, SetOptions, Swap, Touch},
@@ -165,7 +168,7 @@ fn groups(e: &Engine) -> Vec<Vec<u32>> {
             };
             let _ = e.get_counted(&key(first), &mut Hook(hold));
         });
-        wait_for("the holder", || holds[0].load(SeqCst) == 1);
+        within("the holder", || holds[0].load(SeqCst) == 1);
         let (mine, others): (Vec<u32>, Vec<u32>) =
             left.iter().partition(|&&n| matches!(e.delete(&key(n)), Err(Error::Timeout { .. })));
         assert!(holder.kill());

@@ -7,11 +7,14 @@ mod engine_proc;
 mod engine_store;
 #[path = "support/engine_value.rs"]
 mod engine_value;
+#[path = "support/patience.rs"]
+mod patience;
 
 use std::{fs, path::Path, sync::atomic::Ordering::SeqCst, time::Duration};
 
-use engine_proc::{Child, Scratch, alone, in_children, wait_for};
+use engine_proc::{Child, Scratch, alone, in_children};
 use engine_store::{ADD, KEYS, UPDATE, assert_filled, config, fill, len, place, put, rounds, seq};
+use patience::within;
 use ucache::{
     Error,
     engine::{Blocks, Config, Engine, Expires, Math, SetOptions, Touch},
@@ -127,7 +130,7 @@ fn everything_acknowledged_survives_the_death_of_all_users() {
         let all: Vec<Child> =
             (0..workers).map(|worker| Child::fork(|| write_until_killed(&path, worker, &books))).collect();
         let before: u64 = books.iter().map(|word| word.load(SeqCst)).sum();
-        wait_for("some stores", || books.iter().map(|w| w.load(SeqCst)).sum::<u64>() > before + 100);
+        within("some stores", || books.iter().map(|w| w.load(SeqCst)).sum::<u64>() > before + 100);
         std::thread::sleep(Duration::from_micros(rng.u64(0..3000)));
         for child in all {
             assert!(child.kill(), "round {round}: a writer ended by itself");
@@ -165,7 +168,7 @@ fn a_copy_of_a_store_in_use_opens_and_is_never_wrong() {
     let books = Scratch::new(usize::try_from(OWN * 4).expect("small"));
     let workers: Vec<Child> =
         (0..2).map(|worker| Child::fork(|| write_until_killed(&path, worker, &books))).collect();
-    wait_for("some stores", || books.iter().map(|w| w.load(SeqCst)).sum::<u64>() > 500);
+    within("some stores", || books.iter().map(|w| w.load(SeqCst)).sum::<u64>() > 500);
     let mut found = 0;
     for round in 0..20 {
         let copy = dir.path().join(format!("copy {round}"));
@@ -214,7 +217,7 @@ fn a_copy_put_back_into_the_same_file_is_not_believed() {
     for round in 0..rounds("UCACHE_STORE_ROUNDS", 20) {
         let books = Scratch::new(usize::try_from(OWN * 2).expect("small"));
         let writer = Child::fork(|| write_until_killed(&path, 0, &books));
-        wait_for("some stores", || books.iter().map(|w| w.load(SeqCst)).sum::<u64>() > 200);
+        within("some stores", || books.iter().map(|w| w.load(SeqCst)).sum::<u64>() > 200);
         let copied = std::process::Command::new("cp").arg("--sparse=always").args([&path, &backup]).status();
         assert!(copied.expect("cp runs").success());
         assert!(writer.kill());
@@ -299,7 +302,7 @@ fn eight_processes_open_a_new_store_at_once() {
             let engine = Engine::create(&config(&path)).expect("a store that others open too");
             put(&engine, u32::try_from(worker).expect("few"), 1).expect("set");
             ready[1].fetch_add(1, SeqCst);
-            wait_for("the others", || ready[1].load(SeqCst) == 8);
+            within("the others", || ready[1].load(SeqCst) == 8);
             for key in 0..8 {
                 assert_eq!(seq(&engine, key), Some(1), "round {round}: process {worker} misses key {key}");
             }

@@ -7,6 +7,8 @@
 mod engine_proc;
 #[path = "support/on_mounts.rs"]
 mod on_mounts;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "support/private_mounts.rs"]
 mod private_mounts;
 #[allow(dead_code, reason = "each test program uses its part")]

@@ -6,6 +6,8 @@ mod engine_proc;
 mod engine_store;
 #[path = "support/engine_value.rs"]
 mod engine_value;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "support/server.rs"]
 #[allow(dead_code, reason = "every test binary uses its own part")]
 mod server;

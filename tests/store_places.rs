@@ -9,6 +9,8 @@ mod engine_store;
 mod engine_value;
 #[path = "support/on_mounts.rs"]
 mod on_mounts;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "support/private_mounts.rs"]
 mod private_mounts;
 

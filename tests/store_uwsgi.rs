@@ -2,6 +2,8 @@
 //! running server.
 #![cfg(all(feature = "uwsgi", feature = "cli"))]
 
+#[path = "support/patience.rs"]
+mod patience;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "support/uwsgi_host.rs"]
 mod uwsgi_host;
@@ -13,9 +15,10 @@ use std::{
     process::{Command, Output},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use patience::{PATIENCE, poll, within};
 use tempfile::TempDir;
 use ucache::Cache;
 use uwsgi_host::{Host, library};
@@ -48,14 +51,13 @@ fn settled(host: &Host) {
 fn kill(host: &mut Host) {
     let pids = workers(host);
     host.end("KILL");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    for pid in pids {
-        while Path::new(&format!("/proc/{pid}/maps")).metadata().is_ok_and(|_| {
+    let is_there = |pid: u32| {
+        Path::new(&format!("/proc/{pid}/maps")).metadata().is_ok_and(|_| {
             std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
-        }) {
-            assert!(Instant::now() < deadline, "worker {pid} outlives its master");
-            thread::sleep(Duration::from_millis(10));
-        }
+        })
+    };
+    for pid in pids {
+        within(format!("worker {pid} ends with its master"), || !is_there(pid));
     }
 }
 
@@ -77,11 +79,8 @@ fn a_server_that_went_to_the_background_closes_its_store() {
         let started = Command::new(uwsgi_host::uwsgi()).arg(&file).output().expect("uwsgi runs");
         assert!(started.status.success(), "{started:?}");
         let wait = |what: &str, ready: &dyn Fn() -> bool| {
-            let deadline = Instant::now() + Duration::from_secs(60);
-            while !ready() {
-                assert!(Instant::now() < deadline, "{what} did not come about:\n{}", log());
-                thread::sleep(Duration::from_millis(20));
-            }
+            let is_ready = poll(PATIENCE, || ready().then_some(()));
+            assert!(is_ready.is_some(), "{what} did not come about:\n{}", log());
         };
         let pid =
             || -> Option<u32> { std::fs::read_to_string(dir.path().join("pid")).ok()?.trim().parse().ok() };

@@ -7,6 +7,8 @@ mod clock_steps;
 mod engine_proc;
 #[path = "support/engine_value.rs"]
 mod engine_value;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "support/store_header.rs"]
 mod store_header;
 
@@ -20,8 +22,9 @@ use std::{
 };
 
 use clock_steps::beside_such_a_clock;
-use engine_proc::{Child, Scratch, alone, wait_for};
+use engine_proc::{Child, Scratch, alone};
 use engine_value::Bytes;
+use patience::within;
 use store_header::{FOREIGN, Header, LEASE_SEQ, LEASE_WAITED, LOCK_FOREIGN, LOCK_POOL, LOCK_SHARD};
 use ucache::{
     Error, Eviction,
@@ -79,7 +82,7 @@ fn holder(hold: impl FnOnce()) -> Child {
         held[0].store(1, SeqCst);
         thread::sleep(engine_proc::HANG);
     });
-    wait_for("the holder", || held[0].load(SeqCst) == 1);
+    within("the holder", || held[0].load(SeqCst) == 1);
     child
 }
 
@@ -160,7 +163,7 @@ fn fillers_and_openers_are_waited_for() {
         thread::sleep(WAIT);
         drop(turn);
     });
-    wait_for("the opener", || rig.header.half(LEASE_WAITED).load(SeqCst) == 7);
+    within("the opener", || rig.header.half(LEASE_WAITED).load(SeqCst) == 7);
     lasts("an opener's turn", Duration::ZERO, || Engine::attach(&path)).expect("a store");
     opener.join();
 }
@@ -252,7 +255,7 @@ fn a_waiter_that_is_killed_in_its_sleep_leaves_no_trace() {
     for round in 0..3 {
         let Fill::Filler(token) = rig.fill(LATE, LATE) else { panic!("somebody else fills") };
         let waiter = Child::fork(|| panic!("woken: {:?}", rig.fill(LATE, LATE)));
-        wait_for("the waiter", asleep);
+        within("the waiter", asleep);
         assert!(waiter.kill());
         rig.engine.end_fill(b"page", token, b"v", Expires::Never).expect("end_fill");
         assert!(!asleep(), "round {round}: who would be woken?");
@@ -261,7 +264,7 @@ fn a_waiter_that_is_killed_in_its_sleep_leaves_no_trace() {
     // A live waiter is woken long before its next own check, every time.
     let Fill::Filler(token) = rig.fill(LATE, LATE) else { panic!("somebody else fills") };
     let waiter = Child::fork(|| assert!(matches!(rig.fill(LATE, LATE), Fill::Hit(_))));
-    wait_for("the waiter", asleep);
+    within("the waiter", asleep);
     rig.engine.end_fill(b"page", token, b"v", Expires::Never).expect("end_fill");
     waiter.join();
 }

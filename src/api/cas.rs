@@ -141,7 +141,7 @@ impl Cache {
     #[must_use]
     pub fn expires(&self, key: impl AsRef<[u8]>) -> Option<Expires> {
         // A read that takes no value cannot fail.
-        let found = self.tier.get(key.as_ref(), Touch::Unseen, &mut super::sink::NoSink).ok().flatten();
+        let found = self.tier.get(key.as_ref(), Touch::Unseen, &mut ()).ok().flatten();
         found.map(|meta| meta.expires())
     }
 

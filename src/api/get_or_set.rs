@@ -99,10 +99,8 @@ impl Cache {
             Ok(Fill::Filler(token)) => {
                 let lease = Lease::to_fill(&self.tier, bytes, token);
                 let value = fill(key)?.into();
-                match lease.end_fill(&value, self.defaults.expires) {
-                    Some(Err(error)) if !is_value_only_unstored(&error) => Err(error.into()),
-                    _ => Ok(value),
-                }
+                let stored = lease.end_fill(&value, self.defaults.expires).transpose();
+                Ok(given(value, stored)?)
             }
             Ok(Fill::TimedOut) => fill(key).map(Into::into),
             Err(error) if no_room(&error) => fill(key).map(Into::into),
@@ -125,7 +123,10 @@ fn no_room(error: &Error) -> bool {
     )
 }
 
-/// Whether a computed value could not be stored, which is no reason to keep it from the caller.
-pub(super) fn is_value_only_unstored(error: &Error) -> bool {
-    no_room(error) || matches!(error, Error::Backend { .. })
+/// A computed value, for its caller. That it could not be stored is no reason to keep it back.
+pub(super) fn given<T>(value: Vec<u8>, stored: Result<T>) -> Result<Vec<u8>> {
+    match stored {
+        Err(error) if !no_room(&error) && !matches!(error, Error::Backend { .. }) => Err(error),
+        _ => Ok(value),
+    }
 }

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::{Cache, expires::whole_millis, lease::Lease, sink::NoSink};
+use super::{Cache, expires::whole_millis, get_or_set::given, lease::Lease};
 use crate::{
-    engine::{Expires, Touch},
+    engine::{Expires, Meta, Touch},
     error::{Error, Result},
 };
 
@@ -85,13 +85,8 @@ impl Cache {
         let bytes = key.as_ref();
         let stale = whole_millis(stale);
         let lasting = self.with_timeout(longer(self.defaults.expires, stale));
-        let found = self.tier.get(bytes, Touch::Unseen, &mut NoSink).map_err(E::from)?;
-        let Some(meta) = found.filter(|meta| meta.ends_within(stale)) else {
+        let Some((meta, value)) = self.stale(bytes, stale)? else {
             // Fresh or missing: read, counted and filled as usual.
-            return lasting.get_or_try_set_with(key, fill);
-        };
-        // Counts the read; the value may be newer than the one of the first read.
-        let Some(value) = self.get(bytes).map_err(E::from)? else {
             return lasting.get_or_try_set_with(key, fill);
         };
         let lease = match self.tier.begin_refresh(bytes, self.defaults.lease) {
@@ -110,15 +105,18 @@ impl Cache {
             return Ok(now);
         }
         let new = fill(key)?.into();
-        // A write, delete or clear meanwhile takes precedence. A new value that cannot be stored is
-        // still returned, as in `get_or_set_with`.
-        match lasting.compare_and_swap(bytes, &value, &new) {
-            Err(error) if !super::get_or_set::is_value_only_unstored(&error) => Err(error.into()),
-            _ => {
-                drop(lease);
-                Ok(new)
-            }
-        }
+        // A write, delete or clear meanwhile takes precedence.
+        let stored = lasting.compare_and_swap(bytes, &value, &new);
+        drop(lease);
+        Ok(given(new, stored)?)
+    }
+
+    /// The value of a key that is past its own time, and what is known of it.
+    fn stale(&self, key: &[u8], stale: u64) -> Result<Option<(Meta, Vec<u8>)>> {
+        let found = self.tier.get(key, Touch::Unseen, &mut ())?;
+        let Some(meta) = found.filter(|meta| meta.ends_within(stale)) else { return Ok(None) };
+        // Counts the read; the value may be newer than the one of the first read.
+        Ok(self.get(key)?.map(|value| (meta, value)))
     }
 }
 

@@ -56,13 +56,3 @@ impl Sink for IntSink {
         true
     }
 }
-
-/// Ignores the value: for reads that only need the metadata.
-pub(super) struct NoSink;
-
-impl Sink for NoSink {
-    #[inline(always)]
-    fn take(&mut self, _src: &SharedBytes<'_>) -> bool {
-        true
-    }
-}

@@ -199,6 +199,14 @@ pub trait Sink {
     fn take(&mut self, src: &SharedBytes<'_>) -> bool;
 }
 
+/// Takes no copy: for reads of what is known beside a value.
+impl Sink for () {
+    #[inline(always)]
+    fn take(&mut self, _: &SharedBytes<'_>) -> bool {
+        true
+    }
+}
+
 /// A vector takes every value and holds nothing else afterwards. A lack of memory ends the read,
 /// not the process.
 impl Sink for Vec<u8> {

@@ -98,14 +98,8 @@ fn class_of(len: u64) -> usize {
 
 /// Looks at all spans, at all large blocks, at all extents that are being emptied, and at so many
 /// others, evenly spread, that they have about `most` bytes; the rest is taken to be like them.
-/// `known` tells of the entry at an offset, `is_reached` whether the index leads to it: an extent
-/// that is being emptied has old copies of entries that were moved, too.
-pub(crate) fn look(
-    r: &Region,
-    most: u64,
-    known: impl Fn(u64) -> Option<Known>,
-    is_reached: impl Fn(u64) -> bool,
-) -> HeapUse {
+/// `known` tells of the entry at an offset, given whether its extent is being emptied.
+pub(crate) fn look(r: &Region, most: u64, known: impl Fn(u64, bool) -> Option<Known>) -> HeapUse {
     let mut found = count_spans(r);
     let every = found.extent_bytes.div_ceil(most.max(SPAN)).max(1);
     // What is counted as a whole, whatever the sample.
@@ -117,19 +111,19 @@ pub(crate) fn look(
             SMALL if place(word).0 == 0 => {
                 nth += 1;
                 if nth % every == 0 || every == 1 {
-                    look_into(r, span, word, &mut found, &known);
+                    look_into(r, span, word, &mut found, |off| known(off, false));
                 }
             }
             HEAD => {
                 if let Some(s) = owned(r, span, word)
-                    && let Some(known) = known(s.start(r))
+                    && let Some(known) = known(s.start(r), false)
                     && known.len <= s.n * SPAN
                 {
                     whole.add(s.n * SPAN, known);
                 }
             }
             LEAVING if place(word).0 == 0 => {
-                look_into_leaving(r, span, word, &mut whole, |off| known(off).filter(|_| is_reached(off)))
+                look_into_leaving(r, span, word, &mut whole, |off| known(off, true));
             }
             _ => {}
         }
@@ -172,7 +166,7 @@ fn owned(r: &Region, span: u64, word: u64) -> Option<Spans> {
 }
 
 /// Adds the blocks of the extent that begins with a span, if they hold still.
-fn look_into(r: &Region, span: u64, word: u64, found: &mut HeapUse, known: &impl Fn(u64) -> Option<Known>) {
+fn look_into(r: &Region, span: u64, word: u64, found: &mut HeapUse, known: impl Fn(u64) -> Option<Known>) {
     for _ in 0..TRIES {
         let Some(s) = owned(r, span, word).filter(|s| !s.large && !s.leaving) else { return };
         let (shard, mut with) = (r.shard(owner(word)), *found);

@@ -257,16 +257,7 @@ extern "C" fn on_init() -> c_int {
             host.log(&format!("unknown option {name}"));
         }
         #[cfg(uwsgi_routing)]
-        if let Some(name) = super::pages::unknown_cache() {
-            stop(
-                host,
-                &format!(
-                    "a route names the cache {name}, but there is no such cache (cache2 = name={name},...)"
-                ),
-            );
-        }
-        #[cfg(uwsgi_routing)]
-        if let Err(why) = super::pages::set_up_mules(host) {
+        if let Err(why) = super::pages::set_up(host) {
             stop(host, &why);
         }
         request::install_wait(host);

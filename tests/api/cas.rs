@@ -6,7 +6,7 @@ use std::{
 
 use ucache::{Cache, Error, Eviction, Expires};
 
-use super::{builder, cache, eventually, meet, process};
+use super::{builder, cache, meet, process, within};
 
 /// A cache that counts blocks.
 fn blocks() -> Cache {
@@ -132,7 +132,7 @@ fn touch_moves_the_expiry_and_nothing_else() {
     cache.set_with("long", "v", Duration::from_secs(1)).unwrap();
     cache.touch("long", Duration::from_secs(1000)).unwrap();
     cache.set_with("short", "v", Duration::from_secs(1)).unwrap();
-    eventually("the short one's end", || !cache.contains("short"));
+    within("the short one's end", || !cache.contains("short"));
     cache.sweep().unwrap();
     assert!(cache.contains("long"));
 }

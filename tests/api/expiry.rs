@@ -2,7 +2,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ucache::{Cache, Expires, Stored};
 
-use super::{builder, cache, eventually};
+use super::{builder, cache, within};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -61,7 +61,7 @@ fn a_part_of_a_second_is_one() {
     let part = Duration::from_millis(1300);
     let before = SystemTime::now();
     cache.set_with("k", "v", part).unwrap();
-    eventually("the end", || !cache.contains("k"));
+    within("the end", || !cache.contains("k"));
     assert!(before.elapsed().expect("a clock that goes on") + TICK >= part);
     let before = SystemTime::now();
     cache.set_with("k", "v", HOUR + part).unwrap();
@@ -81,7 +81,7 @@ fn a_second_passes_and_long_times_do_not() {
     cache.set_with("far at", "v", Expires::At(u64::MAX)).unwrap();
     cache.set_with("second", "v", SECOND).unwrap();
     cache.set_with("part", "v", Duration::from_millis(1)).unwrap();
-    eventually("the end of a second", || !cache.contains("second") && !cache.contains("part"));
+    within("the end of a second", || !cache.contains("second") && !cache.contains("part"));
 
     assert_eq!(cache.get("second").unwrap(), None);
     for key in ["never", "hour", "ages", "maximum", "hour at", "far at"] {
@@ -106,7 +106,7 @@ fn set_leaves_the_timeout_and_update_renews_it() {
     short.incr("math", 1).unwrap();
 
     cache.set_with("clock", "v", 3 * SECOND).unwrap();
-    eventually("three seconds", || !cache.contains("clock"));
+    within("three seconds", || !cache.contains("clock"));
     assert!(!cache.contains("kept") && !cache.contains("math"));
     assert!(cache.contains("renewed") && cache.contains("never"));
 }

@@ -11,7 +11,7 @@ use std::{
 
 use ucache::{Cache, Error, Expires};
 
-use super::{LONG, builder, cache, eventually, meet, process};
+use super::{LONG, builder, cache, meet, process, within};
 
 /// Waits as long as a test may take, and never takes over from a live filler.
 fn patient(cache: &Cache) -> Cache {
@@ -114,7 +114,7 @@ fn a_fill_is_a_miss_for_each_caller_and_a_hit_for_who_waited() {
     thread::scope(|scope| {
         cache.get_or_set_with("k", |_| {
             scope.spawn(|| cache.get_or_set_with("k", fill_never));
-            eventually("the other caller", || cache.stats().misses == 2);
+            within("the other caller", || cache.stats().misses == 2);
             thread::sleep(Duration::from_millis(100)); // it checks several more times
             "v"
         })

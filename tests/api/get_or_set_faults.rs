@@ -10,8 +10,9 @@ use std::{
 use ucache::Cache;
 
 use super::{
-    LONG, cache, eventually,
+    LONG, cache,
     process::{self, Child},
+    within,
 };
 
 /// A lease longer than any test: only a death can end it.
@@ -30,7 +31,7 @@ fn filler_for_ever(cache: &Cache, key: &str) -> Child {
         });
         value.is_ok()
     });
-    eventually("the filler", || cache.contains("filling"));
+    within("the filler", || cache.contains("filling"));
     child
 }
 
@@ -61,7 +62,7 @@ fn one_of_those_who_wait_replaces_a_killed_filler() {
                 })
             })
             .collect();
-        eventually("the waiters", || cache.get_int("waiting").unwrap() == Some(3 * (round + 1)));
+        within("the waiters", || cache.get_int("waiting").unwrap() == Some(3 * (round + 1)));
         thread::sleep(Duration::from_millis(20)); // most of them are asleep by now
         assert!(!cache.contains(&key) && cache.get(&key).unwrap().is_none());
         filler.kill();

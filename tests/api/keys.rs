@@ -6,7 +6,7 @@ use std::{
 
 use ucache::engine::{Engine, Expires, SetOptions};
 
-use super::{builder, cache, eventually, process::Child};
+use super::{builder, cache, process::Child, within};
 
 #[test]
 fn every_key_comes_once() {
@@ -91,10 +91,10 @@ fn what_stays_comes_exactly_once_while_others_write() {
         scope.spawn(|| churn(1));
         // The writers end even if a walk fails.
         scope.spawn(|| {
-            eventually("the end of the walks", || stop.load(Ordering::Relaxed));
+            within("the end of the walks", || stop.load(Ordering::Relaxed));
             cache.set("stop", "v").unwrap();
         });
-        eventually("the writers", || cache.get_int_or("writes", 0).unwrap() > 100);
+        within("the writers", || cache.get_int_or("writes", 0).unwrap() > 100);
         let walks: Vec<Vec<Vec<u8>>> = (0..200).map(|_| cache.keys().collect()).collect();
         stop.store(true, Ordering::Relaxed);
         for (i, walk) in walks.into_iter().enumerate() {

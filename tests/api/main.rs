@@ -9,6 +9,8 @@ mod get_or_set_faults;
 mod keys;
 mod maintenance;
 mod options;
+#[path = "../support/patience.rs"]
+mod patience;
 mod process;
 mod read;
 mod refresh;
@@ -18,12 +20,9 @@ mod store;
 mod typed;
 mod write;
 
-use std::{
-    fmt::Debug,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fmt::Debug, thread, time::Duration};
 
+use patience::within;
 use ucache::{Builder, Cache, Entries, Entry, Error, Expires, Keys, Stats, Stored, Sweeper};
 
 /// Longer than anything here takes, except a hang.
@@ -40,20 +39,10 @@ fn cache() -> Cache {
     builder().build().expect("a cache of 100 items")
 }
 
-/// Waits for `condition`, and fails if it does not hold in time.
-#[track_caller]
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < LONG, "waited in vain for: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// Returns once `n` threads or processes in total have called it with the same key.
 fn meet(cache: &Cache, key: &str, n: i64) {
     cache.with_timeout(Expires::Never).incr(key, 1).expect("counts");
-    eventually("the others", || cache.get_int(key).expect("a number") >= Some(n));
+    within("the others", || cache.get_int(key).expect("a number") >= Some(n));
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::{thread, time::Duration};
 
 use ucache::{Cache, Error};
 
-use super::{builder, cache, eventually, process::Child};
+use super::{builder, cache, process::Child, within};
 
 #[test]
 fn stats_count_what_happens() {
@@ -57,7 +57,7 @@ fn a_sweeper_sweeps_until_it_is_dropped() {
     for n in 0..50_u8 {
         cache.set_with([n], "v", Duration::ZERO).unwrap();
     }
-    eventually("the sweeper", || cache.stats().items == 0);
+    within("the sweeper", || cache.stats().items == 0);
     drop(sweeper);
     cache.set_with("k", "v", Duration::ZERO).unwrap();
     thread::sleep(Duration::from_millis(20));
@@ -86,7 +86,7 @@ fn a_child_can_drop_the_sweeper_it_does_not_have() {
     });
     assert!(child.ended_well());
     cache.set_with("k", "v", Duration::ZERO).unwrap();
-    eventually("the parent's sweeper", || cache.stats().items == 0);
+    within("the parent's sweeper", || cache.stats().items == 0);
     drop(sweeper);
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use ucache::{Cache, Error, Expires, Stored};
 
-use super::{LONG, builder, cache, eventually, meet, process};
+use super::{LONG, builder, cache, meet, process, within};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -116,7 +116,7 @@ fn a_refresher_that_dies_is_replaced() {
         });
         true
     });
-    eventually("the refresh", || cache.contains("begun"));
+    within("the refresh", || cache.contains("begun"));
     assert_eq!(cache.get_or_refresh_with("k", HOUR, never).unwrap(), b"old");
     child.kill();
     assert_eq!(cache.get_or_refresh_with("k", HOUR, |_| "mine").unwrap(), b"mine");

@@ -8,8 +8,9 @@ use tempfile::TempDir;
 use ucache::{Cache, Error, Eviction, Expires};
 
 use super::{
-    builder, cache, eventually, meet,
+    builder, cache, meet,
     process::{self, Child},
+    within,
 };
 
 fn store() -> (TempDir, PathBuf) {
@@ -34,7 +35,7 @@ fn what_is_stored_outlives_the_cache() {
     assert_eq!(cache.get("key 3").unwrap(), Some(vec![7; 3000]));
     drop(cache);
     // Unless a child forked by another test has it open, too.
-    eventually("a clean end", || !Cache::attach(&path).unwrap().stats().last_unclean);
+    within("a clean end", || !Cache::attach(&path).unwrap().stats().last_unclean);
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn what_is_no_store_is_refused_and_left_alone() {
             assert_eq!(fs::read(&path).unwrap(), content);
         }
         // A child that another test forked during these attempts has the file open until it ends.
-        eventually("being the only user", || {
+        within("being the only user", || {
             let forced = builder().store(&path).store_delete(true).build();
             forced.is_ok_and(|cache| cache.add("k", "v").unwrap())
         });
@@ -99,7 +100,7 @@ fn limits_change_from_one_opening_to_the_next() {
     assert!(matches!(small.set("b", "123456789"), Err(Error::ValueTooLong { len: 9, limit: 8 })));
     drop(small);
     // Children forked by other tests meanwhile are users of the store, too, until they end.
-    eventually("being the only user", || {
+    within("being the only user", || {
         let large = builder().max_value_bytes(9).math_initial(10).store(&path).build().unwrap();
         assert_eq!(large.get("a").unwrap(), Some(b"12345678".to_vec()));
         match large.add("b", "123456789") {
@@ -142,9 +143,9 @@ fn processes_that_attach_on_their_own_share_everything() {
     cache.set("from parent", "hello").unwrap();
     cache.incr("n", 2).unwrap();
     drop(go);
-    eventually("the child's value", || cache.contains("from child"));
+    within("the child's value", || cache.contains("from child"));
     assert_eq!(cache.get("from child").unwrap(), Some(vec![9; 50_000]));
-    eventually("the child's increment", || cache.get_int("n").unwrap() == Some(7));
+    within("the child's increment", || cache.get_int("n").unwrap() == Some(7));
     assert!(cache.delete("from parent").unwrap());
     meet(&cache, "met", 2);
     assert!(child.ended_well());
@@ -163,7 +164,7 @@ fn a_store_survives_the_kill_of_its_writers() {
             }
             true
         });
-        eventually("some writes", || {
+        within("some writes", || {
             Cache::attach(&path).is_ok_and(|cache| cache.get_int_or("n", 0).unwrap() > 1000)
         });
         child.kill();

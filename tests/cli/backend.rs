@@ -1,10 +1,14 @@
 //! `--backend`: caches whose values are at a server.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ucache::{Backend, Cache, Error, StoreFault};
 
-use crate::{backend_server::Server, ucache};
+use crate::{
+    backend_server::Server,
+    patience::{PATIENCE, poll, within},
+    ucache,
+};
 
 #[test]
 fn values_at_a_server() {
@@ -70,12 +74,11 @@ fn a_store_shows_the_copies() {
     let path = dir.path().join("copies");
     let file = path.to_str().expect("text");
     let c = with_store("shown", Backend::url(server.url()), &path);
-    let limit = Instant::now() + Duration::from_secs(20);
-    while c.near_stats().expect("it has a backend").hits == 0 {
-        assert!(Instant::now() < limit);
+    within("a hit of a copy", || {
         c.set("k", "v").expect("set");
         assert!(c.get("k").expect("get").is_some() && c.get("k").expect("get").is_some());
-    }
+        c.near_stats().expect("it has a backend").hits > 0
+    });
     let stat = ucache(["stat", file]).text();
     for part in ["copies of a server's values", "beat age", &format!("process {}", std::process::id())] {
         assert!(stat.contains(part), "{part} in {stat}");
@@ -143,11 +146,9 @@ fn a_copy_that_differs_is_found() {
     drop(own);
     let open = || Cache::builder("own").items(10).store(&path).backend(Backend::url(server.url())).build();
     // Children of other tests have the file open until they run a program.
-    let (mut refused, end) = (open(), Instant::now() + Duration::from_secs(60));
-    while matches!(refused, Err(Error::Store { fault: StoreFault::InUse { .. }, .. })) && Instant::now() < end
-    {
-        refused = open();
-    }
+    let in_use = |opened: &_| matches!(opened, Err(Error::Store { fault: StoreFault::InUse { .. }, .. }));
+    let refused =
+        poll(PATIENCE, || Some(open()).filter(|opened| !in_use(opened))).expect("nobody has it open");
     assert!(matches!(refused, Err(Error::Store { fault: StoreFault::Values, .. })), "{refused:?}");
     let said = ucache(["--backend", &url, "check", path.to_str().expect("text")]).failed(6);
     assert!(said.contains("values of its own"), "{said}");

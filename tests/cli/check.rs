@@ -8,7 +8,7 @@ use std::{
 
 use ucache::Cache;
 
-use crate::{Store, native::eventually, ucache};
+use crate::{Store, patience::within, ucache};
 
 /// Flips a bit of the value made of `byte`s, in the file.
 fn damage(path: &Path, byte: u8) {
@@ -59,7 +59,7 @@ fn a_store_that_nobody_uses_is_checked_on_a_copy() {
     drop(cache);
     let check = |more: &[&str]| ucache([&["check", path.to_str().unwrap()], more].concat());
     // A child forked by another test may have the file open, too, for a moment.
-    eventually("nobody uses the store", || {
+    within("nobody uses the store", || {
         String::from_utf8(check(&[]).out).unwrap().contains("not in use, checked on a copy")
     });
     let before = fs::read(&path).unwrap();

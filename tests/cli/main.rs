@@ -12,6 +12,8 @@ mod items;
 #[allow(dead_code, reason = "shared with the tests of the remote half, which use all of it")]
 mod native;
 mod pages;
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/ports.rs"]
 mod ports;
 mod server;

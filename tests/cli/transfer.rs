@@ -10,7 +10,7 @@ use std::{
 
 use ucache::{Cache, Expires};
 
-use crate::{Store, native::eventually, ucache, ucache_with};
+use crate::{Store, patience::within, ucache, ucache_with};
 
 /// Items of every kind.
 fn fill(cache: &Cache) {
@@ -118,7 +118,7 @@ impl Redis {
         let child =
             command.spawn().unwrap_or_else(|e| panic!("redis-server: {e}. `.ci/deps all` installs it"));
         let redis = Self { child, dir };
-        eventually("Redis answers", || {
+        within("Redis answers", || {
             Path::new(&redis.socket()).exists() && redis.cli(&["PING"], b"") == b"PONG\n"
         });
         redis

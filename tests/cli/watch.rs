@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Store, command, native::eventually, ucache};
+use crate::{Store, command, patience::within, ucache};
 
 fn used(name: &str) -> Store {
     let store = Store::new(name);
@@ -228,10 +228,10 @@ fn top_on_a_terminal_of_40_columns() {
     });
     let has = |text: &str| String::from_utf8_lossy(&seen.lock().unwrap()).contains(text);
     // Blanks are not written to the terminal: compare words, not lines.
-    eventually("a picture", || has("ratio") && has("evicted"));
+    within("a picture", || has("ratio") && has("evicted"));
     let mut keys = child.0.stdin.take().unwrap();
     keys.write_all(b"p").unwrap();
-    eventually("a pause", || has("paused"));
+    within("a pause", || has("paused"));
     keys.write_all(b"q").unwrap();
     assert_eq!(child.0.wait().unwrap().code(), Some(0));
     reader.join().unwrap();

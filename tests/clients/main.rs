@@ -5,6 +5,8 @@
 
 mod configurations;
 mod libraries;
+#[path = "../support/patience.rs"]
+mod patience;
 mod takeover;
 mod uwsgi_tests;
 

@@ -4,7 +4,6 @@ use std::{
     fs::{self, File},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use nix::{
@@ -15,8 +14,9 @@ use serde_json::Value;
 
 use crate::{
     in_browser,
+    patience::{PATIENCE, poll, within},
     ports::free_port,
-    server::{Build, http, root, within},
+    server::{Build, http, root},
 };
 
 /// A running `make fleet`, ended by a SIGINT as from Ctrl-C.
@@ -41,7 +41,7 @@ impl Fleet {
         command.stdin(Stdio::null()).stdout(output.try_clone().expect("a copy")).stderr(output);
         let process = command.spawn().expect("timeout and python3 run");
         let fleet = Self { process, dir, port: ports[0] };
-        within(60, "three machines answer", || {
+        within("three machines answer", || {
             fleet.state().is_some_and(|state| {
                 state["machines"].as_array().is_some_and(|all| all.iter().all(|m| !m["seen"].is_null()))
             })
@@ -72,14 +72,7 @@ impl Fleet {
             // Passed on to Python.
             let _ = kill(pid, Signal::SIGINT);
         }
-        let limit = Instant::now() + Duration::from_secs(40);
-        while self.process.try_wait().is_ok_and(|ended| ended.is_none()) {
-            if Instant::now() > limit {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        true
+        poll(PATIENCE, || self.process.try_wait().transpose()).is_some()
     }
 }
 
@@ -97,5 +90,5 @@ fn the_page_of_the_fleet_works_in_a_browser() {
     let masters = fleet.processes();
     assert!(masters.len() == 3 && masters.iter().all(|process| process.exists()), "{masters:?}");
     assert!(fleet.interrupt(), "it does not end\n{}", fleet.log());
-    within(20, "all end with it", || !masters.iter().any(|process| process.exists()));
+    within("all end with it", || !masters.iter().any(|process| process.exists()));
 }

@@ -1,6 +1,8 @@
 //! `examples/uwsgi.ini` and its application over HTTP, with the plugin and without.
 
 mod fleet;
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/ports.rs"]
 mod ports;
 #[allow(dead_code, reason = "each test program uses its part")]
@@ -9,9 +11,10 @@ mod server;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command, thread};
 
+use patience::within;
 use ports::free_port;
 use serde_json::{Value, json};
-use server::{Flavor, Server, http, within};
+use server::{Flavor, Server, http};
 
 const BOTH: [Flavor; 2] = [Flavor::Native, Flavor::Ucache];
 
@@ -38,9 +41,7 @@ fn example(flavor: Flavor) -> (Server, u16) {
     }
     ini += &format!("pidfile = {}/pid\n", dir.path().display());
     let server = Server::spawn(dir, &ini, 4);
-    within(30, "the example answers", || {
-        http(port, "GET", "/keys", "").is_ok_and(|answer| answer.status == 200)
-    });
+    within("the example answers", || http(port, "GET", "/keys", "").is_ok_and(|answer| answer.status == 200));
     server.assert_runs_on(flavor);
     (server, port)
 }
@@ -86,7 +87,7 @@ fn the_example_page_shows_one_cache_in_all_workers() {
         let page = || http(port, "GET", "/", "").expect("an answer");
         let mut seen = BTreeSet::new();
         let mut visits = 0;
-        within(30, "two workers have served the page", || {
+        within("two workers have served the page", || {
             // concurrently, because one worker could serve a single client
             let pages = thread::scope(|scope| {
                 let running: Vec<_> = (0..6).map(|_| scope.spawn(page)).collect();

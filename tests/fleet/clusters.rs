@@ -11,11 +11,12 @@ use fastrand::Rng;
 use crate::{
     backend,
     cluster::Cluster,
-    engine_proc::{say, seed, wait_for},
+    engine_proc::{say, seed},
     failover::answered,
     load::{history, judged, set_as_another_client},
     machine::{Blow, Machine, Plan},
     options::{Copies, Options},
+    patience::within,
     record::Record,
     worker::{Habits, key_name},
 };
@@ -72,7 +73,7 @@ impl Load {
         for machine in &self.machines {
             let number = machine.plan.number;
             let before = answered(&self.record, number);
-            wait_for("answers to a machine", || {
+            within("answers to a machine", || {
                 let now = answered(&self.record, number);
                 now.0 > before.0 + 100 && now.1 > before.1 + 10
             });

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use crate::{
-    engine_proc::{say, seed, wait_for},
+    engine_proc::{say, seed},
     load::{history, judged},
     machine::{Blow, Machine, Plan},
     options::{Copies, Options},
+    patience::within,
     record::Record,
-    sentinel::{Service, is_replica, wait_until},
+    sentinel::{Service, is_replica},
     staleness::Deed,
     worker::Habits,
 };
@@ -62,7 +63,7 @@ fn nothing_older_than_the_bound_is_read_over_failovers() {
     let in_use = |record: &Record| {
         for number in 0..3 {
             let before = answered(record, number);
-            wait_for("answers to a machine", || {
+            within("answers to a machine", || {
                 let now = answered(record, number);
                 now.0 > before.0 + 200 && now.1 > before.1 + 20
             });
@@ -95,7 +96,7 @@ fn nothing_older_than_the_bound_is_read_over_failovers() {
             service.servers[old].0.ask(["CLIENT", "UNPAUSE"]);
         }
         in_use(&record);
-        wait_until("the old primary is a replica", || is_replica(&service.servers[old].0));
+        within("the old primary is a replica", || is_replica(&service.servers[old].0));
         service.wait_for_sentinels();
         primary = new;
     }

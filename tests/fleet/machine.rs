@@ -23,8 +23,9 @@ use nix::{
 use ucache::{Cache, Expires};
 
 use crate::{
-    engine_proc::{Child, HANG, Scratch, say, wait_for},
+    engine_proc::{Child, Scratch, say},
     options::Options,
+    patience::within,
     record::Record,
     staleness::Value,
     worker::{Habits, Worker},
@@ -86,7 +87,7 @@ impl Machine {
 
     /// The process whose namespaces are the machine's, once they are there.
     pub(crate) fn pid(&self) -> Pid {
-        wait_for("a machine's namespaces", || self.words[READY].load(SeqCst) == 1);
+        within("a machine's namespaces", || self.words[READY].load(SeqCst) == 1);
         self.process.pid()
     }
 
@@ -104,7 +105,7 @@ impl Machine {
     /// Does this to a worker.
     pub(crate) fn strike(&self, blow: Blow, worker: usize) {
         self.words[COMMAND].store((blow as u64 + 1) << 32 | worker as u64, SeqCst);
-        wait_for("a machine's first process", || self.words[COMMAND].load(SeqCst) == 0);
+        within("a machine's first process", || self.words[COMMAND].load(SeqCst) == 0);
     }
 
     /// How many workers were killed.
@@ -115,7 +116,7 @@ impl Machine {
     /// Waits until each worker has a process.
     pub(crate) fn await_workers(&self) {
         let has_process = |worker: usize| self.words[WORKERS + 2 * worker].load(SeqCst) != 0;
-        wait_for("workers", || (0..self.plan.workers).all(has_process));
+        within("workers", || (0..self.plan.workers).all(has_process));
     }
 
     /// Ends all workers after their present operations; returns how many processes failed.
@@ -147,7 +148,7 @@ impl Inside {
     /// The first process of the machine: the parent of all others in the end.
     fn run(&self) {
         if let Some(address) = &self.plan.address {
-            wait_for("a network", || self.words[CONNECTED].load(SeqCst) == 1);
+            within("a network", || self.words[CONNECTED].load(SeqCst) == 1);
             for args in [
                 &["addr", "add", address, "dev", "eth0"][..],
                 &["link", "set", "eth0", "up"],
@@ -171,11 +172,7 @@ impl Inside {
             }
             sleep(Duration::from_micros(500));
         }
-        let limit = Instant::now() + HANG;
-        while self.reap() > 0 {
-            assert!(Instant::now() < limit, "workers do not end: they wait for something");
-            sleep(Duration::from_micros(500));
-        }
+        within("workers end: they wait for nothing", || self.reap() == 0);
     }
 
     fn process(&self, worker: usize) -> &AtomicU64 {

@@ -16,6 +16,8 @@ mod load;
 mod machine;
 mod network;
 mod options;
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/ports.rs"]
 mod ports;
 #[path = "../support/proxy.rs"]

@@ -13,10 +13,11 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::{
     backend::Server,
-    engine_proc::{say, seed, wait_for},
+    engine_proc::{say, seed},
     load::{history, judged},
     machine::{Blow, Machine, Plan, ROOT},
     options::{Copies, Options},
+    patience::within,
     record::Record,
     staleness::Deed,
     worker::Habits,
@@ -123,7 +124,7 @@ fn half_open(rng: &mut Rng) {
     }
     for number in 0..MACHINES {
         let before = answered(&record, number);
-        wait_for("reads of a connected machine", || answered(&record, number) > before + 500);
+        within("reads of a connected machine", || answered(&record, number) > before + 500);
     }
     let (events, bounds) = history(machines, &record, None);
     let verdict = judged(&events, &bounds);

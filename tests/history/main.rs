@@ -17,4 +17,6 @@ mod history_actor;
 mod history_log;
 mod judge;
 mod many;
+#[path = "../support/patience.rs"]
+mod patience;
 mod stepped;

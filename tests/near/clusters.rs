@@ -13,7 +13,7 @@ use ucache::{Backend, Cache, Error, OnDown};
 
 use crate::{
     backend::{self, Server},
-    cluster::{Cluster, wait_until},
+    cluster::Cluster,
     copies::{armed, hits, is_hit, machine, within},
     ports::free_port,
 };
@@ -277,7 +277,7 @@ fn a_cluster_that_is_down_at_start_is_found_later() {
         "{error}"
     );
     cluster.nodes.iter_mut().for_each(|node| node.server.up());
-    wait_until("writes", || c.set("k", "v").is_ok());
+    within("writes", || c.set("k", "v").is_ok());
     armed(&c);
 }
 

@@ -9,14 +9,7 @@ use std::{
 use ucache::{Backend, BackendFault, Cache, Error, Expires, OnDown};
 
 use crate::backend::{self, Server};
-
-pub(crate) fn within(what: &str, mut done: impl FnMut() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < limit, "not within 20 s: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
+pub(crate) use crate::patience::within;
 
 /// A machine with this prefix, whose copies are in use.
 pub(crate) fn machine(name: &str, backend: Backend) -> Cache {
@@ -72,7 +65,7 @@ fn a_change_by_anybody_is_seen() {
         ];
         for (words, expected) in steps {
             ask(words);
-            within(&format!("{words:?}"), || b.get_str("k").expect("get").as_deref() == expected);
+            within(format!("{words:?}"), || b.get_str("k").expect("get").as_deref() == expected);
             if expected.is_some() {
                 within("a copy is kept", || is_hit(&b, "k"));
             }
@@ -89,7 +82,7 @@ fn a_change_by_anybody_is_seen() {
         for (n, change) in changes.into_iter().enumerate() {
             let before = b.get("k").expect("get");
             change();
-            within(&format!("change {n}"), || b.get("k").expect("get") != before);
+            within(format!("change {n}"), || b.get("k").expect("get") != before);
         }
         let stats = b.near_stats().expect("it has a backend");
         assert!(stats.invalidated > 5 && stats.flushes == 1 && stats.fills > 5, "{stats:?}");

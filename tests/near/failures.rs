@@ -14,7 +14,7 @@ use ucache::{
     near::{Backend, Calculation, Old},
 };
 
-use crate::{backend::Server, backend_with, ports};
+use crate::{backend::Server, backend_with, patience::within, ports};
 
 const INCREMENT: Calculation =
     Calculation { op: Math::Inc, operand: 1, expires: Expires::Never, old: Old::Stays, only_new: false };
@@ -28,12 +28,8 @@ fn fault<T: std::fmt::Debug>(result: ucache::Result<T>) -> BackendFault {
 }
 
 /// Asks until the server is there again: the breaker lets one call through each 100 ms.
-fn wait_for(b: &Backend) {
-    let limit = Instant::now() + Duration::from_secs(10);
-    while let Err(error) = b.ping() {
-        assert!(Instant::now() < limit, "{error}");
-        thread::sleep(Duration::from_millis(10));
-    }
+fn await_server(b: &Backend) {
+    within("the server is there", || b.ping().is_ok());
 }
 
 #[test]
@@ -54,7 +50,7 @@ fn a_server_that_is_not_there_fails_fast_and_comes_back() {
     assert!(skipped > 900, "{skipped} of 1000 calls were not tried");
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     server.up();
-    wait_for(&b);
+    await_server(&b);
     b.put(b"k", b"v", Expires::Never, Old::Goes).expect("it is back");
 }
 
@@ -114,7 +110,7 @@ fn a_stopped_server_costs_the_timeout_and_no_more() {
     assert!(matches!(fault(b.get(b"n")), BackendFault::Down { .. }));
     assert!(start.elapsed() < Duration::from_millis(50));
     server.freeze(false);
-    wait_for(&b);
+    await_server(&b);
     // The increment that timed out was executed, once, when the server went on.
     assert_eq!(b.number_of(&b.get(b"n").expect("get").expect("a value")), Some(2));
     assert_eq!(b.figures().timeouts, 1);
@@ -129,7 +125,7 @@ fn a_late_reply_is_nobodys() {
     server.freeze(true);
     assert!(matches!(fault(b.get(b"a")), BackendFault::TimedOut { .. }));
     server.freeze(false);
-    wait_for(&b);
+    await_server(&b);
     for _ in 0..10 {
         assert_eq!(b.get(b"b").expect("get").as_deref(), Some(&b"of b"[..]));
     }

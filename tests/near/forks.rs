@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
@@ -17,7 +17,7 @@ use ucache::{
     near::{Backend, Calculation, Old},
 };
 
-use crate::{backend::Server, backend_with};
+use crate::{backend::Server, backend_with, patience::within};
 
 /// Runs this in a child and returns whether it was true.
 fn in_child(f: impl FnOnce() -> bool) -> nix::unistd::Pid {
@@ -39,11 +39,7 @@ fn clients(server: &Server) -> usize {
 
 /// Until the server has noticed what was closed.
 fn wait_for_clients(server: &Server, count: usize) {
-    let limit = Instant::now() + Duration::from_secs(20);
-    while clients(server) != count {
-        assert!(Instant::now() < limit, "{} connections", clients(server));
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    within(format!("{count} connections"), || clients(server) == count);
 }
 
 fn count(b: &Backend) -> bool {
@@ -139,11 +135,7 @@ fn workers_of_a_master_that_owns() {
         let c = ucache::Cache::builder("owned").items(100).backend(backend).build().expect("a cache");
         c.set("k", "v").expect("set");
         let stats = || c.near_stats().expect("copies");
-        let limit = Instant::now() + Duration::from_secs(20);
-        while stats().beat_age_ms.is_none() {
-            assert!(Instant::now() < limit, "no owner");
-            c.get("k").expect("get");
-        }
+        within("an owner", || c.get("k").expect("get").is_some() && stats().beat_age_ms.is_some());
         let before = stats();
         master(recycled(), others, |n| {
             let read = c.get("k").is_ok_and(|value| value.is_some());

@@ -145,15 +145,44 @@ fn a_value_that_was_being_computed_during_a_clear_is_not_stored() {
 fn a_number_that_is_lost_is_a_clear() {
     let server = Server::start();
     let [a, b] = [1, 2].map(|n| machine(&format!("lost {n}"), numbered(&server)));
-    for lose in [["DEL", "p:#gen"], ["SET", "p:#gen"], ["FLUSHALL", ""]] {
+    let lost = ["DEL p:#gen", "FLUSHALL"].map(str::to_owned).into_iter();
+    // Lua takes most of these for numbers, and Rust one.
+    let no_numbers = ["text", "+7", "-7", "007", "0", "7.5", "1e9", "0x10", "inf", "9007199254740992"];
+    for lose in lost.chain(no_numbers.map(|text| format!("SET p:#gen {text}"))) {
         a.set("k", "before").expect("set");
         within("a copy", || is_hit(&b, "k"));
-        let words: Vec<_> = lose.into_iter().chain((lose[0] == "SET").then_some("no number")).collect();
-        server.ask(words.into_iter().filter(|word| !word.is_empty()));
+        server.ask(lose.split(' '));
         within("it is seen", || b.get("k").expect("get").is_none());
-        assert_eq!(a.set("k", "after").expect("set"), Stored::Inserted);
+        assert_eq!(a.set("k", "after").expect(&lose), Stored::Inserted);
         within("it is seen", || b.get_str("k").expect("get").as_deref() == Some("after"));
+        server.ask(lose.split(' '));
+        a.clear().expect(&lose);
+        assert_eq!(a.get("k").expect("get"), None, "{lose}");
     }
+}
+
+/// The right to sweep of a machine that has gone ends in time. Nobody clears, and no owner begins.
+#[test]
+fn a_sweep_that_was_given_up_goes_on() {
+    let server = Server::start();
+    for words in ["SET p:#gen 7", "SET p:1:k old", "SET p:#sweep another"] {
+        server.ask(words.split(' '));
+    }
+    let tries = || {
+        let stats = server.ask(["INFO", "commandstats"]);
+        let gets = stats.split("cmdstat_set:calls=").nth(1).and_then(|calls| calls.split(',').next());
+        gets.and_then(|calls| calls.parse::<u64>().ok()).expect("calls of SET")
+    };
+    let before = tries();
+    let c = Cache::builder("given up").items(9);
+    let _c = c
+        .backend(numbered(&server).prefix("p:").max_stale(Duration::from_millis(50)))
+        .build()
+        .expect("a cache");
+    within("the owner tries to sweep", || tries() > before);
+    assert_eq!(server.ask(["GET", "p:1:k"]), "old");
+    server.ask(["DEL", "p:#sweep"]);
+    within("old keys are removed", || server.ask(["EXISTS", "p:1:k"]) == "0");
 }
 
 #[test]

@@ -25,6 +25,8 @@ mod negative;
 mod numbers;
 mod operations;
 mod other_clients;
+#[path = "../support/patience.rs"]
+mod patience;
 mod place;
 #[path = "../support/ports.rs"]
 mod ports;

@@ -13,9 +13,9 @@ use ucache::{Backend, BackendFault, Cache, Error, OnDown};
 use crate::{
     backend::Server,
     certificates::Authority,
-    copies::{armed, is_hit, machine},
+    copies::{armed, is_hit, machine, within},
     ports::free_port,
-    sentinel::{SERVICE, Sentinel, Service, is_replica, wait_until},
+    sentinel::{SERVICE, Sentinel, Service, is_replica},
 };
 
 const MAX_STALE: Duration = Duration::from_millis(300);
@@ -36,7 +36,7 @@ fn reason(error: &Error) -> String {
 /// Why the server cannot be reached, whatever was said a moment ago.
 fn why(c: &Cache) -> String {
     let mut said = String::new();
-    wait_until("a call is tried", || match c.get("k") {
+    within("a call is tried", || match c.get("k") {
         Err(Error::Backend { fault: BackendFault::Down { .. }, .. }) => false,
         Err(error) => {
             said = reason(&error);
@@ -80,14 +80,14 @@ fn copies_and_calls_follow_a_failover() {
     let idle = far("sentinel idle", &service.url());
     idle.set("idle", "1").expect("set");
     c.set("k", "before").expect("set");
-    wait_until("a copy", || is_hit(&c, "k"));
+    within("a copy", || is_hit(&c, "k"));
     let terms = c.near_stats().expect("a backend").terms;
 
     // The primary hangs, and its successor has all that it had.
     service.drain(0, 1);
     service.servers[0].0.freeze(true);
     service.wait_for_primary(1);
-    wait_until("writes reach the new primary", || c.set("k", "after").is_ok());
+    within("writes reach the new primary", || c.set("k", "after").is_ok());
     assert_eq!(service.servers[1].0.ask(["GET", "p:k"]), "after");
     armed(&c);
     assert!(c.near_stats().expect("a backend").terms > terms);
@@ -106,20 +106,18 @@ fn copies_and_calls_follow_a_failover() {
         assert_eq!(c.get_str("k").expect("get"), Some(n.to_string()));
         service.servers[1].0.ask(["SET", "p:other", &n.to_string()]);
         let start = Instant::now();
-        wait_until("the change is seen", || c.get_str("other").expect("get") == Some(n.to_string()));
+        within("the change is seen", || c.get_str("other").expect("get") == Some(n.to_string()));
         assert!(start.elapsed() < MAX_STALE + Duration::from_millis(500), "{:?}", start.elapsed());
     }
 
     // Back again, as an operator does it.
-    wait_until("the old primary is a replica", || is_replica(&service.servers[0].0));
+    within("the old primary is a replica", || is_replica(&service.servers[0].0));
     service.wait_for_sentinels();
     service.drain(1, 0);
-    wait_until("a failover begins", || {
-        service.sentinels[0].ask(&format!("SENTINEL FAILOVER {SERVICE}")) == "OK"
-    });
+    within("a failover begins", || service.sentinels[0].ask(&format!("SENTINEL FAILOVER {SERVICE}")) == "OK");
     service.wait_for_primary(0);
-    wait_until("writes reach the first primary", || c.set("k", "back").is_ok());
-    wait_until("the first primary has it", || old.try_ask(["GET", "p:k"]).is_ok_and(|v| v == "back"));
+    within("writes reach the first primary", || c.set("k", "back").is_ok());
+    within("the first primary has it", || old.try_ask(["GET", "p:k"]).is_ok_and(|v| v == "back"));
     armed(&c);
     assert_eq!(c.get_str("idle").expect("get").as_deref(), Some("2"));
 }
@@ -138,15 +136,15 @@ fn sentinels_that_are_down_at_start_are_found_later() {
     let expected = format!("sentinel 127.0.0.1:{dead}: no connection: Connection refused");
     assert!(said.contains(&expected) && said.contains(&sentinel.port.to_string()), "{said}");
     sentinel.up();
-    wait_until("it is found", || c.set("k", "v").is_ok());
+    within("it is found", || c.set("k", "v").is_ok());
     armed(&c);
     // They are down again, and the primary is not: new connections lead to it all the same.
     sentinel.down();
     primary.ask(["CLIENT", "KILL", "TYPE", "normal"]);
-    wait_until("it goes on", || c.set("k", "w").is_ok());
+    within("it goes on", || c.set("k", "w").is_ok());
     armed(&c);
     primary.ask(["SET", "p:k", "x"]);
-    wait_until("changes are seen", || c.get_str("k").expect("get").as_deref() == Some("x"));
+    within("changes are seen", || c.get_str("k").expect("get").as_deref() == Some("x"));
 }
 
 #[test]
@@ -209,7 +207,7 @@ fn a_primary_that_the_sentinels_have_left_is_left() {
         let (server, value) = (&servers[round % 2], round.to_string());
         for c in [&c, &far] {
             // Until a moment after the sentinels have another opinion the old one is used.
-            wait_until("it is left", || {
+            within("it is left", || {
                 c.set("k", &value).expect("set");
                 server.ask(["GET", "p:k"]) == value
             });
@@ -217,9 +215,7 @@ fn a_primary_that_the_sentinels_have_left_is_left() {
         }
         armed(&c);
         server.ask(["SET", "p:k", &format!("{value} there")]);
-        wait_until("its changes are heard", || {
-            c.get_str("k").expect("get") == Some(format!("{value} there"))
-        });
+        within("its changes are heard", || c.get_str("k").expect("get") == Some(format!("{value} there")));
         epoch.fetch_add(1, SeqCst);
     }
 }
@@ -254,9 +250,9 @@ fn passwords_and_tls_for_the_server_and_the_sentinels() {
     };
     let c = machine("secret sentinel", backend().sentinel_secret_file(secret("of-the-sentinel")));
     c.set("k", "v").expect("set");
-    wait_until("a copy", || is_hit(&c, "k"));
+    within("a copy", || is_hit(&c, "k"));
     server.ask(["SET", "p:k", "w"]);
-    wait_until("the change", || c.get_str("k").expect("get").as_deref() == Some("w"));
+    within("the change", || c.get_str("k").expect("get").as_deref() == Some("w"));
     let wrong = backend().sentinel_secret_file(secret("not-right")).near(false).on_down(OnDown::Error);
     let c = Cache::builder("wrong sentinel").items(10).backend(wrong).build().expect("a cache");
     let said = why(&c);

@@ -7,11 +7,12 @@ use std::{
     os::unix::net::UnixStream,
     path::Path,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
     backend::{self, Client, Server},
+    patience::within,
     ports::free_port,
 };
 
@@ -121,11 +122,8 @@ impl Listener {
 
     /// Waits for a message about this key.
     fn await_key(&mut self, key: &str) {
-        let limit = Instant::now() + Duration::from_secs(20);
-        while !self.heard().iter().flatten().any(|heard| heard == key) {
-            assert!(Instant::now() < limit, "no message about {key}");
-            thread::sleep(Duration::from_millis(5));
-        }
+        let what = format!("a message about {key}");
+        within(what, || self.heard().iter().flatten().any(|heard| heard == key));
     }
 }
 
@@ -331,14 +329,13 @@ fn messages_come_between_replies_and_never_within() {
                     tell(&mut other, "SET p:k v");
                 }
             });
-            let limit = Instant::now() + Duration::from_secs(20);
-            while replies < 20 || messages.is_empty() {
-                assert!(Instant::now() < limit, "{replies} replies, {} messages", messages.len());
+            within("20 replies and a message", || {
                 listener.send(&["GET large", "PING"]);
                 assert!(listener.reply(&mut messages) == large, "a reply is whole");
                 assert_eq!(listener.reply(&mut messages), "PONG");
                 replies += 1;
-            }
+                replies >= 20 && !messages.is_empty()
+            });
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
         assert!(messages.iter().all(|keys| keys == &["p:k"]));
@@ -352,10 +349,7 @@ fn tracking_ends_with_its_connection() {
         assert!(listener.ask("CLIENT TRACKINGINFO").contains("bcast"));
         let id = listener.ask("CLIENT ID");
         drop(listener);
-        let limit = Instant::now() + Duration::from_secs(20);
-        while !server.ask(["CLIENT", "LIST", "ID", &id]).is_empty() {
-            assert!(Instant::now() < limit, "the server keeps it");
-        }
+        within("the server notices", || server.ask(["CLIENT", "LIST", "ID", &id]).is_empty());
         // A new one is told nothing before it has asked.
         let mut again = Listener::connect(server);
         assert!(again.ask("CLIENT TRACKINGINFO").contains("off"));
@@ -413,11 +407,7 @@ fn a_replica_tells_what_it_is_told() {
         let primary = Server::with(program, port, &[]);
         let mut listener = Listener::start(server);
         assert_eq!(server.ask(["REPLICAOF", "127.0.0.1", &port.to_string()]), "OK");
-        let limit = Instant::now() + Duration::from_secs(30);
-        while !server.ask(["ROLE"]).contains("connected") {
-            assert!(Instant::now() < limit, "no replication: {}", server.ask(["ROLE"]));
-            thread::sleep(Duration::from_millis(20));
-        }
+        within("replication", || server.ask(["ROLE"]).contains("connected"));
         listener.heard();
         primary.ask(["SET", "p:k", "v"]);
         listener.await_key("p:k");

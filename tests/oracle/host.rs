@@ -9,13 +9,14 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
     config,
     model::Side,
     op::{Answer, Op},
+    patience::poll,
 };
 
 /// Maximum time for a start and for the answers to one chunk.
@@ -83,18 +84,16 @@ impl Host {
 
     fn accept(&mut self) -> UnixStream {
         self.listener.set_nonblocking(true).expect("a socket");
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Ok((stream, _)) = self.listener.accept() {
-                stream.set_nonblocking(false).expect("a socket");
-                stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-                stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
-                return stream;
-            }
+        let stream = poll(PATIENCE, || {
             let ended = self.child.try_wait().expect("a child can be waited for");
-            assert!(ended.is_none() && Instant::now() < deadline, "no driver ({ended:?}):\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+            assert!(ended.is_none(), "the driver ended ({ended:?}):\n{}", self.log());
+            self.listener.accept().ok()
+        });
+        let (stream, _) = stream.unwrap_or_else(|| panic!("no driver:\n{}", self.log()));
+        stream.set_nonblocking(false).expect("a socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
+        stream
     }
 
     /// Sends a chunk. Its answers must be taken before the next one.

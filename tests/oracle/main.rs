@@ -22,6 +22,8 @@ mod model;
 mod native;
 mod op;
 mod pair;
+#[path = "../support/patience.rs"]
+mod patience;
 mod script;
 mod ucache;
 

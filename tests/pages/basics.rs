@@ -4,10 +4,7 @@ use std::{thread::sleep, time::Duration};
 
 use serde_json::json;
 
-use super::{
-    server::{Build, within},
-    site::Site,
-};
+use super::{patience::within, server::Build, site::Site};
 
 const ROUTE: &str = "route = ^/ ucache:name=pages,ttl=60";
 
@@ -40,7 +37,7 @@ fn a_page_ends_when_its_time_has_passed() {
     let site = Site::start("route = ^/ ucache:name=pages,ttl=2");
     let first = site.get("/a");
     assert_eq!(site.get("/a").body, first.body);
-    within(10, "the page ends", || site.get("/a").body != first.body);
+    within("the page ends", || site.get("/a").body != first.body);
     site.script(&json!({"/b": {"headers": [["Cache-Control", "max-age=1"]]}}));
     let first = site.get("/b");
     sleep(Duration::from_millis(1100));
@@ -90,7 +87,7 @@ fn statuses_have_times_of_their_own() {
     site.get("/missing");
     let hit = site.get("/missing");
     assert!(hit.cache() == "HIT" && hit.head.starts_with("HTTP/1.1 404 Gone Fishing\r\n"), "{hit:?}");
-    within(10, "its time has passed", || site.get("/missing").cache() != "HIT");
+    within("its time has passed", || site.get("/missing").cache() != "HIT");
     assert_eq!(site.get("/moved").cache(), "MISS");
     let moved = site.get("/moved");
     assert_eq!((moved.status, moved.cache(), moved.header("Location")), (301, "HIT", Some("/new")));

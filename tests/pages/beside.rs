@@ -5,7 +5,8 @@ use std::{io::Write, thread::sleep, time::Duration};
 use serde_json::json;
 
 use super::{
-    server::{Build, Flavor, Server, within},
+    patience::within,
+    server::{Build, Flavor, Server},
     site::Site,
 };
 
@@ -102,7 +103,7 @@ fn offload_threads_and_old_pages() {
         let other = site.ask(2, "GET", "/large", "");
         assert_eq!((other.cache(), other.body == old.body), ("STALE", true), "{}", other.head);
         site.open("go");
-        within(30, "the page is new", || {
+        within("the page is new", || {
             let answer = site.ask(2, "GET", "/large", "");
             assert_eq!(answer.body.len(), 900_000, "{}", answer.head);
             answer.body != old.body

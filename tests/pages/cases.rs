@@ -14,8 +14,9 @@ use std::{
 use serde_json::Value;
 
 use super::{
+    patience::within,
     ports::free_port,
-    server::{Build, Flavor, Server, root, within},
+    server::{Build, Flavor, Server, root},
 };
 
 /// Statuses that the suite expects to be stored if they are said to be fresh.
@@ -128,7 +129,7 @@ fn the_public_cases_pass_as_often_as_with_nginx() {
     // nginx's worker may be another user.
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
     let (origin, ours, theirs) = (free_port(), free_port(), free_port());
-    let listens = |port: u16| within(30, "it listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let listens = |port: u16| within("it listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
     let _origin = Program::start(node(origin, "", "", dir.path()).arg("server/server.mjs"));
     listens(origin);
     // The suite's client keeps connections; uWSGI closes them.

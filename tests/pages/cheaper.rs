@@ -13,7 +13,8 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    server::{Build, within},
+    patience::within,
+    server::Build,
     site::{Answer, Site, exchange},
 };
 
@@ -47,7 +48,7 @@ impl Pool {
             let workers = stats["workers"].as_array().expect("workers").iter();
             workers.filter(|worker| worker["status"] != "cheap" && worker["pid"] != 0).count()
         };
-        within(60, "the master starts and ends workers", || running() == count);
+        within("the master starts and ends workers", || running() == count);
     }
 
     fn socket(&self) -> PathBuf {

@@ -12,10 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{
-    server::{Build, within},
-    site::Site,
-};
+use super::{patience::within, server::Build, site::Site};
 
 const ROUTE: &str = "cache2 = name=large,items=100,blocksize=8m\n\
                      route = ^/ ucache:name=large,ttl=60,lock=300,max_size=4m";
@@ -99,12 +96,12 @@ fn a_waiting_client_frees_its_worker() {
             let stats: Value = serde_json::from_str(&site.server.stats()).expect("JSON");
             stats["workers"].as_array().expect("workers").iter().all(|worker| worker["status"] == "busy")
         };
-        within(30, "both workers are busy", busy);
+        within("both workers are busy", busy);
         drop(waiting);
         // While the page is still computed.
         assert_eq!(site.ask(2, "GET", "/quick", "").cache(), "MISS");
         assert_eq!(site.runs(), 2);
-        within(30, "the log says so", || site.log().lines().any(|line| line == "log /slow LEFT"));
+        within("the log says so", || site.log().lines().any(|line| line == "log /slow LEFT"));
         site.open("go");
         let first = first.join().expect("a thread").expect("an answer");
         let second = site.ask(2, "GET", "/slow", "");
@@ -155,7 +152,7 @@ fn in_the_middle_of_a_page_that_is_stored() {
         let after = site.get("/one");
         assert_eq!((after.cache(), after.body == whole, site.runs()), ("HIT", true, 1), "{options}");
         // Of the 180 MB that were sent nothing is kept, and the worker is the same.
-        within(30, "its memory is free", || {
+        within("its memory is free", || {
             let (same, now) = resident(&site);
             assert_eq!(same, worker, "{options}");
             now < before + 60_000
@@ -185,7 +182,7 @@ fn before_a_refresh() {
             let stale = site.ask(2, "GET", path, "");
             assert_eq!((stale.cache(), stale.body == old.body), ("STALE", true), "{path}");
             site.open("go");
-            within(30, "the page is new", || {
+            within("the page is new", || {
                 let answer = site.ask(2, "GET", path, "");
                 assert_eq!(answer.body.len(), size, "{path} {}", answer.head);
                 answer.body != old.body

@@ -1,5 +1,7 @@
 //! The route action `ucache:`: a response cache in a real uWSGI.
 
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/ports.rs"]
 mod ports;
 #[allow(dead_code, reason = "each test program uses its part")]

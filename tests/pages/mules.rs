@@ -5,7 +5,8 @@ use std::{fmt::Write as _, thread::sleep, time::Duration};
 use serde_json::{Value, json};
 
 use super::{
-    server::{Build, Flavor, Server, within},
+    patience::within,
+    server::{Build, Flavor, Server},
     site::Site,
 };
 
@@ -40,7 +41,7 @@ fn refreshed_by_mule(build: Build, options: &str) {
     assert_eq!(site.get("/other").cache(), "MISS");
     assert_eq!(site.runs(), 2, "{options}\n{}", site.log());
     site.open("go");
-    within(30, "the page is the mule's", || site.ask(2, "GET", "/a", "").text() == "1");
+    within("the page is the mule's", || site.ask(2, "GET", "/a", "").text() == "1");
 }
 
 #[test]
@@ -71,9 +72,9 @@ fn the_other_routes_are_run_once() {
     assert_eq!(site.get_with("/old/a", headers).text(), seen(0));
     age();
     assert_eq!(site.get_with("/old/a", headers).cache(), "STALE");
-    within(30, "the page is the mule's", || site.get("/old/a").text() == seen(1));
+    within("the page is the mule's", || site.get("/old/a").text() == seen(1));
     // The request of the mule is no line of the log, and none of the statistics.
-    within(10, "the log has lines", || site.log().contains("log /old/a HIT"));
+    within("the log has lines", || site.log().contains("log /old/a HIT"));
     assert_eq!(site.log().lines().filter(|line| *line == "log /old/a MISS").count(), 1, "{}", site.log());
 }
 
@@ -93,14 +94,14 @@ fn failures_and_deaths_of_a_mule_leave_the_old_page() {
         site.script(&json!({"/a": script}));
         site.forget_runs();
         age();
-        within(30, "a mule tries", || {
+        within("a mule tries", || {
             let answer = site.ask(2, "GET", "/a", "");
             assert_eq!((answer.cache(), &answer.body), ("STALE", &old.body), "{script}\n{}", site.log());
             site.runs() > 0
         });
     }
     site.script(&json!({"/a": {"eval": WHO}}));
-    within(60, "a new mule refreshes", || site.get("/a").text() == "1");
+    within("a new mule refreshes", || site.get("/a").text() == "1");
     // Workers did not die of it.
     assert!(!site.log().contains("DAMN ! worker"), "{}", site.log());
 }
@@ -128,7 +129,7 @@ fn a_full_queue_leaves_refreshes_to_workers() {
     for n in 0..PAGES {
         assert_eq!(site.get(&path(n)).cache(), "STALE", "{n}");
     }
-    within(30, "uWSGI's metrics", || figure(&site, "page_unqueued") > 0);
+    within("uWSGI's metrics", || figure(&site, "page_unqueued") > 0);
     // The mule is busy, so workers ran the application, each for a page that found no place.
     site.await_runs(2);
     let mut summary = String::new();
@@ -136,7 +137,7 @@ fn a_full_queue_leaves_refreshes_to_workers() {
     let _ = write!(summary, "{queued} queued, {} not", figure(&site, "page_unqueued"));
     assert!(queued > 1 && queued < PAGES as u64, "{summary}");
     site.open("go");
-    within(60, "all pages are new", || {
+    within("all pages are new", || {
         (0..PAGES).all(|n| site.get(&path(n)).cache() == "HIT" || site.get(&path(n)).cache() == "HIT")
             || figure(&site, "page_refreshed") > PAGES as u64
     });

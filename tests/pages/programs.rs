@@ -5,11 +5,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::{
-    ports::free_port,
-    server::{Build, within},
-    site::Site,
-};
+use super::{patience::within, ports::free_port, server::Build, site::Site};
 
 const ROUTE: &str = "route = ^/ ucache:name=pages,ttl=600,lock=300,gzip=1";
 
@@ -38,7 +34,7 @@ fn on_port(build: Build, workers: usize, options: &str, router: bool) -> (Site, 
         format!("http-socket = 127.0.0.1:{port}\nadd-header = Connection: close")
     };
     let site = Site::start_on(build, workers, &format!("{listen}\n{options}\n{ROUTE}"));
-    within(30, "the port listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    within("the port listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     (site, format!("http://127.0.0.1:{port}"), dir)
 }
 

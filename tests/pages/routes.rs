@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{
+    patience::within,
     server::{Build, Flavor, Server},
     site::{Answer, Site},
 };
@@ -85,5 +86,24 @@ fn lists_of_routes_for_responses() {
             let answer = site.get("/a");
             assert_eq!((answer.cache(), answer.header("X-Any")), (cache, Some("seen")), "{build:?}");
         }
+    }
+}
+
+/// `uwsgi.route` reads the options at each call. Nothing of them is left when the answer is sent; until
+/// then they are needed.
+#[test]
+fn an_action_that_the_application_calls() {
+    let call = |key: &str| format!("__import__('uwsgi').route('ucache', 'name=pages,ttl=60,key=' + {key})");
+    let memory = "open('/proc/self/statm').read().split()[1]";
+    for &build in Build::all() {
+        let site = Site::start_on(build, 1, "");
+        let often = format!("[{} for n in range(20000)] and {memory}", call("str(n) + 'x' * 1000"));
+        site.script(&json!({"/a": {"eval": call("'once'")}, "/often": {"eval": often}}));
+        assert_eq!(site.get("/a").cache(), "MISS");
+        within("the page is stored", || site.server.cache_stats("pages")["items"] == 1);
+        let pages = || -> i64 { site.get("/often").text().trim_matches('\'').parse().expect("a number") };
+        let (_, before) = (pages(), pages());
+        let more = (pages() - before) << 12;
+        assert!(more < 5 << 20, "{more} bytes more after 20,000 calls ({build:?})");
     }
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::{server::within, site::Site};
+use super::{patience::within, site::Site};
 
 fn ucache(args: &[&str]) -> (i32, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_ucache")).args(args).output().expect("the command runs");
@@ -75,7 +75,7 @@ fn figures_and_log_lines_say_what_happened() {
         let found = page.lines().find(|line| line.starts_with(metric));
         assert!(found.is_some_and(|line| line.ends_with(&format!("}} {value}"))), "{metric} {page}");
     }
-    within(20, "uWSGI's metrics", || {
+    within("uWSGI's metrics", || {
         let all: serde_json::Value = serde_json::from_str(&site.server.stats()).expect("JSON");
         wanted.iter().all(|(name, value)| all["metrics"][format!("cache.kept.{name}")]["value"] == *value)
     });
@@ -166,7 +166,7 @@ fn every_reason_is_counted_and_logged() {
     // Of a request without an answer there may be no line.
     let lines = REFUSED.iter().filter(|reason| **reason != "failed");
     let lines: Vec<_> = lines.map(|reason| format!("log /{reason} MISS:{reason}")).collect();
-    within(10, "the log has all", || {
+    within("the log has all", || {
         let log = site.log();
         lines.iter().all(|line| log.lines().any(|one| one == line))
     });
@@ -175,7 +175,7 @@ fn every_reason_is_counted_and_logged() {
     for worker in [1, 2] {
         assert!(site.try_ask(worker, "GET", "/die", "").is_err());
     }
-    within(20, "workers are back", || {
+    within("workers are back", || {
         [1, 2].iter().all(|worker| site.try_ask(*worker, "GET", "/form", "").is_ok())
     });
     let after = stat();
@@ -206,7 +206,7 @@ fn the_command_purges_pages() {
     assert_eq!(state(), ["MISS", "MISS", "HIT"]);
     assert_eq!(ucache(&["purge", &store, "--tag", "one", "--soft"]), (0, "1\n".into()));
     assert_eq!(site.get("/a").cache(), "STALE");
-    within(20, "it is refreshed", || site.ask(2, "GET", "/a", "").cache() == "HIT");
+    within("it is refreshed", || site.ask(2, "GET", "/a", "").cache() == "HIT");
     // Over the protocol: one page, hard.
     let server = format!("kept@{}/uwsgi", dir.path().display());
     assert_eq!(ucache(&["purge", &server, "http://localhost/a"]), (0, "1\n".into()));

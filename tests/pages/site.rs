@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use super::server::{Build, Flavor, Server, root, within};
+use super::{
+    patience::within,
+    server::{Build, Flavor, Server, root},
+};
 
 /// Maximum time for an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -108,7 +111,7 @@ impl Site {
 
     /// Waits until the application has begun that many runs.
     pub(crate) fn await_runs(&self, count: usize) {
-        within(30, "the application runs", || self.runs() >= count);
+        within("the application runs", || self.runs() >= count);
     }
 
     /// A GET at the first worker.

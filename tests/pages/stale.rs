@@ -7,10 +7,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{
-    server::{Build, within},
-    site::Site,
-};
+use super::{patience::within, server::Build, site::Site};
 
 /// Past the time to live of a second.
 fn age() {
@@ -36,11 +33,11 @@ fn one_request_refreshes_after_it_has_answered() {
         }
         site.await_runs(1);
         site.open("go");
-        within(20, "the page is new", || site.ask(2, "GET", "/a", "").cache() == "HIT");
+        within("the page is new", || site.ask(2, "GET", "/a", "").cache() == "HIT");
         let new = site.ask(3, "GET", "/a", "");
         assert!(new.body != old.body && new.status == 200, "{new:?}");
         // The worker that refreshed serves as before, and its log line is of the client's answer.
-        within(20, "it serves", || site.get("/a").cache() == "HIT");
+        within("it serves", || site.get("/a").cache() == "HIT");
         assert_eq!(site.runs(), 1);
         let (log, line) = (site.log(), format!("log /a 200 {} ", old.body.len()));
         let lines: Vec<_> = log.lines().filter(|line| line.starts_with("log /a ")).collect();
@@ -64,11 +61,11 @@ fn a_refresh_that_fails_leaves_the_old_page() {
         assert_eq!(site.get("/a").body, old.body);
         site.await_runs(runs + 2);
         assert_eq!((site.get("/a").cache(), site.get("/a").body), ("STALE", old.body.clone()));
-        within(20, "the refresh is over", || site.get("/a").body == old.body);
+        within("the refresh is over", || site.get("/a").body == old.body);
     }
     // A response that must not be stored ends it.
     site.script(&json!({"/a": {"headers": [["Cache-Control", "private"]]}}));
-    within(20, "the page is gone", || site.get("/a").cache() == "MISS");
+    within("the page is gone", || site.get("/a").cache() == "MISS");
 }
 
 #[test]
@@ -78,12 +75,12 @@ fn a_deadly_refresh_costs_one_worker_at_a_time() {
     site.script(&json!({"/a": {"die": true}}));
     age();
     for _ in 0..5 {
-        within(20, "a worker answers", || {
+        within("a worker answers", || {
             site.try_ask(2, "GET", "/a", "").is_ok_and(|answer| answer.body == old.body)
         });
     }
     site.script(&json!({}));
-    within(20, "the page is new", || site.try_ask(1, "GET", "/a", "").is_ok_and(|a| a.body != old.body));
+    within("the page is new", || site.try_ask(1, "GET", "/a", "").is_ok_and(|a| a.body != old.body));
 }
 
 #[test]
@@ -174,7 +171,7 @@ fn the_application_may_confirm_an_old_page() {
         let second = site.get_with(path, "If-None-Match: \"other\"\r\n");
         assert_eq!((second.status, &second.body), (200, &first.body), "{second:?}\n{}", site.log());
         assert_eq!(second.cache(), if path == "/a" { "REFRESHED" } else { "STALE" });
-        within(20, "it is stored", || site.ask(2, "GET", path, "").cache() == "HIT");
+        within("it is stored", || site.ask(2, "GET", path, "").cache() == "HIT");
         let third = site.ask(2, "GET", path, "");
         assert_eq!(
             (&third.body, third.header("X-New"), third.header("X-Old")),

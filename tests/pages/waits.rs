@@ -9,7 +9,8 @@ use std::{
 use serde_json::json;
 
 use super::{
-    server::{Build, within},
+    patience::within,
+    server::Build,
     site::{Answer, Site},
 };
 
@@ -93,7 +94,7 @@ fn harakiri_ends_the_wait() {
     // The waiting request has a limit of its own, of the same length.
     assert!(second.as_ref().is_ok_and(|answer| answer.cache() == "MISS") || second.is_err());
     assert!(began.elapsed() < Duration::from_secs(25));
-    within(20, "the next one computes", || {
+    within("the next one computes", || {
         site.try_ask(2, "GET", "/slow", "").is_ok_and(|answer| answer.cache() == "HIT")
     });
 }
@@ -115,7 +116,7 @@ fn an_exception_ends_the_wait_and_is_never_stored() {
     }
     site.script(&json!({}));
     for path in ["/early", "/middle", "/last", "/dies"] {
-        within(20, "the application answers", || {
+        within("the application answers", || {
             site.try_ask(1, "GET", path, "")
                 .is_ok_and(|answer| answer.text().starts_with(&format!("GET {path}")))
         });

@@ -7,7 +7,6 @@ use std::{
     os::unix::net::UnixStream,
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
 };
 
 use nix::{
@@ -16,7 +15,9 @@ use nix::{
 };
 
 use crate::{
-    environment, root,
+    environment,
+    patience::{PATIENCE, poll},
+    root,
     server::{Build, Flavor, Server},
     wheel,
 };
@@ -180,31 +181,23 @@ fn the_command_of_the_image_serves_and_ends() {
     let said = fs::File::create(&log).expect("a log");
     let mut uwsgi =
         uwsgi.stdout(said.try_clone().expect("a copy")).stderr(said).spawn().expect("uWSGI starts");
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let said = || fs::read_to_string(&log).unwrap_or_default();
     let ask = |wanted: &str| {
-        loop {
-            let mut answer = String::new();
+        let mut answer = String::new();
+        let is_there = poll(PATIENCE, || {
+            answer.clear();
             if let Ok(mut stream) = UnixStream::connect(&socket) {
                 let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
                 let _ = stream.read_to_string(&mut answer);
             }
-            if answer.contains(wanted) {
-                return;
-            }
-            let log = fs::read_to_string(&log).unwrap_or_default();
-            assert!(Instant::now() < deadline, "{wanted} is not in {answer:?}\n{log}");
-            thread::sleep(Duration::from_millis(50));
-        }
+            answer.contains(wanted).then_some(())
+        });
+        assert!(is_there.is_some(), "{wanted} is not in {answer:?}\n{}", said());
     };
     ask(", request 1\n");
     ask(", request 2\n");
     kill(Pid::from_raw(uwsgi.id().cast_signed()), Signal::SIGTERM).expect("SIGTERM");
-    while uwsgi.try_wait().expect("a child").is_none() {
-        if Instant::now() > deadline {
-            uwsgi.kill().expect("a child");
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    let log = fs::read_to_string(&log).expect("the log");
-    assert!(Instant::now() < deadline && log.contains("taken over"), "{log}");
+    let ended = poll(PATIENCE, || uwsgi.try_wait().expect("a child"));
+    let _ = uwsgi.kill();
+    assert!(ended.is_some() && said().contains("taken over"), "{}", said());
 }

@@ -5,6 +5,8 @@
 mod inside;
 mod outside;
 
+#[path = "../support/patience.rs"]
+mod patience;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/server.rs"]
 mod server;

@@ -20,6 +20,8 @@ mod engine_times;
 mod engine_value;
 #[path = "../support/engine_worker.rs"]
 mod engine_worker;
+#[path = "../support/patience.rs"]
+mod patience;
 mod storms;
 
 use std::{
@@ -28,10 +30,11 @@ use std::{
     time::Duration,
 };
 
-use engine_proc::{Child, HANG, Scratch, alone, say, wait_for};
+use engine_proc::{Child, HANG, Scratch, alone, say};
 use engine_rig::UPDATE;
 use engine_value::{Bytes, Hook};
 use nix::sys::signal::{Signal, raise};
+use patience::within;
 use ucache::{
     Error,
     engine::{Config, Engine, Eviction, Expires, Fill, Math, Stored, Touch},
@@ -117,7 +120,7 @@ fn a_killed_holder_is_replaced() {
                     std::thread::sleep(HANG * 2);
                 });
             });
-            wait_for("the holder", || inside[0].load(SeqCst) == 1);
+            within("the holder", || inside[0].load(SeqCst) == 1);
             if round == 1 {
                 writers_time_out(&engine);
             }
@@ -159,7 +162,7 @@ fn a_waiter_that_dies_as_it_is_woken_holds_nobody_up() {
                     wait(polite);
                     done[0].fetch_add(1, SeqCst);
                 });
-                wait_for("a sleeper", || engine_slow::sleeps_on_a_lock(child.pid()));
+                within("a sleeper", || engine_slow::sleeps_on_a_lock(child.pid()));
                 waiters.push(child);
             }
         });
@@ -170,7 +173,7 @@ fn a_waiter_that_dies_as_it_is_woken_holds_nobody_up() {
                 met[0].fetch_add(1, SeqCst);
             }
             first.signal(Signal::SIGKILL);
-            wait_for("a death", || engine_slow::is_gone(first.pid()));
+            within("a death", || engine_slow::is_gone(first.pid()));
         });
         second.join();
     };
@@ -266,10 +269,10 @@ fn fork_while_another_thread_holds_the_lock() {
             scope.spawn(|| {
                 under_the_lock(&engine, || {
                     words[0].store(1, SeqCst);
-                    wait_for("the child", || words[1].load(SeqCst) == 1);
+                    within("the child", || words[1].load(SeqCst) == 1);
                 });
             });
-            wait_for("the thread", || words[0].load(SeqCst) == 1);
+            within("the thread", || words[0].load(SeqCst) == 1);
             let child = Child::fork(|| {
                 writers_time_out(&engine);
                 words[1].store(1, SeqCst);
@@ -338,7 +341,7 @@ fn a_filler_that_dies_is_replaced_at_once() {
             begun[0].store(1, SeqCst);
             std::thread::sleep(HANG * 2);
         });
-        wait_for("the filler", || begun[0].load(SeqCst) == 1);
+        within("the filler", || begun[0].load(SeqCst) == 1);
         let waiter = Child::fork(|| {
             let Ok(Fill::Filler(token)) = begin() else { panic!("a waiter must replace a dead filler") };
             engine.end_fill(name.as_bytes(), token, b"content", Expires::Never).expect("end_fill");

@@ -11,9 +11,10 @@ use ucache::engine::{Blocks, Eviction, Store};
 
 use crate::{
     engine_audit,
-    engine_proc::{self, Child, alone, say, wait_for},
+    engine_proc::{self, Child, alone, say},
     engine_rig::{Load, Rig, Tally},
     engine_slow::Watch,
+    patience::within,
 };
 
 const STORMS: u64 = 5;
@@ -56,7 +57,7 @@ impl Storm<'_> {
         let rig = self.rig;
         let count = |worker| rig.tally(worker, Tally::Ops).load(SeqCst);
         let before: Vec<u64> = (0..rig.load.workers).map(count).collect();
-        wait_for(&format!("all workers to move on after {} kills: {}", self.kills, rig.report()), || {
+        within(format!("all workers to move on after {} kills: {}", self.kills, rig.report()), || {
             self.watch();
             (0..rig.load.workers).all(|worker| count(worker) >= before[worker] + 20)
         });

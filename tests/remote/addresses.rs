@@ -8,7 +8,8 @@ use std::{
 use crate::{
     app::{App, BOTH},
     c, hygiene,
-    native::{Server, eventually},
+    native::Server,
+    patience::within,
     plugin,
     ports::free_port,
 };
@@ -69,7 +70,7 @@ fn names_of_uwsgi_end_with_a_nul() {
         assert_eq!(c::get(b"k", &format!("c@@{name}:")), None, "with a colon it is no unix socket");
         thread::scope(|s| {
             s.spawn(|| c::get(b"k", &format!("c@@{name}")));
-            eventually("a connection comes", || listener.accept().is_ok());
+            within("a connection comes", || listener.accept().is_ok());
         });
     });
 }

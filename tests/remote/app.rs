@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    native::{PATIENCE, Server, eventually},
+    native::Server,
+    patience::{PATIENCE, within},
     plugin,
     ports::free_address,
 };
@@ -39,7 +40,7 @@ impl App {
             Flavor::Ucache => plugin::start(definitions, &options),
         };
         let app = Self { server, http };
-        eventually("the application answers", || app.ask("1 + 1").is_ok_and(|answer| answer == "2"));
+        within("the application answers", || app.ask("1 + 1").is_ok_and(|answer| answer == "2"));
         app
     }
 

@@ -17,7 +17,7 @@ use nix::{
 use crate::{
     app::{App, BOTH, Flavor},
     c,
-    native::eventually,
+    patience::within,
     ports::free_address,
 };
 
@@ -35,7 +35,7 @@ fn tell(udp: &str, key: &str) {
 
 /// Waits until datagrams to the port reach this server.
 fn hears(app: &App, udp: &str, key: &str) {
-    eventually(&format!("{key} arrives"), || {
+    within(format!("{key} arrives"), || {
         tell(udp, key);
         app.eval(&format!("uwsgi.cache_get('{key}')")) == "b'v'"
     });
@@ -83,13 +83,13 @@ fn a_master_that_is_forked_anew_takes_the_port_over() {
         let old = pid_of(&app, "getppid()");
         OpenOptions::new().write(true).open(&fifo).unwrap().write_all(b"f").unwrap();
         let started = |n| app.server.log().matches("spawned uWSGI worker 1").count() >= n;
-        eventually("the new master has a worker", || started(2));
+        within("the new master has a worker", || started(2));
         let log = app.server.log();
         let (_, new) = log.split_once("new master copy spawned with pid ").expect("uWSGI says its pid");
         let new = Pid::from_raw(new.split_whitespace().next().unwrap().parse().unwrap());
         let _ends = Ends(new, Signal::SIGINT);
         kill(old, Signal::SIGINT).unwrap();
-        eventually("the new master serves alone", || {
+        within("the new master serves alone", || {
             app.ask("__import__('os').getppid()").is_ok_and(|pid| pid == new.to_string())
         });
         assert_eq!(app.eval("uwsgi.cache_get('own')"), "None", "{flavor:?}: a cache of its own");
@@ -121,7 +121,7 @@ fn a_child_that_is_left_behind_keeps_no_port() {
         let (master, worker) = (pid_of(&app, "getppid()"), pid_of(&app, "getpid()"));
         kill(worker, Signal::SIGKILL).unwrap();
         let again = || app.server.log().matches("uWSGI worker 1 (").count() >= 2;
-        eventually("it is started anew", again);
+        within("it is started anew", again);
         let worker = pid_of(&app, "getpid()");
         // The child has the request's connection, too.
         let source = "(lambda os, fd: os.fork() or (os.close(fd), time.sleep(100), os._exit(0)))\
@@ -132,7 +132,7 @@ fn a_child_that_is_left_behind_keeps_no_port() {
             assert_eq!(has_port(pid, &udp), flavor == Flavor::Native, "{flavor:?}: {pid}");
         }
         kill(master, Signal::SIGHUP).unwrap();
-        eventually("the reloaded server answers", || {
+        within("the reloaded server answers", || {
             app.ask("__import__('os').getpid()").is_ok_and(|pid| pid != worker.to_string())
         });
         hears(&app, &udp, "after");
@@ -174,7 +174,7 @@ fn clears_of_strangers_are_refused() {
     let (udp, clear) = (free_address(), [111, 4, 0, 12, 0, 0, 0, 0]);
     c::serve_udp(c::create(&format!("name=strangers,items=100,udp={udp},nodes=127.0.0.5:9")));
     let arrives = |key: &str| {
-        eventually(key, || {
+        within(key, || {
             tell(&udp, key);
             c::exists(key.as_bytes(), "strangers")
         });
@@ -188,7 +188,7 @@ fn clears_of_strangers_are_refused() {
     arrives("later");
     assert!(c::exists(b"k", "strangers"));
     send("127.0.0.5");
-    eventually("a node's clear arrives", || !c::exists(b"k", "strangers"));
+    within("a node's clear arrives", || !c::exists(b"k", "strangers"));
 }
 
 /// In a program without uWSGI.
@@ -199,7 +199,7 @@ fn a_port_that_another_process_has_is_shared() {
     other.set_reuse_address(true).unwrap();
     other.bind(&udp.parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
     c::serve_udp(c::create(&format!("name=shared,items=100,udp={udp}")));
-    eventually("a change arrives here", || {
+    within("a change arrives here", || {
         tell(&udp, "k");
         thread::sleep(Duration::from_millis(20));
         c::exists(b"k", "shared")

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use crate::{
     c,
     commands::array,
-    native::{Server, eventually, python},
+    native::{Server, python},
+    patience::within,
     ports::free_address,
     server::{self, ask},
 };
@@ -16,14 +17,14 @@ use crate::{
 fn told_by_a_native_node(code: &str) -> Server {
     let udp = free_address();
     let native = Server::start(&[&format!("name=u,items=100,blocksize=100000,udp={udp}")], &[]);
-    eventually("its udp server runs", || native.log().contains("udp server for cache"));
+    within("its udp server runs", || native.log().contains("udp server for cache"));
     // The last change shows that those before it have arrived or never will.
     let code = format!(
         "{code}\nfor i in range(50):\n    uwsgi.cache_update('last', b'v', 0, 'u')\n    time.sleep(0.01)\n"
     );
     let shown = python(&format!("name=u,items=100,blocksize=100000,nodes={udp}"), &code);
     assert_eq!(shown, Vec::<String>::new());
-    eventually("the last change arrives", || c::exists(b"last", &native.cache("u")));
+    within("the last change arrives", || c::exists(b"last", &native.cache("u")));
     native
 }
 
@@ -33,12 +34,12 @@ fn pair(name: &str) -> (String, String) {
     let (from, to) = (name.to_owned(), format!("{name} node"));
     c::serve_udp(c::create(&format!("name={to},items=100,blocksize=100000,udp={udp},udp_clear=1")));
     c::create(&format!("name={from},items=100,blocksize=100000,nodes={udp}"));
-    eventually("a change arrives", || c::update(b"first", b"v", &from) && c::exists(b"first", &to));
+    within("a change arrives", || c::update(b"first", b"v", &from) && c::exists(b"first", &to));
     (from, to)
 }
 
 fn settle(from: &str, to: &str) {
-    eventually("the last change arrives", || c::update(b"last", b"v", from) && c::exists(b"last", to));
+    within("the last change arrives", || c::update(b"last", b"v", from) && c::exists(b"last", to));
 }
 
 #[test]
@@ -52,12 +53,12 @@ fn d18_deletes_and_clears_reach_the_nodes() {
     let (from, to) = pair("d18");
     for key in [&b"deleted"[..], b"cleared"] {
         assert!(c::update(key, b"v", &from));
-        eventually("the set arrives", || c::exists(key, &to));
+        within("the set arrives", || c::exists(key, &to));
     }
     assert!(c::del(b"deleted", &from));
-    eventually("the delete arrives", || !c::exists(b"deleted", &to));
+    within("the delete arrives", || !c::exists(b"deleted", &to));
     assert!(c::clear(&from));
-    eventually("the clear arrives", || !c::exists(b"cleared", &to));
+    within("the clear arrives", || !c::exists(b"cleared", &to));
 }
 
 #[test]
@@ -67,7 +68,7 @@ fn d19_arithmetic_sends_its_result_to_the_nodes() {
 
     let (from, to) = pair("d19");
     (0..3).for_each(|_| assert!(c::inc(b"n", 5, &from)));
-    eventually("the sum arrives", || c::number(b"n", &to) == Some(15));
+    within("the sum arrives", || c::number(b"n", &to) == Some(15));
 }
 
 #[test]

@@ -6,13 +6,7 @@ use std::collections::BTreeMap;
 
 use ucache::wire::image::{self, Geometry};
 
-use crate::{
-    c,
-    native::{Server, eventually},
-    plugin,
-    ports::free_address,
-    server,
-};
+use crate::{c, native::Server, patience::within, plugin, ports::free_address, server};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -76,7 +70,7 @@ fn difference(a: &Content, b: &Content) -> Vec<String> {
 /// Sends markers until one has arrived: earlier datagrams have arrived by then, or never will.
 fn settle(from: &Server, to: &Server, round: usize) {
     let marker = format!("marker {round}");
-    eventually("a marker arrives", || {
+    within("a marker arrives", || {
         c::del(marker.as_bytes(), &to.cache("u"));
         assert!(c::update(marker.as_bytes(), b"v", &from.cache("u")));
         c::exists(marker.as_bytes(), &to.cache("u"))
@@ -131,10 +125,10 @@ fn changes_replicate_in_four_directions() {
         settle(&from, &to, 0);
         change(&from, &|| settle(&from, &to, 0));
         settle(&from, &to, 1);
-        eventually("what is short-lived has gone", || !content(&from).contains_key("short-lived"));
+        within("what is short-lived has gone", || !content(&from).contains_key("short-lived"));
         // Native never sweeps an item received by UDP, unless others have a TTL.
         if target == Ucache {
-            eventually("there too", || !content(&to).contains_key("short-lived"));
+            within("there too", || !content(&to).contains_key("short-lived"));
         }
         let (a, mut b) = (content(&from), content(&to));
         b.remove("short-lived");
@@ -177,7 +171,7 @@ fn copies_at_start_in_four_directions() {
         let stats = free_address();
         let from = start_on(source, &free_address(), SHAPE, &["--stats", &stats]);
         change(&from, &|| ());
-        eventually("what is short-lived has gone", || !content(&from).contains_key("short-lived"));
+        within("what is short-lived has gone", || !content(&from).contains_key("short-lived"));
         let to = start(target, &format!("{SHAPE},sync={}", from.tcp));
         let (a, b) = (content(&from), content(&to));
         eprintln!("{way}: {} keys and {} keys after the copy", a.len(), b.len());
@@ -211,7 +205,7 @@ fn peers_that_are_away_are_waited_for() {
         let late = start_on(peer, &later, SHAPE, &[]);
         assert!(c::update(b"late", b"value", &late.cache("u")));
         assert!(c::update(b"nobody hears", b"older", &late.cache("u")));
-        eventually("the copy arrives", || c::value(b"late", &there).as_deref() == Some(b"value"));
+        within("the copy arrives", || c::value(b"late", &there).as_deref() == Some(b"value"));
         assert_eq!(c::value(b"nobody hears", &there).unwrap(), b"again", "what is newer stays");
     }
 }

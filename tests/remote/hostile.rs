@@ -10,12 +10,7 @@ use std::{
 };
 
 use crate::{
-    c,
-    commands::array,
-    native::{PATIENCE, Server},
-    plugin::start,
-    ports::free_address,
-    server::ask,
+    c, commands::array, native::Server, patience::PATIENCE, plugin::start, ports::free_address, server::ask,
 };
 
 /// The pid of worker 1, the only one.

@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use crate::{c, native, ports::free_address, server};
+use crate::{c, patience::within, ports::free_address, server};
 
 const ALONE: &str = "UCACHE_TEST_ALONE";
 
@@ -57,8 +57,8 @@ fn descriptors() {
     };
     round();
     // The server's threads close theirs a moment later.
-    native::eventually("a quiet moment", || open() < start + 10);
+    within("a quiet moment", || open() < start + 10);
     let before = open();
     (0..100).for_each(|_| round());
-    native::eventually("no more descriptors than before", || open() <= before);
+    within("no more descriptors than before", || open() <= before);
 }

@@ -14,7 +14,8 @@ use crate::{
     c,
     commands::array,
     hygiene::alone,
-    native::{PATIENCE, Server, eventually},
+    native::Server,
+    patience::{PATIENCE, within},
     plugin::{self, start},
     pool::counted,
     ports::free_address,
@@ -116,14 +117,14 @@ fn restarts_of_workers_count_nothing_twice_and_lose_no_read() {
                 let pid = || worker(&stats, round % 2, "pid");
                 let (before, calls) = (pid(), done.load(Ordering::SeqCst));
                 let stopped = || stop.load(Ordering::SeqCst);
-                eventually("the clients go on", || done.load(Ordering::SeqCst) > calls + 200 || stopped());
+                within("the clients go on", || done.load(Ordering::SeqCst) > calls + 200 || stopped());
                 // Before that, a signal runs the handler that the worker has from its master, which
                 // ends the other workers.
-                eventually("the worker accepts", || worker(&stats, round % 2, "accepting") == 1);
+                within("the worker accepts", || worker(&stats, round % 2, "accepting") == 1);
                 // SAFETY: accepts any number; it is a child of the server's, whose master waits for
                 // it.
                 unsafe { libc::kill(libc::pid_t::try_from(before).unwrap(), libc::SIGHUP) };
-                eventually("the worker is replaced", || !matches!(pid(), 0) && pid() != before);
+                within("the worker is replaced", || !matches!(pid(), 0) && pid() != before);
             }
         });
         let (done, failed) = (done.into_inner(), failed.into_inner());

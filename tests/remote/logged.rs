@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 
 use crate::{
     app::{App, BOTH, Flavor},
-    native::eventually,
+    patience::within,
     ports::free_address,
 };
 
@@ -65,12 +65,12 @@ fn what_peers_send_is_escaped() {
     let name = app.eval(&format!("uwsgi.cache_get('k', '{FORGED}@{}')", app.server.tcp));
     assert_eq!(name, "None");
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    eventually("the port refuses it", || {
+    within("the port refuses it", || {
         socket.send_to(b"\x6f\n\x1b\n[pid: 1] forged\n", &udp).unwrap();
         app.server.log().contains("udp server: packet from 127.0.0.1")
     });
     assert_eq!(app.eval("uwsgi.cache_update('k', 'v')"), "True");
-    eventually("a node that is a broadcast address is named", || {
+    within("a node that is a broadcast address is named", || {
         app.server.log().contains("udp node 127.255.255.255:9: Permission denied")
     });
     assert_eq!(forged(&app), 0, "{}", app.server.log());

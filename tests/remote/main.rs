@@ -25,6 +25,8 @@ mod kept;
 #[cfg(feature = "uwsgi")]
 mod logged;
 mod native;
+#[path = "../support/patience.rs"]
+mod patience;
 #[cfg(feature = "uwsgi")]
 mod plugin;
 mod pool;

@@ -6,23 +6,12 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
-use super::ports::free_address;
-
-/// Long enough for a loaded machine; no test waits for it to pass.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Retries until the answer is yes.
-pub(crate) fn eventually(what: &str, mut ask: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !ask() {
-        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
+use super::{
+    patience::{PATIENCE, poll, within},
+    ports::free_address,
+};
 
 fn uwsgi() -> Command {
     let binary = std::env::var_os("UWSGI_BIN").map_or_else(|| PathBuf::from("uwsgi"), PathBuf::from);
@@ -78,7 +67,7 @@ impl Server {
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let mut server = Self { child: spawn(&mut command), dir, tcp, unix };
         let address: SocketAddr = server.tcp.parse().unwrap();
-        eventually("the native server answers", || {
+        within("the native server answers", || {
             let ended = server.child.try_wait().unwrap();
             assert!(
                 ended.is_none(),
@@ -108,15 +97,10 @@ impl Drop for Server {
         // SAFETY: kill accepts any number; the child has not been waited for, so the pid is still
         // its own.
         unsafe { libc::kill(pid, libc::SIGINT) };
-        let end = Instant::now() + PATIENCE;
-        while self.child.try_wait().ok().flatten().is_none() {
-            if Instant::now() > end {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                break;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        poll(PATIENCE, || self.child.try_wait().transpose());
+        // Both do nothing if it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

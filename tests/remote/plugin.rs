@@ -12,7 +12,8 @@ use crate::{
     c,
     client::{as_a_cache, native_python_uses},
     commands::array,
-    native::{PATIENCE, Server, eventually},
+    native::Server,
+    patience::{PATIENCE, within},
     ports::free_address,
     server::ask,
     sync,
@@ -104,11 +105,11 @@ fn the_plugin_and_a_native_server_copy_from_and_replicate_to_each_other() {
     let third = start(&[&third], &[]);
     sync::check(&third.cache("p"));
     for (from, to) in [(&third, &native), (&native, &third)] {
-        eventually("a change arrives", || {
+        within("a change arrives", || {
             assert!(c::update(b"changed", from.tcp.as_bytes(), &from.cache("p")));
             c::value(b"changed", &to.cache("p")).as_deref() == Some(from.tcp.as_bytes())
         });
-        eventually("a delete arrives", || {
+        within("a delete arrives", || {
             c::del(b"changed", &from.cache("p"));
             // Native's deletes are too short for native receivers; ours accepts them.
             !c::exists(b"changed", &to.cache("p"))

@@ -16,7 +16,8 @@ use crate::{
     c,
     commands::array,
     hygiene::alone,
-    native::{PATIENCE, Server, eventually},
+    native::Server,
+    patience::{PATIENCE, within},
     server,
 };
 
@@ -178,7 +179,7 @@ fn a_process_keeps_a_bounded_number_of_connections_and_no_strangers() {
         assert!(held.iter_mut().all(keep), "those kept go on");
         // A slot is free again when a client leaves.
         drop(held.split_off(100));
-        eventually("places are given back", || keep(&mut connect(&at)));
+        within("places are given back", || keep(&mut connect(&at)));
         let closes = |bytes: &[u8]| {
             let mut stream = connect(&at);
             assert!(keep(&mut stream));
@@ -225,7 +226,7 @@ fn an_exit_closes_the_connections_of_forked_copies_too() {
     if let Ok(file) = env::var("UCACHE_TEST_SERVE") {
         c::create("name=exit,items=100");
         fs::write(&file, server::start()).unwrap();
-        eventually("told to end", || fs::read_to_string(&file).is_ok_and(|text| text == "end"));
+        within("told to end", || fs::read_to_string(&file).is_ok_and(|text| text == "end"));
         // SAFETY: the child only waits, and leaves with _exit.
         if unsafe { libc::fork() } == 0 {
             // SAFETY: no preconditions; ends by itself.
@@ -247,7 +248,7 @@ fn an_exit_closes_the_connections_of_forked_copies_too() {
             .spawn()
             .unwrap();
         let mut at = String::new();
-        eventually("it serves", || {
+        within("it serves", || {
             at = fs::read_to_string(file.path()).unwrap();
             !at.is_empty()
         });

@@ -4,7 +4,8 @@ use std::net::UdpSocket;
 
 use crate::{
     c,
-    native::{self, Server, eventually},
+    native::{self, Server},
+    patience::within,
     ports::free_address,
 };
 
@@ -12,30 +13,30 @@ use crate::{
 fn changes_of_ucache_arrive_at_a_native_node() {
     let udp = free_address();
     let native = Server::start(&[&format!("name=u1,items=100,udp={udp}")], &[]);
-    eventually("its udp server runs", || native.log().contains("udp server for cache"));
+    within("its udp server runs", || native.log().contains("udp server for cache"));
     c::create(&format!("name=u1,items=100,nodes={udp}"));
     let there = native.cache("u1");
     // Datagrams may be lost while the node starts.
-    eventually("a first change arrives", || {
+    within("a first change arrives", || {
         assert!(c::update(b"probe", b"v", "u1"));
         c::exists(b"probe", &there)
     });
     assert!(c::set(b"k", b"value", 1000, 0, "u1"));
-    eventually("the set arrives", || c::value(b"k", &there).as_deref() == Some(b"value"));
+    within("the set arrives", || c::value(b"k", &there).as_deref() == Some(b"value"));
     let (here, expires) = (c::get(b"k", "u1").unwrap().1, c::get(b"k", &there).unwrap().1);
     assert!(here.abs_diff(expires) <= 1, "{here} {expires}");
     assert!(c::del(b"k", "u1"));
-    eventually("the delete arrives", || !c::exists(b"k", &there));
+    within("the delete arrives", || !c::exists(b"k", &there));
     for sum in [5, 10, 15] {
         assert!(c::inc(b"n", 5, "u1"));
-        eventually("the result arrives, not the operand", || c::number(b"n", &there) == Some(sum));
+        within("the result arrives, not the operand", || c::number(b"n", &there) == Some(sum));
     }
     assert!(c::set(b"ttl", &1_i64.to_ne_bytes(), 1000, 0, "u1") && c::inc(b"ttl", 1, "u1"));
-    eventually("the sum arrives", || c::number(b"ttl", &there) == Some(2));
+    within("the sum arrives", || c::number(b"ttl", &there) == Some(2));
     assert_eq!(c::get(b"ttl", &there), c::get(b"ttl", "u1"), "with the expiry that was kept");
     assert!(c::update(b"big", &[1; 65_535], "u1"));
     assert!(c::update(b"after", b"v", "u1"));
-    eventually("what comes after arrives", || c::exists(b"after", &there));
+    within("what comes after arrives", || c::exists(b"after", &there));
     assert!(!c::exists(b"big", &there), "what does not fit a datagram is not sent");
 }
 
@@ -54,10 +55,10 @@ show('done')
 ";
     let shown = native::python(&format!("name=u2,items=100,nodes={udp}"), code);
     assert_eq!(shown, ["'done'"]);
-    eventually("the set arrives", || c::value(b"k", "u2").as_deref() == Some(b"value"));
+    within("the set arrives", || c::value(b"k", "u2").as_deref() == Some(b"value"));
     let (_, expires) = c::get(b"k", "u2").unwrap();
     assert!((c::now() + 900..=c::now() + 1000).contains(&expires), "{expires}");
-    eventually("the delete arrives", || !c::exists(b"gone", "u2"));
+    within("the delete arrives", || !c::exists(b"gone", "u2"));
 }
 
 /// A native node with `purge_lru` sends a TTL instead of an absolute time.
@@ -73,7 +74,7 @@ show('done')
 ";
     let shown = native::python(&format!("name=u3,items=100,purge_lru=1,nodes={udp}"), code);
     assert_eq!(shown, ["'done'"]);
-    eventually("the set arrives", || c::exists(b"k", "u3"));
+    within("the set arrives", || c::exists(b"k", "u3"));
     let (_, expires) = c::get(b"k", "u3").unwrap();
     assert!((c::now() + 900..=c::now() + 1000).contains(&expires), "{expires}");
 }
@@ -85,16 +86,16 @@ fn ucaches_replicate_clears_too_and_do_not_echo() {
     c::create(&format!("name=u4,items=100,nodes={udp}"));
     // Changes received from a node must not be sent on.
     c::serve_udp(c::create(&format!("name=u4 copy,items=100,udp={udp},nodes={sink}")));
-    eventually("a change arrives", || {
+    within("a change arrives", || {
         assert!(c::update(b"k", b"v", "u4"));
         c::exists(b"k", "u4 copy")
     });
     assert!(c::clear("u4"));
-    eventually("the clear arrives", || !c::exists(b"k", "u4 copy"));
+    within("the clear arrives", || !c::exists(b"k", "u4 copy"));
     echo.set_nonblocking(true).unwrap();
     assert!(echo.recv(&mut [0; 100]).is_err(), "a change that came from a node is not sent on");
     assert!(c::update(b"own", b"v", "u4 copy"));
-    eventually("its own change is", || echo.recv(&mut [0; 100]).is_ok());
+    within("its own change is", || echo.recv(&mut [0; 100]).is_ok());
 }
 
 #[test]
@@ -103,7 +104,7 @@ fn garbage_on_the_udp_port_changes_nothing() {
     c::serve_udp(c::create(&format!("name=u5,items=100,udp={udp}")));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let good = b"\x6f\x0c\0\x0a\x04\0good\x01\0v\x01\x000";
-    eventually("the server runs", || {
+    within("the server runs", || {
         socket.send_to(good, &udp).unwrap();
         c::exists(b"good", "u5")
     });
@@ -117,7 +118,7 @@ fn garbage_on_the_udp_port_changes_nothing() {
         }
     }
     socket.send_to(&[0x6f; 65_507], &udp).unwrap();
-    eventually("the server still runs", || {
+    within("the server still runs", || {
         socket.send_to(b"\x6f\x0a\0\x0a\x02\0ok\x01\0v\x01\x000", &udp).unwrap();
         c::exists(b"ok", "u5")
     });

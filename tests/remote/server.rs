@@ -12,7 +12,7 @@ use ucache::{
     net::{handler::Peer, keepalive::Place},
 };
 
-use crate::native::PATIENCE;
+use crate::patience::PATIENCE;
 
 struct Connection {
     stream: TcpStream,

@@ -5,13 +5,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use crate::{
-    c,
-    hygiene::alone,
-    native::{Server, eventually},
-    ports::free_address,
-    server,
-};
+use crate::{c, hygiene::alone, native::Server, patience::within, ports::free_address, server};
 
 pub(crate) fn fill(cache: &str) {
     for i in 0..300_u32 {
@@ -21,7 +15,7 @@ pub(crate) fn fill(cache: &str) {
     }
     assert!(c::set(b"gone", b"v", 1, c::UPDATE, cache));
     if !cache.contains('@') {
-        eventually("one has expired", || !c::exists(b"gone", cache));
+        within("one has expired", || !c::exists(b"gone", cache));
     }
 }
 
@@ -124,7 +118,7 @@ fn a_server_that_comes_up_later_is_asked_again() {
         assert!(c::update(b"k", b"v", &native.cache("late")));
         assert!(c::update(b"stored meanwhile", b"older", &native.cache("late")));
         c::start_sync_servers();
-        eventually("the copy arrives", || c::exists(b"k", "late"));
+        within("the copy arrives", || c::exists(b"k", "late"));
         assert_eq!(c::value(b"stored meanwhile", "late").unwrap(), b"newer");
     });
 }
@@ -171,7 +165,7 @@ fn a_name_is_looked_up_once_and_not_by_the_threads_that_ask_again() {
         c::start_sync_servers();
         let native = Server::start_on(at, &["name=named,items=100"], &[]);
         assert!(c::update(b"k", b"v", &native.cache("named")));
-        eventually("the copy arrives", || c::exists(b"k", "named"));
+        within("the copy arrives", || c::exists(b"k", "named"));
         assert_eq!(LOOKUPS.load(Ordering::SeqCst), before + 2);
     });
 }

@@ -18,6 +18,8 @@ mod history;
 mod history_actor;
 #[path = "../support/history_log.rs"]
 mod history_log;
+#[path = "../support/patience.rs"]
+mod patience;
 
 use std::{
     fs,

@@ -21,8 +21,9 @@ use ucache::{
 };
 
 use crate::{
-    engine_proc::{Child, HANG, Scratch, alone, say, wait_for},
+    engine_proc::{Child, HANG, Scratch, alone, say},
     engine_value::{self, Hook},
+    patience::within,
 };
 
 const UPDATE: SetOptions = SetOptions::set(Expires::Never);
@@ -98,7 +99,7 @@ fn exec_with_a_lock_held_is_a_death() {
                 panic!("{failed:?}");
             });
         });
-        wait_for("the child", || inside[0].load(SeqCst) == 1);
+        within("the child", || inside[0].load(SeqCst) == 1);
         usable(&engine);
         assert_eq!(engine.stats().owner_dead, 1, "round {round}");
         assert!(child.kill(), "another program by now, and alive");
@@ -119,7 +120,7 @@ fn a_thread_that_ends_with_a_lock_held_is_a_death() {
                         unsafe { libc::syscall(libc::SYS_exit, 0) };
                     });
                 });
-                wait_for("the thread", || inside[0].load(SeqCst) == 1);
+                within("the thread", || inside[0].load(SeqCst) == 1);
                 usable(&engine);
                 assert_eq!(engine.stats().owner_dead, 1, "round {round}");
                 inside[0].store(2, SeqCst);
@@ -127,7 +128,7 @@ fn a_thread_that_ends_with_a_lock_held_is_a_death() {
                 thread::sleep(HANG);
             });
         });
-        wait_for("the child", || inside[0].load(SeqCst) == 2);
+        within("the child", || inside[0].load(SeqCst) == 2);
         assert!(child.kill());
         usable(&engine);
     }

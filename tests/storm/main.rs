@@ -18,6 +18,8 @@ mod keys;
 mod litmus;
 #[path = "../../src/shm/load_partial.rs"]
 mod load_partial;
+#[path = "../support/patience.rs"]
+mod patience;
 mod scribble;
 /// The items that the hash module imports from the layer below.
 mod shm {

@@ -8,8 +8,9 @@ use ucache::engine::{Config, Engine, Eviction, Expires, Math, SetOptions, Touch}
 
 use crate::{
     engine_image::{PAGE, Window},
-    engine_proc::{Child, Scratch, alone, say, wait_for},
+    engine_proc::{Child, Scratch, alone, say},
     engine_value,
+    patience::within,
 };
 
 const UPDATE: SetOptions = SetOptions::set(Expires::Never);
@@ -90,7 +91,7 @@ fn scribbled(eviction: Eviction) {
             let ended = worker.try_end();
             assert!(ended.is_none(), "worker {number} ended after {done} words: {ended:?}");
         }
-        wait_for("all workers to do something", || (0..WORKERS).all(|w| words[w].load(SeqCst) > before[w]));
+        within("all workers to do something", || (0..WORKERS).all(|w| words[w].load(SeqCst) > before[w]));
     }
     words[WORKERS].store(1, SeqCst);
     workers.into_iter().for_each(Child::join);

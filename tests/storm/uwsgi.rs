@@ -20,6 +20,7 @@ use nix::{
 
 use crate::{
     engine_proc::{alone, say},
+    patience::{poll, within},
     server::{Build, Flavor, Server},
 };
 
@@ -81,14 +82,8 @@ fn children(of: Pid) -> Vec<Pid> {
 fn all_move(figures: &Figures) -> bool {
     let count = |worker: usize| figures.bursts[worker].load(SeqCst);
     let before: [u64; WORKERS] = std::array::from_fn(count);
-    let start = Instant::now();
-    while (0..WORKERS).any(|worker| count(worker) == before[worker]) {
-        if start.elapsed() > HANG {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    true
+    let move_on = || (0..WORKERS).all(|worker| count(worker) != before[worker]).then_some(());
+    poll(HANG, move_on).is_some()
 }
 
 /// The master looks for dead workers once a second, and at each event: a request for its statistics
@@ -193,7 +188,7 @@ fn a_death_is_repaired_and_logged() {
     );
     assert_eq!(server.run(1, &die), "(no answer)");
     assert_eq!(server.run(2, "uwsgi.cache_update('key', b'value')"), "True");
-    crate::server::within(30, "a line in the log", || {
+    within("a line in the log", || {
         server
             .log()
             .contains("cache \"c\": repaired after the death of a process; in all 1 locks of the dead")

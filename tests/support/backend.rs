@@ -8,10 +8,10 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering::SeqCst},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use crate::patience::within;
 use nix::{
     sys::{
         prctl::set_pdeathsig,
@@ -82,11 +82,7 @@ impl Server {
         unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
         let child = command.spawn().unwrap_or_else(|e| panic!("{:?}: {e}; run .ci/deps all", self.program));
         self.child = Some(child);
-        let limit = Instant::now() + Duration::from_secs(20);
-        while UnixStream::connect(self.socket()).is_err() {
-            assert!(Instant::now() < limit, "{:?} does not listen", self.program);
-            thread::sleep(Duration::from_millis(5));
-        }
+        within(format!("{:?} listens", self.program), || UnixStream::connect(self.socket()).is_ok());
     }
 
     /// Kills it, as `kill -9` does.

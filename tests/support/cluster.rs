@@ -1,25 +1,11 @@
 //! A cluster of real servers: three primaries and, if wanted, a replica of each.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
-use std::{
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::{backend::Server, ports::free_port};
-
-/// Waits for a condition that becomes true sooner or later.
-#[track_caller]
-pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        assert!(Instant::now() < limit, "not within 60 s: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
+use crate::{backend::Server, patience::within, ports::free_port};
 
 /// A node.
 #[derive(Debug)]
@@ -123,11 +109,11 @@ impl Cluster {
         (1..count).for_each(|n| cluster.meet(n));
         for (n, node) in cluster.nodes.iter().enumerate().skip(3) {
             let primary = &cluster.nodes[n - 3].id;
-            wait_until("a replica knows its primary", || {
+            within("a replica knows its primary", || {
                 node.server.ask(["CLUSTER", "REPLICATE", primary]) == "OK"
             });
         }
-        wait_until("a cluster is well", || cluster.is_well(count));
+        within("a cluster is well", || cluster.is_well(count));
         cluster
     }
 
@@ -137,7 +123,7 @@ impl Cluster {
         self.nodes.push(node);
         let count = self.nodes.len();
         self.meet(count - 1);
-        wait_until("a node is known", || self.is_well(count));
+        within("a node is known", || self.is_well(count));
     }
 
     fn meet(&self, n: usize) {
@@ -193,7 +179,7 @@ impl Cluster {
             })
         };
         let mut found = None;
-        wait_until("a slot has an owner", || {
+        within("a slot has an owner", || {
             found = self.nodes.iter().position(has);
             found.is_some()
         });
@@ -214,7 +200,7 @@ impl Cluster {
             let info = server.try_ask(["INFO", "replication"]).unwrap_or_default();
             info.split("\\r\\n").find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok())
         };
-        wait_until("the replica has all writes", || {
+        within("the replica has all writes", || {
             let sent = offset(from, "master_repl_offset:");
             sent.is_some() && sent == offset(to, "slave_repl_offset:")
         });
@@ -226,7 +212,7 @@ impl Cluster {
         let is =
             |node: &Node| node.nodes().lines().any(|line| line.contains("myself,") && line.contains(&text));
         let mut found = None;
-        wait_until("a primary has a replica", || {
+        within("a primary has a replica", || {
             found = self.nodes.iter().position(is);
             found.is_some()
         });
@@ -236,7 +222,7 @@ impl Cluster {
     /// Waits until this node is a primary, and all nodes that answer know it.
     pub(crate) fn wait_for_primary(&self, at: usize) {
         let id = &self.nodes[at].id;
-        wait_until("a failover", || {
+        within("a failover", || {
             let is_up = |node: &&Node| node.server.is_running();
             self.nodes.iter().filter(is_up).all(|node| {
                 let nodes = node.nodes();
@@ -248,7 +234,7 @@ impl Cluster {
 
     /// Waits until this node is a replica that has all data.
     pub(crate) fn wait_for_replica(&self, at: usize) {
-        wait_until("a node is a replica", || {
+        within("a node is a replica", || {
             let info = self.nodes[at].server.try_ask(["INFO", "replication"]);
             info.is_ok_and(|info| info.contains("role:slave") && info.contains("master_link_status:up"))
         });

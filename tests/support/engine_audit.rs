@@ -10,9 +10,10 @@ use ucache::{
 };
 
 use crate::{
-    engine_proc::{say, wait_for},
+    engine_proc::say,
     engine_rig::{ADD, COUNTERS, Load, Rig, Tally, owned_keys, present, seq_of},
     engine_value,
+    patience::within,
 };
 
 /// Memory that a used cache may keep beyond a fresh one: one or two spans.
@@ -75,7 +76,7 @@ pub(crate) fn audit(rig: &Rig, kills: bool) {
 /// Waits until abandoned placeholders expire: then a walk meets exactly the items counted.
 fn settled(rig: &Rig) -> Vec<Item> {
     let mut items = Vec::new();
-    wait_for("a walk to meet as many items as are counted", || {
+    within("a walk to meet as many items as are counted", || {
         rig.engine.sweep().expect("sweep");
         items = engine_value::all_items(&rig.engine);
         u64::try_from(items.len()).ok() == Some(rig.engine.stats().items)

@@ -7,9 +7,10 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, set_hook},
     ptr::NonNull,
     sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use crate::patience::{PATIENCE, poll};
 use nix::{
     sys::{
         mman::{MapFlags, ProtFlags, mmap_anonymous, munmap},
@@ -121,16 +122,12 @@ impl Child {
         Some(outcome)
     }
 
-    /// Waits for the end, which must be an exit 0 within [`HANG`].
+    /// Waits for the end, which must be an exit 0.
     pub(crate) fn join(mut self) {
-        let start = Instant::now();
-        loop {
-            match self.try_end() {
-                Some(Ok(())) => return,
-                Some(Err(how)) => panic!("child {} ended badly: {how}", self.pid),
-                None if start.elapsed() > HANG => panic!("child {} hangs", self.pid),
-                None => std::thread::sleep(Duration::from_millis(1)),
-            }
+        match poll(PATIENCE, || self.try_end()) {
+            Some(Ok(())) => {}
+            Some(Err(how)) => panic!("child {} ended badly: {how}", self.pid),
+            None => panic!("child {} hangs", self.pid),
         }
     }
 }
@@ -183,15 +180,6 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 pub(crate) fn in_children(count: usize, body: impl Fn(usize)) {
     let children: Vec<Child> = (0..count).map(|n| Child::fork(|| body(n))).collect();
     children.into_iter().for_each(Child::join);
-}
-
-/// Waits until `ready` or panics after [`HANG`].
-pub(crate) fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !ready() {
-        assert!(start.elapsed() < HANG, "waited too long for {what}");
-        std::thread::sleep(Duration::from_micros(200));
-    }
 }
 
 /// Zeroed words shared with all processes forked later.

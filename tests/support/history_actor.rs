@@ -14,10 +14,11 @@ use ucache::{
 };
 
 use crate::{
-    engine_proc::{Child, Scratch, now, say, wait_for},
+    engine_proc::{Child, Scratch, now, say},
     engine_value::{self, Bytes, Stamp},
     history::{Answer, Checker, MARK, Rules, Value, What, lease_of},
     history_log::{Log, unix_secs},
+    patience::within,
 };
 
 /// Kinds of operations that an actor can choose.
@@ -413,7 +414,7 @@ impl<'a> Crowd<'a> {
         };
         let mut children: Vec<Option<Child>> =
             (0..kinds.len()).map(|writer| Some(Child::fork(|| work(writer)))).collect();
-        wait_for("the actors", || words[0].load(SeqCst) >= all);
+        within("the actors", || words[0].load(SeqCst) >= all);
         while words[1].load(SeqCst) == 0 {
             meanwhile(self, &mut children);
         }

@@ -6,7 +6,6 @@ use std::{
     os::unix::{net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use nix::sys::{prctl::set_pdeathsig, signal::Signal};
@@ -14,21 +13,12 @@ use tempfile::TempDir;
 
 use crate::{
     backend::{Client, Server},
+    patience::within,
     ports::free_port,
 };
 
 /// What the sentinels call the servers.
 pub(crate) const SERVICE: &str = "pages";
-
-/// Waits for a condition that becomes true sooner or later.
-#[track_caller]
-pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        assert!(Instant::now() < limit, "not within 60 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// Whether a server is a replica that has all data.
 pub(crate) fn is_replica(server: &Server) -> bool {
@@ -73,7 +63,7 @@ impl Sentinel {
         // thread that started it.
         unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
         self.child = Some(command.spawn().unwrap_or_else(|e| panic!("redis-server: {e}; run .ci/deps all")));
-        wait_until("a sentinel listens", || UnixStream::connect(self.socket()).is_ok());
+        within("a sentinel listens", || UnixStream::connect(self.socket()).is_ok());
     }
 
     pub(crate) fn down(&mut self) {
@@ -122,7 +112,7 @@ impl Service {
         let primary = Server::with(Path::new("redis-server"), first, &args);
         let args = [&args[..], &["--replicaof", &replica_of]].concat();
         let replica = Server::with(Path::new("redis-server"), second, &args);
-        wait_until("the replica has the data", || is_replica(&replica));
+        within("the replica has the data", || is_replica(&replica));
         let sentinels: Vec<_> = (0..3).map(|_| Sentinel::start(first, "", "")).collect();
         let service = Self { servers: vec![(primary, first), (replica, second)], sentinels };
         service.wait_for_sentinels();
@@ -131,7 +121,7 @@ impl Service {
 
     /// Waits until a failover can be begun by any sentinel.
     pub(crate) fn wait_for_sentinels(&self) {
-        wait_until("the sentinels know each other and the replica", || {
+        within("the sentinels know each other and the replica", || {
             self.sentinels.iter().all(|sentinel| {
                 let master = sentinel.ask(&format!("SENTINEL MASTER {SERVICE}"));
                 ["num-other-sentinels 2", "num-slaves 1", "flags master"]
@@ -156,7 +146,7 @@ impl Service {
             let info = server.try_ask(["INFO", "replication"]).unwrap_or_default();
             info.split("\\r\\n").find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok())
         };
-        wait_until("the replica has all writes", || {
+        within("the replica has all writes", || {
             let sent = offset(from, "master_repl_offset:");
             sent.is_some() && sent == offset(to, "slave_repl_offset:")
         });
@@ -165,7 +155,7 @@ impl Service {
     /// Waits until all sentinels that are up name this server, and it is the primary.
     pub(crate) fn wait_for_primary(&self, at: usize) {
         let (server, port) = &self.servers[at];
-        wait_until("a failover", || {
+        within("a failover", || {
             let all = self.sentinels.iter().filter(|s| s.child.is_some()).all(|s| s.names(*port));
             all && server.try_ask(["ROLE"]).is_ok_and(|role| role.starts_with("master"))
         });

@@ -8,8 +8,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
@@ -21,8 +20,10 @@ use nix::{
 mod build;
 pub(crate) use build::Build;
 
-/// Maximum time for a server to start or stop.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::patience::{PATIENCE, poll};
+
+/// Time after which a server that does not stop is killed.
+const STOP: Duration = Duration::from_secs(30);
 /// Maximum time for an answer.
 const ANSWER: Duration = Duration::from_secs(60);
 /// Seconds after which a server is ended.
@@ -113,11 +114,8 @@ impl Server {
 
     /// Waits until the server has ended; returns its log.
     fn end(mut self) -> String {
-        let deadline = Instant::now() + 4 * PATIENCE;
-        while self.child.try_wait().expect("a child can be waited for").is_none() {
-            assert!(Instant::now() < deadline, "uWSGI does not exit\n{}", self.log());
-            thread::sleep(Duration::from_millis(20));
-        }
+        let ended = poll(2 * PATIENCE, || self.child.try_wait().expect("a child can be waited for"));
+        assert!(ended.is_some(), "uWSGI does not exit\n{}", self.log());
         self.log()
     }
 
@@ -141,17 +139,15 @@ impl Server {
 
     fn await_workers(&mut self) -> Result<(), String> {
         for worker in 1..=self.workers {
-            let deadline = Instant::now() + PATIENCE;
-            // any answer counts, except errors that mean that the application is not loaded yet
-            while self.ask(worker, "POST", "/", "1 + 1").map_or(true, |answer| answer.status >= 500) {
-                if let Ok(Some(status)) = self.child.try_wait() {
-                    return Err(format!("it ended: {status}"));
+            let answers = poll(PATIENCE, || {
+                // any answer counts, except errors that mean that the application is not loaded yet
+                if self.ask(worker, "POST", "/", "1 + 1").is_ok_and(|answer| answer.status < 500) {
+                    return Some(Ok(()));
                 }
-                if Instant::now() > deadline {
-                    return Err(format!("worker {worker} does not answer"));
-                }
-                thread::sleep(Duration::from_millis(20));
-            }
+                let ended = self.child.try_wait().ok().flatten();
+                ended.map(|status| Err(format!("it ended: {status}")))
+            });
+            answers.unwrap_or_else(|| Err(format!("worker {worker} does not answer")))?;
         }
         Ok(())
     }
@@ -180,9 +176,8 @@ impl Server {
     pub(crate) fn stats(&self) -> String {
         let mut text = String::new();
         // The master opens the socket after it has started its workers.
-        let mut stream = loop_until(30, "the stats server listens", || {
-            UnixStream::connect(self.dir.path().join("stats")).ok()
-        });
+        let stream = poll(PATIENCE, || UnixStream::connect(self.dir.path().join("stats")).ok());
+        let mut stream = stream.expect("the stats server listens");
         stream.set_read_timeout(Some(ANSWER)).expect("a timeout can be set");
         stream.read_to_string(&mut text).expect("the stats server answers");
         text
@@ -214,11 +209,9 @@ impl Server {
             |server: &Self| (1..=server.workers).map(|w| server.run(w, "os.getpid()")).collect::<Vec<_>>();
         let before = pids(self);
         self.signal(Signal::SIGHUP);
-        let deadline = Instant::now() + PATIENCE;
-        while pids(self).iter().zip(&before).any(|(now, then)| now == then || now.contains('(')) {
-            assert!(Instant::now() < deadline, "no reload\n{}", self.log());
-            thread::sleep(Duration::from_millis(50));
-        }
+        let is_old = |(now, then): (&String, &String)| now == then || now.contains('(');
+        let reloaded = poll(PATIENCE, || (!pids(self).iter().zip(&before).any(is_old)).then_some(()));
+        assert!(reloaded.is_some(), "no reload\n{}", self.log());
     }
 }
 
@@ -308,19 +301,16 @@ fn spawn(uwsgi: &Path, ini: &Path, log: &Path) -> Child {
 /// Ends a server by the pid in its pid file: SIGINT, then SIGKILL if it does not react.
 fn stop(child: &mut Child, pid_file: &Path) {
     let master = pid_in(pid_file);
-    let deadline = Instant::now() + PATIENCE;
     if let Some(pid) = master {
         // it may have exited already
         let _ = kill(pid, Signal::SIGINT);
     }
-    while child.try_wait().is_ok_and(|ended| ended.is_none()) {
-        if Instant::now() > deadline {
-            if let Some(pid) = master.filter(|&pid| kill(pid, None).is_ok()) {
-                let _ = kill(pid, Signal::SIGKILL);
-            }
-            let _ = child.kill();
+    if poll(STOP, || child.try_wait().transpose()).is_none() {
+        if let Some(pid) = master.filter(|&pid| kill(pid, None).is_ok()) {
+            let _ = kill(pid, Signal::SIGKILL);
         }
-        thread::sleep(Duration::from_millis(10));
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 
@@ -364,27 +354,4 @@ pub(crate) fn venv() -> PathBuf {
     let venv = root().join(".build/venv");
     assert!(venv.join("bin/python3").exists(), "no {}: `make deps` makes it", venv.display());
     venv
-}
-
-/// Repeats `probe` until it returns true.
-///
-/// # Panics
-/// When it does not in that time.
-pub(crate) fn within(seconds: u64, what: &str, mut probe: impl FnMut() -> bool) {
-    loop_until(seconds, what, || probe().then_some(()));
-}
-
-/// Repeats `probe` until it returns something.
-///
-/// # Panics
-/// When it does not in that time.
-fn loop_until<T>(seconds: u64, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(seconds);
-    loop {
-        if let Some(found) = probe() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
 }

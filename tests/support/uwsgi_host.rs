@@ -7,14 +7,12 @@ use std::{
     os::unix::{fs::symlink, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tempfile::TempDir;
 
-/// Maximum wait for any action of a server.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::patience::{PATIENCE, poll};
 
 /// The libucache.so that cargo built for these tests.
 pub(crate) fn library() -> PathBuf {
@@ -97,30 +95,22 @@ impl Setup {
     /// Starts a server and waits until it answers.
     pub(crate) fn start(&self, lines: &str) -> Host {
         let mut host = self.spawn(lines);
-        let deadline = Instant::now() + PATIENCE;
-        while host.ask("1 + 1").as_deref() != Some("2") {
+        let answers = poll(PATIENCE, || {
             let ended = host.child.try_wait().expect("the server can be waited for");
             assert!(ended.is_none(), "the server ended ({ended:?}):\n{}", host.log());
-            assert!(Instant::now() < deadline, "the server does not answer:\n{}", host.log());
-            sleep(Duration::from_millis(20));
-        }
+            host.ask("1 + 1").filter(|answer| answer == "2")
+        });
+        assert!(answers.is_some(), "the server does not answer:\n{}", host.log());
         host
     }
 
     /// Starts a server that must exit with an error; returns its log.
     pub(crate) fn refuse(&self, lines: &str) -> String {
         let mut host = self.spawn(lines);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match host.child.try_wait().expect("the server can be waited for") {
-                Some(status) => {
-                    assert_eq!(status.code(), Some(1), "{}", host.log());
-                    return host.log();
-                }
-                None => assert!(Instant::now() < deadline, "the server does not exit:\n{}", host.log()),
-            }
-            sleep(Duration::from_millis(20));
-        }
+        let ended = poll(PATIENCE, || host.child.try_wait().expect("the server can be waited for"));
+        let ended = ended.unwrap_or_else(|| panic!("the server does not exit:\n{}", host.log()));
+        assert_eq!(ended.code(), Some(1), "{}", host.log());
+        host.log()
     }
 }
 
@@ -172,14 +162,8 @@ impl Host {
 
     /// Waits until there is a result.
     fn wait_for<T>(&self, what: &str, result: impl Fn(&Self) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(found) = result(self) {
-                return found;
-            }
-            assert!(Instant::now() < deadline, "{what} did not happen:\n{}", self.log());
-            sleep(Duration::from_millis(20));
-        }
+        let found = poll(PATIENCE, || result(self));
+        found.unwrap_or_else(|| panic!("{what} did not happen:\n{}", self.log()))
     }
 
     /// Sends a signal to the server's first process.
@@ -192,11 +176,8 @@ impl Host {
     /// Sends a signal that ends the server, and waits for its end. Its directory is kept.
     pub(crate) fn end(&mut self, signal: &str) {
         self.signal(signal);
-        let deadline = Instant::now() + PATIENCE;
-        while self.child.try_wait().expect("the server can be waited for").is_none() {
-            assert!(Instant::now() < deadline, "{signal} does not end the server:\n{}", self.log());
-            sleep(Duration::from_millis(20));
-        }
+        let ended = poll(PATIENCE, || self.child.try_wait().expect("the server can be waited for"));
+        assert!(ended.is_some(), "{signal} does not end the server:\n{}", self.log());
     }
 
     /// Number of occurrences of a text in the log.
@@ -217,10 +198,7 @@ impl Drop for Host {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             self.signal("INT");
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-                sleep(Duration::from_millis(20));
-            }
+            poll(Duration::from_secs(10), || self.child.try_wait().transpose());
         }
         // Both fail if it has ended already.
         let _ = self.child.kill();

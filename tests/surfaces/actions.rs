@@ -3,10 +3,7 @@
 
 use std::fs;
 
-use crate::{
-    get, on_both,
-    server::{Server, within},
-};
+use crate::{get, on_both, patience::within, server::Server};
 
 /// The harness's own requests are POSTs and bypass the routes.
 const POSTS: &str = "plugin = router_cache\nroute-if = equal:${REQUEST_METHOD};POST last:\n";
@@ -70,7 +67,7 @@ fn cached_pages_are_sent_by_offload_threads() {
         let server = Server::start(flavor, 1, &format!("{POSTS}{CACHES}{routes}"));
         assert_eq!(server.run(1, "uwsgi.cache_set('k', 'page ' * 10000)"), "True");
         let mut whole = 0;
-        within(30, "whole answers", || {
+        within("whole answers", || {
             let answer = server.ask(1, "GET", "/plain", "");
             whole += usize::from(answer.is_ok_and(|answer| answer.body == "page ".repeat(10000)));
             whole == 10
@@ -92,7 +89,7 @@ fn every_key_of_cachestore() {
         for path in ["/store", "/dashed", "/fixed", "/status", "/code", "/never"] {
             server.ask(1, "GET", path, "'the body'").expect("an answer");
         }
-        within(10, "the pages are stored", || server.run(1, "uwsgi.cache_exists('code')") == "True");
+        within("the pages are stored", || server.run(1, "uwsgi.cache_exists('code')") == "True");
         let read = "import gzip\n\
             first = sorted((k, uwsgi.cache_get(k)) for k in uwsgi.cache_keys('first'))\n\
             second = uwsgi.cache_get('/store', 'second'), gzip.decompress(uwsgi.cache_get('/store.gz', 'second'))\n\

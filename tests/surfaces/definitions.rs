@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::{
     on_both,
-    server::{Flavor, Server, within},
+    patience::within,
+    server::{Flavor, Server},
 };
 
 /// Definitions valid on both; the statistics of each must be the same.
@@ -74,7 +75,7 @@ fn every_key_of_a_definition_gives_the_same_cache() {
             "[[uwsgi.cache_set(str(k), 'v', 0, f'c{n}') for k in range(25)].count(True) for n in range(44)]";
         let held = server.run(1, held);
         // the statistics are updated in the master's next cycle
-        within(10, "live figures", || server.cache_stats("c0")["full"] == 17);
+        within("live figures", || server.cache_stats("c0")["full"] == 17);
         let counted = |n: &usize| {
             let one = server.cache_stats(&format!("c{n}"));
             ["items", "full", "hits", "miss"].map(|field| one[field].to_string()).join(" ")

@@ -9,8 +9,9 @@ use std::{
 
 use crate::{
     on_both,
+    patience::within,
     ports::{free_address, free_port},
-    server::{Flavor, Server, root, within},
+    server::{Flavor, Server, root},
 };
 
 /// Compiles a plugin for uWSGI like its own build: with its flags and header.
@@ -58,7 +59,7 @@ fn a_member_that_joins_is_asked_for_its_cache() {
             "uwsgi.cache_set('k', 'of the first'), uwsgi.cache_set('ttl', 'v', 100), uwsgi.cache_inc('n', 3)";
         assert_eq!(first.run(1, fill), "(True, True, True)");
         let second = member(there, here, "legion-node-joined = l legion-cache-fetch:c");
-        within(40, "the copy", || {
+        within("the copy", || {
             let read = "uwsgi.cache_get('k'), uwsgi.cache_get('ttl'), uwsgi.cache_num('n')";
             second.run(1, read) == "(b'of the first', b'v', 3)"
         });
@@ -82,7 +83,7 @@ fn a_write_lock_that_is_kept() {
         let limit = if flavor == Flavor::Native { 15 } else { 200 };
         let seen = thread::scope(|scope| {
             let holder = scope.spawn(|| server.run(1, &format!("H.hold(b'c', {limit})")));
-            within(20, "the lock is held", || server.run(2, "uwsgi.cache_exists('held', 'flags')") == "True");
+            within("the lock is held", || server.run(2, "uwsgi.cache_exists('held', 'flags')") == "True");
             let seen = server.run(
                 2,
                 "uwsgi.cache_get('state'), uwsgi.cache_update('mine', 'v'), uwsgi.cache_get('state')",

@@ -1,6 +1,8 @@
 //! Every way to reach a cache inside uWSGI, on uWSGI's own cache and on ucache: the table of
 //! surfaces in `src/docs/compat.md` names these tests.
 
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/ports.rs"]
 mod ports;
 #[allow(dead_code, reason = "each test program uses its part")]
@@ -26,6 +28,7 @@ use std::{
     time::Duration,
 };
 
+use patience::within;
 use server::{Answer, Flavor, Server};
 
 /// Runs a test on uWSGI's own cache and on ucache concurrently: it mostly waits for time to pass.
@@ -99,5 +102,5 @@ fn probe_lines() -> String {
 
 /// Waits until a worker answers.
 fn await_worker(server: &Server, worker: usize) {
-    server::within(30, "an answer", || server.run(worker, "1 + 1") == "2");
+    within("an answer", || server.run(worker, "1 + 1") == "2");
 }

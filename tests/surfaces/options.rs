@@ -2,12 +2,7 @@
 
 use std::path::Path;
 
-use crate::{
-    get, on_both,
-    ports::free_port,
-    server::{Server, within},
-    uwsgi_request,
-};
+use crate::{get, on_both, patience::within, ports::free_port, server::Server, uwsgi_request};
 
 #[test]
 fn check_cache_reads_the_first_cache_whatever_it_names() {
@@ -42,7 +37,7 @@ fn cached_static_paths_expire_and_need_a_cache() {
         let server = Server::start(flavor, 1, &lines);
         assert_eq!(get(&server, "/s/one").body, "file one");
         assert_eq!(server.run(1, "len(uwsgi.cache_keys('c'))"), "1", "without a name it is the first");
-        within(10, "the path expires", || server.run(1, "uwsgi.cache_keys('c')") == "[]");
+        within("the path expires", || server.run(1, "uwsgi.cache_keys('c')") == "[]");
         drop(server);
         let log = Server::refuse(flavor, "static-cache-paths = 1");
         assert!(log.contains("caching of static paths requires uWSGI caching"), "{flavor:?}\n{log}");
@@ -60,9 +55,9 @@ fn the_sweeper_reports_what_it_frees() {
         let lines = "cache2 = name=c,items=9\ncache-expire-freq = 1\ncache-report-freed-items = true";
         let server = Server::start(flavor, 1, lines);
         // the master starts it possibly after the workers
-        within(20, "the sweeper", || server.log().contains("cache sweeper thread enabled"));
+        within("the sweeper", || server.log().contains("cache sweeper thread enabled"));
         assert_eq!(server.run(1, "[uwsgi.cache_set(k, 'v', 1) for k in 'abc']"), "[True, True, True]");
-        within(10, "the line", || server.log().contains("freed 3 items for cache \"c\""));
+        within("the line", || server.log().contains("freed 3 items for cache \"c\""));
     });
 }
 
@@ -115,7 +110,7 @@ fn old_style_nodes_and_sync_servers() {
         let follows = format!("cache = 10\ncache-sync = 127.0.0.1:{tcp}\ncache-udp-node = 127.0.0.1:{udp}");
         let second = Server::start(flavor, 1, &follows);
         assert_eq!(second.run(1, "uwsgi.cache_get('early')"), "b'copied'", "{flavor:?}\n{}", second.log());
-        within(10, "the node is told", || {
+        within("the node is told", || {
             second.run(1, "uwsgi.cache_update('late', 'told')");
             first.run(1, "uwsgi.cache_get('late', 'default')") == "b'told'"
         });
@@ -199,7 +194,7 @@ fn viewers_of_the_statistics_see_the_same_fields() {
     let fields = on_both(|flavor| {
         let server = Server::start(flavor, 1, "cache2 = name=c,items=9,lastmod=1");
         server.run(1, "uwsgi.cache_set('k', 'v'), uwsgi.cache_get('k'), uwsgi.cache_get('no')");
-        within(10, "live figures", || server.cache_stats("c")["hits"] == 1);
+        within("live figures", || server.cache_stats("c")["hits"] == 1);
         let text = server.stats();
         let from = text.find("\"caches\"").expect("caches are listed");
         let text = &text[from..][..text[from..].find(']').expect("the list ends")];

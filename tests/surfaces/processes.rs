@@ -6,8 +6,10 @@ use std::{
 };
 
 use crate::{
-    await_worker, get, on_both, plugin_lines, probe_lines,
-    server::{Flavor, Server, within},
+    await_worker, get, on_both,
+    patience::within,
+    plugin_lines, probe_lines,
+    server::{Flavor, Server},
     spawn,
 };
 
@@ -89,7 +91,7 @@ fn in_a_jail_as_another_user() {
         let text =
             format!("[uwsgi]\n{}pidfile = {at}/pid\n{}\n", plugin_lines(flavor), lines.replace("{dir}", &at));
         let server = Server::spawn(dir, &text, 2);
-        within(30, "an answer", || server.ask(1, "GET", "/", "").is_ok_and(|answer| answer.status == 204));
+        within("an answer", || server.ask(1, "GET", "/", "").is_ok_and(|answer| answer.status == 204));
         server.assert_runs_on(flavor);
         assert!(server.log().contains("setuid() to 65534"), "{}", server.log());
         assert_eq!(get(&server, "/set?jailed").status, 204);
@@ -100,7 +102,7 @@ fn in_a_jail_as_another_user() {
             let head = server.ask(n % 2 + 1, "GET", "/count", "").expect("an answer").head;
             assert!(head.contains("X-N: "), "{head}");
         }
-        within(10, "live figures", || server.cache_stats("c")["items"] == 2);
+        within("live figures", || server.cache_stats("c")["items"] == 2);
         assert_eq!(server.cache_stats("c")["hits"], 5, "{flavor:?}");
         assert!(jail.join("store").exists());
     });
@@ -163,7 +165,7 @@ fn vassals_of_an_emperor() {
                 .matches("spawned uWSGI worker 1")
                 .count()
         };
-        within(30, "a reload", || {
+        within("a reload", || {
             if begun() == 1 {
                 let text = fs::read(&file).expect("the file is there");
                 fs::write(&file, text).expect("the file can be written");

@@ -1,16 +1,14 @@
 //! Workers and whole servers that end and restart: by request, by limit, by force.
 
-use std::{
-    fs, thread,
-    time::{Duration, Instant},
-};
+use std::{fs, thread, time::Duration};
 
 use nix::sys::signal::{Signal, kill};
 
 use crate::{
     on_both,
+    patience::{poll, within},
     roles::here,
-    server::{Flavor, Server, within},
+    server::{Flavor, Server},
 };
 
 /// Options, and code that a worker runs until it is replaced: in native, in ucache.
@@ -35,7 +33,7 @@ fn keeps_the_cache(flavor: Flavor, lines: &str, source: &str) {
     assert_eq!(server.run(1, "uwsgi.cache_set('kept', 'value'), uwsgi.cache_inc('n', 5)"), "(True, True)");
     let pid = || server.run(1, "os.getpid()");
     let before = pid();
-    within(60, lines, || {
+    within(lines, || {
         server.run(1, source);
         let now = pid();
         now != before && now.parse::<u32>().is_ok()
@@ -85,7 +83,7 @@ fn hooks_of_workers_that_end_use_the_cache() {
     on_both(|flavor| {
         let lines = format!("{lines}\nmule =\nmule =\ncache2 = name=c,items=99");
         let server = Server::start(flavor, 2, &lines);
-        within(30, "a hook", || {
+        within("a hook", || {
             server.run(1, "uwsgi.cache_update('busy', 'v')");
             server.run(2, "uwsgi.cache_num('atexit count') > 0 and uwsgi.cache_get('atexit') is not None")
                 == "True"
@@ -113,7 +111,7 @@ fn begins_with_stores_alone(flavor: Flavor, how: &str) {
         "touch" => {}
         source => drop(server.run(1, source)),
     }
-    within(60, how, || {
+    within(how, || {
         // uWSGI looks once a second, at modification times in whole seconds
         if how == "touch" && begun() == 1 {
             fs::write(&touched, "again").expect("a file can be written");
@@ -173,14 +171,8 @@ fn native_crashes(end: End) -> bool {
         End::Killed => _ = server.run(1, "os.kill(os.getpid(), 9)"),
         End::Reloaded => server.signal(Signal::SIGHUP),
     }
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < deadline {
-        if server.log().contains("Segmentation Fault") {
-            return true;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    false
+    let crashed = || server.log().contains("Segmentation Fault").then_some(());
+    poll(Duration::from_secs(10), crashed).is_some()
 }
 
 /// D-57: in native the master walks lists of caches and locks that lead into the worker's memory.
@@ -197,7 +189,7 @@ fn a_cache_made_in_a_worker_ends_with_it() {
             let master = server.master();
             if end == End::Killed {
                 assert_eq!(server.run(1, "os.kill(os.getpid(), 9)"), "(no answer)");
-                within(30, "a new worker", || server.run(1, "1 + 1") == "2");
+                within("a new worker", || server.run(1, "1 + 1") == "2");
                 assert_eq!(server.run(1, "uwsgi.cache_get('k')"), "b'of all'");
             } else {
                 server.reload();
@@ -232,7 +224,7 @@ fn a_library_of_the_application_leaves_the_server_alone() {
         let master = server.master();
         for _ in 0..2 {
             assert_eq!(server.run(1, "os.kill(os.getpid(), 9)"), "(no answer)");
-            within(30, "a new worker", || server.run(1, "1 + 1") == "2");
+            within("a new worker", || server.run(1, "1 + 1") == "2");
         }
         thread::sleep(Duration::from_secs(2));
         assert_eq!(server.run(1, "uwsgi.cache_get('k')"), "b'w'", "{flavor:?}\n{}", server.log());

@@ -4,8 +4,10 @@
 use std::{collections::BTreeSet, thread};
 
 use crate::{
-    await_worker, on_both, probe_lines,
-    server::{Server, root, within},
+    await_worker, on_both,
+    patience::within,
+    probe_lines,
+    server::{Server, root},
     spawn,
 };
 
@@ -35,20 +37,20 @@ fn mules_spoolers_timers_and_imports_use_the_workers_cache() {
         );
         assert_ne!(marks("import"), "0");
         for name in ["timer", "rb timer", "cron", "fork"] {
-            within(20, name, || marks(name) != "0");
+            within(name, || marks(name) != "0");
         }
         // one mule answers, another one gets the signal
         assert_eq!(server.run(1, "uwsgi.cache_set('number', (6).to_bytes(8, 'little'))"), "True");
         let source = "(uwsgi.mule_id(), uwsgi.cache_inc('number', 1), uwsgi.cache_num('number'), \
                       uwsgi.cache_get('imported first'), uwsgi.cache_exists('no'), uwsgi.cache_del('no'))";
         server.run(1, &format!("uwsgi.mule_msg({source:?}, 1)"));
-        within(20, "the mule's answer", || {
+        within("the mule's answer", || {
             server.run(2, "uwsgi.cache_get('answer')") == "b\"(1, True, 7, b'1', None, None)\""
         });
         server.run(2, "uwsgi.signal(4)");
-        within(20, "the second mule", || marks("signal") == "1");
+        within("the second mule", || marks("signal") == "1");
         server.run(1, "uwsgi.spool({b'value': b'from the spooler'})");
-        within(20, "the spooler", || server.run(1, "uwsgi.cache_get('spooled')") == "b'from the spooler'");
+        within("the spooler", || server.run(1, "uwsgi.cache_get('spooled')") == "b'from the spooler'");
     });
 }
 
@@ -165,7 +167,7 @@ fn workers_that_come_and_go_with_the_load_share_the_cache() {
         let source = "uwsgi.cache_inc('seen')\ntime.sleep(0.5)\nuwsgi.cache_update(f'w{uwsgi.worker_id()}', 'v')\nuwsgi.worker_id()";
         let mut seen = BTreeSet::new();
         let mut asked = 0;
-        within(30, "more than one worker", || {
+        within("more than one worker", || {
             thread::scope(|scope| {
                 let all: Vec<_> = (0..4).map(|_| scope.spawn(|| server.run(1, source))).collect();
                 seen.extend(all.into_iter().map(|one| one.join().expect("no panic")));

@@ -11,8 +11,9 @@ use std::{
 use crate::{
     exchange, on_both,
     options::{certificate, curl},
+    patience::within,
     ports::free_port,
-    server::{Flavor, Server, within},
+    server::{Flavor, Server},
     uwsgi_request,
 };
 
@@ -167,7 +168,7 @@ fn the_sslrouter() {
             )
             .into_bytes()
         };
-        within(10, "the router", || matches!(&ask()[..], b"1" | b"2"));
+        within("the router", || matches!(&ask()[..], b"1" | b"2"));
         assert_alternates(&routed, &routed.turns(ask));
     });
 }

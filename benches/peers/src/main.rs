@@ -16,6 +16,8 @@ mod host;
 mod load;
 mod matrix;
 mod memory;
+#[path = "../../../tests/support/patience.rs"]
+mod patience;
 mod peers;
 mod plot;
 #[path = "../../../tests/support/ports.rs"]

@@ -17,9 +17,8 @@ use super::{
 };
 use crate::{
     capi::{arg, panic::shielded},
-    engine::{Expires, Fill, FillToken, Meta, Sink, Stored, Swap, Touch},
+    engine::{Expires, Fill, FillToken, Meta, Stored, Swap, Touch},
     error::{Error, Result},
-    shm::SharedBytes,
 };
 
 /// The right to compute the value of a key. Dropping it gives the right up.
@@ -160,7 +159,7 @@ impl ucache_lease {
         if self.stale == 0 {
             return Ok(false);
         }
-        let Some(first) = self.tier.get(&self.key, Touch::Unseen, &mut Length)? else { return Ok(false) };
+        let Some(first) = self.tier.get(&self.key, Touch::Unseen, &mut ())? else { return Ok(false) };
         if !self.is_old(&first) {
             return Ok(false);
         }
@@ -189,15 +188,6 @@ impl ucache_lease {
     /// Whether an item is past its time to live.
     fn is_old(&self, meta: &Meta) -> bool {
         meta.ends_within(self.stale.saturating_mul(1000))
-    }
-}
-
-/// Takes a value without a copy.
-struct Length;
-
-impl Sink for Length {
-    fn take(&mut self, _: &SharedBytes<'_>) -> bool {
-        true
     }
 }
 

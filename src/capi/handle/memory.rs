@@ -2,55 +2,30 @@
 
 use std::ffi::c_int;
 
-use super::{call::with_cache, open::ucache, stats::give, status::Status};
+use super::{
+    call::with_cache,
+    figures::{figures, give},
+    open::ucache,
+    status::Status,
+};
 use crate::engine::Memory;
 
-macro_rules! figures {
-    ($($name:ident: $doc:literal;)+) => {
-        /// What the memory is used for. Fields are only ever added, at the end.
-        #[repr(C)]
-        #[derive(Clone, Copy, Debug)]
-        #[allow(non_camel_case_types, reason = "the name of the header")]
-        pub struct ucache_memory {
-            $(#[doc = $doc] pub $name: u64,)+
-        }
-    };
-}
-
 figures! {
-    payload: "Keys and values of items, bytes; all that follow likewise.";
-    resident: "Pages in memory, index and tables included; 0 = unknown.";
-    overhead: "Resident without the payload.";
-    fragmentation: "Of extents and large blocks, what no entry uses.";
-    disk: "Blocks on disk; 0 = no store.";
-    reserved: "Address space.";
-    entries: "Entries with header and padding.";
-    extents: "Extents that give blocks.";
-    large_blocks: "Large blocks.";
-    leaving: "Extents that are being emptied, or wait for a sync.";
-    idle: "Free spans that may have pages.";
-    holes: "Free spans of a store without blocks on disk.";
-    sampled: "1 = an estimate from a sample.";
-}
-
-impl From<&Memory> for ucache_memory {
-    fn from(m: &Memory) -> Self {
-        Self {
-            payload: m.payload,
-            resident: m.resident,
-            overhead: m.overhead,
-            fragmentation: m.fragmentation,
-            disk: m.disk,
-            reserved: m.reserved,
-            entries: m.entries,
-            extents: m.extents,
-            large_blocks: m.large_blocks,
-            leaving: m.leaving,
-            idle: m.idle,
-            holes: m.holes,
-            sampled: m.sampled.into(),
-        }
-    }
+    /// What the memory is used for. Fields are only ever added, at the end.
+    ucache_memory: |m: &Memory|
+    payload = m.payload, "Keys and values of items, bytes; all that follow likewise.";
+    resident = m.resident, "Pages in memory, index and tables included; 0 = unknown.";
+    overhead = m.overhead, "Resident without the payload.";
+    fragmentation = m.fragmentation, "Of extents and large blocks, what no entry uses.";
+    disk = m.disk, "Blocks on disk; 0 = no store.";
+    reserved = m.reserved, "Address space.";
+    entries = m.entries, "Entries with header and padding.";
+    extents = m.extents, "Extents that give blocks.";
+    large_blocks = m.large_blocks, "Large blocks.";
+    leaving = m.leaving, "Extents that are being emptied, or wait for a sync.";
+    idle = m.idle, "Free spans that may have pages.";
+    holes = m.holes, "Free spans of a store without blocks on disk.";
+    sampled = m.sampled.into(), "1 = an estimate from a sample.";
 }
 
 /// What the memory is used for; `size` is the caller's `sizeof (struct ucache_memory)`.
@@ -62,7 +37,7 @@ pub unsafe extern "C" fn ucache_memory(cache: *mut ucache, out: *mut ucache_memo
     // SAFETY: the caller vouches for the handle, and for `size` bytes.
     unsafe {
         with_cache(cache, |tier| {
-            give(out, size, || ucache_memory::from(&tier.engine().memory_sample()))?;
+            give(out, size, || ucache_memory::of(&tier.engine().memory_sample()))?;
             Ok(Status::Ok)
         })
     }

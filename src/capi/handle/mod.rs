@@ -16,6 +16,7 @@
 mod call;
 mod callback;
 pub mod error;
+mod figures;
 pub mod lease;
 pub mod many;
 pub mod memory;

@@ -8,9 +8,9 @@ use std::{
 
 use super::{
     call::{call, with_cache},
-    error::{CallError, CallResult, answer},
+    error::{CallError, CallResult},
     nodes::Nodes,
-    read::Room,
+    read,
     status::Status,
 };
 use crate::{
@@ -127,14 +127,7 @@ pub unsafe extern "C" fn ucache_server(
     len: *mut usize,
 ) -> c_int {
     // SAFETY: the caller vouches for all arguments.
-    unsafe {
-        with_cache(cache, |tier| {
-            let mut room = Room::new(buffer, size)?;
-            let Some(server) = tier.server() else { return Ok(Status::NotFound) };
-            arg::store(len, server.len());
-            answer(room.put(server.as_bytes()), Status::TooSmall)
-        })
-    }
+    unsafe { with_cache(cache, |tier| read::give(buffer, size, len, tier.server().map(str::as_bytes))) }
 }
 
 /// Writes the store to disk, before it returns; a cache without one has nothing to write.

@@ -163,6 +163,24 @@ pub(super) unsafe fn read_into(
     answer(found?, Status::NotFound)
 }
 
+/// Copies what the library holds, if anything, and returns its length even if it did not fit.
+///
+/// # Safety
+/// As [`read_into`].
+pub(super) unsafe fn give(
+    buffer: *mut c_void,
+    size: usize,
+    len: *mut usize,
+    bytes: Option<&[u8]>,
+) -> CallResult {
+    // SAFETY: passed on.
+    let mut room = unsafe { Room::new(buffer, size) }?;
+    let Some(bytes) = bytes else { return Ok(Status::NotFound) };
+    // SAFETY: the caller vouches for `len`.
+    unsafe { arg::store(len, bytes.len()) };
+    answer(room.put(bytes), Status::TooSmall)
+}
+
 /// Copies a value to the front of `buffer`.
 ///
 /// # Safety
@@ -287,13 +305,7 @@ pub unsafe extern "C" fn ucache_number_value(
     len: *mut usize,
 ) -> c_int {
     // SAFETY: the caller vouches for all arguments.
-    unsafe {
-        with_cache(cache, |engine| {
-            let (mut room, value) = (Room::new(buffer, size)?, engine.value_of(number));
-            arg::store(len, value.len());
-            answer(room.put(&value), Status::TooSmall)
-        })
-    }
+    unsafe { with_cache(cache, |engine| give(buffer, size, len, Some(&engine.value_of(number)))) }
 }
 
 /// Whether a key is stored, and its expiry.
@@ -323,15 +335,9 @@ pub unsafe extern "C" fn ucache_exists(
 
 /// What is known of a key beside its value.
 fn about(cache: &Tier, key: &[u8]) -> crate::error::Result<Option<Meta>> {
-    struct Nothing;
-    impl Sink for Nothing {
-        fn take(&mut self, _: &SharedBytes<'_>) -> bool {
-            true
-        }
-    }
     // The first call excludes ungettable items, the second one returns the expiry; neither counts.
     let found = cache.exists(key).is_some();
-    Ok(cache.get(key, Touch::Unseen, &mut Nothing)?.filter(|_| found))
+    Ok(cache.get(key, Touch::Unseen, &mut ())?.filter(|_| found))
 }
 
 /// The time until a key expires, milliseconds.

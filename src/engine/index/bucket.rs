@@ -113,6 +113,11 @@ impl Engine {
         self.entry_at(off).map(|(words, _)| Header::unpack(words))
     }
 
+    /// The same of a block that may be free.
+    pub(in crate::engine) fn header_of_block(&self, off: u64) -> Option<Header> {
+        self.header_at(off).filter(|header| header.key_len > 0)
+    }
+
     /// Header and key of the entry at `off`, if one of plausible lengths can be there.
     #[inline]
     pub(in crate::engine) fn entry_at(&self, off: u64) -> Option<((u64, u64), SharedBytes<'_>)> {

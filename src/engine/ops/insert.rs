@@ -106,7 +106,7 @@ impl Engine {
             self.return_free_slot(guard, free_slot);
             return Err(Shortage::Space(wanted.bytes).into());
         };
-        self.fill(guard, off, &header, (hashed.key, new.value));
+        self.fill(guard, off, header.words(), (hashed.key, new.value));
         let (bucket, slot) = free_slot.place();
         self.reset_hits(id_of(bucket, slot));
         self.note_expiry(guard, new.expires);

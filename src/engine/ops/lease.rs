@@ -160,7 +160,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Timeout`].
-    #[allow(dead_code, reason = "for caches whose values are elsewhere")]
+    #[cfg(feature = "redis")]
     pub(crate) fn holds_lease(&self, key: &[u8], token: &FillToken) -> Result<bool> {
         if !token.has_lease() {
             return Ok(true);
@@ -197,21 +197,15 @@ impl Engine {
     /// A name that no other lease has, of any region: the region's, the owner's, the number.
     #[cfg(feature = "redis")]
     pub(crate) fn lease_name(&self, token: &FillToken) -> [u8; 24] {
-        let mut name = [0; 24];
-        let words = [self.lease_region(), Owner::me().to_word(), token.lease];
-        for (to, word) in name.chunks_exact_mut(8).zip(words) {
-            to.copy_from_slice(&word.to_le_bytes());
-        }
-        name
+        bytes_of([self.lease_region(), Owner::me().to_word(), token.lease])
     }
 
     /// Whether a name is of a lease of this region whose owner has ended.
     #[cfg(feature = "redis")]
     pub(crate) fn is_lease_of_the_dead(&self, name: &[u8]) -> bool {
-        let word = |at: usize| name.get(at..at + 8).and_then(|word| word.try_into().ok());
-        let (Some(region), Some(owner), 24) = (word(0), word(8), name.len()) else { return false };
-        u64::from_le_bytes(region) == self.lease_region()
-            && Owner::from_word(u64::from_le_bytes(owner)).is_dead()
+        let (&[region, owner, _], []) = name.as_chunks() else { return false };
+        u64::from_ne_bytes(region) == self.lease_region()
+            && Owner::from_word(u64::from_ne_bytes(owner)).is_dead()
     }
 
     /// A number of this region. It tells nothing of the secret that makes it.
@@ -251,10 +245,7 @@ impl Engine {
         let number = self.next_ticket() | kind;
         let deadline =
             clock::coarse_millis().saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
-        let mut value = [0u8; 24];
-        for (to, word) in value.chunks_exact_mut(8).zip([Owner::me().to_word(), number, deadline]) {
-            to.copy_from_slice(&word.to_ne_bytes());
-        }
+        let value = bytes_of([Owner::me().to_word(), number, deadline]);
         // The sweeper removes an abandoned placeholder some time after its deadline.
         let expires = self.expiry(Expires::In(lease.as_secs().saturating_add(2)));
         let new = New { value: &value, expires, flags: LEASE };
@@ -307,4 +298,9 @@ impl Engine {
             futex::wake_all(self.lease_seq());
         }
     }
+}
+
+/// Three words as the value of a placeholder, or as the name of a lease.
+pub(in crate::engine) fn bytes_of(words: [u64; 3]) -> [u8; 24] {
+    std::array::from_fn(|at| words[at / 8].to_ne_bytes()[at % 8])
 }

@@ -118,12 +118,8 @@ impl Engine {
     fn look(&self, most: Option<u64>) -> Memory {
         // A store may have grown since this process last looked.
         self.region.refresh_committed();
-        let heap = heap_use::look(
-            &self.region,
-            most.unwrap_or(u64::MAX),
-            |off| self.known(off),
-            |off| self.indexed_entry(off).is_some(),
-        );
+        let known = |off, is_leaving| self.known(off, is_leaving);
+        let heap = heap_use::look(&self.region, most.unwrap_or(u64::MAX), known);
         let tables = (0, self.layout.data);
         let data = (self.layout.data, self.layout.data + span::frontier(&self.region) * SPAN);
         let is_large = [tables, data].into_iter().any(|(from, to)| to - from > PIECES * PIECE);
@@ -133,8 +129,10 @@ impl Engine {
         self.describe(&heap, resident, sampled)
     }
 
-    fn known(&self, off: u64) -> Option<Known> {
-        let header = self.header_at(off).filter(|h| h.key_len > 0)?;
+    /// What is known of the entry at an offset. Of extents that are being emptied only what the index
+    /// leads to counts: they have old copies of entries that were moved, too.
+    fn known(&self, off: u64, is_leaving: bool) -> Option<Known> {
+        let header = if is_leaving { self.indexed_entry(off)?.0.header } else { self.header_of_block(off)? };
         Some(Known {
             is_item: self.exists_for_users(&header),
             payload: header.key_len + header.value_len,

@@ -40,7 +40,7 @@ impl Engine {
         let Ok(off) = slab::alloc(&self.region, guard.cells, wanted) else { return false };
         let expires = if options.keep_ttl { entry::expires(m.words.1) } else { self.expiry(options.expires) };
         let words = entry::renewed(m.words.0, value.len() as u32, expires);
-        self.fill_words(guard, off, words, (hashed.key, value));
+        self.fill(guard, off, words, (hashed.key, value));
         self.end_life(m.off, m.words.0);
         self.note_expiry(guard, expires);
         hashed.bucket[m.slot as usize & 7].store(entry::slot(hashed.tag, off), seqlock::PUBLISH);
@@ -124,7 +124,7 @@ impl Engine {
         let Ok(off) = slab::alloc(&self.region, guard.cells, slab::wanted(bytes)) else {
             return Err(Shortage::Space(bytes).into());
         };
-        self.fill(guard, off, header, (hashed.key, new.value));
+        self.fill(guard, off, header.words(), (hashed.key, new.value));
         self.end_life(f.off, f.header.words().0);
         self.note_expiry(guard, new.expires);
         self.slot(f.bucket, f.slot).store(entry::slot(hashed.tag, off), seqlock::PUBLISH);

@@ -244,21 +244,9 @@ impl Engine {
         None
     }
 
-    /// Writes an entry into a block that the index does not reach.
+    /// Writes an entry, whose header is packed, into a block that the index does not reach.
     #[inline(always)]
     pub(in crate::engine) fn fill(
-        &self,
-        guard: &ShardGuard<'_>,
-        off: u64,
-        header: &Header,
-        (key, value): (&[u8], &[u8]),
-    ) {
-        self.fill_words(guard, off, header.words(), (key, value));
-    }
-
-    /// [`Engine::fill`] with a packed header.
-    #[inline(always)]
-    pub(in crate::engine) fn fill_words(
         &self,
         guard: &ShardGuard<'_>,
         off: u64,

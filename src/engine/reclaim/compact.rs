@@ -109,7 +109,7 @@ impl Engine {
     /// The entry at an offset, and its home bucket, if a slot leads there. Without the shard's lock
     /// the answer may be old when it arrives.
     pub(in crate::engine) fn indexed_entry(&self, off: u64) -> Option<(EntryRef, u64)> {
-        let header = self.header_at(off).filter(|h| h.key_len > 0)?;
+        let header = self.header_of_block(off)?;
         let home = self.home_of(self.hash_of(&EntryRef { bucket: 0, slot: 0, off, header }));
         let mut found = None;
         self.each_slot(home, |bucket, slot, word| {

@@ -29,15 +29,18 @@ use crate::{
 };
 
 /// KEYS: the key of the number. ARGV: `1` = whatever it is, it is raised. Returns the number. One that
-/// was lost (evicted, or flushed with the values) becomes one that no value has: the server's time.
+/// was lost (evicted, flushed with the values, or replaced by other text) becomes one that no value has:
+/// the server's time.
 pub(super) const NEXT: Script = Script::new(
-    "a4e983957cec5b2e38f44810bef2fb62437eae4d",
-    "local g = tonumber(redis.call('GET', KEYS[1]) or '')
-if g and ARGV[1] ~= '1' then return string.format('%.0f', g) end
+    "523e97da0d2ef2669d99b5dc694720c5eb99c1f2",
+    "local s = redis.call('GET', KEYS[1]) or ''
+local g = string.find(s, '^[1-9]%d*$') and tonumber(s)
+if g and g >= 2^53 then g = nil end
+if g and ARGV[1] ~= '1' then return s end
 local t = redis.call('TIME')
 local n = t[1] * 1000000 + t[2]
 if g and n <= g then n = g + 1 end
-local s = string.format('%.0f', n)
+s = string.format('%.0f', n)
 redis.call('SET', KEYS[1], s)
 return s",
 );
@@ -276,8 +279,7 @@ struct Sweep {
     scan: Option<Scan>,
 }
 
-/// Removes what clears have left, in a thread of its own, unless another machine does. For owners that
-/// hear of a clear, or begin: the one that had begun may have ended.
+/// Removes what clears have left, in a thread of its own, unless another machine does.
 pub(super) fn sweep(backed: &Weak<Backed>) {
     let backed = Weak::clone(backed);
     if backed.upgrade().is_none_or(|backed| backed.server.generations.is_none()) {
@@ -286,10 +288,10 @@ pub(super) fn sweep(backed: &Weak<Backed>) {
     let mut word = [0];
     random_words(&mut word);
     let mut sweep = Sweep { word: word[0], ..Sweep::default() };
-    // Without a thread the next clear sees to it.
+    // Without a thread a later one sees to it.
     let _ = worker::spawn("ucache-sweep", move || {
         while let Some(backed) = backed.upgrade() {
-            // A server that is down leaves it to the next owner, or the next clear.
+            // A server that is down leaves it to a later one.
             let Ok(Some(())) = backed.server.sweep_step(&mut sweep) else { return };
             drop(backed);
             thread::sleep(PAUSE);
@@ -297,6 +299,8 @@ pub(super) fn sweep(backed: &Weak<Backed>) {
     });
 }
 
-fn number_of(digits: Option<Vec<u8>>) -> Option<u64> {
-    std::str::from_utf8(&digits?).ok()?.parse().ok()
+/// A number as [`NEXT`] writes it: writes compare its text with what is there.
+fn number_of(text: Option<Vec<u8>>) -> Option<u64> {
+    let text = String::from_utf8(text?).ok()?;
+    text.parse().ok().filter(|number: &u64| (1..1 << 53).contains(number) && number.to_string() == text)
 }

@@ -42,6 +42,9 @@ pub(in crate::near) type Log = fn(&str);
 const GIVEN_UP: u64 = 10;
 /// Pause before the server is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
+/// Pause between two looks for what clears have left, times `max_stale`. Who had begun to remove it may
+/// have ended.
+const SWEEPS: u64 = 60;
 /// Least time between two lines of a log with the same reason, milliseconds.
 const QUIET: u64 = 60_000;
 
@@ -239,13 +242,17 @@ impl Candidate {
             clear(&self.engine)?;
         }
         let mut rounds = Rounds::new((self.max_stale / 10).max(20), asked);
-        let mut is_said = false;
+        let (mut is_said, mut next_sweep) = (false, 0);
         loop {
             if !self.is_used() {
                 return Ok(());
             }
             let now = coarse_millis();
             self.engine.note_owner(now);
+            if is_said && now >= next_sweep {
+                sweep(&self.backed);
+                next_sweep = now + SWEEPS * self.max_stale;
+            }
             if lock.is_none() {
                 // The owner that was stopped may have given it back.
                 *lock = self.engine.try_own().ok().flatten();
@@ -258,7 +265,7 @@ impl Candidate {
                 Heard::Changed(keys) => keys.iter().try_for_each(|key| forget(&self.engine, key))?,
                 Heard::Cleared => {
                     clear(&self.engine)?;
-                    sweep(&self.backed);
+                    next_sweep = 0;
                 }
                 Heard::Everything => {
                     self.engine.count(Counter::Flushes, 1);
@@ -270,7 +277,6 @@ impl Candidate {
                         return Err(End::Succeeded);
                     }
                     if !std::mem::replace(&mut is_said, true) {
-                        sweep(&self.backed);
                         self.say_up(link.named());
                     }
                 }

@@ -4,6 +4,7 @@
 
 use std::{
     borrow::Cow,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -50,7 +51,7 @@ pub(super) enum Next {
 /// One request at this action.
 struct Turn<'r> {
     request: &'r Request,
-    settings: &'static Settings,
+    settings: &'r Arc<Settings>,
     cache: &'static Cache,
     key: Vec<u8>,
     /// Whether the application may be asked for the page on behalf of others: HEAD and ranges get
@@ -61,7 +62,7 @@ struct Turn<'r> {
 }
 
 /// Serves the request, or says how it goes on.
-pub(super) fn run(request: &Request, settings: &'static Settings) -> Next {
+pub(super) fn run(request: &Request, settings: &Arc<Settings>) -> Next {
     let Some(cache) = Cache::by_name(&settings.name) else { return Next::Route };
     if mule::is_here() {
         return key(request, settings)
@@ -105,7 +106,7 @@ pub(super) fn key(request: &Request, settings: &Settings) -> Option<Vec<u8>> {
 
 /// A request that may change the page: what is stored of it goes when the application has answered
 /// (RFC 9111, 4.4).
-fn changed(request: &Request, settings: &'static Settings, cache: &'static Cache) -> Next {
+fn changed(request: &Request, settings: &Arc<Settings>, cache: &'static Cache) -> Next {
     request.log("BYPASS:method");
     tally::bypassed(cache, Bypass::Method);
     let safe = |method: &[u8]| matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE");
@@ -122,7 +123,7 @@ fn changed(request: &Request, settings: &'static Settings, cache: &'static Cache
 impl<'r> Turn<'r> {
     fn new(
         request: &'r Request,
-        settings: &'static Settings,
+        settings: &'r Arc<Settings>,
         cache: &'static Cache,
         key: Vec<u8>,
         leads: bool,

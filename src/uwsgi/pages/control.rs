@@ -157,7 +157,7 @@ pub(super) fn judge(
         return Err(Refusal::Status);
     }
     let streams = |kind: &[u8]| kind.to_ascii_lowercase().starts_with(b"text/event-stream");
-    if head.has("transfer-encoding") || head.get("content-type").is_some_and(streams) {
+    if head.has("transfer-encoding") || head.all("content-type").any(streams) {
         return Err(Refusal::Form);
     }
     let varies_by_cookie = || head.all("vary").flat_map(members).any(|n| n.eq_ignore_ascii_case(b"cookie"));

@@ -1,7 +1,10 @@
 //! A response on its way from the application to its client: what the route keeps of it.
 #![forbid(unsafe_code)]
 
-use std::time::{Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use super::{
     answer,
@@ -43,7 +46,7 @@ enum State {
 /// A response that the route watches. Belongs to one request.
 #[derive(Debug)]
 pub(super) struct Fill {
-    pub(super) settings: &'static Settings,
+    pub(super) settings: Arc<Settings>,
     pub(super) cache: &'static Cache,
     pub(super) target: Target,
     /// Why the response is not stored, whatever it is.
@@ -72,7 +75,7 @@ pub(super) struct Fill {
 impl Fill {
     pub(super) fn new(
         request: &Request,
-        settings: &'static Settings,
+        settings: &Arc<Settings>,
         cache: &'static Cache,
         target: Target,
         label: &'static str,
@@ -82,7 +85,7 @@ impl Fill {
             _ => None,
         };
         Self {
-            settings,
+            settings: Arc::clone(settings),
             cache,
             target,
             refused: request.holds(&settings.nostore).then_some(Refusal::Condition),
@@ -103,7 +106,7 @@ impl Fill {
     /// For a request that may change the page.
     pub(super) fn changing(
         request: &Request,
-        settings: &'static Settings,
+        settings: &Arc<Settings>,
         cache: &'static Cache,
         target: Target,
     ) -> Self {
@@ -248,7 +251,7 @@ impl Fill {
         let with_cookie = request.header(b"cookie").is_some();
         let judged = match self.refused {
             Some(why) => Err(why),
-            None => judge(&head, self.settings, with_cookie, SystemTime::now()),
+            None => judge(&head, &self.settings, with_cookie, SystemTime::now()),
         };
         if self.behind.is_none() {
             let mut fields = head.fields.clone();
@@ -308,7 +311,7 @@ impl Fill {
             (Some(why), _) => Err(why),
             (None, Some(None)) => Err(Refusal::Form),
             (None, Some(Some(length))) if length as u64 > most => Err(Refusal::Size),
-            (None, _) => judge(&head, self.settings, with_cookie, SystemTime::now()),
+            (None, _) => judge(&head, &self.settings, with_cookie, SystemTime::now()),
         };
         match judged {
             Ok(times) => {
@@ -352,7 +355,7 @@ impl Fill {
         let cost = self.started.elapsed();
         let mut response = Response { head: &head, body: &mut self.body, times, cost, tags: &tags };
         let refreshes = matches!(self.target.lease, Lease::Refresh(_)) && self.target.usable;
-        match self.target.store(&self.cache.tier, self.settings, request, &mut response) {
+        match self.target.store(&self.cache.tier, &self.settings, request, &mut response) {
             Ok(()) if refreshes => tally::refreshed(self.cache),
             Ok(()) => {}
             Err(why) => self.refuse_as(request, why, head.status),

@@ -21,7 +21,7 @@ use std::{
     ffi::{CStr, c_char, c_int, c_void},
     ptr,
     sync::{
-        Mutex, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicPtr, AtomicU64, Ordering},
     },
 };
@@ -56,8 +56,17 @@ use settings::Settings;
 const ROUTE_NEXT: c_int = 0;
 const ROUTE_BREAK: c_int = 2;
 
-/// All that the configuration has of these actions.
-static ALL: Mutex<Vec<&'static Settings>> = Mutex::new(Vec::new());
+/// What a route of the configuration needs.
+struct Need {
+    /// A cache with this name.
+    cache: Vec<u8>,
+    /// A mule that refreshes pages.
+    mule: bool,
+}
+
+/// What all of them need. `None` = it was checked; an application may still call an action
+/// (`uwsgi.route`).
+static NEEDS: Mutex<Option<Vec<Need>>> = Mutex::new(Some(Vec::new()));
 
 /// What a core of the worker serves.
 #[derive(Debug)]
@@ -83,21 +92,20 @@ pub(super) fn register(host: &Host) {
     }
 }
 
-/// The first name of a cache that a route has, but the server has not.
-pub(super) fn unknown_cache() -> Option<String> {
-    let all = ALL.lock().ok()?;
-    let unknown = all.iter().find(|settings| Cache::by_name(&settings.name).is_none())?;
-    Some(String::from_utf8_lossy(&unknown.name).into_owned())
-}
-
-/// Prepares the mules that refresh pages, if a route wants some. Called when all options are known,
-/// before there are other processes.
+/// Checks the names of caches in routes, and prepares the mules that refresh pages, if a route wants
+/// some. Called when all options are known, before there are other processes.
 ///
 /// # Errors
-/// Why there cannot be any.
-pub(super) fn set_up_mules(host: &'static Host) -> Result<(), String> {
-    let wanted = ALL.lock().is_ok_and(|all| all.iter().any(|settings| settings.by_mule));
-    if wanted { mule::set_up(host) } else { Ok(()) }
+/// What is wrong.
+pub(super) fn set_up(host: &'static Host) -> Result<(), String> {
+    let needs = NEEDS.lock().ok().and_then(|mut needs| needs.take()).unwrap_or_default();
+    if let Some(Need { cache, .. }) = needs.iter().find(|need| Cache::by_name(&need.cache).is_none()) {
+        let name = String::from_utf8_lossy(cache);
+        return Err(format!(
+            "a route names the cache {name}, but there is no such cache (cache2 = name={name},...)"
+        ));
+    }
+    if needs.iter().any(|need| need.mule) { mule::set_up(host) } else { Ok(()) }
 }
 
 /// Reads the options of a route.
@@ -105,8 +113,9 @@ pub(super) fn set_up_mules(host: &'static Host) -> Result<(), String> {
 /// # Safety
 /// uWSGI's contract: a route being made, and the NUL-terminated text behind the action's name.
 unsafe extern "C" fn configure(route: *mut raw::uwsgi_route, args: *mut c_char) -> c_int {
+    let parse = |text: &[u8]| Settings::parse(text).map(Arc::new);
     // SAFETY: the caller's contract; `run` expects these settings.
-    unsafe { set_up(route, args, "ucache", Settings::parse, |settings| settings, run) }
+    unsafe { make(route, args, "ucache", parse, |settings| settings, run) }
 }
 
 /// The same for `ucachepurge:`.
@@ -115,7 +124,7 @@ unsafe extern "C" fn configure(route: *mut raw::uwsgi_route, args: *mut c_char) 
 /// As [`configure`].
 unsafe extern "C" fn configure_purge(route: *mut raw::uwsgi_route, args: *mut c_char) -> c_int {
     // SAFETY: the caller's contract; `run_purge` expects these settings.
-    unsafe { set_up(route, args, "ucachepurge", Purge::parse, |purge| &purge.pages, run_purge) }
+    unsafe { make(route, args, "ucachepurge", Purge::parse, |purge| &purge.pages, run_purge) }
 }
 
 /// What is wrong with a route for errors, responses or ends.
@@ -143,22 +152,22 @@ unsafe fn is_late(host: &Host, route: *const raw::uwsgi_route) -> bool {
 ///
 /// # Safety
 /// As [`configure`]; `run` expects settings of this type.
-unsafe fn set_up<T: 'static>(
+unsafe fn make<T>(
     route: *mut raw::uwsgi_route,
     args: *mut c_char,
     action: &str,
     parse: fn(&[u8]) -> Result<T, String>,
-    pages: fn(&'static T) -> &'static Settings,
+    pages: fn(&T) -> &Settings,
     run: unsafe extern "C" fn(*mut raw::wsgi_request, *mut raw::uwsgi_route) -> c_int,
 ) -> c_int {
     guard(-1, || {
         // SAFETY: the caller's contract.
         let text = unsafe { CStr::from_ptr(args) }.to_bytes();
         let Some((_, host)) = calls::get() else { return -1 };
-        // SAFETY: the caller's contract: start-up is single-threaded, and so is a list of routes.
+        // SAFETY: start-up is single-threaded, and the lists of routes do not change after it.
         let late = unsafe { is_late(host, route) };
-        let settings: &'static T = match parse(text) {
-            Ok(settings) if !late => Box::leak(Box::new(settings)),
+        let settings = match parse(text) {
+            Ok(settings) if !late => Box::new(settings),
             Ok(_) => {
                 host.log(&format!("{action}: {LATE}"));
                 return -1;
@@ -168,16 +177,32 @@ unsafe fn set_up<T: 'static>(
                 return -1;
             }
         };
-        if let Ok(mut all) = ALL.lock() {
-            all.push(pages(settings));
+        // Another thread has it at run time only, when there is nothing to note.
+        if let Ok(mut needs) = NEEDS.try_lock()
+            && let Some(needs) = needs.as_mut()
+        {
+            let pages = pages(&settings);
+            needs.push(Need { cache: pages.name.clone(), mule: pages.by_mule });
         }
         // SAFETY: the caller's contract; `data2` is the action's own.
         unsafe {
             (*route).func = Some(run);
-            (*route).data2 = ptr::from_ref(settings).cast_mut().cast();
+            (*route).data2 = Box::into_raw(settings).cast();
+            (*route).free = Some(free::<T>);
         }
         0
     })
+}
+
+/// Ends a route that the application made for one call of an action.
+///
+/// # Safety
+/// uWSGI's contract: a route that [`make`] made with settings of this type, for the last time.
+unsafe extern "C" fn free<T>(route: *mut raw::uwsgi_route) {
+    guard((), || {
+        // SAFETY: the caller's contract: the box of `make`.
+        drop(unsafe { Box::from_raw((*route).data2.cast::<T>()) });
+    });
 }
 
 /// Runs `ucachepurge:`.
@@ -203,7 +228,7 @@ unsafe extern "C" fn run(raw: *mut raw::wsgi_request, route: *mut raw::uwsgi_rou
     guard(ROUTE_NEXT, || {
         // SAFETY: the caller's contract.
         let (request, settings) =
-            unsafe { (Request::of(raw, route), (*route).data2.cast::<Settings>().as_ref()) };
+            unsafe { (Request::of(raw, route), (*route).data2.cast::<Arc<Settings>>().as_ref()) };
         let (Some(request), Some(settings)) = (request, settings) else { return ROUTE_NEXT };
         if !is_first(&request) {
             return ROUTE_NEXT;
