@@ -178,10 +178,7 @@ fn with_near_0_there_are_no_copies() {
 #[test]
 fn values_that_have_no_place_are_served_all_the_same() {
     let server = Server::start();
-    let c = Cache::builder("small")
-        .items(4)
-        .max_value_bytes(100)
-        .backend(patient(server.url()).prefix("p:"));
+    let c = Cache::builder("small").items(4).max_value_bytes(100).backend(patient(server.url()).prefix("p:"));
     let c = c.build().expect("a cache");
     armed(&c);
     let long = "v".repeat(1000);

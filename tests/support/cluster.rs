@@ -154,6 +154,33 @@ impl Cluster {
         })
     }
 
+    /// Whether all nodes know of each other which slots they have, and since when. A node that takes a
+    /// slot before it has heard how the last one took it may lose it again.
+    fn agrees(&self) -> bool {
+        let view = |node: &Node| {
+            let nodes = node.nodes();
+            let known = |line: &str| {
+                let words: Vec<_> = line.split(' ').collect();
+                let slots = words.iter().skip(8).filter(|word| !word.starts_with('['));
+                // Number, epoch, slots.
+                words
+                    .first()
+                    .into_iter()
+                    .chain(words.get(6))
+                    .chain(slots)
+                    .copied()
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
+            let mut all: Vec<_> = nodes.lines().map(known).collect();
+            all.sort();
+            all
+        };
+        let mut views = self.nodes.iter().filter(|node| node.server.is_running()).map(view);
+        let first = views.next();
+        views.all(|view| Some(view) == first)
+    }
+
     /// The URL with two of its nodes.
     pub(crate) fn url(&self) -> String {
         let scheme = if self.speaks_tls { "rediss" } else { "redis" };
@@ -262,6 +289,7 @@ impl Stage {
 /// The move of a slot, step by step.
 #[derive(Debug)]
 pub(crate) struct Move<'a> {
+    cluster: &'a Cluster,
     slot: String,
     source: &'a Node,
     target: &'a Node,
@@ -271,7 +299,7 @@ pub(crate) struct Move<'a> {
 impl<'a> Move<'a> {
     pub(crate) fn new(cluster: &'a Cluster, slot: u16, from: usize, to: usize) -> Self {
         let (source, target) = (&cluster.nodes[from], &cluster.nodes[to]);
-        Self { slot: slot.to_string(), source, target, stage: Stage::Begun }
+        Self { cluster, slot: slot.to_string(), source, target, stage: Stage::Begun }
     }
 
     pub(crate) fn go_on_to(&mut self, stage: Stage) {
@@ -279,6 +307,7 @@ impl<'a> Move<'a> {
             match next {
                 Stage::Begun => {}
                 Stage::Announced => {
+                    wait_until("all nodes know the last move", || self.cluster.agrees());
                     self.set(self.target, ["IMPORTING", &self.source.id]);
                     self.set(self.source, ["MIGRATING", &self.target.id]);
                 }
