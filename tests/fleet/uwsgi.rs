@@ -19,7 +19,8 @@ use crate::{
     cluster::Cluster,
     engine_proc::{now, say, seed},
     load::judged,
-    server::{Flavor, Server, within},
+    patience::within,
+    server::{Flavor, Server},
     staleness::{Deed, EVERY_KEY, Event, NEVER, NOBODY, Value},
 };
 
@@ -161,10 +162,10 @@ fn all_in_use(machines: &[Server], probes: &[String]) {
         for key in probes {
             let value = format!("{key} by {n} at {}", now());
             let write = format!("uwsgi.cache_update('{key}', '{value}')");
-            within(60, "a write", || machine.run(WORKERS, &write) == "True");
+            within("a write", || machine.run(WORKERS, &write) == "True");
             for other in machines {
                 let read = format!("uwsgi.cache_get('{key}')");
-                within(60, "the change", || other.run(WORKERS, &read) == format!("b'{value}'"));
+                within("the change", || other.run(WORKERS, &read) == format!("b'{value}'"));
             }
         }
     }

@@ -7,7 +7,7 @@ use ucache::{Backend, Cache, Stored};
 use crate::{
     backend::{self, Server},
     copies::{is_hit, machine, patient, within},
-    engine_proc::{Child, Scratch, wait_for},
+    engine_proc::{Child, Scratch},
     proxy::{Address, Kind, Link, Proxy, Way},
 };
 
@@ -108,13 +108,13 @@ fn what_a_process_writes_after_a_clear_is_read_by_the_others_of_its_machine() {
         // It knows the number.
         assert_eq!(text("k").as_deref(), Some("before"));
         words[0].store(1, SeqCst);
-        wait_for("a write of the parent", || words[1].load(SeqCst) == 1);
+        within("a write of the parent", || words[1].load(SeqCst) == 1);
         assert_eq!(text("k").as_deref(), Some("after"));
         assert_eq!(text("untouched"), None, "it was cleared");
     });
     let terms = c.near_stats().expect("it has a backend").terms;
     proxy.set(Kind::Tracking, Way::ToClient, Link::Stalled);
-    wait_for("a read of the child", || words[0].load(SeqCst) == 1);
+    within("a read of the child", || words[0].load(SeqCst) == 1);
     server.ask(["INCR", "p:#gen"]);
     c.set("k", "after").expect("set");
     words[1].store(1, SeqCst);

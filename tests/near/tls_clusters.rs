@@ -7,7 +7,7 @@ use ucache::{Backend, Cache, OnDown};
 use crate::{
     backend::{self, Server},
     certificates::{Authority, Pair},
-    cluster::{Cluster, wait_until},
+    cluster::Cluster,
     clusters::{copied, key_at, operate},
     copies::{armed, is_hit, machine, within},
     ports::free_port,
@@ -106,7 +106,7 @@ fn a_cluster_that_names_other_ports_says_what_is_missing() {
         let words: Vec<_> = words.iter().map(String::as_str).collect();
         let node = Server::with(&backend::programs()[0], plain, &words);
         assert_eq!(node.ask(["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "OK");
-        wait_until("it serves", || node.ask(["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+        within("it serves", || node.ask(["CLUSTER", "INFO"]).contains("cluster_state:ok"));
         let url = format!("rediss+cluster://127.0.0.1:{port}");
         let backend = trusting(&authority, &url).timeout(Duration::from_millis(700));
         let error = far(name, backend).get("k").expect_err("refused").to_string();

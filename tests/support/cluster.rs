@@ -307,7 +307,7 @@ impl<'a> Move<'a> {
             match next {
                 Stage::Begun => {}
                 Stage::Announced => {
-                    wait_until("all nodes know the last move", || self.cluster.agrees());
+                    within("all nodes know the last move", || self.cluster.agrees());
                     self.set(self.target, ["IMPORTING", &self.source.id]);
                     self.set(self.source, ["MIGRATING", &self.target.id]);
                 }
