@@ -21,6 +21,7 @@ mod server;
 mod support;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, HashSet},
     env, fs,
     hint::black_box,
@@ -33,7 +34,7 @@ use std::{
 use baseline::{Baseline, Counts};
 use geometry::{GEOMETRIES, Geometry};
 use support::{Into100, IntoVec, UPDATE, VALUE, key, zipf};
-use ucache::engine::{Config, Engine, Eviction, Math, Touch};
+use ucache::engine::{Config, Cursor, Engine, Eviction, Math, Touch};
 #[cfg(feature = "redis")]
 use ucache::near::{OnDown, Options, Tier};
 
@@ -74,8 +75,20 @@ fn absent(n: u32) -> [u8; 16] {
 
 type Operation = fn(&Engine, u32);
 
+thread_local! {
+    static WALK: RefCell<Cursor> = RefCell::new(Cursor::default());
+}
+
+/// One item of a walk over all, which begins again at the end.
+#[inline(always)]
+fn step(engine: &Engine, at: &mut Cursor) {
+    if engine.walk_ref(at).is_none() {
+        *at = Cursor::default();
+    }
+}
+
 /// Each is counted alone, in this order.
-const OPERATIONS: [(&str, Operation); 10] = [
+const OPERATIONS: [(&str, Operation); 12] = [
     ("nothing", |_, n| {
         black_box(key(n));
     }),
@@ -98,6 +111,11 @@ const OPERATIONS: [(&str, Operation); 10] = [
     ("increment", |e, n| {
         e.math(&counter(n), Math::Inc, 1, &UPDATE).expect("math");
     }),
+    ("delete and set", |e, n| {
+        assert!(e.delete(&key(n)).expect("delete"));
+        e.set(&key(n), &[b'd'; VALUE], &UPDATE).expect("set");
+    }),
+    ("walk, an item", |e, _| WALK.with_borrow_mut(|at| step(e, at))),
     ("delete", |e, n| assert!(e.delete(&key(n)).expect("delete"))),
     ("set", |e, n| {
         e.set(&key(n), &[b's'; VALUE], &UPDATE).expect("set");

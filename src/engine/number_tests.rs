@@ -24,7 +24,7 @@ fn get(e: &Engine, key: &[u8]) -> Option<Vec<u8>> {
 /// Where the number lies, and its life.
 fn place(e: &Engine, key: &[u8]) -> (u64, u64) {
     let hashed = e.hash_key(key);
-    let f = e.lookup(hashed.home, hashed.tag, key).expect("it is stored");
+    let f = e.lookup(hashed.home, hashed.tag(), key).expect("it is stored");
     (f.off, e.number_at(f.off, key.len() as u64).life())
 }
 

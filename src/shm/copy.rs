@@ -69,6 +69,22 @@ pub(super) unsafe fn store(src: *const u8, dst: *mut u8, len: usize) {
     unsafe { store_words(src, dst, len) };
 }
 
+/// [`store`] of what is mostly short: 16 to 32 bytes need two comparisons.
+///
+/// # Safety
+/// As [`store`].
+#[inline(always)]
+pub(super) unsafe fn store_short(src: *const u8, dst: *mut u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if (16..=32).contains(&len) {
+        // SAFETY: the first 16 bytes and the last (contract).
+        unsafe { copy_two(src, dst, len) };
+        return;
+    }
+    // SAFETY: passed on.
+    unsafe { store(src, dst, len) };
+}
+
 /// [`store`] word by word.
 ///
 /// # Safety
@@ -174,9 +190,22 @@ unsafe fn copy_ends(src: *const u8, dst: *mut u8, len: usize) {
             move16(src.add(len - 32), dst.add(len - 32));
             move16(src.add(len - 16), dst.add(len - 16));
         } else {
-            move16(src, dst);
-            move16(src.add(len - 16), dst.add(len - 16));
+            copy_two(src, dst, len);
         }
+    }
+}
+
+/// The first 16 bytes and the last.
+///
+/// # Safety
+/// Both sides must be mapped for `len` bytes, 16 to 32; they must not overlap.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+unsafe fn copy_two(src: *const u8, dst: *mut u8, len: usize) {
+    // SAFETY: both pieces lie within `len` bytes (contract).
+    unsafe {
+        move16(src, dst);
+        move16(src.add(len - 16), dst.add(len - 16));
     }
 }
 

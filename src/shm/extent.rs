@@ -11,7 +11,7 @@ use super::{
     layout::{SPAN, shard as at},
     region::{Region, sync::*},
     shard_cells::ShardCells,
-    span::{BODY, HEAD, LEAVING, SMALL, is_part, meta, owner, place, run, start, state},
+    span::{BODY, HEAD, LEAVING, SMALL, is_part, is_small_of, meta, owner, place, run, start, state},
 };
 
 /// How large a block is to be.
@@ -26,6 +26,13 @@ impl Wanted {
     pub(crate) fn len(self) -> u64 {
         if self.bytes <= MAX_SMALL { self.bytes } else { self.bytes.next_multiple_of(SPAN) }
     }
+}
+
+/// The block of an entry of `bytes`, of a key and a value that are not empty.
+#[inline(always)]
+pub(crate) fn wanted_for(bytes: u64) -> Wanted {
+    debug_assert!(bytes.is_multiple_of(8) && bytes >= MIN_BLOCK, "no entry has {bytes} bytes");
+    Wanted { bytes }
 }
 
 /// A block of at least `bytes`.
@@ -84,6 +91,15 @@ pub(super) fn spans_at(r: &Region, shard_no: u64, off: u64) -> Option<Spans> {
     fits.then_some(Spans { first, n, large, leaving: state(word) == LEAVING })
 }
 
+/// Whether a block lies in one span of an extent of the shard that gives blocks, as most do.
+#[inline(always)]
+pub(super) fn is_in_span(r: &Region, shard_no: u64, off: u64, bytes: u64) -> bool {
+    let rel = off.wrapping_sub(r.layout().data);
+    let Some(words) = r.span(rel / SPAN) else { return false };
+    let word = words[0].load(Relaxed);
+    is_small_of(word, shard_no) && rel % SPAN + bytes <= SPAN
+}
+
 /// Whether the spans at `off` can have an entry of so many bytes of the shard there, and all of them
 /// are the shard's: after a power failure one can be another block's.
 pub(crate) fn holds(r: &Region, shard_no: u64, off: u64, bytes: u64) -> bool {
@@ -106,8 +122,17 @@ fn has_bodies(r: &Region, shard_no: u64, s: &Spans) -> bool {
 }
 
 /// Whether the block of an entry of `bytes` at `off` is one that would be taken for `wanted`.
-#[inline]
+#[inline(always)]
 pub(crate) fn is_for(r: &Region, shard_no: u64, (off, bytes): (u64, u64), wanted: Wanted) -> bool {
+    if is_in_span(r, shard_no, off, bytes) {
+        bytes == wanted.bytes
+    } else {
+        is_for_rest(r, shard_no, (off, bytes), wanted)
+    }
+}
+
+#[inline(never)]
+fn is_for_rest(r: &Region, shard_no: u64, (off, bytes): (u64, u64), wanted: Wanted) -> bool {
     let Some(s) = spans_at(r, shard_no, off) else { return false };
     if s.large {
         s.n * SPAN == wanted.len() && is_large(wanted.bytes)

@@ -81,10 +81,23 @@ impl Region {
         (number, if self.has_bucket_of_store(number) { self.bucket(number) } else { &HOLE.0 })
     }
 
-    /// The stamps of a bucket, whose offset is `at`, in the order of its slots.
+    /// The stamps of a bucket that has memory, each at its slot's number.
+    ///
+    /// # Panics
+    /// If there are none.
     #[inline(always)]
-    pub(crate) fn stamps_of(&self, bucket: u64, at: u64) -> &[AtomicU64; 8] {
-        if self.sparse && !self.has_bucket_of_store(bucket) { &NO_STAMPS.0 } else { self.line(at) }
+    pub(crate) fn stamps(&self, bucket: u64) -> &[AtomicU64; 8] {
+        assert!(bucket < self.stamped, "there are no stamps of this bucket");
+        // SAFETY: `Region::new` checked that the area, 64-aligned, has `stamped` lines in the mapping,
+        // which lives as long as `self`; all access to it is atomic, and an array of atomics has the
+        // layout of the words.
+        unsafe { &*self.areas.stamps.add((bucket * BUCKET) as usize).cast::<[AtomicU64; 8]>() }
+    }
+
+    /// [`Region::stamps`] of any bucket.
+    #[inline(always)]
+    pub(crate) fn stamps_of(&self, bucket: u64) -> &[AtomicU64; 8] {
+        if self.sparse && !self.has_bucket_of_store(bucket) { &NO_STAMPS.0 } else { self.stamps(bucket) }
     }
 
     /// Overflow buckets of each shard that have memory.

@@ -50,6 +50,10 @@ pub(crate) struct Region {
     pub(super) buckets: u64,
     /// Number of home buckets; at most `buckets`.
     pub(super) homes: u64,
+    /// Buckets that have stamps: all, or none.
+    pub(super) stamped: u64,
+    /// Bytes of the data area.
+    pub(super) data_len: u64,
     /// How far the data area is known to be backed by memory or disk: bytes from its start on at
     /// which a piece may begin.
     pub(super) backed: AtomicU64,
@@ -70,6 +74,7 @@ pub(crate) struct Region {
 pub(super) struct Areas {
     start: *mut u8,
     pub(super) index: *mut u8,
+    pub(super) stamps: *mut u8,
     pub(super) runs: *mut u8,
     pub(super) stats: *mut u8,
     pub(super) shards: *mut u8,
@@ -91,6 +96,7 @@ impl Areas {
         Self {
             start,
             index: at(layout.index),
+            stamps: at(layout.stamps),
             runs: at(layout.runs),
             stats: at(layout.stats),
             shards: at(layout.shards),
@@ -111,12 +117,17 @@ impl Region {
         if !layout.index.is_multiple_of(BUCKET) || (layout.end - layout.index) / BUCKET < buckets {
             return Err(Error::Damaged("the index is not inside the region"));
         }
+        let stamped = if layout.geo.stamps { buckets } else { 0 };
+        let room = layout.end.saturating_sub(layout.stamps);
+        if !layout.stamps.is_multiple_of(BUCKET) || room / BUCKET < stamped {
+            return Err(Error::Damaged("the stamps are not inside the region"));
+        }
         let homes = layout.geo.homes.min(buckets);
         let areas = Areas::new(&map, &layout);
         copy::learn_processor();
         let (backed, wide, sparse) = (AtomicU64::new(0), simd_tags::compares_wide(), file.is_some());
-        let pairs = number::exchanges_pairs();
-        Ok(Self { areas, buckets, homes, backed, sparse, wide, pairs, map, layout, file })
+        let (pairs, data_len) = (number::exchanges_pairs(), layout.end.saturating_sub(layout.data));
+        Ok(Self { areas, buckets, homes, stamped, data_len, backed, sparse, wide, pairs, map, layout, file })
     }
 
     /// First byte of the mapping.
@@ -206,13 +217,6 @@ impl Region {
         const { assert!(AT.is_multiple_of(8) && AT < MIN_REGION) };
         // SAFETY: as in `word`; a region has this page (`new`).
         unsafe { AtomicU64::from_ptr(self.start().add(AT as usize).cast()) }
-    }
-
-    /// The eight words of the cache line at `off`, a multiple of 64.
-    #[inline]
-    pub(crate) fn line(&self, off: u64) -> &[AtomicU64; 8] {
-        // SAFETY: as in `word`, for 64 bytes; an array of atomics has the layout of the words.
-        unsafe { &*self.cell::<64>(off).cast::<[AtomicU64; 8]>() }
     }
 
     /// Prefetches the cache line at `off`; any offset will do.

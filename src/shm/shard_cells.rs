@@ -168,8 +168,10 @@ impl Region {
         // Slices are shorter than half of what 64 bits can count: nothing overflows.
         let value_at = 8 * N + round8(key.len() as u64) as usize;
         let len = value_at as u64 + round8(value.len() as u64);
-        let layout = self.layout();
-        if off < layout.data || off > layout.end || len > layout.end - off || off & 7 != 0 {
+        let Some(room) = self.data_len.checked_sub(off.wrapping_sub(self.layout().data)) else {
+            outside(off, len)
+        };
+        if len > room || off & 7 != 0 {
             outside(off, len);
         }
         // SAFETY: `len` bytes from `off` on lie before the layout's end, which the mapping reaches
@@ -180,7 +182,7 @@ impl Region {
             for (i, word) in header.into_iter().enumerate() {
                 AtomicU64::from_ptr(at.cast::<u64>().add(i)).store(word, Relaxed);
             }
-            copy::store(key.as_ptr(), at.add(8 * N), key.len());
+            copy::store_short(key.as_ptr(), at.add(8 * N), key.len());
             copy::store(value.as_ptr(), at.add(value_at), value.len());
         }
     }

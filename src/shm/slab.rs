@@ -11,19 +11,21 @@
 //! and the next entry of its size takes it.
 #![forbid(unsafe_code)]
 
+use std::num::NonZeroU64;
+
 use super::{
     bins::{EXACT, bin_of, claim_extent, give, push, set_bump},
     block::{MAX_SMALL, MIN_BLOCK, binned_len, link, poison, set_free, set_free_any},
-    extent::spans_at,
+    extent::{is_in_span, spans_at},
     layout::{BINS, SPAN, shard as at},
     region::{Region, sync::*},
     shard_cells::ShardCells,
-    span::{self, EXTENT_SPANS, SMALL, owner, start, state},
+    span::{self, EXTENT_SPANS, start},
 };
 pub(crate) use super::{
     extent::{
         Wanted, around, each_entry, each_entry_between, holds, is_for, is_large, owner_of, wanted,
-        whole_owners,
+        wanted_for, whole_owners,
     },
     tidy::{
         begin_emptying, begin_sync, copy, discard_moved, each_spans, empty, is_leaving, may_be_sparse,
@@ -58,13 +60,14 @@ pub(crate) fn alloc(r: &Region, shard: ShardCells<'_>, wanted: Wanted) -> Result
         word.store(0, Relaxed);
         return Ok(cached_off(cached));
     }
-    alloc_uncached(r, shard, wanted)
+    alloc_uncached(r, shard.no, wanted)
 }
 
-/// [`alloc`] without the cached block.
+/// [`alloc`] without the block that the shard keeps. Gets the shard's number: cells in a register
+/// stay there.
 #[inline(never)]
-fn alloc_uncached(r: &Region, shard: ShardCells<'_>, wanted: Wanted) -> Result<u64, AllocError> {
-    let len = wanted.bytes;
+pub(crate) fn alloc_uncached(r: &Region, shard_no: u64, wanted: Wanted) -> Result<u64, AllocError> {
+    let (shard, len) = (r.shard(shard_no), wanted.bytes);
     if len > MAX_SMALL {
         return alloc_large(r, shard.no, len);
     }
@@ -99,16 +102,30 @@ fn alloc_rest(r: &Region, shard: ShardCells<'_>, len: u64) -> Option<u64> {
 
 /// Asks for the first lines of the block that [`alloc`] will give, as far as that can be told: whoever unlocks waits until all
 /// that was written has reached the cache, and these lines have long left it. `binned`: also of one that the shard does not
-/// keep.
+/// keep. Returns the one that it keeps, if that is it.
 #[inline(always)]
-pub(crate) fn prefetch_next(r: &Region, shard: ShardCells<'_>, wanted: Wanted, binned: bool) {
+pub(crate) fn prefetch_next(
+    r: &Region,
+    shard: ShardCells<'_>,
+    wanted: Wanted,
+    binned: bool,
+) -> Option<NonZeroU64> {
     let cached = shard.word(at::CACHED_BLOCK).load(Relaxed);
     if cached >> LEN_AT == wanted.bytes >> 3 {
         r.prefetch_entry(cached_off(cached));
-    } else if binned && wanted.bytes <= MAX_SMALL {
+        return NonZeroU64::new(cached_off(cached));
+    }
+    if binned && wanted.bytes <= MAX_SMALL {
         let first = r.bin(shard, bin_of(wanted.bytes)).load(Relaxed);
         r.prefetch_entry(if first == 0 { shard.word(at::BUMP).load(Relaxed) } else { first });
     }
+    None
+}
+
+/// Takes the block that the shard keeps.
+#[inline(always)]
+pub(crate) fn take_kept(shard: ShardCells<'_>) {
+    shard.word(at::CACHED_BLOCK).store(0, Relaxed);
 }
 
 #[inline(never)]
@@ -184,29 +201,36 @@ fn new_extent(r: &Region, shard: ShardCells<'_>, len: u64) -> bool {
 /// another, or comes after it, no bin is looked at.
 #[inline(always)]
 pub(crate) fn free(r: &Region, shard: ShardCells<'_>, off: u64, bytes: u64) {
-    let rel = off.wrapping_sub(r.layout().data);
-    let Some(words) = r.span(rel / SPAN) else { return };
-    let word = words[0].load(Relaxed);
-    if owner(word) == shard.no && state(word) == SMALL && rel % SPAN + bytes <= SPAN {
-        free_small(r, shard, off, bytes);
+    if !is_in_span(r, shard.no, off, bytes) {
+        free_rest(r, shard.no, off, bytes);
+    } else if shard.word(at::CACHED_BLOCK).load(Relaxed) == 0 {
+        free_to_keep(r, shard, off, bytes);
     } else {
-        free_rest(r, shard, off, bytes);
+        free_to_bin(r, shard.no, off, bytes);
     }
 }
 
+/// [`free`] after [`take_kept`].
 #[inline(always)]
-fn free_small(r: &Region, shard: ShardCells<'_>, off: u64, bytes: u64) {
-    set_free(r, shard.no, off, bytes);
-    let cached = shard.word(at::CACHED_BLOCK);
-    if cached.load(Relaxed) == 0 {
-        cached.store(bytes >> 3 << LEN_AT | off >> 3, Relaxed);
+pub(crate) fn free_for_kept(r: &Region, shard: ShardCells<'_>, off: u64, bytes: u64) {
+    if is_in_span(r, shard.no, off, bytes) {
+        free_to_keep(r, shard, off, bytes);
     } else {
-        free_to_bin(r, shard, off, bytes);
+        free_rest(r, shard.no, off, bytes);
     }
+}
+
+/// Frees a block that the shard keeps from now on: it keeps none.
+#[inline(always)]
+fn free_to_keep(r: &Region, shard: ShardCells<'_>, off: u64, bytes: u64) {
+    set_free(r, shard.no, off, bytes);
+    shard.word(at::CACHED_BLOCK).store(bytes << (LEN_AT - 3) | off >> 3, Relaxed);
 }
 
 #[inline(never)]
-fn free_to_bin(r: &Region, shard: ShardCells<'_>, off: u64, bytes: u64) {
+fn free_to_bin(r: &Region, shard_no: u64, off: u64, bytes: u64) {
+    let shard = r.shard(shard_no);
+    set_free(r, shard_no, off, bytes);
     push(r, shard, off, bytes);
     let freed = shard.word(at::FREED);
     freed.store(freed.load(Relaxed) + bytes, Relaxed);
@@ -214,7 +238,8 @@ fn free_to_bin(r: &Region, shard: ShardCells<'_>, off: u64, bytes: u64) {
 
 /// [`free`] of a block that does not lie in one span of an extent that gives blocks.
 #[inline(never)]
-fn free_rest(r: &Region, shard: ShardCells<'_>, off: u64, bytes: u64) {
+fn free_rest(r: &Region, shard_no: u64, off: u64, bytes: u64) {
+    let shard = r.shard(shard_no);
     let Some(s) = spans_at(r, shard.no, off) else { return };
     if s.large && off == s.start(r) {
         poison(r, off);
@@ -225,8 +250,10 @@ fn free_rest(r: &Region, shard: ShardCells<'_>, off: u64, bytes: u64) {
         shard.set_dirty(true);
     } else if s.leaving {
         set_free(r, shard.no, off, bytes);
+    } else if shard.word(at::CACHED_BLOCK).load(Relaxed) == 0 {
+        free_to_keep(r, shard, off, bytes);
     } else {
-        free_small(r, shard, off, bytes);
+        free_to_bin(r, shard.no, off, bytes);
     }
 }
 

@@ -70,6 +70,13 @@ pub(super) fn place(word: u64) -> (u64, u64) {
     (class(word) >> 4, (class(word) & 15) + 1)
 }
 
+/// Whether a span is part of an extent of the shard that gives blocks: both fields at once.
+#[inline(always)]
+pub(super) fn is_small_of(word: u64, shard_no: u64) -> bool {
+    const STATE_AND_OWNER: u64 = 0xFFFF_00FF;
+    (word ^ (shard_no << 16 | SMALL)) & STATE_AND_OWNER == 0
+}
+
 /// The word of a span of an extent.
 pub(super) fn extent_word(pos: u64, n: u64, owner: u64) -> u64 {
     coded(SMALL, pos << 4 | (n - 1), owner)

@@ -103,6 +103,15 @@ pub(crate) fn setting(seq: u32, len: usize, options: SetOptions) -> Run {
     Box::new(move |e| drop(e.set(&key, &value, &options)))
 }
 
+/// The same twice: the second time in the block that the shard has kept.
+fn twice(run: Run, between: fn(&Engine)) -> Run {
+    Box::new(move |e| {
+        run(e);
+        between(e);
+        run(e);
+    })
+}
+
 fn math(op: Math, operand: i64) -> Run {
     let key = key(X);
     Box::new(move |e| drop(e.math(&key, op, operand, &UPDATE)))
@@ -183,6 +192,14 @@ pub(crate) fn reads_and_stores(l: &Lens) -> Vec<Case> {
         case("update, bitmap, shorter", blocks(10, 64, 2000), Value(1, l.middle), Value(2, 8), set(2, 8)),
         case("insert of a large value", base(10), Nothing, Value(2, l.large), set(2, l.large)),
         case("update of a large value", base(10), Value(1, l.large), new, set(2, l.short)),
+        case("updates that take turns", base(10), old, Value(2, l.other), twice(set(2, l.other), |_| {})),
+        case(
+            "insert where one went",
+            base(10),
+            Nothing,
+            new,
+            twice(set(2, l.short), |e| drop(e.delete(&key(X)))),
+        ),
     ];
     cases[15].long = true;
     cases

@@ -222,19 +222,36 @@ impl Engine {
         chain.take(self.geo.overflow as usize + 1).any(has_empty)
     }
 
-    /// Publishes a slot word: the commit point of an insert (I1).
-    #[inline]
-    pub(in crate::engine) fn publish(&self, home: u64, at: FreeSlot, word: u64, stamp: u64) {
-        let (bucket, slot) = at.place();
-        self.set_stamp(bucket, slot, stamp);
+    /// Publishes a slot word in the chain of `home`, whose first bucket is `line`: the commit point
+    /// of an insert (I1).
+    #[inline(always)]
+    pub(in crate::engine) fn publish(
+        &self,
+        (home, line): (u64, &Bucket),
+        at: FreeSlot,
+        word: u64,
+        stamp: u64,
+    ) {
         match at {
-            FreeSlot::Slot { .. } => {
+            FreeSlot::Slot { bucket, slot } if bucket == home => {
+                self.set_stamp(bucket, slot, stamp);
                 // The first item of a chain takes the first slot.
                 if slot == 1 {
                     self.note_run(home);
                 }
-                self.slot(bucket, slot).store(word, seqlock::PUBLISH);
+                line[slot as usize & 7].store(word, seqlock::PUBLISH);
             }
+            _ => self.publish_behind(at, word, stamp),
+        }
+    }
+
+    /// [`Engine::publish`] in an overflow bucket: the chain has items.
+    #[inline(never)]
+    fn publish_behind(&self, at: FreeSlot, word: u64, stamp: u64) {
+        let (bucket, slot) = at.place();
+        self.set_stamp(bucket, slot, stamp);
+        match at {
+            FreeSlot::Slot { .. } => self.slot(bucket, slot).store(word, seqlock::PUBLISH),
             FreeSlot::Overflow { last, new } => {
                 self.slot(new, slot).store(word, Relaxed);
                 self.set_link(last, Some(new));
@@ -311,44 +328,6 @@ impl Engine {
         let key = buffer.first(len);
         source.copy_to_slice(key);
         self.secret.hash(key)
-    }
-
-    /// Number of the shard's buckets that can have items.
-    pub(in crate::engine) fn buckets_of(&self, guard: &ShardGuard<'_>) -> u64 {
-        self.homes_per_shard
-            + guard.word(shard::OVERFLOW_BUMP).load(Relaxed).min(self.region.overflow_ready())
-    }
-
-    /// Bucket and slot of a location within the shard.
-    #[inline]
-    pub(in crate::engine) fn slot_at(&self, guard: &ShardGuard<'_>, number: u64) -> (u64, u64) {
-        (self.nth_bucket(guard, number / 8), number % 8)
-    }
-
-    /// Inverse of the above; 0 = not of this shard.
-    pub(in crate::engine) fn number_of_slot(
-        &self,
-        guard: &ShardGuard<'_>,
-        (bucket, slot): (u64, u64),
-    ) -> u64 {
-        if self.shard_of(bucket) != guard.no {
-            return 0;
-        }
-        let n = if bucket < self.geo.homes {
-            bucket - guard.no * self.homes_per_shard
-        } else {
-            self.homes_per_shard + self.geo.overflow_number(bucket)
-        };
-        n * 8 + slot
-    }
-
-    /// The shard's `n`-th bucket, home buckets first.
-    #[inline]
-    pub(in crate::engine) fn nth_bucket(&self, guard: &ShardGuard<'_>, n: u64) -> u64 {
-        match n.checked_sub(self.homes_per_shard) {
-            None => guard.no * self.homes_per_shard + n,
-            Some(n) => self.geo.overflow_bucket(guard.no, n),
-        }
     }
 
     /// The item of a slot, under its shard's lock. A late reader's stamp on a slot that became

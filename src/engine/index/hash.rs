@@ -124,11 +124,10 @@ impl Secret {
     /// Up to 16 bytes as two words; every byte counts, and the seed depends on the length.
     #[inline]
     fn short(bytes: &[u8]) -> (u64, u64) {
-        let len = bytes.len();
-        if len >= 8 {
-            return (word(bytes), word(&bytes[len - 8..]));
+        match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+            _ => (crate::shm::load_partial(bytes), bytes.len() as u64),
         }
-        (crate::shm::load_partial(bytes), len as u64)
     }
 }
 

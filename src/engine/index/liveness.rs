@@ -5,6 +5,7 @@
 use crate::{
     engine::{
         Engine,
+        geometry::id_of,
         index::{
             bucket::EntryRef,
             entry::{self, Header, LEASE},
@@ -12,11 +13,7 @@ use crate::{
         },
     },
     os::{clock, process::Owner},
-    shm::{
-        Bucket,
-        layout::{BUCKET, header},
-        sync::*,
-    },
+    shm::{Bucket, layout::header, sync::*},
 };
 
 impl Engine {
@@ -47,7 +44,7 @@ impl Engine {
     /// Whether hits of items are counted: the table of hits is touched from the first counted read
     /// on.
     pub(in crate::engine) fn has_hits(&self) -> bool {
-        self.region.word(header::HITS_USED).load(Acquire) != 0
+        self.region.header_word::<{ header::HITS_USED }>().load(Acquire) != 0
     }
 
     /// Where an item's hits are counted, if they are.
@@ -56,17 +53,18 @@ impl Engine {
     }
 
     /// A new item starts without hits.
-    #[inline]
-    pub(in crate::engine) fn reset_hits(&self, id: u32) {
+    #[inline(always)]
+    pub(in crate::engine) fn reset_hits(&self, (bucket, slot): (u64, u64)) {
         if self.has_hits() {
-            self.hits_word(id).store(0, Relaxed);
+            self.hits_word(id_of(bucket, slot)).store(0, Relaxed);
         }
     }
 
     /// Blocks that an entry holds: a placeholder none, so that its value needs no more than a value
     /// does.
+    #[inline(always)]
     pub(in crate::engine) fn blocks_of(&self, h: &Header) -> u64 {
-        if h.flags & LEASE == 0 { self.blocks_for(h.value_len) } else { 0 }
+        if self.config.blocks.is_some() && h.flags & LEASE == 0 { self.blocks_for(h.value_len) } else { 0 }
     }
 
     /// The access stamp of a slot, `u64::MAX` if stamps are not kept.
@@ -76,13 +74,13 @@ impl Engine {
             return u64::MAX;
         }
         // Stored inverted, so that fresh memory (0) reads as "never": u64::MAX.
-        !self.region.word(self.layout.stamp(bucket, slot - 1)).load(Relaxed)
+        !self.region.stamps(bucket)[slot as usize & 7].load(Relaxed)
     }
 
     /// Changes it by compare-and-swap; tells whether it did.
     #[inline]
     pub(in crate::engine) fn change_stamp(&self, bucket: u64, slot: u64, from: u64, to: u64) -> bool {
-        let word = self.region.word(self.layout.stamp(bucket, slot - 1));
+        let word = &self.region.stamps(bucket)[slot as usize & 7];
         word.compare_exchange(!from, !to, Relaxed, Relaxed).is_ok()
     }
 
@@ -90,14 +88,14 @@ impl Engine {
     #[inline(always)]
     pub(in crate::engine) fn set_stamp(&self, bucket: u64, slot: u64, stamp: u64) {
         if self.geo.stamps {
-            self.region.word(self.layout.stamp(bucket, slot - 1)).store(!stamp, Relaxed);
+            self.region.stamps(bucket)[slot as usize & 7].store(!stamp, Relaxed);
         }
     }
 
     /// The stamps of a bucket, in the order of its slots.
     #[inline(always)]
     pub(in crate::engine) fn stamps_of(&self, bucket: u64) -> &Bucket {
-        self.region.stamps_of(bucket, self.layout.stamps + bucket * BUCKET)
+        self.region.stamps_of(bucket)
     }
 
     pub(in crate::engine) fn lease_words(&self, f: &EntryRef) -> Option<[u64; 3]> {

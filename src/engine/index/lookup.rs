@@ -38,8 +38,15 @@ pub(in crate::engine) struct HashedKey<'k> {
     pub(in crate::engine) home: u64,
     /// The home bucket.
     pub(in crate::engine) bucket: &'k Bucket,
-    pub(in crate::engine) tag: u64,
     pub(in crate::engine) shard: u64,
+}
+
+impl HashedKey<'_> {
+    /// The tag of its slot.
+    #[inline(always)]
+    pub(in crate::engine) fn tag(&self) -> u64 {
+        entry::tag_of(self.hash)
+    }
 }
 
 impl RawEntry<'_> {
@@ -200,6 +207,6 @@ impl Engine {
             self.region.prefetch(self.layout.stamp(home, 0));
             self.region.prefetch(self.layout.shard_word(shard, shard::RNG_STATE));
         }
-        HashedKey { key, hash, home, bucket: line, tag: entry::tag_of(hash), shard }
+        HashedKey { key, hash, home, bucket: line, shard }
     }
 }

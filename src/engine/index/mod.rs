@@ -7,4 +7,5 @@ pub(in crate::engine) mod hash;
 pub(in crate::engine) mod liveness;
 pub(in crate::engine) mod lookup;
 mod numbers;
+pub(in crate::engine) mod places;
 mod runs;

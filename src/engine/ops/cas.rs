@@ -157,7 +157,7 @@ impl Engine {
             return None;
         }
         let seq = self.seq(hashed.home).load(Acquire);
-        let found = self.lookup(hashed.home, hashed.tag, hashed.key);
+        let found = self.lookup(hashed.home, hashed.tag(), hashed.key);
         fence(Acquire);
         // Before any allocation, make sure that header and key belonged together.
         if self.seq(hashed.home).load(Relaxed) != seq {

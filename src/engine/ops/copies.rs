@@ -87,7 +87,7 @@ impl Engine {
         let guard = self.lock_raw(hashed.shard)?;
         // After a clear nothing is there until a writer comes, who reaps the shard first.
         let is_reaped = guard.reaped() == generation::number(self.clear_gen());
-        let found = if is_reaped { self.lookup(hashed.home, hashed.tag, key) } else { None };
+        let found = if is_reaped { self.lookup(hashed.home, hashed.tag(), key) } else { None };
         if let Some(f) = &found {
             self.remove(&guard, hashed.home, f);
         }

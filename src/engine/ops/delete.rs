@@ -29,23 +29,26 @@ impl Engine {
             FastLookup::Found(m)
                 if self.is_readable(&m) && !self.geo.stamps && self.config.blocks.is_none() =>
             {
-                self.delete_fast(guard, hashed.bucket, &m);
+                self.delete_fast(&guard, hashed.bucket, &m);
+                guard.release();
+                self.count(Counter::Deleted, 1);
+                self.note_change();
                 return Ok(true);
             }
             FastLookup::Found(m) => m.decode(),
             FastLookup::Absent => return Ok(false),
-            FastLookup::Retry => match self.lookup(hashed.home, hashed.tag, key) {
+            FastLookup::Retry => match self.lookup(hashed.home, hashed.tag(), key) {
                 Some(f) => f,
                 None => return Ok(false),
             },
         };
-        Ok(self.delete_found(&guard, hashed.home, &f))
+        Ok(self.delete_found(&guard.alias(), hashed.home, &f))
     }
 
     /// Deletes an item without flags from its home bucket, in a cache that neither evicts nor
     /// counts blocks.
     #[inline(always)]
-    fn delete_fast(&self, guard: ShardGuard<'_>, line: &Bucket, m: &RawEntry<'_>) {
+    fn delete_fast(&self, guard: &ShardGuard<'_>, line: &Bucket, m: &RawEntry<'_>) {
         self.end_life(m.off, m.words.0);
         line[m.slot as usize & 7].store(0, Release);
         bump_seq(line);
@@ -55,10 +58,7 @@ impl Engine {
             entry::value_len(m.words.0).into(),
         );
         slab::free(&self.region, guard.cells, m.off, old);
-        self.give_item(&guard);
-        guard.release();
-        self.count(Counter::Deleted, 1);
-        self.note_change();
+        self.give_item(guard);
     }
 
     /// The greatest id that an item can have: more than there can be items.

@@ -27,6 +27,8 @@ use crate::{
 #[derive(Debug)]
 pub(in crate::engine) struct Evicted {
     pub(in crate::engine) off: u64,
+    /// Bytes of its entry.
+    pub(in crate::engine) bytes: u64,
 }
 
 impl Engine {
@@ -79,6 +81,7 @@ impl Engine {
 
     /// Evicts an item of the shard to make room for a new one, unless expired items are to go first
     /// or the shard holds much less than its share. The caller must use or free right and block.
+    #[inline(always)]
     pub(in crate::engine) fn evict_for_insert(&self, guard: &ShardGuard<'_>) -> Option<Evicted> {
         if self.policy == Policy::None || !self.has_fair_share(guard) || !self.nothing_due() {
             return None;
@@ -112,7 +115,8 @@ impl Engine {
         word.store(0, Release);
         self.set_stamp(bucket, slot, u64::MAX);
         bump_seq(line);
-        Some(Evicted { off })
+        let (key, value) = (entry::key_len(words.0).into(), entry::value_len(words.0).into());
+        Some(Evicted { off, bytes: entry::size(self.header_bytes, key, value) })
     }
 
     /// Evicts an item of a chain, the one that the policy's stamps put first, but never `keep`;
@@ -151,7 +155,7 @@ impl Engine {
         let home = self.on_evict(guard, f);
         self.detach(guard, home, f);
         self.give_blocks(guard, self.blocks_of(&f.header));
-        Evicted { off: f.off }
+        Evicted { off: f.off, bytes: f.header.total(self.header_bytes) }
     }
 
     /// Whether the shard has at least half of the average number of items.

@@ -204,7 +204,7 @@ impl Engine {
     pub fn is_ungettable(&self, key: &[u8]) -> Result<bool> {
         let hashed = self.hash_key(key);
         let guard = self.lock(hashed.shard)?;
-        let found = self.lookup(hashed.home, hashed.tag, key);
+        let found = self.lookup(hashed.home, hashed.tag(), key);
         guard.release();
         let flags = found.map_or(0, |f| f.header.flags);
         Ok(flags & (entry::UNGETTABLE | entry::LEASE) == entry::UNGETTABLE)

@@ -167,7 +167,7 @@ impl Engine {
         }
         let hashed = self.hash_key(key);
         let guard = self.lock(hashed.shard)?;
-        let found = self.lookup(hashed.home, hashed.tag, key);
+        let found = self.lookup(hashed.home, hashed.tag(), key);
         let held = found.is_some_and(|f| self.lease_of(&f) == Some(token.lease));
         guard.release();
         Ok(held)
@@ -222,7 +222,7 @@ impl Engine {
     pub fn abandon_fill(&self, key: &[u8], token: FillToken) -> Result<()> {
         let hashed = self.hash_key(key);
         let guard = self.lock(hashed.shard)?;
-        if let Some(f) = self.lookup(hashed.home, hashed.tag, key)
+        if let Some(f) = self.lookup(hashed.home, hashed.tag(), key)
             && self.lease_of(&f) == Some(token.lease)
         {
             self.remove(&guard, hashed.home, &f);

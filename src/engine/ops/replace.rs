@@ -2,6 +2,8 @@
 //! and only then is the old block free.
 #![forbid(unsafe_code)]
 
+use std::num::NonZeroU64;
+
 use crate::{
     engine::{
         Engine, SetOptions,
@@ -24,37 +26,71 @@ use crate::{
 
 impl Engine {
     /// [`Engine::update`] as the fast path: an item without flags in its home bucket, in a cache
-    /// without a block limit. `false` = not such a case, or no memory; nothing was done.
+    /// without a block limit. `kept` is the block that the shard keeps, if it is of the size wanted.
+    /// `false` = not such a case, or no memory; nothing was done.
     #[inline(always)]
     pub(in crate::engine) fn update_fast(
         &self,
         guard: &ShardGuard<'_>,
         hashed: &HashedKey<'_>,
         m: &RawEntry<'_>,
-        (value, wanted): (&[u8], Wanted),
+        (value, wanted, kept): (&[u8], Wanted, Option<NonZeroU64>),
         options: &SetOptions,
     ) -> bool {
         if self.config.blocks.is_some() {
             return false;
         }
-        let Ok(off) = slab::alloc(&self.region, guard.cells, wanted) else { return false };
-        let expires = if options.keep_ttl { entry::expires(m.words.1) } else { self.expiry(options.expires) };
-        let words = entry::renewed(m.words.0, value.len() as u32, expires);
-        self.fill(guard, off, words, (hashed.key, value));
-        self.end_life(m.off, m.words.0);
-        self.note_expiry(guard, expires);
-        hashed.bucket[m.slot as usize & 7].store(entry::slot(hashed.tag, off), seqlock::PUBLISH);
-        bump_seq(hashed.bucket);
-        let old = entry::size(
-            self.header_bytes,
-            entry::key_len(m.words.0).into(),
-            entry::value_len(m.words.0).into(),
-        );
-        slab::free(&self.region, guard.cells, m.off, old);
-        if !options.keep_ttl && self.policy != Policy::None {
+        if let Some(off) = kept {
+            slab::take_kept(guard.cells);
+            let old = self.update_into(guard, hashed, m, (value, off.get()), options);
+            slab::free_for_kept(&self.region, guard.cells, m.off, old);
+        } else if !self.update_other(&guard.alias(), *hashed, *m, (value, wanted), options) {
+            return false;
+        }
+        if self.policy != Policy::None && !options.keep_ttl {
             self.touch(m.bucket, m.slot);
         }
         true
+    }
+
+    /// [`Engine::update_fast`] with another block than the one that the shard keeps.
+    #[inline(never)]
+    fn update_other(
+        &self,
+        guard: &ShardGuard<'_>,
+        hashed: HashedKey<'_>,
+        m: RawEntry<'_>,
+        (value, wanted): (&[u8], Wanted),
+        options: &SetOptions,
+    ) -> bool {
+        let Ok(off) = slab::alloc_uncached(&self.region, guard.no, wanted) else { return false };
+        let old = self.update_into(guard, &hashed, &m, (value, off), options);
+        slab::free(&self.region, guard.cells, m.off, old);
+        true
+    }
+
+    /// Writes the new entry at `off` and makes the slot lead there. Returns the bytes of the old
+    /// one, whose block is to be freed.
+    #[inline(always)]
+    fn update_into(
+        &self,
+        guard: &ShardGuard<'_>,
+        hashed: &HashedKey<'_>,
+        m: &RawEntry<'_>,
+        (value, off): (&[u8], u64),
+        options: &SetOptions,
+    ) -> u64 {
+        let expires = if options.keep_ttl { entry::expires(m.words.1) } else { self.expiry(options.expires) };
+        let words = entry::renewed(m.words.0, value.len() as u32, expires);
+        self.fill(guard.no, off, words, (hashed.key, value));
+        self.end_life(m.off, m.words.0);
+        // Without an expiry before and after, nothing that the shard notes has changed.
+        if expires | entry::expires(m.words.1) != 0 {
+            self.note_expiry(guard, expires);
+        }
+        hashed.bucket[m.slot as usize & 7].store(entry::slot(hashed.tag(), off), seqlock::PUBLISH);
+        bump_seq(hashed.bucket);
+        entry::size(self.header_bytes, entry::key_len(m.words.0).into(), entry::value_len(m.words.0).into())
     }
 
     /// An existing key gets a new value; its flags and (if wished) expiry and LRU place
@@ -124,10 +160,10 @@ impl Engine {
         let Ok(off) = slab::alloc(&self.region, guard.cells, slab::wanted(bytes)) else {
             return Err(Shortage::Space(bytes).into());
         };
-        self.fill(guard, off, header.words(), (hashed.key, new.value));
+        self.fill(guard.no, off, header.words(), (hashed.key, new.value));
         self.end_life(f.off, f.header.words().0);
         self.note_expiry(guard, new.expires);
-        self.slot(f.bucket, f.slot).store(entry::slot(hashed.tag, off), seqlock::PUBLISH);
+        self.slot(f.bucket, f.slot).store(entry::slot(hashed.tag(), off), seqlock::PUBLISH);
         self.bump_seq(hashed.home);
         slab::free(&self.region, guard.cells, f.off, f.header.total(self.header_bytes));
         Ok(())

@@ -5,7 +5,7 @@ use crate::{
     engine::{
         Engine, Item, ItemMeta, ItemRef,
         geometry::id_of,
-        index::entry::{self, GENERATIONS, LEASE, UNGETTABLE},
+        index::entry::{self, GENERATIONS, Header, LEASE, UNGETTABLE},
         ops::get::{TRIES, item_id},
     },
     shm::{SharedBytes, layout::RUN, order::seqlock, sync::*},
@@ -142,7 +142,8 @@ impl Engine {
     #[inline(always)]
     fn read_slot<P: ScanSink>(&self, word: u64, id: u32, generation: u64, into: &mut P) {
         let off = entry::slot_off(word);
-        let Some(h) = self.header_at(off) else { return };
+        let Some((words, key)) = self.entry_at(off) else { return };
+        let h = Header::unpack(words);
         if h.key_len == 0 || h.flags & LEASE != 0 || h.generation != generation {
             return;
         }
@@ -152,7 +153,7 @@ impl Engine {
         let ungettable = h.flags & UNGETTABLE != 0;
         let meta =
             ItemMeta { id: item_id(id), value_len: h.value_len, expires_millis: h.expires, ungettable };
-        into.add(meta, &self.region.source(off + self.header_bytes, h.key_len as usize));
+        into.add(meta, &key);
     }
 
     /// Kept out of line: most items never expire.

@@ -73,28 +73,29 @@ impl Engine {
         self.check_limits(key, value.len())?;
         let hashed = self.hash_key(key);
         let guard = self.lock(hashed.shard)?;
-        let wanted = slab::wanted(entry::size(self.header_bytes, key.len() as u64, value.len() as u64));
+        let wanted = slab::wanted_for(entry::size(self.header_bytes, key.len() as u64, value.len() as u64));
         // A cache that evicts for each new item reuses the victim's block.
         let leaves = self.geo.stamps && self.prefetch_eviction(&guard);
-        slab::prefetch_next(&self.region, guard.cells, wanted, !leaves);
-        // Fast paths, inlined: arguments stay in registers.
+        let kept = slab::prefetch_next(&self.region, guard.cells, wanted, !leaves);
+        // Fast paths, inlined: arguments stay in registers. Other functions get copies, which are
+        // made only where they are called.
         let stored = match self.lookup_fast_for::<WRITE>(&hashed) {
             FastLookup::Found(m)
                 if options.mode != Mode::Add
                     && self.is_readable(&m)
-                    && self.update_fast(&guard, &hashed, &m, (value, wanted), options) =>
+                    && self.update_fast(&guard, &hashed, &m, (value, wanted, kept), options) =>
             {
                 Stored::Updated
             }
             FastLookup::Absent if options.mode != Mode::Replace => {
                 let new = self.new_value(value, options);
-                if let Err(abort) = self.insert_into(&guard, &hashed, &new, wanted) {
+                if let Err(abort) = self.insert_fast(&guard, &hashed, &new, (wanted, kept)) {
                     guard.release();
-                    return self.set_retry(&hashed, new, options, abort, None);
+                    return self.set_retry(&{ hashed }, new, options, abort, None);
                 }
                 Stored::Inserted
             }
-            _ => return self.set_slow(guard, &hashed, value, options),
+            _ => return self.set_slow(guard, hashed, value, options),
         };
         guard.release();
         Ok(self.has_stored(stored))
@@ -116,18 +117,18 @@ impl Engine {
     fn set_slow(
         &self,
         guard: ShardGuard<'_>,
-        hashed: &HashedKey<'_>,
+        hashed: HashedKey<'_>,
         value: &[u8],
         options: &SetOptions,
     ) -> Result<Stored> {
         let new = self.new_value(value, options);
-        let found = self.lookup(hashed.home, hashed.tag, hashed.key);
-        let live = found.and_then(|f| self.live_or_gone(&guard, hashed, &f));
-        let done = self.set_found(&guard, live, hashed, new, options);
+        let found = self.lookup(hashed.home, hashed.tag(), hashed.key);
+        let live = found.and_then(|f| self.live_or_gone(&guard, &hashed, &f));
+        let done = self.set_found(&guard, live, &hashed, new, options);
         guard.release();
         match done {
             Ok(stored) => Ok(self.has_stored(stored)),
-            Err(abort) => self.set_retry(hashed, new, options, abort, found.map(|f| f.id())),
+            Err(abort) => self.set_retry(&hashed, new, options, abort, found.map(|f| f.id())),
         }
     }
 
@@ -201,7 +202,7 @@ impl Engine {
     ) -> Result<T> {
         loop {
             let guard = self.lock(hashed.shard)?;
-            let found = self.lookup(hashed.home, hashed.tag, hashed.key);
+            let found = self.lookup(hashed.home, hashed.tag(), hashed.key);
             let found = found.and_then(|f| self.live_or_gone(&guard, hashed, &f));
             let end = f(&guard, found);
             guard.release();
@@ -248,7 +249,7 @@ impl Engine {
     #[inline(always)]
     pub(in crate::engine) fn fill(
         &self,
-        guard: &ShardGuard<'_>,
+        shard_no: u64,
         off: u64,
         words: (u64, u64),
         (key, value): (&[u8], &[u8]),
@@ -259,14 +260,14 @@ impl Engine {
         if let Ok(number) = value.try_into()
             && !self.geo.checksums
         {
-            return self.fill_number(guard, off, words, (key, u64::from_ne_bytes(number)));
+            return self.fill_number(shard_no, off, words, (key, u64::from_ne_bytes(number)));
         }
         entry::write(&self.region, off, self.geo.checksums.then_some(&self.secret), words, key, value);
     }
 
     #[inline(never)]
-    fn fill_number(&self, guard: &ShardGuard<'_>, off: u64, words: (u64, u64), (key, value): (&[u8], u64)) {
-        entry::write_number(&self.region, off, words, key, value, self.new_life(guard.cells));
+    fn fill_number(&self, shard_no: u64, off: u64, words: (u64, u64), (key, value): (&[u8], u64)) {
+        entry::write_number(&self.region, off, words, key, value, self.new_life(self.region.shard(shard_no)));
     }
 
     #[inline(always)]
@@ -280,6 +281,7 @@ impl Engine {
         }
     }
 
+    #[inline(always)]
     pub(in crate::engine) fn new_value<'v>(&self, value: &'v [u8], options: &SetOptions) -> New<'v> {
         let flags = if options.ungettable { UNGETTABLE } else { 0 };
         New { value, expires: self.expiry(options.expires), flags }
@@ -291,14 +293,19 @@ impl Engine {
         if e == Expires::Never { 0 } else { expiry_millis(e) }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn note_change(&self) {
         if self.config.last_modified {
-            let (word, now) = (self.region.word(header::LAST_MODIFIED), clock::unix_secs());
-            // All writers share the line: it is written once a second, and otherwise only read.
-            if word.load(Relaxed) != now {
-                word.store(now, Relaxed);
-            }
+            self.note_change_now();
+        }
+    }
+
+    #[inline(never)]
+    fn note_change_now(&self) {
+        let (word, now) = (self.region.word(header::LAST_MODIFIED), clock::unix_secs());
+        // All writers share the line: it is written once a second, and otherwise only read.
+        if word.load(Relaxed) != now {
+            word.store(now, Relaxed);
         }
     }
 }

@@ -10,7 +10,7 @@
 use crate::{
     engine::{
         Engine,
-        index::{bucket::EntryRef, entry},
+        index::{bucket::EntryRef, entry, places::OwnBuckets},
         policy::Hooks,
         shard::guard::ShardGuard,
     },
@@ -63,7 +63,7 @@ impl Hooks for LruSampled {
     fn prefetch(e: &Engine, guard: &ShardGuard<'_>) -> bool {
         let queued = guard.word(shard::NEXT).load(Relaxed);
         if queued != 0 {
-            e.prefetch_victim(guard, queued);
+            e.prefetch_victim(&guard.alias(), queued);
         }
         queued != 0
     }
@@ -97,42 +97,43 @@ impl Engine {
     fn next_queued(&self, guard: &ShardGuard<'_>) -> Option<(u64, u64)> {
         let (next, last) = (guard.word(shard::NEXT), guard.word(shard::NEXT + 8));
         let queued = [next.load(Relaxed), last.load(Relaxed)];
-        let fresh = self.oldest_of_others(guard, queued)?;
+        let own = self.own_buckets(guard);
+        let fresh = self.oldest_of_others(guard, &own, queued)?;
         last.store(fresh.1 << 32 | fresh.0, Relaxed);
         next.store(queued[1], Relaxed);
-        let (bucket, _) = self.slot_at(guard, fresh.0);
-        self.region.prefetch(self.layout.bucket(bucket));
-        if let Some((bucket, slot)) = self.still_queued(guard, queued[1]) {
+        self.region.prefetch(self.layout.bucket(own.nth(&self.geo, fresh.0 / 8)));
+        if let Some((bucket, slot)) = self.still_queued(&own, queued[1]) {
             let off = entry::slot_off(self.slot(bucket, slot).load(Relaxed));
             [0, 64, 128].iter().for_each(|line| self.region.prefetch(off + line));
         }
-        self.still_queued(guard, queued[0])
+        self.still_queued(&own, queued[0])
     }
 
     #[inline(never)]
     fn prefetch_victim(&self, guard: &ShardGuard<'_>, queued: u64) {
-        if let Some((bucket, _)) = self.queued_slot(guard, guard.word(shard::NEXT + 8).load(Relaxed)) {
+        let own = self.own_buckets(guard);
+        if let Some((bucket, _)) = self.queued_slot(&own, guard.word(shard::NEXT + 8).load(Relaxed)) {
             self.region.prefetch(self.layout.bucket(bucket));
         }
-        self.prefetch_samples::<SAMPLES>(guard);
-        if let Some((bucket, slot)) = self.queued_slot(guard, queued) {
+        self.prefetch_samples::<SAMPLES>(guard, &own);
+        if let Some((bucket, slot)) = self.queued_slot(&own, queued) {
             self.region.prefetch(self.layout.stamp(bucket, slot - 1));
         }
     }
 
     #[inline(always)]
-    fn queued_slot(&self, guard: &ShardGuard<'_>, queued: u64) -> Option<(u64, u64)> {
+    fn queued_slot(&self, own: &OwnBuckets, queued: u64) -> Option<(u64, u64)> {
         let number = queued & 0xFFFF_FFFF;
-        if number & 7 == 0 || number / 8 >= self.buckets_of(guard) {
+        if number & 7 == 0 || number / 8 >= own.all {
             return None;
         }
-        Some(self.slot_at(guard, number)).filter(|at| self.region.has_bucket(at.0))
+        Some((own.nth(&self.geo, number / 8), number % 8)).filter(|at| self.region.has_bucket(at.0))
     }
 
     /// The location of a queued item, unless it was used since.
     #[inline(always)]
-    fn still_queued(&self, guard: &ShardGuard<'_>, queued: u64) -> Option<(u64, u64)> {
-        let (bucket, slot) = self.queued_slot(guard, queued)?;
+    fn still_queued(&self, own: &OwnBuckets, queued: u64) -> Option<(u64, u64)> {
+        let (bucket, slot) = self.queued_slot(own, queued)?;
         (self.stamp(bucket, slot) << 32 == queued & !0xFFFF_FFFF).then_some((bucket, slot))
     }
 
@@ -163,23 +164,28 @@ impl Engine {
     /// nothing is queued (the oldest would often be the same again): the slot is looked for where
     /// the oldest is.
     #[inline(always)]
-    fn oldest_of_others(&self, guard: &ShardGuard<'_>, queued: [u64; 2]) -> Option<(u64, u64)> {
-        let all = self.buckets_of(guard);
+    fn oldest_of_others(
+        &self,
+        guard: &ShardGuard<'_>,
+        own: &OwnBuckets,
+        queued: [u64; 2],
+    ) -> Option<(u64, u64)> {
         let queued = queued.map(|at| (at & 0xFFFF_FFFF) / 8);
-        let (mut oldest, mut greatest) = (0, 0);
-        for n in self.sample::<SAMPLES>(guard, all) {
-            let after = if n + 1 < all { n + 1 } else { 0 };
+        let (mut oldest, mut line, mut greatest) = (0, None, 0);
+        for n in self.sample::<SAMPLES>(guard, own.all) {
+            let after = if n + 1 < own.all { n + 1 } else { 0 };
             let n = if (n == queued[0]) | (n == queued[1]) { after } else { n };
-            let line = self.stamps_of(self.nth_bucket(guard, n));
-            let most = line[1..].iter().fold(0, |most, word| word.load(Relaxed).max(most));
+            let stamps = self.stamps_of(own.nth(&self.geo, n));
+            let most = stamps[1..].iter().fold(0, |most, word| word.load(Relaxed).max(most));
             oldest = if most > greatest { n } else { oldest };
+            line = if most > greatest { Some(stamps) } else { line };
             greatest = greatest.max(most);
         }
-        let line = self.stamps_of(self.nth_bucket(guard, oldest));
-        // A bit for each slot instead of a search, whose end could not be predicted.
-        let same = (1..=SLOTS)
-            .fold(0u32, |same, slot| same | u32::from(line[slot as usize].load(Relaxed) == greatest) << slot);
+        let line = line?;
+        // All slots instead of a search, whose end could not be predicted.
+        let is_it = |slot: u64| line[slot as usize].load(Relaxed) == greatest;
+        let slot = (1..=SLOTS).fold(0, |found, slot| if is_it(slot) { slot } else { found });
         // If a reader has used it meanwhile, it is no longer the oldest.
-        (same != 0 && greatest != 0).then(|| (oldest * 8 + u64::from(same.trailing_zeros()), !greatest))
+        (slot != 0).then_some((oldest * 8 + slot, !greatest))
     }
 }

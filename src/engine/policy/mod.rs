@@ -138,7 +138,7 @@ impl Engine {
     /// The stamp of a new item.
     #[inline(always)]
     pub(in crate::engine) fn first_stamp(&self, guard: &ShardGuard<'_>, hash: u64, at: (u64, u64)) -> u64 {
-        if self.policy == Policy::None { u64::MAX } else { self.queue_new(guard, hash, at) }
+        if self.policy == Policy::None { u64::MAX } else { self.queue_new(&guard.alias(), hash, at) }
     }
 
     #[inline(never)]

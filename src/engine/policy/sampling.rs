@@ -5,7 +5,7 @@
 use std::cell::Cell;
 
 use crate::{
-    engine::{Engine, shard::guard::ShardGuard},
+    engine::{Engine, index::places::OwnBuckets, shard::guard::ShardGuard},
     os::process::Owner,
     shm::{layout::shard, sync::*},
 };
@@ -32,14 +32,14 @@ impl Engine {
         whole: bool,
         mut f: impl FnMut(u64, &[AtomicU64; 8]),
     ) {
-        let all = self.buckets_of(guard);
-        let look = |n: u64| f(n, self.stamps_of(self.nth_bucket(guard, n)));
+        let own = self.own_buckets(guard);
+        let look = |n: u64| f(n, self.stamps_of(own.nth(&self.geo, n)));
         if whole {
-            return (0..all).for_each(look);
+            return (0..own.all).for_each(look);
         }
-        self.sample::<N>(guard, all).into_iter().for_each(look);
+        self.sample::<N>(guard, own.all).into_iter().for_each(look);
         // These lines arrive before the shard's next sample.
-        self.prefetch_samples::<N>(guard);
+        self.prefetch_samples::<N>(guard, &own);
     }
 
     /// Numbers below `all` by the shard's own random bits, which [`Engine::prefetch_samples`] knows
@@ -54,10 +54,10 @@ impl Engine {
     }
 
     #[inline(always)]
-    pub(super) fn prefetch_samples<const N: usize>(&self, guard: &ShardGuard<'_>) {
+    pub(super) fn prefetch_samples<const N: usize>(&self, guard: &ShardGuard<'_>, own: &OwnBuckets) {
         let random = guard.word(shard::RNG_STATE).load(Relaxed);
-        for n in sampled::<N>(random, self.buckets_of(guard)) {
-            self.region.prefetch(self.layout.stamp(self.nth_bucket(guard, n), 0));
+        for n in sampled::<N>(random, own.all) {
+            self.region.prefetch(self.layout.stamp(own.nth(&self.geo, n), 0));
         }
     }
 }

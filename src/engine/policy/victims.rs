@@ -59,8 +59,9 @@ impl Engine {
         list.len.store(0, Relaxed);
         let Ok(mut all) = list.scratch.try_lock() else { return 0 };
         all.clear();
-        for n in 0..self.buckets_of(guard) {
-            let bucket = self.nth_bucket(guard, n);
+        let own = self.own_buckets(guard);
+        for n in 0..own.all {
+            let bucket = own.nth(&self.geo, n);
             let line = self.stamps_of(bucket);
             for slot in 1..=SLOTS {
                 let stamp = !line[slot as usize].load(Relaxed);

@@ -5,26 +5,32 @@ use std::time::Duration;
 
 use crate::{
     engine::{Engine, quota::limit, shard::guard::ShardGuard},
-    shm::layout::{header, shard},
+    shm::{
+        layout::{header, shard},
+        order::quota,
+    },
 };
 
 impl Engine {
-    /// Takes the right to store an item in this shard; `false` = the cache is full.
+    /// Takes the right to store an item in this shard, of what the shard has reserved.
     #[inline(always)]
-    pub(in crate::engine) fn take_item(&self, guard: &ShardGuard<'_>) -> bool {
-        limit::acquire(guard.word(shard::ITEMS), 1) || self.take_item_from_others(guard)
+    pub(in crate::engine) fn take_own_item(&self, guard: &ShardGuard<'_>) -> bool {
+        limit::acquire(guard.word(shard::ITEMS), 1)
     }
 
-    #[inline(never)]
-    fn take_item_from_others(&self, guard: &ShardGuard<'_>) -> bool {
+    /// The same of what other shards have reserved; `false` = the cache is full.
+    #[inline(always)]
+    pub(in crate::engine) fn take_item_from_others(&self, guard: &ShardGuard<'_>) -> bool {
         // A full cache that evicts comes here for every new key.
-        (!self.geo.stamps || self.items.may_be_spare()) && self.items.take_from_others(guard.cells, 1)
+        let may_be_spare = self.region.header_word::<{ header::SPARE_ITEMS }>().load(quota::HINT) != 0;
+        (!self.geo.stamps || may_be_spare) && self.items.take_from_others(guard.cells, 1)
     }
 
     /// Returns the right of an item that became unreachable, or was not stored.
     #[inline(always)]
     pub(in crate::engine) fn give_item(&self, guard: &ShardGuard<'_>) {
-        self.items.release(guard.word(shard::ITEMS), 1);
+        let hint = self.region.header_word::<{ header::SPARE_ITEMS }>();
+        limit::release(guard.word(shard::ITEMS), 1, hint);
     }
 
     /// Corrects what the shards have reserved of both limits, unless another thread does; tells

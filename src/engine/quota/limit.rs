@@ -51,6 +51,23 @@ pub(in crate::engine) fn acquire(word: &AtomicU64, n: u64) -> bool {
     }
 }
 
+/// Returns `n` to what the shard has to spare. Under its lock. `hint` is the quota's hint that a shard
+/// may have something to spare.
+#[inline(always)]
+pub(in crate::engine) fn release(word: &AtomicU64, n: u64, hint: &AtomicU64) {
+    let used = word.load(quota::READ) & 0xFFFF_FFFF;
+    word.fetch_sub(n.min(used), quota::CHANGE);
+    note_spare(hint);
+}
+
+/// Notes that a shard has something to spare, after it has.
+#[inline(always)]
+fn note_spare(hint: &AtomicU64) {
+    if hint.load(quota::HINT) == 0 {
+        hint.store(1, quota::HINT);
+    }
+}
+
 /// One limit, and the words of its shards.
 #[derive(Debug)]
 pub(in crate::engine) struct Quota {
@@ -94,21 +111,13 @@ impl Quota {
         (0..self.shards).map(|no| self.used(no)).sum()
     }
 
-    /// Returns `n` to what the shard has to spare. Under its lock.
-    #[inline(always)]
+    /// [`release`] with the quota's own hint.
     pub(in crate::engine) fn release(&self, word: &AtomicU64, n: u64) {
-        let used = word.load(quota::READ) & 0xFFFF_FFFF;
-        word.fetch_sub(n.min(used), quota::CHANGE);
-        self.note_spare();
+        release(word, n, self.region.word(self.hint));
     }
 
-    /// Notes that a shard has something to spare, after it has.
-    #[inline(always)]
     fn note_spare(&self) {
-        let hint = self.region.word(self.hint);
-        if hint.load(quota::HINT) == 0 {
-            hint.store(1, quota::HINT);
-        }
+        note_spare(self.region.word(self.hint));
     }
 
     /// Whether a shard may have something to spare. A release at the same moment may be missed.

@@ -55,7 +55,7 @@ impl Engine {
         let free_slot = self.slot_for_orphan(home)?;
         let at = free_slot.place();
         // Its last use is unknown: it is evicted first.
-        self.publish(home, free_slot, entry::slot(tag, off), 0);
+        self.publish((home, self.region.bucket(home)), free_slot, entry::slot(tag, off), 0);
         self.keep_item(&h, at, state);
         Some(h.total(self.header_bytes))
     }

@@ -86,14 +86,14 @@ impl Engine {
 
     /// Whether a sweep for space would find nothing, according to two words for all shards.
     pub(in crate::engine) fn nothing_due(&self) -> bool {
-        let word = |at: u64| self.region.word(at).load(Relaxed);
+        let due = self.region.header_word::<{ header::NEXT_FULL_SWEEP }>();
         let until = match (self.config.no_expire, self.config.sweep_on_full) {
+            (false, _) => self.region.header_word::<{ header::EARLIEST }>().load(Relaxed),
             (true, 0) => u64::MAX,
-            (true, _) if self.is_full_sweep_due(word(header::NEXT_FULL_SWEEP), clock::unix_secs()) => 0,
+            (true, _) if self.is_full_sweep_due(due.load(Relaxed), clock::unix_secs()) => 0,
             (true, _) => u64::MAX,
-            (false, _) => word(header::EARLIEST),
         };
-        word(header::REAPED) == self.clear_gen()
+        self.region.header_word::<{ header::REAPED }>().load(Relaxed) == self.clear_gen()
             && (until == u64::MAX || (!is_ticket(until) && clock::is_ahead(until)))
     }
 

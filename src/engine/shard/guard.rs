@@ -32,17 +32,31 @@ impl<'a> std::ops::Deref for ShardGuard<'a> {
 }
 
 impl Drop for ShardGuard<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            // The change may be incomplete: the next owner rebuilds, as after a death (I6).
-            self.set_dirty(true);
-        }
-        self.lock().unlock();
+        leave(self.cells);
     }
 }
 
+/// Unlocks after a change that may be incomplete. Gets a copy of the cells, so that the guard itself
+/// needs no place in memory.
+#[inline(never)]
+fn leave(cells: ShardCells<'_>) {
+    if std::thread::panicking() {
+        // The next owner rebuilds, as after a death (I6).
+        cells.set_dirty(true);
+    }
+    cells.lock().unlock();
+}
+
 impl ShardGuard<'_> {
+    /// The same lock, for a function that is called only sometimes: a guard that nobody has the
+    /// address of stays in registers. It never unlocks.
+    #[inline(always)]
+    pub(in crate::engine) fn alias(&self) -> ManuallyDrop<Self> {
+        ManuallyDrop::new(Self { cells: self.cells })
+    }
+
     /// Unlocks after a complete change, even while the thread panics for another reason.
     #[inline(always)]
     pub(in crate::engine) fn release(self) {
