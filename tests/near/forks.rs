@@ -100,9 +100,9 @@ fn master(workers: usize, others: usize, live: impl Fn(usize) -> bool) {
     }
 }
 
-/// `UCACHE_RECYCLED` sets how many.
+/// `UCACHE_RECYCLED=10000` sets how many.
 fn recycled() -> usize {
-    std::env::var("UCACHE_RECYCLED").map_or(10_000, |text| text.parse().expect("a number"))
+    std::env::var("UCACHE_RECYCLED").map_or(2000, |text| text.parse().expect("a number"))
 }
 
 #[test]

@@ -42,13 +42,15 @@ impl Pool {
         fifo.expect("the master's fifo").write_all(change.as_bytes()).expect("the master reads");
     }
 
+    /// Number of workers that are so.
+    fn workers(&self, is: impl Fn(&Value) -> bool) -> usize {
+        let stats: Value = serde_json::from_str(&self.site.server.stats()).expect("JSON");
+        stats["workers"].as_array().expect("workers").iter().filter(|worker| is(worker)).count()
+    }
+
     fn await_workers(&self, count: usize) {
-        let running = || {
-            let stats: Value = serde_json::from_str(&self.site.server.stats()).expect("JSON");
-            let workers = stats["workers"].as_array().expect("workers").iter();
-            workers.filter(|worker| worker["status"] != "cheap" && worker["pid"] != 0).count()
-        };
-        within("the master starts and ends workers", || running() == count);
+        let runs = |worker: &Value| worker["status"] != "cheap" && worker["pid"] != 0;
+        within("the master starts and ends workers", || self.workers(runs) == count);
     }
 
     fn socket(&self) -> PathBuf {
@@ -84,6 +86,7 @@ fn workers_that_come_and_go_share_pages() {
         pool.ask_for("+++");
         pool.await_workers(4);
         let others = [pool.later("/slow"), pool.later("/slow"), pool.later("/slow")];
+        within("all workers are busy", || pool.workers(|worker| worker["status"] == "busy") == 4);
         thread::sleep(Duration::from_millis(300));
         // One is asked to end while all are busy.
         pool.ask_for("-");
