@@ -29,6 +29,9 @@ const AT_ONCE: u32 = 3;
 /// The pause after those.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// What a script says of a key that it was not given as one, and that is on its way.
+const NOT_HERE: &str = "non local key in a cluster node";
+
 /// Where a part of a request goes next.
 #[derive(Debug)]
 struct Step {
@@ -299,7 +302,8 @@ fn redirect(value: &Value, asked: &Address) -> Option<Redirect> {
     let Value::Error(text) = value else { return None };
     let mut words = text.split(' ');
     let (code, slot, place) = (words.next()?, words.next(), words.next());
-    if code == "TRYAGAIN" {
+    // The second is said by a script that has met the key of a slot which is leaving its node.
+    if code == "TRYAGAIN" || text.contains(NOT_HERE) {
         return Some(Redirect::Later);
     }
     let slot = slot?.parse().ok()?;
@@ -325,6 +329,8 @@ mod tests {
         assert_eq!(said("MOVED 5 :7"), Some(Redirect::Moved(5, at("10.0.0.1"))));
         assert_eq!(said("ASK 5 fe80::1:7"), Some(Redirect::Ask(at("fe80::1"))));
         assert_eq!(said("TRYAGAIN Multiple keys request during rehashing"), Some(Redirect::Later));
+        let script = "ERR Script attempted to access a non local key in a cluster node script: 0123, on @user_script:4.";
+        assert_eq!(said(script), Some(Redirect::Later));
         assert_eq!(said("MOVED 5"), None);
         assert_eq!(said("ERR MOVED 5 a:7"), None);
         assert_eq!(redirect(&Value::Simple("MOVED 5 a:7".to_owned()), &asked), None);
