@@ -258,8 +258,8 @@ fn stop_in(case: &Case, (name, operation): Operation, stops: u64, rng: &mut fast
     (done, held)
 }
 
-/// Maximum number of instructions to step through.
-const LONGEST: u64 = 8_000;
+/// Maximum number of instructions to step through, twice. Few operations have more.
+const LONGEST: u64 = 4_000;
 
 fn matrix(eviction: Eviction, blocks: bool) {
     let _alone = alone();
