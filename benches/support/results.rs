@@ -45,6 +45,11 @@ impl Model {
         self.parts[part]["quiet"] == Value::Bool(false)
     }
 
+    /// What marks the figures of a part if it was not.
+    fn star(&self, part: &str) -> &'static str {
+        if self.is_disturbed(part) { "*" } else { "" }
+    }
+
     /// The rows of a part that compare ucache (not the bare loop) with something.
     fn figures(&self, part: &str) -> Vec<Figure> {
         let text = |row: &Value, field: &str| row[field].as_str().unwrap_or_default().to_owned();
@@ -78,10 +83,7 @@ pub(crate) fn load(folder: &Path) -> Vec<Model> {
 
 /// A part's figures of all models with their names; those of a disturbed machine have a star.
 fn of_part(models: &[Model], part: &str) -> Vec<(String, Vec<Figure>)> {
-    let all = models.iter().map(|model| {
-        let star = if model.is_disturbed(part) { "*" } else { "" };
-        (format!("{}{star}", model.name), model.figures(part))
-    });
+    let all = models.iter().map(|model| (format!("{}{}", model.name, model.star(part)), model.figures(part)));
     all.filter(|(_, figures)| !figures.is_empty()).collect()
 }
 
@@ -182,7 +184,7 @@ pub(crate) fn processors(models: &[Model]) -> String {
             table += &format!("| {name} / {peer} |");
             for (model, column) in models.iter().zip(&columns) {
                 let cell = column.iter().find(|row| row.name == name && row.peer == peer);
-                let star = if model.is_disturbed(part) { "*" } else { "" };
+                let star = model.star(part);
                 table +=
                     &cell.map_or_else(|| " |".to_owned(), |row| format!(" {}{star} |", times(row.times)));
             }

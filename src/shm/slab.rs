@@ -203,7 +203,14 @@ fn new_extent(r: &Region, shard: ShardCells<'_>, len: u64) -> bool {
 pub(crate) fn free(r: &Region, shard: ShardCells<'_>, off: u64, bytes: u64) {
     if !is_in_span(r, shard.no, off, bytes) {
         free_rest(r, shard.no, off, bytes);
-    } else if shard.word(at::CACHED_BLOCK).load(Relaxed) == 0 {
+    } else {
+        free_small(r, shard, off, bytes);
+    }
+}
+
+#[inline(always)]
+fn free_small(r: &Region, shard: ShardCells<'_>, off: u64, bytes: u64) {
+    if shard.word(at::CACHED_BLOCK).load(Relaxed) == 0 {
         free_to_keep(r, shard, off, bytes);
     } else {
         free_to_bin(r, shard.no, off, bytes);
@@ -250,10 +257,8 @@ fn free_rest(r: &Region, shard_no: u64, off: u64, bytes: u64) {
         shard.set_dirty(true);
     } else if s.leaving {
         set_free(r, shard.no, off, bytes);
-    } else if shard.word(at::CACHED_BLOCK).load(Relaxed) == 0 {
-        free_to_keep(r, shard, off, bytes);
     } else {
-        free_to_bin(r, shard.no, off, bytes);
+        free_small(r, shard, off, bytes);
     }
 }
 

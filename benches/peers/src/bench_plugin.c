@@ -97,9 +97,13 @@ static int get(char *cache, char *key, uint64_t length) {
 	return took(value, got, key, length);
 }
 
+static int put_value(char *value, char *cache, char *key, uint64_t length, uint64_t flags) {
+	memcpy(value, key, 16);
+	return uwsgi_cache_magic_set(key, 16, value, length, 0, flags, cache) != 0;
+}
+
 static int put(struct work *w, char *cache, char *key, uint64_t length, uint64_t flags) {
-	memcpy(w->value, key, 16);
-	return uwsgi_cache_magic_set(key, 16, w->value, length, 0, flags, cache) != 0;
+	return put_value(w->value, cache, key, length, flags);
 }
 
 static int nothing(struct work *w) { asm volatile("" :: "r"(drawn(w)) : "memory"); return 0; }
@@ -161,9 +165,7 @@ static int set_lru(struct work *w) {
 static int large(struct work *w, char *cache, uint64_t count, uint64_t length, int write) {
 	make_key(w->key, 'v', (w->n * 7 + w->w) % count);
 	if (!write) return get(cache, w->key, length);
-	char *value = w->value + w->n % 64 * 64;
-	memcpy(value, w->key, 16);
-	return uwsgi_cache_magic_set(w->key, 16, value, length, 0, UPDATE, cache) != 0;
+	return put_value(w->value + w->n % 64 * 64, cache, w->key, length, UPDATE);
 }
 
 static int get_4k(struct work *w) { return large(w, "v4k", 1000, 4096, 0); }

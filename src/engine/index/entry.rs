@@ -126,6 +126,12 @@ impl Header {
     }
 }
 
+/// Bytes of the entry whose first word this is.
+#[inline(always)]
+pub(crate) fn packed_size(header_bytes: u64, w0: u64) -> u64 {
+    size(header_bytes, key_len(w0).into(), value_len(w0).into())
+}
+
 /// Offset of the value.
 #[inline]
 pub(crate) fn value_off(off: u64, header_bytes: u64, key_len: u64, value_len: u64) -> u64 {

@@ -15,17 +15,22 @@ pub(in crate::engine) struct OwnBuckets {
     shard: u64,
     /// How many there are.
     pub(in crate::engine) all: u64,
-    /// How many home buckets there are, and the first of them.
+    /// How many home buckets each shard has.
     homes: u64,
-    first: u64,
 }
 
 impl OwnBuckets {
     /// The `n`-th one, home buckets first.
     #[inline(always)]
     pub(in crate::engine) fn nth(&self, geo: &Geometry, n: u64) -> u64 {
-        if n < self.homes { self.first + n } else { geo.overflow_bucket(self.shard, n - self.homes) }
+        nth(geo, (self.shard, self.homes), n)
     }
+}
+
+/// The `n`-th bucket of a shard, of those with so many home buckets each.
+#[inline(always)]
+fn nth(geo: &Geometry, (shard, homes): (u64, u64), n: u64) -> u64 {
+    if n < homes { shard * homes + n } else { geo.overflow_bucket(shard, n - homes) }
 }
 
 impl Engine {
@@ -38,8 +43,7 @@ impl Engine {
     /// [`Engine::buckets_of`], and where they are.
     #[inline(always)]
     pub(in crate::engine) fn own_buckets(&self, guard: &ShardGuard<'_>) -> OwnBuckets {
-        let homes = self.homes_per_shard;
-        OwnBuckets { shard: guard.no, all: self.buckets_of(guard), homes, first: guard.no * homes }
+        OwnBuckets { shard: guard.no, all: self.buckets_of(guard), homes: self.homes_per_shard }
     }
 
     /// Bucket and slot of a location within the shard.
@@ -68,6 +72,6 @@ impl Engine {
     /// The shard's `n`-th bucket, home buckets first.
     #[inline]
     pub(in crate::engine) fn nth_bucket(&self, guard: &ShardGuard<'_>, n: u64) -> u64 {
-        self.own_buckets(guard).nth(&self.geo, n)
+        nth(&self.geo, (guard.no, self.homes_per_shard), n)
     }
 }

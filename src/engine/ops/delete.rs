@@ -52,11 +52,7 @@ impl Engine {
         self.end_life(m.off, m.words.0);
         line[m.slot as usize & 7].store(0, Release);
         bump_seq(line);
-        let old = entry::size(
-            self.header_bytes,
-            entry::key_len(m.words.0).into(),
-            entry::value_len(m.words.0).into(),
-        );
+        let old = entry::packed_size(self.header_bytes, m.words.0);
         slab::free(&self.region, guard.cells, m.off, old);
         self.give_item(guard);
     }

@@ -115,8 +115,7 @@ impl Engine {
         word.store(0, Release);
         self.set_stamp(bucket, slot, u64::MAX);
         bump_seq(line);
-        let (key, value) = (entry::key_len(words.0).into(), entry::value_len(words.0).into());
-        Some(Evicted { off, bytes: entry::size(self.header_bytes, key, value) })
+        Some(Evicted { off, bytes: entry::packed_size(self.header_bytes, words.0) })
     }
 
     /// Evicts an item of a chain, the one that the policy's stamps put first, but never `keep`;

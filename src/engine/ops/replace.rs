@@ -90,7 +90,7 @@ impl Engine {
         }
         hashed.bucket[m.slot as usize & 7].store(entry::slot(hashed.tag(), off), seqlock::PUBLISH);
         bump_seq(hashed.bucket);
-        entry::size(self.header_bytes, entry::key_len(m.words.0).into(), entry::value_len(m.words.0).into())
+        entry::packed_size(self.header_bytes, m.words.0)
     }
 
     /// An existing key gets a new value; its flags and (if wished) expiry and LRU place

@@ -20,7 +20,8 @@ use crate::{
 };
 
 /// KEYS: the key, the lease. ARGV: the holder's name; the expiry (two, as of a swap); the value. Or the
-/// lease alone, and the key as the last argument. Returns 1 = stored, 0 = another value is there, -1 = the lease has another holder or none.
+/// lease alone, and the key as the last argument. Returns 1 = stored, 0 = another value is there,
+/// -1 = the lease has another holder or none.
 pub(super) const FILL: Script = Script::new(
     "2a927a2d274b84b893bb0e9c79dc1dda08a57dea",
     "local k, l = KEYS[1], KEYS[2]
