@@ -88,7 +88,7 @@ soak: ## random load: one machine, sizes that wander, then a fleet before a serv
 # Results and plots go to target/bench; those of a quiet machine (KEEP=1: of any) to benches/results and the documents,
 # too. PART: any of uwsgi, peers, memory, workers, engine, near, instructions, python, pages; documents only writes README and documentation.
 PART ?= uwsgi peers memory workers engine near instructions
-RIVALS := $(filter uwsgi peers memory workers documents,$(PART))
+RIVALS := $(filter uwsgi peers memory workers near documents,$(PART))
 MICRO := --bench engine --bench floor --bench resident --bench longest
 
 bench: ## measure against uWSGI and others (PART=uwsgi|peers|memory|workers|engine|near|instructions|python|pages, QUICK=1, ROUNDS=6, KEEP=1)
@@ -103,9 +103,6 @@ endif
 ifneq (,$(filter engine,$(PART)))
 	$(CARGO) bench $(MICRO) $(if $(QUICK),-- --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10) \
 	    | tee $(TARGET)/bench/engine.txt
-endif
-ifneq (,$(filter near,$(PART)))
-	$(CARGO) bench --features redis --bench near -- $(if $(QUICK),quick) | tee $(TARGET)/bench/near.txt
 endif
 ifneq (,$(filter instructions,$(PART)))
 	$(CARGO) bench --features redis --bench instructions | tee $(TARGET)/bench/instructions.txt

@@ -6,6 +6,7 @@ the package brings its own library, so both caches are measured in one process t
 
 QUICK=1: fewer rounds. KEEP=1: the table goes to benches/results, too."""
 
+import functools
 import getpass
 import json
 import os
@@ -141,12 +142,41 @@ def _started(command, path):
         time.sleep(0.02)
 
 
+def _server():
+    path = os.path.join(tempfile.mkdtemp(), "s")
+    _started(["redis-server", "--port", "0", "--unixsocket", path, "--save", ""], path)
+    return path
+
+
+def near():
+    """A value that is in a Redis server: ucache before it, redis-py without and with its own cache,
+    and a cache of the interpreter, which nobody tells of changes."""
+    import redis
+    import redis.cache
+    import ucache
+
+    path, key = _server(), KEYS[7]
+    plain = redis.Redis(unix_socket_path=path)
+    plain.set("near:" + key, VALUE)
+    caching = redis.Redis(unix_socket_path=path, protocol=3, cache_config=redis.cache.CacheConfig())
+    remembered = functools.lru_cache(maxsize=1000)(plain.get)
+    ucache.open("near", items=1000, blocksize="1k", backend=f"redis+unix://{path}")
+    cache = ucache.Cache("near", timeout=0, serializer="bytes")
+    deadline = time.monotonic() + 30
+    while not cache.stats()["near_hits"]:
+        assert time.monotonic() < deadline and cache.get(key) == VALUE
+    return [
+        ("before Redis: ucache: get of a copy", "get(k)", {"get": cache.get, "k": key}),
+        ("before Redis: redis-py: get", "get(k)", {"get": plain.get, "k": "near:" + key}),
+        ("before Redis: redis-py with its cache: get", "get(k)", {"get": caching.get, "k": "near:" + key}),
+        ("before Redis: lru_cache over redis-py", "get(k)", {"get": remembered, "k": "near:" + key}),
+    ]
+
+
 def _redis(key):
     import redis
 
-    path = os.path.join(tempfile.mkdtemp(), "s")
-    _started(["redis-server", "--port", "0", "--unixsocket", path, "--save", ""], path)
-    client = redis.Redis(unix_socket_path=path)
+    client = redis.Redis(unix_socket_path=_server())
     client.set(key, VALUE)
     return {"get": client.get, "k": key}
 
@@ -244,7 +274,7 @@ def main():
         print("ROWS", json.dumps(nanoseconds(mine + uwsgis())))
         return
     try:
-        outside = nanoseconds(ours("bench") + floors() + others())
+        outside = nanoseconds(ours("bench") + floors() + others() + near())
     finally:
         for server in SERVERS:
             server.terminate()

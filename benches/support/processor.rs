@@ -80,6 +80,8 @@ impl Processor {
             ("intel", 6, 143, _) => "Sapphire Rapids",
             ("intel", 6, 207, _) => "Emerald Rapids",
             ("intel", 6, 173 | 174, _) => "Granite Rapids",
+            ("amd", 23, 1 | 17, _) => "Zen 1",
+            ("amd", 23, 8 | 24, _) => "Zen+",
             ("amd", 23, 49, _) => "Zen 2",
             ("amd", 25, 0..=15, _) => "Zen 3",
             ("amd", 25, 16..=31 | 160..=175, _) => "Zen 4",

@@ -170,7 +170,7 @@ pub(crate) fn processors(models: &[Model]) -> String {
     table += "\n|---|";
     models.iter().for_each(|_| table += "---|");
     table += "\n";
-    for part in ["uwsgi", "peers", "memory"] {
+    for part in ["uwsgi", "peers", "memory", "near"] {
         let columns: Vec<_> = models.iter().map(|model| model.figures(part)).collect();
         let mut rows: Vec<(&str, &str)> = Vec::new();
         for row in columns.iter().flatten() {

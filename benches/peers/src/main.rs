@@ -1,6 +1,6 @@
 //! `make bench`: ucache against uWSGI's own cache and against what a user would pick instead, in
 //! one run. `ucache-bench FOLDER [quick] [keep] [rounds=N] PART...`; the figures go to FOLDER, the
-//! parts are uwsgi, peers, memory and workers, and documents, which only writes what README and
+//! parts are uwsgi, peers, memory, workers and near, and documents, which only writes what README and
 //! documentation say from benches/results.
 
 #![allow(clippy::disallowed_macros, reason = "a bench prints its figures")]
@@ -16,6 +16,8 @@ mod host;
 mod load;
 mod matrix;
 mod memory;
+mod near;
+mod near_clients;
 #[path = "../../../tests/support/patience.rs"]
 mod patience;
 mod peers;
@@ -70,11 +72,12 @@ fn main() {
             "peers" => peers::run(effort),
             "memory" => memory::run(effort),
             "workers" => workers::run(effort),
+            "near" => near::run(effort),
             "documents" => {
                 report::documents();
                 continue;
             }
-            other => panic!("no part {other}: uwsgi, peers, memory, workers, documents"),
+            other => panic!("no part {other}: uwsgi, peers, memory, workers, near, documents"),
         };
         report.finish(keeping);
     }
