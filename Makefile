@@ -44,7 +44,7 @@ run: ## start uWSGI with ucache and a demo page
 	@echo
 	@exec $(UWSGI) $(if $(CARGO_TARGET_DIR),--plugins-dir $(RELEASE)) --ini examples/uwsgi.ini
 
-fleet: ## start a Valkey server and three uWSGIs as its machines, and a page that shows them
+fleet: ## start a Valkey cluster, three uWSGIs as its machines, and a page that shows and stops them
 	@.ci/deps all
 	@$(MAKE) -s plugin
 	@echo

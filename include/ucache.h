@@ -745,7 +745,7 @@ struct ucache_stats {
 	uint64_t near_flushes;		/* messages that removed all copies */
 	uint64_t near_stale_served;	/* reads that an old copy answered: the server was down */
 	uint64_t near_terms;		/* how often the copies were begun anew */
-	uint64_t backend_up;		/* 0: the last call did not reach the server */
+	uint64_t backend_up;		/* 0: the last call did not reach the server, or a primary */
 	uint64_t backend_requests;	/* round trips that were tried */
 	uint64_t backend_errors;	/* calls that failed */
 	uint64_t backend_timeouts;	/* of these: waited for the whole backend_timeout */

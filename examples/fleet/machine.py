@@ -9,11 +9,16 @@ import uwsgi
 CACHE = "shared"
 
 
-def figures(_params):
-    """What this machine counted, and the greeting as it reads it."""
-    greeting = uwsgi.cache_get("greeting", CACHE)
+def value_of(key):
+    value = uwsgi.cache_get(key, CACHE)
+    return value and value.decode("utf-8", "backslashreplace")
+
+
+def figures(params):
+    """What this machine counted, and the values of some keys as it reads them."""
+    values = {key: value_of(key) for key in params["keys"].split()}
     told = {name: uwsgi.metric_get(f"cache.{CACHE}.{name}") for name in NAMES}
-    return {"figures": told, "greeting": greeting and greeting.decode("utf-8", "backslashreplace")}
+    return {"figures": told, "values": values}
 
 
 def traffic(params):
@@ -30,14 +35,9 @@ def write(params):
     return {"stored": bool(done)}
 
 
-def read(params):
-    value = uwsgi.cache_get(params["key"], CACHE)
-    return {"value": value and value.decode("utf-8", "backslashreplace")}
-
-
-PATHS = {"/figures": figures, "/traffic": traffic, "/write": write, "/read": read}
+PATHS = {"/figures": figures, "/traffic": traffic, "/write": write}
 NAMES = ("near_hits", "near_misses", "near_bypassed", "near_fills", "near_invalidated", "near_beat_age_ms", "near_terms",
-         "near_up", "backend_up")
+         "near_up", "backend_up", "backend_errors")
 
 
 def application(environ, start_response):

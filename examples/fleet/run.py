@@ -1,103 +1,71 @@
-"""`make fleet`: a Valkey or Redis server and three uWSGIs, as if on three machines, and a page that shows them.
+"""`make fleet`: a Valkey or Redis cluster and three uWSGIs, as if on three machines, and a page that shows them.
 
-Each machine reaches the server through a proxy of its own here, so that the page's buttons can cut it off: what is
+Each machine reaches the nodes through proxies of its own here, so that the page's buttons can cut it off: what is
 sent then waits, as in a network whose cable is out. Everything ends with this program.
 """
 
 import argparse
 import asyncio
 import contextlib
-import ctypes
+import functools
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+from binascii import crc_hqx
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
+import processes
+from cluster import Cluster
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-LIBC = ctypes.CDLL(None)
-PR_SET_PDEATHSIG = 1
-
-
-def start(command, log, **environment):
-    """A process that ends with this one; to be called in the main thread."""
-    return subprocess.Popen(
-        [str(word) for word in command],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        env={**os.environ, **environment},
-        start_new_session=True,
-        preexec_fn=lambda: LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGINT),
-    )
-
-
-class Server:
-    """The server that holds the values."""
-
-    def __init__(self, program, directory, log):
-        self.program, self.directory, self.log = program, directory, log
-        self.socket = directory / "server"
-        self.stopped = False
-        self.start()
-
-    def start(self):
-        options = ["--port", 0, "--unixsocket", self.socket, "--save", "", "--appendonly", "no", "--dir", self.directory]
-        self.process = start([self.program, *options], self.log)
-        deadline = time.monotonic() + 20
-        while not self.socket.exists():
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                raise SystemExit(f"{self.program} does not start: `make deps` installs it")
-            time.sleep(0.02)
-
-    def stop(self, stopped):
-        self.process.send_signal(signal.SIGSTOP if stopped else signal.SIGCONT)
-        self.stopped = stopped
-
-    async def restart_empty(self):
-        """In the main thread: a process ends with the thread that started it."""
-        self.process.kill()
-        self.process.wait()
-        self.socket.unlink(missing_ok=True)
-        self.stopped = False
-        self.start()
+# One in the slots of each primary, and before them what the machines' cache puts there.
+KEYS, PREFIX = ("apple", "lemon", "peach"), "shared:"
+# How long a connection of a machine that is cut off waits. Its programs do not wait so long, and connect again.
+PATIENCE = 5
 
 
 class Machine:
-    """A uWSGI, and the proxy between it and the server."""
+    """A uWSGI, and the proxies between it and the nodes."""
 
-    def __init__(self, number, port, server, options, directory, log):
-        self.number, self.port, self.server = number, port, server
-        self.socket = directory / f"machine{number}"
+    def __init__(self, number, port, nodes, options, log):
+        self.number, self.port, self.nodes, self.log = number, port, nodes, log
+        # Of its own, so that the nodes have the same ports there.
+        self.address = f"127.0.0.{10 + number}"
         self.connected = asyncio.Event()
         self.connected.set()
         self.seen = None
         plugins = ["--plugins-dir", options.plugins] if options.plugins else []
         self.command = [options.uwsgi, *plugins, "--ini", HERE / "uwsgi.ini"]
-        self.environment = {"FLEET_BACKEND": f"redis+unix://{self.socket}", "FLEET_PORT": str(port)}
-        self.log = log
 
     async def serve(self):
-        """Starts the proxy, then uWSGI."""
-        proxy = await asyncio.start_unix_server(self.proxy, self.socket)
-        self.process = start(self.command, self.log, **self.environment)
-        return proxy
+        """Starts the proxies, then uWSGI."""
+        ways = [(functools.partial(self.proxy, node), self.address, node.port) for node in self.nodes]
+        proxies = [await asyncio.start_server(*way) for way in ways]
+        hosts = ";".join(f"{self.address}:{node.port}" for node in self.nodes)
+        environment = {"FLEET_BACKEND": f"redis+cluster://{hosts}", "FLEET_PORT": str(self.port)}
+        processes.start(self.command, self.log, processes.INTERRUPT, **environment)
+        return proxies
 
-    async def proxy(self, reader, writer):
+    async def cable(self):
+        """Waits while the machine is cut off."""
+        await asyncio.wait_for(self.connected.wait(), PATIENCE)
+
+    async def proxy(self, node, reader, writer):
         ends = [writer]
-        with contextlib.suppress(OSError):
-            server_reader, server_writer = await asyncio.open_unix_connection(self.server.socket)
-            ends.append(server_writer)
-            ways = [asyncio.create_task(self.copy(*way)) for way in ((reader, server_writer), (server_reader, writer))]
+        # Cancelled when the program ends, which is no error.
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await self.cable()
+            node_reader, node_writer = await asyncio.open_connection("127.0.0.1", node.port)
+            ends.append(node_writer)
+            ways = [asyncio.create_task(self.copy(*way)) for way in ((reader, node_writer), (node_reader, writer))]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             for way in ways:
                 way.cancel()
@@ -107,7 +75,7 @@ class Machine:
     async def copy(self, reader, writer):
         with contextlib.suppress(OSError):
             while piece := await reader.read(65536):
-                await self.connected.wait()
+                await self.cable()
                 writer.write(piece)
                 await writer.drain()
 
@@ -124,9 +92,10 @@ class Machine:
 class Fleet:
     """All of it, and what the page asks of it. Its requests come from other threads than the proxies' loop."""
 
-    def __init__(self, server, machines, loop):
-        self.server, self.machines, self.loop = server, machines, loop
+    def __init__(self, program, cluster, machines, loop):
+        self.program, self.cluster, self.machines, self.loop = program, cluster, machines, loop
         self.traffic = False
+        threading.Thread(target=cluster.watch, daemon=True).start()
         for machine in machines:
             threading.Thread(target=self.watch, args=[machine], daemon=True).start()
             threading.Thread(target=self.drive, args=[machine], daemon=True).start()
@@ -134,7 +103,7 @@ class Fleet:
     def watch(self, machine):
         while True:
             try:
-                machine.seen = machine.ask("/figures")
+                machine.seen = machine.ask("/figures", keys=" ".join(KEYS))
             except (OSError, ValueError):
                 machine.seen = None
             time.sleep(0.5)
@@ -148,27 +117,38 @@ class Fleet:
 
     def state(self):
         machines = [
-            {"number": m.number, "port": m.port, "connected": m.connected.is_set(), "seen": m.seen} for m in self.machines
+            {"number": m.number, "port": m.port, "connected": m.connected.is_set(), "seen": m.seen}
+            for m in self.machines
         ]
-        server = {"program": Path(self.server.program).name, "stopped": self.server.stopped}
-        return {"server": server, "traffic": self.traffic, "machines": machines}
+        return {
+            "program": self.program,
+            "nodes": self.cluster.seen,
+            "events": list(self.cluster.events),
+            "keys": [{"key": key, "slot": slot_of(key)} for key in KEYS],
+            "traffic": self.traffic,
+            "machines": machines,
+        }
 
     def do(self, what, params):
+        is_on = params.get("on") == "1"
         match what:
             case "stop":
-                self.server.stop(params["on"] == "1")
-            case "restart":
-                asyncio.run_coroutine_threadsafe(self.server.restart_empty(), self.loop).result()
+                self.cluster.stop(int(params["node"]), is_on)
             case "traffic":
-                self.traffic = params["on"] == "1"
+                self.traffic = is_on
             case "cut":
-                connected = self.machines[int(params["machine"]) - 1].connected
-                self.loop.call_soon_threadsafe(connected.clear if params["on"] == "1" else connected.set)
+                machine = self.machines[int(params["machine"]) - 1]
+                self.loop.call_soon_threadsafe(machine.connected.clear if is_on else machine.connected.set)
+                self.cluster.say(f"machine {machine.number} is {'cut off' if is_on else 'connected'}")
             case "write":
                 return self.machines[int(params["machine"]) - 1].ask("/write", key=params["key"], value=params["value"])
             case _:
                 return {"error": "no such action"}
         return {}
+
+
+def slot_of(key):
+    return crc_hqx(f"{PREFIX}{key}".encode(), 0) % 16384
 
 
 def handler(fleet):
@@ -203,13 +183,10 @@ def handler(fleet):
     return Handler
 
 
-async def serve(options, directory):
-    log = open(options.log or directory / "log", "ab")
-    server = Server(options.server, directory, log)
-    ports = options.ports[1:]
-    machines = [Machine(n, port, server, options, directory, log) for n, port in enumerate(ports, 1)]
-    proxies = [await machine.serve() for machine in machines]
-    fleet = Fleet(server, machines, asyncio.get_running_loop())
+async def serve(options, cluster, log):
+    machines = [Machine(n, port, cluster.nodes, options, log) for n, port in enumerate(options.ports[1:], 1)]
+    proxies = [proxy for machine in machines for proxy in await machine.serve()]
+    fleet = Fleet(Path(options.server).name, cluster, machines, asyncio.get_running_loop())
     page = ThreadingHTTPServer(("127.0.0.1", options.ports[0]), handler(fleet))
     threading.Thread(target=page.serve_forever, daemon=True).start()
     print(f"  open  http://127.0.0.1:{options.ports[0]}/", flush=True)
@@ -217,15 +194,18 @@ async def serve(options, directory):
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     await ended.wait()
-    server.stop(False)
     for proxy in proxies:
         proxy.close()
-    for process in [*(machine.process for machine in machines), server.process]:
-        process.send_signal(signal.SIGINT)
-    for process in [*(machine.process for machine in machines), server.process]:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        process.kill()
+
+
+def run(options, directory):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), open(options.log or directory / "log", "ab") as log:
+        try:
+            cluster = Cluster(options.server, options.nodes, directory, log)
+            asyncio.run(serve(options, cluster, log))
+        finally:
+            processes.end_all()
 
 
 def default_server():
@@ -233,17 +213,29 @@ def default_server():
     return newest if newest.exists() else shutil.which("valkey-server") or "redis-server"
 
 
+def default_dir():
+    """In memory: the nodes wait for what they write to be on the disk, and do nothing else meanwhile."""
+    memory = Path("/dev/shm")
+    return memory if memory.is_dir() else None
+
+
+def ports(text):
+    return [int(port) for port in text.split(",")]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ports", default="8090,8081,8082,8083", help="of the page and of the machines")
+    parser.add_argument("--ports", type=ports, default="8090,8081,8082,8083", help="of the page and of the machines")
+    nodes = ",".join(str(port) for port in [*range(7001, 7007), *range(17001, 17007)])
+    parser.add_argument("--nodes", type=ports, default=nodes, help="of the six nodes, and of their cluster buses")
     parser.add_argument("--server", default=default_server())
     parser.add_argument("--uwsgi", default="uwsgi")
     parser.add_argument("--plugins", help="the directory of ucache_plugin.so")
     parser.add_argument("--log", help="a file for the output of all programs")
+    parser.add_argument("--dir", default=default_dir(), help="where the files of the nodes are while it runs")
     options = parser.parse_args()
-    options.ports = [int(port) for port in options.ports.split(",")]
-    with tempfile.TemporaryDirectory(prefix="fleet") as directory:
-        asyncio.run(serve(options, Path(directory)))
+    with tempfile.TemporaryDirectory(prefix="fleet", dir=options.dir) as directory:
+        run(options, Path(directory))
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ impl NearStats {
             ),
             gauge(
                 "backend_up",
-                "Whether the last call reached the server, 0 = calls fail at once",
+                "Whether the last call reached the server (all primaries), 0 = calls fail at once",
                 (!self.is_down).into(),
             ),
             gauge("near_owner_pid", "The process that keeps the copies up to date", self.owner_pid.into()),

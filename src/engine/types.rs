@@ -412,7 +412,8 @@ pub struct NearStats {
     pub connects: u64,
     /// Those of them to a server with which the owner has none: that process uses no copies.
     pub elsewhere: u64,
-    /// Whether the last call did not reach the server: others fail at once.
+    /// Whether the last call did not reach the server, or that of one primary of a cluster: others
+    /// fail at once.
     pub is_down: bool,
 }
 

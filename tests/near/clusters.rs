@@ -157,6 +157,7 @@ fn a_node_that_is_stopped_ends_the_use_of_its_copies_only() {
             let age = c.near_stats().expect("a backend").beat_age_ms;
             age.is_none_or(|age| Duration::from_millis(age) > 2 * MAX_STALE)
         });
+        assert!(c.near_stats().expect("a backend").is_down, "one of them does not answer");
         for _ in 0..10 {
             assert!(c.get(&keys[0]).is_err(), "its copy is too old");
             keys[1..].iter().for_each(|key| copied(&c, key));
@@ -177,6 +178,7 @@ fn a_node_that_is_stopped_ends_the_use_of_its_copies_only() {
         }
         cluster.nodes[0].server.freeze(false);
         set(&keys[0], "w");
+        assert!(!c.near_stats().expect("a backend").is_down, "all of them answer");
         keys.iter().for_each(|key| copied(&c, key));
         assert_eq!(c.near_stats().expect("a backend").terms, terms, "no new term");
         cluster.nodes[0].server.ask(["SET", &format!("p:{}", keys[0]), "heard"]);

@@ -58,7 +58,7 @@ figures! {
     near_flushes = near(|n| n.flushes), "Messages that removed all copies.";
     near_stale_served = near(|n| n.stale_served), "Reads that an old copy answered because the server was down.";
     near_terms = near(|n| n.terms), "How often the copies were begun anew.";
-    backend_up = near(|n| (!n.is_down).into()), "Whether the last call reached the server; 0 = calls fail at once.";
+    backend_up = near(|n| (!n.is_down).into()), "Whether the last call reached the server (all primaries of a cluster); 0 = calls fail at once.";
     backend_requests = near(|n| n.requests), "Round trips to the server that were tried.";
     backend_errors = near(|n| n.errors), "Calls that failed at the server.";
     backend_timeouts = near(|n| n.timeouts), "Of these: waited for the whole `backend_timeout`.";

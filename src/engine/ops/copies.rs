@@ -160,7 +160,7 @@ impl Engine {
             timeouts: self.total(Counter::RequestTimeouts),
             connects: self.total(Counter::Connects),
             elsewhere: self.total(Counter::Elsewhere),
-            is_down: self.next_try().load(Relaxed) != 0,
+            is_down: self.next_try().load(Relaxed) != 0 || self.is_place_down(),
         }
     }
 

@@ -128,6 +128,16 @@ impl Engine {
         })
     }
 
+    /// Whether the last call of a place of this term failed; before the first term, of any place.
+    pub(crate) fn is_place_down(&self) -> bool {
+        let heard = (0..MOST).take_while(|&at| self.node_word(at, MARK).load(Relaxed) != 0);
+        let heard: Vec<_> = heard.map(|at| self.node_word(at, NUMBER).load(Relaxed)).collect();
+        (0..header::TRIES_COUNT).map(|at| header::TRIES + at * 16).any(|at| {
+            let [number, next] = [at, at + 8].map(|word| self.region.word(word).load(Relaxed));
+            next != 0 && (heard.is_empty() || heard.contains(&number))
+        })
+    }
+
     /// A store that was opened again: the times may be those of another boot.
     pub(in crate::engine) fn forget_nodes(&self) {
         let words =
@@ -174,6 +184,21 @@ mod tests {
         assert!(e.raise_node_beat(0, second, 9));
         e.forget_nodes();
         assert!(e.node(second, 7).is_none() && !e.hears_places(second, 5) && e.node_links().is_empty());
+    }
+
+    #[test]
+    fn a_place_that_fails_is_told_while_it_is_heard() {
+        let e = Engine::create(&Config::new("failing places", 10)).expect("a cache");
+        assert!(!e.copy_stats().is_down);
+        e.next_try_of(6).expect("room").store(4, Relaxed);
+        assert!(e.copy_stats().is_down, "nobody has found the places yet");
+        let term = e.begin_term(None).expect("a term");
+        assert!(e.begin_nodes(term, 5, &[7, 8]));
+        assert!(!e.copy_stats().is_down, "it is none of them");
+        e.next_try_of(8).expect("room").store(4, Relaxed);
+        assert!(e.copy_stats().is_down);
+        e.next_try_of(8).expect("room").store(0, Relaxed);
+        assert!(!e.copy_stats().is_down);
     }
 
     #[test]
