@@ -98,7 +98,11 @@ pub use ops::{
     scan::Cursor,
 };
 #[cfg(feature = "redis")]
-pub(crate) use ops::{beat::OwnerLock, copies::Begun, nodes::MOST as MOST_NODES};
+pub(crate) use ops::{
+    beat::{Beat, OwnerLock},
+    copies::Begun,
+    nodes::MOST as MOST_NODES,
+};
 #[cfg(feature = "uwsgi")]
 #[allow(unused_imports, reason = "for a uWSGI with routes")]
 pub(crate) use reasons::{BYPASSED, REFUSED};

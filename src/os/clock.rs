@@ -55,6 +55,13 @@ pub(crate) fn coarse_millis() -> u64 {
     time.tv_sec.cast_unsigned().wrapping_mul(1000).wrapping_add(time.tv_nsec.cast_unsigned() / 1_000_000)
 }
 
+/// Milliseconds since boot (about 25 ns). [`coarse_millis`] is behind it: by a tick, or by more where
+/// a hypervisor delays the kernel's timer.
+#[cfg(feature = "redis")]
+pub(crate) fn millis() -> u64 {
+    u64::try_from(monotonic().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Time since boot, the same for all processes of the host.
 pub(crate) fn monotonic() -> Duration {
     read(libc::CLOCK_MONOTONIC)

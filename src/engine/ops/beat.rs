@@ -30,7 +30,7 @@ pub(crate) struct Beat(u64);
 
 impl Beat {
     /// Without a time copies must not be used.
-    pub(super) fn new(term: u16, millis: Option<u64>) -> Self {
+    pub(crate) fn new(term: u16, millis: Option<u64>) -> Self {
         let time = millis.map_or(0, |millis| MARK | millis & (MARK - 1));
         Self(u64::from(term) << TIME_BITS | time)
     }

@@ -8,13 +8,13 @@ use super::{
     Backed, Found, Ttl,
     backed::{SOME_ID, hand_over},
     config::Copies,
-    place::TICK,
+    place::MARGIN,
 };
 use crate::{
     engine::{Begun, Counter, Expires, FillToken, ItemId, Meta, Sink, Touch},
     error::{Error, Result},
     near::options::OnDown,
-    os::clock::{coarse_millis, unix_millis},
+    os::clock::{self, unix_millis},
 };
 
 impl Backed {
@@ -22,7 +22,7 @@ impl Backed {
     /// then is as new as the beat that was loaded, even if a new term begins meanwhile.
     #[inline(always)]
     fn are_all_fresh(&self) -> bool {
-        self.engine.beat().is_within(self.server.place.limit(), coarse_millis())
+        self.server.place.is_fresh(self.engine.beat())
     }
 
     /// The same of the copy of this key.
@@ -128,8 +128,8 @@ impl Backed {
             return false;
         };
         let last = self.engine.last_beat();
-        let limit = limit + more.as_millis() as u64 - TICK;
-        last != 0 && coarse_millis().wrapping_sub(last) <= limit
+        let limit = limit + more.as_millis() as u64 - MARGIN;
+        last != 0 && clock::millis().wrapping_sub(last) <= limit
     }
 
     /// The values of several keys: the copies, and in one round trip what is missing.
@@ -288,7 +288,7 @@ mod tests {
 
     impl Sink for Late<'_> {
         fn take(&mut self, _: &SharedBytes<'_>) -> bool {
-            assert!(self.0.raise_beat(self.1, coarse_millis()));
+            assert!(self.0.raise_beat(self.1, clock::coarse_millis()));
             true
         }
     }
@@ -305,12 +305,12 @@ mod tests {
         };
         assert!(engine.end_copy(b"k", token, b"old", Expires::Never));
         // An owner is at work, and has given no beat for long.
-        engine.note_owner(coarse_millis());
+        engine.note_owner(clock::coarse_millis());
         let term = engine.begin_term(None).expect("a term");
         assert!(engine.raise_beat(term, 1));
         let read = || backed.get(b"k", Touch::Yes, &mut Late(&engine, term)).expect("a miss");
         assert!(read().is_none(), "the server was not asked");
-        assert!(engine.raise_beat(term, coarse_millis()) && read().is_some());
+        assert!(engine.raise_beat(term, clock::coarse_millis()) && read().is_some());
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     error::{BackendFault, Error, Result},
-    os::{clock::coarse_millis, process::random_words, worker},
+    os::{process::random_words, worker},
 };
 
 /// KEYS: the key of the number. ARGV: `1` = whatever it is, it is raised. Returns the number. One that
@@ -128,8 +128,7 @@ impl Backend {
     /// The number in force.
     fn generation(&self, generations: &Generations) -> Result<u64> {
         // In this order: a state that was loaded after the beat is as new as copies are.
-        let limit = self.place.limit();
-        let fresh = self.region.as_ref().filter(|region| region.beat().is_within(limit, coarse_millis()));
+        let fresh = self.region.as_ref().filter(|region| self.place.is_fresh(region.beat()));
         let state = fresh.map(|region| region.state_of_copies());
         if let Some(number) = state.and_then(|state| generations.known(state)) {
             return Ok(number);

@@ -67,7 +67,7 @@ use crate::{
     engine::Engine,
     error::{BackendFault, Error, Result},
     near::options::OnDown,
-    os::{clock::coarse_millis, poll},
+    os::{clock, poll},
 };
 
 /// Longest value: `proto-max-bulk-len` of a server that was not told otherwise.
@@ -310,7 +310,7 @@ impl Backend {
         let Some(region) = &self.region else { return (0, 0) };
         let (beat, source) = (region.beat(), region.source());
         let limit = self.settings.copies.and_then(|copies| copies.max_stale);
-        let is_fresh = limit.is_some_and(|limit| beat.is_within(limit, coarse_millis()));
+        let is_fresh = limit.is_some_and(|limit| beat.is_within(limit, clock::millis()));
         (beat.term(), if is_fresh { source } else { 0 })
     }
 

@@ -22,15 +22,21 @@ use super::{
     slots::Map,
 };
 use crate::{
-    engine::{Counter, Engine},
+    engine::{Beat, Counter, Engine},
     error::BackendFault,
-    os::clock::coarse_millis,
+    os::clock::{self, coarse_millis},
 };
 
-/// What the coarse clock may lag behind, milliseconds.
-pub(super) const TICK: u64 = 10;
+/// How long before the end of their time copies are used no more, milliseconds.
+pub(super) const MARGIN: u64 = 10;
 /// How long after a connection that led elsewhere the next one is looked at, milliseconds.
 const PAUSE: u64 = 100;
+
+/// Whether a beat is within the limit even if this clock is late by half of the limit.
+#[inline(always)]
+fn is_young(beat: Beat, limit: u64, coarse: u64) -> bool {
+    beat.is_within(limit / 2, coarse)
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -50,7 +56,7 @@ impl Place {
         let (usual, is_told) = match copies {
             None => (0, false),
             Some(Copies { max_stale: None, .. }) => (u64::MAX, false),
-            Some(Copies { max_stale: Some(limit), .. }) => (limit - TICK + 1, true),
+            Some(Copies { max_stale: Some(limit), .. }) => (limit - MARGIN + 1, true),
         };
         let region = region.filter(|_| is_told);
         Self { region, usual, limit: AtomicU64::new(usual), next: AtomicU64::new(0) }
@@ -60,6 +66,19 @@ impl Place {
     #[inline]
     pub(super) fn limit(&self) -> u64 {
         self.limit.load(Relaxed)
+    }
+
+    /// Whether copies as new as this beat are new enough now. The coarse clock decides while the beat
+    /// is young. It may be many milliseconds late (an interrupt of the kernel's timer that a
+    /// hypervisor delays), so the exact one decides in the second half of the limit.
+    #[inline(always)]
+    pub(super) fn is_fresh(&self, beat: Beat) -> bool {
+        is_young(beat, self.limit(), coarse_millis()) || self.is_still_fresh(beat)
+    }
+
+    #[inline(never)]
+    fn is_still_fresh(&self, beat: Beat) -> bool {
+        beat.is_within(self.limit(), clock::millis())
     }
 
     /// Whether the last connection of this process that was looked at led to another server.
@@ -141,12 +160,12 @@ impl Place {
     /// Whether the copies of what is in this slot of a cluster are new enough: a node that is dead
     /// ends the use of its own copies only. To be asked before a copy is looked for.
     #[cold]
-    pub(super) fn is_slot_fresh(&self, map: &Map, slot: u16, now: u64) -> bool {
+    pub(super) fn is_slot_fresh(&self, map: &Map, slot: u16) -> bool {
         let (Some(region), Some(node)) = (&self.region, map.node(slot)) else { return false };
         let term = region.beat().term();
         let at = region.hears_places(term, map.digest()).then(|| region.node(term, node.number)).flatten();
         let beat = at.map(|at| region.node_beat(at));
-        beat.is_some_and(|beat| beat.term() == term && beat.is_within(self.limit(), now))
+        beat.is_some_and(|beat| beat.term() == term && self.is_still_fresh(beat))
     }
 
     /// A new connection led to another server than the owner's: this process uses no copies until
@@ -170,6 +189,18 @@ mod tests {
         let of = |copies| Place::new(copies, None).limit();
         let copies = |max_stale| Some(Copies { max_stale, ttl: None, negative: false });
         assert_eq!((of(None), of(copies(None)), of(copies(Some(1000)))), (0, u64::MAX, 991));
+    }
+
+    /// The kernel's tick is late while a hypervisor lets a processor wait.
+    #[test]
+    fn a_late_clock_does_not_make_copies_newer() {
+        let beat = |millis| Beat::new(7, Some(millis));
+        assert!(is_young(beat(1000), 991, 1494), "the usual age: the exact clock is not read");
+        assert!(!is_young(beat(1000), 991, 1495) && !is_young(beat(1000), 991, 999), "the exact one decides");
+        assert!(is_young(Beat::new(7, None), u64::MAX, 5) && !is_young(beat(5), 0, 5));
+        let place = Place::new(Some(Copies { max_stale: Some(1000), ttl: None, negative: false }), None);
+        let now = clock::millis();
+        assert!(place.is_fresh(beat(now - 600)) && !place.is_fresh(beat(now - 991)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     error::{BackendFault, Result},
-    os::{clock::coarse_millis, poll},
+    os::poll,
 };
 
 /// Redirections of a call without a pause: more of them mean that nodes do not agree yet.
@@ -72,11 +72,7 @@ impl Backend {
     /// is looked for.
     pub(super) fn is_fresh_at_node(&self, key: &[u8]) -> bool {
         let Some(map) = self.cluster.as_ref().and_then(Cluster::known) else { return false };
-        self.place.is_slot_fresh(
-            &map,
-            slots::slot_of(&[&self.settings.prefix, key].concat()),
-            coarse_millis(),
-        )
+        self.place.is_slot_fresh(&map, slots::slot_of(&[&self.settings.prefix, key].concat()))
     }
 
     /// How long it is known that a key is not there, milliseconds; `None` = until it is stored.
