@@ -26,6 +26,7 @@ mod patience;
 mod steps {
     pub(crate) mod audit;
     pub(crate) mod cases;
+    pub(crate) mod eviction;
     pub(crate) mod importing;
     pub(crate) mod more;
     pub(crate) mod opening;
@@ -41,10 +42,10 @@ use fastrand::Rng;
 use steps::{
     audit::audit,
     cases::{self, Case, Lens},
-    importing, more, opening, relocation,
+    eviction, importing, more, opening, relocation,
     walk::{self, Count},
 };
-use ucache::engine::{Config, Engine};
+use ucache::engine::{Config, Engine, Eviction};
 
 /// Minimum number of states to visit; each of the tests below has its share.
 fn wanted(share_of_ten: u64, default: u64) -> u64 {
@@ -156,6 +157,21 @@ fn a_reader_beside_relocation() {
     let store = relocation::beside_readers(Some(&dir.path().join("store")), 17);
     say(&format!("readers stopped: {memory} in memory, {store} in a store"));
     assert!(memory > 60 && store > 15, "{memory} and {store} instructions are no read");
+}
+
+/// An item is evicted, and its block used again, between any two instructions of a reader.
+#[test]
+fn a_reader_beside_eviction() {
+    let _alone = alone();
+    engine_step::pin();
+    // The order of LRU is exact in a small cache; in a large one victims are chosen in advance.
+    let (small, large) = ((200, 5), (4200, 17));
+    let caches = [Eviction::Lru, Eviction::S3Fifo, Eviction::Sieve].map(|policy| (policy, small));
+    for (policy, (items, stride)) in [(Eviction::Lru, large)].into_iter().chain(caches) {
+        let readers = eviction::beside_readers(policy, items, stride);
+        say(&format!("{policy:?}, {items} items: {readers} readers stopped"));
+        assert!(readers * stride > 300, "{readers} stops in no read");
+    }
 }
 
 /// A death at any point of creating or opening a store.

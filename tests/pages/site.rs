@@ -10,12 +10,12 @@ use std::{
 };
 
 use super::{
-    patience::within,
+    patience::{PATIENCE, within},
     server::{Build, Flavor, Server, root},
 };
 
-/// Maximum time for an answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Maximum time for an answer: a request may wait at a gate for all that a test looks at meanwhile.
+const ANSWER: Duration = PATIENCE.saturating_mul(3);
 
 /// A running server.
 #[derive(Debug)]
@@ -163,7 +163,7 @@ impl Site {
 
 fn connect(at: &Path) -> io::Result<UnixStream> {
     let stream = UnixStream::connect(at)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(ANSWER))?;
     Ok(stream)
 }
 

@@ -142,21 +142,28 @@ impl Quota {
                 return false;
             }
         }
+        self.move_to(cells, n, || {}) && acquire(cells.word(self.at), n)
+    }
+
+    /// Moves to a shard what it lacks to have `n` to spare, as far as others do not use it; whether
+    /// it had them. `between` runs after each exchange but the last: tests look there.
+    #[inline(always)]
+    fn move_to(&self, cells: ShardCells<'_>, n: u64, between: impl Fn()) -> bool {
         let (own, moves) = (cells.word(self.at), self.moves(cells.no));
         let before = moves.load(Relaxed);
         moves.store(before.wrapping_add(1), quota::BEGIN);
-        let mut got = spare(own.load(quota::READ)).min(n);
+        let got = spare(own.load(quota::READ)).min(n);
         let mut moved = 0;
         for no in (cells.no + 1..self.shards).chain(0..cells.no) {
             if got + moved >= n {
                 break;
             }
             moved += self.take_unused(no, n - got - moved);
+            between();
         }
         own.fetch_add(pack(moved, 0), quota::CHANGE);
         moves.store(before.wrapping_add(2), quota::END);
-        got += moved;
-        got >= n && acquire(own, n)
+        got + moved >= n
     }
 
     /// Whether the shards have `n` to spare.
@@ -300,6 +307,20 @@ mod tests {
         quota.settle(1);
         quota.settle(1);
         assert!(reserved(&quota) == 20 && acquire(quota.word(1), 9) && !acquire(quota.word(1), 1));
+    }
+
+    #[test]
+    fn what_is_being_moved_is_not_lost() {
+        let quota = quota(20);
+        let looks = AtomicU64::new(0);
+        let between = || {
+            looks.fetch_add(1, Relaxed);
+            assert!(!quota.settle(1) && quota.all_reserved().is_none(), "somebody is moving");
+        };
+        assert!(quota.move_to(quota.region.shard(2), 13, between));
+        assert_eq!(looks.load(Relaxed), 2, "from two shards");
+        assert!(!quota.settle(1) && reserved(&quota) == 20);
+        assert!(acquire(quota.word(2), 13) && !take(&quota, 0, 8) && take(&quota, 0, 7));
     }
 
     #[test]
