@@ -5,7 +5,7 @@
 use std::{fs, path::Path, thread::available_parallelism};
 
 /// Of the processor's features, those that the library's choices depend on.
-const FLAGS: [&str; 5] = ["erms", "fsrm", "avx2", "avx512bw", "cx16"];
+const FLAGS: [&str; 6] = ["erms", "fsrm", "avx2", "avx512bw", "cx16", "lse"];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Processor {
@@ -37,7 +37,9 @@ impl Processor {
             lines.filter(|(field, _)| field.trim() == name).map(|(_, value)| value.trim()).next()
         };
         let of = |name: &str| field(name).map_or(0, number);
-        let has = field("flags").unwrap_or("");
+        // On ARM Linux calls them features, and LSE `atomics`.
+        let words = field("flags").or_else(|| field("Features")).unwrap_or("").split(' ');
+        let has: Vec<_> = words.map(|word| if word == "atomics" { "lse" } else { word }).collect();
         let vendor = match field("vendor_id") {
             Some("GenuineIntel") => "intel",
             Some("AuthenticAMD") => "amd",
@@ -52,7 +54,7 @@ impl Processor {
             family: if arm { 0 } else { of("cpu family") },
             model: of(if arm { "CPU part" } else { "model" }),
             stepping: of(if arm { "CPU revision" } else { "stepping" }),
-            flags: FLAGS.into_iter().filter(|flag| has.split(' ').any(|word| word == *flag)).collect(),
+            flags: FLAGS.into_iter().filter(|flag| has.contains(flag)).collect(),
             ..Self::default()
         };
         if processor.name.is_empty() {
@@ -177,8 +179,10 @@ mod tests {
     #[test]
     fn arm_has_parts_instead_of_models() {
         let here = Processor::parsed(
-            "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\nCPU revision\t: 1\n",
+            "processor\t: 0\nFeatures\t: fp asimd aes atomics fphp\nCPU implementer\t: 0x41\n\
+             CPU part\t: 0xd40\nCPU revision\t: 1\n",
         );
+        assert_eq!(here.flags, ["lse"]);
         assert_eq!((here.id().as_str(), here.name.as_str()), ("arm-0-3392", "Neoverse V1 (Graviton 3)"));
         let other = Processor::parsed("processor\t: 0\nCPU implementer\t: 0x48\nCPU part\t: 0xd01\n");
         assert_eq!((other.short().as_str(), other.name.as_str()), ("arm-0-3329", "unknown processor"));

@@ -54,7 +54,7 @@ pub mod config;
 mod figures;
 mod generation;
 mod geometry;
-#[cfg(any(feature = "cli", feature = "uwsgi", test))]
+#[cfg(any(feature = "cli", feature = "uwsgi"))]
 mod reasons;
 mod stats;
 mod types;

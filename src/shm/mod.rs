@@ -13,6 +13,7 @@ pub(crate) mod layout;
 mod load_partial;
 pub(crate) mod number;
 pub mod order;
+mod pair;
 mod region;
 pub(crate) mod scratch;
 mod shard_cells;

@@ -8,9 +8,7 @@
 //! The two words are 16-aligned, so an entry has room for three. Where the life has ended the
 //! exchange fails, whatever the memory is used for by then.
 
-use std::sync::atomic::AtomicU64;
-
-use super::{layout::round8, order::number};
+use super::{layout::round8, order::number, pair::Pair};
 
 /// Bytes of the headers of entries that may have numbers: those without a checksum.
 pub(super) const HEADER: u64 = 16;
@@ -54,20 +52,6 @@ pub(crate) fn room(at: u64, value: u64, life: u64) -> [u8; ROOM as usize] {
     bytes
 }
 
-/// Whether the processor can exchange 16 bytes. Elsewhere numbers have no lives, and change under
-/// the lock.
-pub(super) fn exchanges_pairs() -> bool {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    return std::arch::is_x86_feature_detected!("cmpxchg16b");
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    false
-}
-
-/// Two words that are exchanged together.
-#[derive(Debug)]
-#[repr(align(16))]
-pub(super) struct Pair([AtomicU64; 2]);
-
 /// A number in a region.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Number<'a>(pub(super) &'a Pair);
@@ -92,41 +76,14 @@ impl Number<'_> {
         let mut seen = self.value();
         loop {
             let new = f(seen);
-            match self.exchange((seen, life), new) {
+            // SAFETY: who has a life to pass knows that the processor has the instruction: only
+            // regions that asked give lives (`Region::has_lives`).
+            match unsafe { self.0.exchange((seen, life), new) } {
                 None => return Some(new),
                 Some((_, other)) if other != life => return None,
                 Some((value, _)) => seen = value,
             }
         }
-    }
-
-    /// Stores `new` if both words are as expected; else returns what they are.
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    #[inline(always)]
-    fn exchange(self, (value, life): (u64, u64), new: u64) -> Option<(u64, u64)> {
-        let (mut low, mut high, mut done) = (value, life, new);
-        // SAFETY: the words are mapped and 16-aligned, and who has a life to pass knows that the
-        // processor has the instruction (`exchanges_pairs`). `rbx` belongs to the compiler: it is
-        // as before afterwards.
-        unsafe {
-            std::arch::asm!(
-                "xchg {done}, rbx",
-                "lock cmpxchg16b xmmword ptr [{at}]",
-                "mov rbx, {done}",
-                "sete {done:l}",
-                at = in(reg) self.0.0.as_ptr(), done = inout(reg) done,
-                inout("rax") low, inout("rdx") high, in("rcx") life,
-                options(nostack)
-            );
-        }
-        if done as u8 != 0 { None } else { Some((low, high)) }
-    }
-
-    /// Never called: no number has a life here.
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    #[inline(always)]
-    fn exchange(self, _: (u64, u64), _: u64) -> Option<(u64, u64)> {
-        Some((self.value(), 0))
     }
 
     /// Ends its life, before the entry becomes unreachable (I15).
@@ -152,7 +109,9 @@ impl Number<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::atomic::AtomicU64;
+
+    use super::{super::pair::exchanges_pairs, *};
 
     #[test]
     fn a_number_changes_in_its_life_only() {

@@ -9,7 +9,8 @@ use std::{
 use super::{
     copy,
     layout::{BUCKET, Layout, round8},
-    number::{self, Number, Pair},
+    number::Number,
+    pair::{self, Pair},
     simd_tags,
 };
 use crate::{
@@ -62,7 +63,7 @@ pub(crate) struct Region {
     pub(super) sparse: bool,
     /// See [`simd_tags::compares_wide`].
     pub(super) wide: bool,
-    /// See [`number::exchanges_pairs`].
+    /// See [`pair::exchanges_pairs`].
     pub(super) pairs: bool,
     map: Mapping,
     layout: Layout,
@@ -126,7 +127,7 @@ impl Region {
         let areas = Areas::new(&map, &layout);
         copy::learn_processor();
         let (backed, wide, sparse) = (AtomicU64::new(0), simd_tags::compares_wide(), file.is_some());
-        let (pairs, data_len) = (number::exchanges_pairs(), layout.end.saturating_sub(layout.data));
+        let (pairs, data_len) = (pair::exchanges_pairs(), layout.end.saturating_sub(layout.data));
         Ok(Self { areas, buckets, homes, stamped, data_len, backed, sparse, wide, pairs, map, layout, file })
     }
 
