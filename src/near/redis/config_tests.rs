@@ -113,3 +113,13 @@ fn secrets_are_read_and_never_shown() {
     assert_eq!(s.notes.len(), 1, "a password in the URL is warned of");
     assert_eq!(checked(&[("backend", "redis://c"), ("prefix", "")]).notes.len(), 1);
 }
+
+#[test]
+fn copies_end_early_enough_for_a_late_clock() {
+    let copies = |max_stale, ttl| Copies { max_stale, ttl, negative: true };
+    assert_eq!(copies(Some(1000), None).longest_life(), None, "messages end it");
+    assert_eq!(copies(Some(1000), None).longest_absence(), Some(980));
+    assert_eq!(copies(Some(1000), Some(1)).longest_life(), Some(980));
+    assert_eq!(copies(Some(50), Some(2)).longest_absence(), Some(30));
+    assert_eq!(copies(None, Some(u64::MAX)).longest_absence(), Some(u64::MAX - LATE));
+}

@@ -248,7 +248,7 @@ impl Backed {
             _ if !is_known => None,
             None if !copies.negative => None,
             None => life(Ttl::Never, self.server.most_absent(), sent),
-            Some(found) => life(found.ttl, copies.ttl.map(|secs| secs.saturating_mul(1000)), sent),
+            Some(found) => life(found.ttl, copies.longest_life(), sent),
         };
         match (ends, found) {
             (None, _) => self.engine.abandon_copy(key, token),

@@ -81,8 +81,7 @@ impl Backend {
     /// next node, which may be one that the owner does not hear yet.
     pub(super) fn most_absent(&self) -> Option<u64> {
         let copies = self.settings.copies?;
-        let bound = self.cluster.as_ref().and(copies.max_stale);
-        bound.into_iter().chain(copies.ttl.map(|secs| secs.saturating_mul(1000))).min()
+        if self.cluster.is_some() { copies.longest_absence() } else { copies.longest_life() }
     }
 
     /// A call of a cluster: all replies in their order, and whether they are of nodes that the owner
