@@ -30,6 +30,7 @@ mod steps {
     pub(crate) mod importing;
     pub(crate) mod more;
     pub(crate) mod opening;
+    mod readers;
     pub(crate) mod relocation;
     pub(crate) mod walk;
 }

@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
-use ucache::engine::{Config, Engine, Eviction, Touch};
+use ucache::engine::{Config, Engine, Eviction};
 
-use super::cases::{ADD, value};
-use crate::{
-    engine_step::Stepped,
-    engine_value::{self, read},
+use super::{
+    cases::{ADD, value},
+    readers::{assert_first, stopped},
 };
 
 /// Every entry has the same size, so that the victim's block fits the new one.
@@ -52,24 +51,15 @@ pub(crate) fn beside_readers(eviction: Eviction, items: u32, stride: u64) -> u64
     let mut readers = 0;
     loop {
         let number = full.add();
-        let engine = Arc::clone(&full.engine);
-        let warm_up = || drop(engine_value::get(&engine, b"warm up", Touch::No));
-        let get = || {
-            let found = engine_value::get(&engine, &number.to_le_bytes(), Touch::No).expect("get");
-            if let Some((_, bytes)) = found {
-                let stamp = read(number, &bytes).unwrap_or_else(|fault| panic!("{fault:?}: {bytes:?}"));
-                assert!(stamp.seq == 1 && bytes.len() == LEN, "{stamp:?}");
+        let (engine, key) = (Arc::clone(&full.engine), number.to_le_bytes());
+        let check = |found: Option<Vec<u8>>| {
+            if let Some(bytes) = found {
+                assert_first(number, LEN, &bytes);
             }
         };
-        let mut reader = Stepped::new(warm_up, get);
-        let inside = (0..readers * stride).all(|_| reader.step());
-        if !inside {
-            reader.kill();
+        if !stopped(&engine, readers * stride, &key, check, || full.evict(number)) {
             return readers;
         }
-        full.evict(number);
-        reader.finish();
-        reader.kill();
         readers += 1;
     }
 }

@@ -3,12 +3,11 @@
 
 use std::{path::Path, sync::Arc};
 
-use ucache::engine::{Config, Engine, Eviction, Store, Touch};
+use ucache::engine::{Config, Engine, Eviction, Store};
 
-use super::cases::{ADD, UPDATE, X, key, value};
-use crate::{
-    engine_step::Stepped,
-    engine_value::{self, read},
+use super::{
+    cases::{ADD, UPDATE, X, key, value},
+    readers::{assert_first, stopped},
 };
 
 const ITEMS: u32 = 800;
@@ -46,22 +45,12 @@ pub(crate) fn beside_readers(path: Option<&Path>, stride: u64) -> u64 {
     let mut readers = 0;
     loop {
         let engine = sparse(path);
-        let warm_up = || drop(engine_value::get(&engine, b"warm up", Touch::No));
-        let get = || {
-            let found = engine_value::get(&engine, &key(X), Touch::No).expect("get");
-            let (_, bytes) = found.expect("X is there all the time");
-            let stamp = read(X, &bytes).unwrap_or_else(|fault| panic!("{fault:?}: {bytes:?}"));
-            assert!(stamp.seq == 1 && bytes.len() == LEN, "{stamp:?}");
+        let check = |found: Option<Vec<u8>>| {
+            assert_first(X, LEN, &found.expect("X is there all the time"));
         };
-        let mut reader = Stepped::new(warm_up, get);
-        let inside = (0..readers * stride).all(|_| reader.step());
-        if !inside {
-            reader.kill();
+        if !stopped(&engine, readers * stride, &key(X), check, || move_and_reuse(&engine)) {
             return readers;
         }
-        move_and_reuse(&engine);
-        reader.finish();
-        reader.kill();
         readers += 1;
     }
 }
