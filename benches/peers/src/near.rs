@@ -8,37 +8,42 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ucache::{Backend, Cache, Eviction, Expires};
+use ucache::{Backend, Cache, Eviction};
 
 use crate::{
     Effort,
-    load::{Store, Workers, rate},
+    load::{Store, Workers, gets, rate, sets},
     near_clients::{Caching, Plain},
     report::{Report, Table},
-    row::{Goal, Row, Unit, median},
+    row::{Goal, Row, Samples, Unit, median},
     server::Server,
+    stores::builder,
     support::{key, zipf},
 };
 
 const KEYS: u32 = 10_000;
+/// Room in every cache.
+const ITEMS: u64 = 20_000;
 const VALUE: [u8; 100] = [b'v'; 100];
 /// What every client puts before its keys.
 pub(crate) const PREFIX: &str = "p:";
+/// The other sides.
+const LOCAL: &str = "local cache, S3-FIFO";
+const PLAIN: &str = "local cache";
+const CACHING: &str = "redis-rs with its cache";
 /// Machines, and workers of each, of the mixed load.
 const MACHINES: usize = 2;
 const WORKERS: usize = 2;
 
 /// A cache as on a machine of its own: its region has an owner and a connection of its own.
-fn machine(name: &str, socket: &Path, near: bool) -> Cache {
+fn machine(name: &str, socket: &Path) -> Cache {
     let url = format!("redis+unix://{}", socket.display());
-    let backend = Backend::url(url).prefix(PREFIX).near(near).timeout(Duration::from_secs(20));
-    let builder = Cache::builder(name).items(u64::from(KEYS) * 2).timeout(Expires::Never);
-    builder.max_key_bytes(64).max_value_bytes(256).backend(backend).build().expect("a cache")
+    let backend = Backend::url(url).prefix(PREFIX).timeout(Duration::from_secs(20));
+    builder(name, ITEMS).backend(backend).build().expect("a cache")
 }
 
 fn local(name: &str, evict: Eviction) -> Cache {
-    let builder = Cache::builder(name).items(u64::from(KEYS) * 2).timeout(Expires::Never).evict(evict);
-    builder.max_key_bytes(64).max_value_bytes(256).build().expect("a cache")
+    builder(name, ITEMS).evict(evict).build().expect("a cache")
 }
 
 /// Until the messages of what was written before are through.
@@ -46,98 +51,68 @@ fn settle() {
     thread::sleep(Duration::from_millis(500));
 }
 
-/// Nanoseconds of one call.
-fn per_call(count: usize, mut call: impl FnMut(usize)) -> f64 {
+/// Nanoseconds of one call of so many.
+fn per_call(calls: impl FnOnce() -> u64) -> f64 {
     let start = Instant::now();
-    (0..count).for_each(&mut call);
+    let count = calls();
     start.elapsed().as_nanos() as f64 / count as f64
 }
 
-fn nanos_of_gets(store: &mut impl Store, keys: &[[u8; 16]]) -> f64 {
-    let mut out = [0; 100];
-    per_call(keys.len(), |n| assert!(store.get(&keys[n], black_box(&mut out)), "a key was not found"))
-}
-
-fn nanos_of_sets(store: &mut impl Store, keys: &[[u8; 16]]) -> f64 {
-    per_call(keys.len(), |n| store.set(&keys[n], &VALUE))
-}
-
-/// Samples of the rounds.
-#[derive(Default)]
-struct Samples {
-    local: Vec<f64>,
-    plain_local: Vec<f64>,
-    hit: Vec<f64>,
-    caching_hit: Vec<f64>,
-    get: Vec<f64>,
-    miss: Vec<f64>,
-    caching_miss: Vec<f64>,
-    write: Vec<f64>,
-    set: Vec<f64>,
-}
-
-impl Samples {
-    fn into_rows(self, report: &mut Report) {
-        let Self { local, plain_local, hit, caching_hit, get, miss, caching_miss, write, set } = self;
-        let mut row = |name: &str, peer, ours: &[f64], theirs: &[f64], goal| {
-            let row = Row::new(name.to_owned(), peer, Unit::Nanos, ours.to_vec(), theirs.to_vec());
-            report.add(row.with(goal));
-        };
-        row("hit", "local cache, S3-FIFO", &hit, &local, Goal::Times(0.8));
-        row("hit", "local cache", &hit, &plain_local, Goal::None);
-        row("hit", "redis-rs: GET", &hit, &get, Goal::Times(500.0));
-        row("hit", "redis-rs with its cache", &hit, &caching_hit, Goal::None);
-        // A round trip and 5 us, or 2 us for a write.
-        let beyond = |round_trip: &[f64], more: f64| Goal::Most(median(round_trip) + more);
-        row("miss", "redis-rs: GET", &miss, &get, beyond(&get, 5_000.0));
-        row("miss", "redis-rs with its cache", &miss, &caching_miss, Goal::None);
-        row("write", "redis-rs: SET", &write, &set, beyond(&set, 2_000.0));
-    }
+fn rows(report: &mut Report, samples: &Samples) {
+    let mut row = |name: &str, peer, theirs: &[f64], goal| {
+        let row = Row::new(name.to_owned(), peer, Unit::Nanos, samples.of(name, "ucache"), theirs.to_vec());
+        report.add(row.with(goal));
+    };
+    let [local, plain] = [LOCAL, PLAIN].map(|whose| samples.of("hit", whose));
+    let [get, set] = ["miss", "write"].map(|what| samples.of(what, "redis-rs"));
+    row("hit", LOCAL, &local, Goal::Times(0.8));
+    row("hit", PLAIN, &plain, Goal::None);
+    row("hit", "redis-rs: GET", &get, Goal::Times(500.0));
+    row("hit", CACHING, &samples.of("hit", CACHING), Goal::None);
+    // A round trip and 5 us, or 2 us for a write.
+    row("miss", "redis-rs: GET", &get, Goal::Most(median(&get) + 5_000.0));
+    row("miss", CACHING, &samples.of("miss", CACHING), Goal::None);
+    row("write", "redis-rs: SET", &set, Goal::Most(median(&set) + 2_000.0));
 }
 
 /// Hits, misses and writes of one process.
 fn single(report: &mut Report, socket: &Path, effort: Effort) {
     let all: Vec<_> = (0..KEYS).map(key).collect();
-    let hot: Vec<_> = all.iter().take(1000).copied().collect();
-    let calls = if effort.quick { 500 } else { 4000 };
-    let (mut evicting, mut plain_local) = (local("local", Eviction::S3Fifo), local("plain", Eviction::None));
-    let (mut near, mut server) = (machine("near", socket, true), Plain::connect(socket));
-    let mut caching = Caching::connect(socket, KEYS as usize * 2);
-    for key in &all {
-        server.set(key, &VALUE);
-        Store::set(&mut evicting, key, &VALUE);
-        Store::set(&mut plain_local, key, &VALUE);
-    }
-    settle();
+    let (hot, cold) = (&all[..1000], &all[..if effort.quick { 500 } else { 4000 }]);
+    let (mut evicting, mut plain) = (local("local", Eviction::S3Fifo), local("plain", Eviction::None));
+    let (mut near, mut server) = (machine("near", socket), Plain::connect(socket));
+    let mut caching = Caching::connect(socket, ITEMS as usize);
+    sets(&mut server, &all);
+    sets(&mut evicting, hot);
+    sets(&mut plain, hot);
     let mut samples = Samples::default();
     for _ in 0..effort.rounds {
         // Reads of keys that no copy exists of: their values have just been written.
-        nanos_of_sets(&mut server, &all[..calls]);
+        sets(&mut server, cold);
         settle();
-        samples.miss.push(nanos_of_gets(&mut near, &all[..calls]));
-        samples.caching_miss.push(caching.gets(&all[..calls]));
-        samples.get.push(nanos_of_gets(&mut server, &all[..calls]));
-        nanos_of_gets(&mut near, &hot);
-        caching.gets(&hot);
+        samples.add("miss".into(), "ucache", per_call(|| gets(&mut near, cold)));
+        samples.add("miss".into(), CACHING, caching.gets(cold));
+        samples.add("miss".into(), "redis-rs", per_call(|| gets(&mut server, cold)));
+        gets(&mut near, hot);
+        caching.gets(hot);
         // The best of many short turns: other programs only make them slower.
         let mut best = [f64::INFINITY; 4];
         for _ in 0..if effort.quick { 20 } else { 200 } {
             let turn = [
-                nanos_of_gets(&mut evicting, &hot),
-                nanos_of_gets(&mut near, &hot),
-                nanos_of_gets(&mut plain_local, &hot),
-                caching.gets(&hot),
+                per_call(|| gets(&mut evicting, hot)),
+                per_call(|| gets(&mut near, hot)),
+                per_call(|| gets(&mut plain, hot)),
+                caching.gets(hot),
             ];
             best.iter_mut().zip(turn).for_each(|(best, now)| *best = best.min(now));
         }
-        samples.local.push(best[0]);
-        samples.hit.push(best[1]);
-        samples.plain_local.push(best[2]);
-        samples.caching_hit.push(best[3]);
-        samples.set.push(nanos_of_sets(&mut server, &hot));
-        samples.write.push(nanos_of_sets(&mut near, &hot));
+        for (whose, best) in [LOCAL, "ucache", PLAIN, CACHING].into_iter().zip(best) {
+            samples.add("hit".into(), whose, best);
+        }
+        samples.add("write".into(), "redis-rs", per_call(|| sets(&mut server, hot)));
+        samples.add("write".into(), "ucache", per_call(|| sets(&mut near, hot)));
     }
-    samples.into_rows(report);
+    rows(report, &samples);
 }
 
 /// 95 reads and 5 writes of a hundred by two workers of each of two machines; millions a second.
@@ -148,8 +123,7 @@ fn mixed<S: Store>(orders: &[Vec<[u8; 16]>], share: usize, make: impl Fn(usize) 
         true,
         |n| {
             let mut store = make(n);
-            let mut out = [0; 100];
-            part(n).iter().for_each(|key| assert!(store.get(key, &mut out)));
+            gets(&mut store, part(n));
             store
         },
         |n, store| {
@@ -170,17 +144,17 @@ fn mixes(report: &mut Report, socket: &Path, effort: Effort) {
     let accesses = if effort.quick { 4_000 } else { 40_000 };
     let order = |n: usize| zipf(KEYS, n as u64 + 1).into_iter().take(accesses).map(key).collect();
     let orders: Vec<Vec<_>> = (0..MACHINES * WORKERS).map(order).collect();
-    let machines: Vec<_> = (0..MACHINES).map(|n| machine(&format!("machine{n}"), socket, true)).collect();
+    let machines: Vec<_> = (0..MACHINES).map(|n| machine(&format!("machine{n}"), socket)).collect();
     let (mut ours, mut plain, mut caching) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..effort.rounds {
         ours.push(mixed(&orders, 1, |n| machines[n / WORKERS].clone()));
         plain.push(mixed(&orders, 4, |_| Plain::connect(socket)));
-        caching.push(mixed(&orders, 4, |_| Caching::connect(socket, KEYS as usize * 2)));
+        caching.push(mixed(&orders, 4, |_| Caching::connect(socket, ITEMS as usize)));
     }
     let name = "95/5, zipf 0.99, 2 machines x 2 workers";
     let row = Row::new(name.to_owned(), "redis-rs", Unit::Rate, ours.clone(), plain);
     report.add(row.with(Goal::Times(10.0)));
-    report.add(Row::new(name.to_owned(), "redis-rs with its cache", Unit::Rate, ours, caching));
+    report.add(Row::new(name.to_owned(), CACHING, Unit::Rate, ours, caching));
 }
 
 /// From the writer's OK to the first read of the new value elsewhere, nanoseconds, sorted.
@@ -206,7 +180,7 @@ fn delays(socket: &Path, count: usize, mut read: impl FnMut(&[u8; 16], &mut [u8;
 
 fn latencies(report: &mut Report, socket: &Path, effort: Effort) {
     let count = if effort.quick { 100 } else { 2000 };
-    let (mut reader, mut caching) = (machine("reader", socket, true), Caching::connect(socket, 100));
+    let (mut reader, mut caching) = (machine("reader", socket), Caching::connect(socket, 100));
     settle();
     let mut of = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
     for _ in 0..effort.rounds {
@@ -217,16 +191,15 @@ fn latencies(report: &mut Report, socket: &Path, effort: Effort) {
             of[n][1].push(theirs[count * hundredth / 100]);
         }
     }
-    let peer = "redis-rs with its cache";
     for (name, [ours, theirs]) in ["p50", "p99"].into_iter().zip(of) {
         let name = format!("a change is seen by another machine after: {name}");
-        report.add(Row::new(name, peer, Unit::Nanos, ours, theirs));
+        report.add(Row::new(name, CACHING, Unit::Nanos, ours, theirs));
     }
 }
 
 /// How many changes of other clients an owner applies.
 fn owner(report: &mut Report, socket: &Path, effort: Effort) {
-    let cache = machine("owner", socket, true);
+    let cache = machine("owner", socket);
     cache.set("k", "v").expect("set");
     settle();
     let batches = if effort.quick { 50 } else { 1000 };

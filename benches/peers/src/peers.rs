@@ -1,6 +1,6 @@
 //! Against what a user would pick instead: the same keys, values and order of accesses everywhere.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use tempfile::TempDir;
 use ucache::Cache;
@@ -10,7 +10,7 @@ use crate::{
     floor::Floor,
     load::{Store, Workers, gets, rate, sets},
     report::{FLOOR, Report},
-    row::{Goal, Row, Unit},
+    row::{Goal, Row, Samples, Unit},
     scripts::{Rates, apcu, shared_dict},
     server::Server,
     stores::{Lmdb, Moka, Quick, ucache},
@@ -40,37 +40,23 @@ impl Keys {
     }
 }
 
-/// Samples by "what" and by whose they are.
-#[derive(Default)]
-struct Samples(BTreeMap<(String, &'static str), Vec<f64>>);
-
-impl Samples {
-    fn add(&mut self, what: String, whose: &'static str, sample: f64) {
-        self.0.entry((what, whose)).or_default().push(sample);
-    }
-
-    /// What a script of another language measures.
-    fn add_both(
-        &mut self,
-        keys: &Keys,
-        workers: usize,
-        whose: &'static str,
-        script: impl Fn(&[[u8; 16]], &[&[[u8; 16]]]) -> Rates,
-    ) {
-        let orders: Vec<_> = (0..workers).map(|n| keys.some(n, 2)).collect();
-        let (got, set) = script(&keys.all, &orders);
-        self.add(label("get", keys.count, workers), whose, got);
-        self.add(label("update", keys.count, workers), whose, set);
-    }
-
-    fn of(&self, what: &str, whose: &'static str) -> Vec<f64> {
-        self.0.get(&(what.to_owned(), whose)).cloned().unwrap_or_default()
-    }
-}
-
 fn label(what: &str, count: u32, workers: usize) -> String {
     let plural = if workers == 1 { "worker" } else { "workers" };
     format!("{what}, {}k keys, {workers} {plural}", count / 1000)
+}
+
+/// What a script of another language measures.
+fn add_both(
+    into: &mut Samples,
+    keys: &Keys,
+    workers: usize,
+    whose: &'static str,
+    script: impl Fn(&[[u8; 16]], &[&[[u8; 16]]]) -> Rates,
+) {
+    let orders: Vec<_> = (0..workers).map(|n| keys.some(n, 2)).collect();
+    let (got, set) = script(&keys.all, &orders);
+    into.add(label("get", keys.count, workers), whose, got);
+    into.add(label("update", keys.count, workers), whose, set);
 }
 
 /// Gets and updates of one contender. `share`: it does only so much of the accesses.
@@ -148,8 +134,8 @@ impl Field {
                     2 => both(into, "quick_cache", keys, threads, (1, false), || Quick(self.quick.clone())),
                     3 => both(into, "moka", keys, threads, (2, false), || Moka(self.moka.clone())),
                     4 => both(into, "LMDB", keys, forks, (4, false), || Lmdb::open(self.lmdb.path())),
-                    5 => into.add_both(keys, count, "APCu", apcu),
-                    _ => into.add_both(keys, count, "ngx.shared.DICT", shared_dict),
+                    5 => add_both(into, keys, count, "APCu", apcu),
+                    _ => add_both(into, keys, count, "ngx.shared.DICT", shared_dict),
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! Comparisons: samples of both sides from interleaved rounds.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 /// What a figure counts, and with it which way is better.
@@ -60,6 +62,20 @@ pub(crate) struct Row {
     /// One sample a round; both sides of a round were measured one after the other.
     pub(crate) ours: Vec<f64>,
     pub(crate) theirs: Vec<f64>,
+}
+
+/// Samples by "what" and by whose they are.
+#[derive(Default)]
+pub(crate) struct Samples(BTreeMap<(String, &'static str), Vec<f64>>);
+
+impl Samples {
+    pub(crate) fn add(&mut self, what: String, whose: &'static str, sample: f64) {
+        self.0.entry((what, whose)).or_default().push(sample);
+    }
+
+    pub(crate) fn of(&self, what: &str, whose: &'static str) -> Vec<f64> {
+        self.0.get(&(what.to_owned(), whose)).cloned().unwrap_or_default()
+    }
 }
 
 pub(crate) fn median(samples: &[f64]) -> f64 {

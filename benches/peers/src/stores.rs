@@ -3,7 +3,7 @@
 use std::{hint::black_box, path::Path, sync::Arc};
 
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, types::Bytes};
-use ucache::{Cache, Expires};
+use ucache::{Builder, Cache, Expires};
 
 use crate::{floor::Floor, load::Store};
 
@@ -20,11 +20,14 @@ impl Store for Cache {
     }
 }
 
-/// A cache for `count` keys, and half as many again. As in the others, no item expires.
+/// Builds a cache for the keys and values of the load. As in the others, no item expires.
+pub(crate) fn builder(name: &str, items: u64) -> Builder {
+    Cache::builder(name).items(items).max_key_bytes(64).max_value_bytes(256).timeout(Expires::Never)
+}
+
+/// A cache for `count` keys, and half as many again.
 pub(crate) fn ucache(count: u32) -> Cache {
-    let items = u64::from(count) * 3 / 2;
-    let builder = Cache::builder(format!("peers-{count}")).items(items);
-    builder.max_key_bytes(64).max_value_bytes(256).timeout(Expires::Never).build().expect("a cache")
+    builder(&format!("peers-{count}"), u64::from(count) * 3 / 2).build().expect("a cache")
 }
 
 /// The bare loop: what the memory takes.
