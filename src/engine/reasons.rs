@@ -163,7 +163,6 @@ const fn reason(counter: Counter, word: &'static str, name: &'static str, help: 
 
 impl Engine {
     /// How often each reason applied, in the order of [`BYPASSED`] and [`REFUSED`].
-    #[cfg(any(feature = "cli", feature = "uwsgi"))]
     pub(crate) fn reasons(&self) -> impl Iterator<Item = Figure> {
         let figure = |reason: &Reason| {
             let value = self.total(reason.counter);

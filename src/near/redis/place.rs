@@ -64,7 +64,7 @@ impl Place {
 
     /// Copies are used while the beat is younger than so many milliseconds.
     #[inline]
-    pub(super) fn limit(&self) -> u64 {
+    fn limit(&self) -> u64 {
         self.limit.load(Relaxed)
     }
 
