@@ -102,6 +102,26 @@ impl Stepped {
         false
     }
 
+    /// Whether it holds a robust mutex: the kernel knows the list of those that a dead thread leaves.
+    pub(crate) fn holds_a_lock(&self) -> bool {
+        let (pid, mut head, mut len) = (self.child.pid(), std::ptr::null_mut::<libc::c_void>(), 0_usize);
+        // SAFETY: both are valid for a write.
+        let rc =
+            unsafe { libc::syscall(libc::SYS_get_robust_list, pid.as_raw(), &raw mut head, &raw mut len) };
+        assert_eq!(rc, 0, "get_robust_list: {}", std::io::Error::last_os_error());
+        // The first word leads to the first lock, or back to the head.
+        let first = ptrace::read(pid, head).expect("ptrace(PEEKDATA)");
+        first != head as libc::c_long
+    }
+
+    /// Steps on to where it holds a lock; `false` = the operation has ended.
+    pub(crate) fn step_into_lock(&mut self) -> bool {
+        while !self.done && !self.holds_a_lock() {
+            self.step();
+        }
+        !self.done
+    }
+
     /// Continues to the end of the operation.
     pub(crate) fn finish(&mut self) {
         while !self.done {
