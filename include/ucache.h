@@ -446,10 +446,10 @@ const char *ucache_version(void);
  *              the -1 of a failed read(), returns UCACHE_E_ARGUMENT. A prefix longer than any key
  *              matches no key.
  * ttl          Seconds from now; UCACHE_MILLIS(n), milliseconds from now; UCACHE_NEVER, which is 0;
- *              or, where stated, UCACHE_KEEP_TTL. The clock advances with the kernel's tick (1 to
- *              10 ms): an item may expire as much earlier. UCACHE_MILLIS(0) expires at once. (Zero
- *              means never in uwsgi_cache_* and in the command `ucache`, too. In the Rust crate a
- *              Duration of zero expires at once.)
+ *              or, where stated, UCACHE_KEEP_TTL. An item expires with the clock's second, or
+ *              millisecond: never later than asked for, and less than one second, or millisecond,
+ *              earlier. UCACHE_MILLIS(0) expires at once. (Zero means never in uwsgi_cache_* and in
+ *              the command `ucache`, too. In the Rust crate a Duration of zero expires at once.)
  * out, len, result, expires
  *              Pointers for results. NULL to ignore the result, except for the cache of open,
  *              attach and named. Written only with UCACHE_OK, except for the length with

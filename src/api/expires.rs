@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::engine::Expires;
 
 /// In so long from now. Parts of a millisecond are rounded up; [`Duration::ZERO`] expires at once
-/// (uWSGI's 0, "never", is [`Expires::Never`]). The engine's clock advances with the kernel's tick
-/// (1 to 10 ms): an item may expire as much earlier.
+/// (uWSGI's 0, "never", is [`Expires::Never`]). The engine counts whole milliseconds: an item is
+/// never read later than that, and may expire up to one millisecond earlier.
 impl From<Duration> for Expires {
     fn from(ttl: Duration) -> Self {
         Self::InMillis(whole_millis(ttl))

@@ -439,22 +439,32 @@ fn an_id_is_a_place_that_stays() {
 }
 
 #[test]
+fn an_item_is_gone_after_its_time() {
+    let e = Engine::create(&Config::new("gone", 10)).unwrap();
+    for millis in (1..10).cycle().take(60) {
+        e.set(b"k", b"v", &SetOptions::set(Expires::InMillis(millis))).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(millis));
+        assert!(get(&e, b"k").is_none(), "{millis} ms");
+    }
+}
+
+#[test]
 fn an_expiry_is_exact_within_its_second() {
     let e = Engine::create(&Config::new("millis", 10)).unwrap();
-    let before = crate::os::clock::coarse_unix_millis();
+    let before = crate::os::clock::unix_millis();
     e.set(b"k", b"v", &SetOptions::set(Expires::InMillis(50))).unwrap();
     let until = e.get(b"k", Touch::No, &mut Vec::new()).unwrap().expect("stored").expires_millis;
     assert!(until >= before + 50);
     let mut seen = false;
     loop {
         // In this order: a pause in between can only make the item end.
-        let now = crate::os::clock::coarse_unix_millis();
+        let now = crate::os::clock::unix_millis();
         if get(&e, b"k").is_none() {
             break;
         }
         assert!(now < until, "served {} ms after its end", now - until);
         seen = true;
     }
-    assert!(seen && crate::os::clock::coarse_unix_millis() >= until);
+    assert!(seen && crate::os::clock::unix_millis() >= until);
     assert_eq!(e.sweep().unwrap(), 1);
 }

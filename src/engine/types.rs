@@ -174,7 +174,7 @@ impl Meta {
 
     /// Whether the item expires within so many milliseconds from now.
     pub(crate) fn ends_within(&self, millis: u64) -> bool {
-        self.expires_millis != 0 && self.expires_millis <= clock::coarse_unix_millis().saturating_add(millis)
+        self.expires_millis != 0 && self.expires_millis <= clock::unix_millis().saturating_add(millis)
     }
 }
 

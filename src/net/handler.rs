@@ -23,7 +23,7 @@ use crate::{
     engine::{Meta, Touch},
     error::Error,
     near::{Position, Tier},
-    os::clock::coarse_unix_millis,
+    os::clock::unix_millis,
     wire::{
         command::{Answer, Command, MAGIC, Request, Status},
         flags::*,
@@ -92,7 +92,7 @@ pub(crate) fn read(tier: &Tier, key: &[u8], touch: Touch) -> Result<Option<(Vec<
 /// Calls `each` for every stored, unexpired item until it returns `false`.
 fn each_record(tier: &Tier, mut each: impl FnMut(Record) -> bool) -> Handled {
     let mut cursor = Position::default();
-    let now = coarse_unix_millis();
+    let now = unix_millis();
     while let Some(item) = tier.walk(&mut cursor) {
         // A copy does not count as a use, and an ungettable item has no value to copy.
         let expired = item.expires_millis != 0 && item.expires_millis <= now;

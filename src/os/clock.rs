@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Unix time in whole seconds (about 3 ns: the vDSO reads one word of the kernel's).
+/// Unix time in whole seconds, at the kernel's tick (about 3 ns: the vDSO reads one word).
 #[inline]
 pub(crate) fn unix_secs() -> u64 {
     // SAFETY: time() with NULL writes nothing.
@@ -23,28 +23,22 @@ fn read(clock: libc::clockid_t) -> Duration {
     Duration::new(u64::try_from(ts.tv_sec).unwrap_or(0), u32::try_from(ts.tv_nsec).unwrap_or(0))
 }
 
-/// Unix time, milliseconds.
-#[cfg(any(feature = "redis", feature = "uwsgi"))]
+/// Unix time, milliseconds (about 25 ns).
 pub(crate) fn unix_millis() -> u64 {
     u64::try_from(read(libc::CLOCK_REALTIME).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Unix time, milliseconds, at the kernel's tick resolution like [`unix_secs`].
-pub(crate) fn coarse_unix_millis() -> u64 {
-    u64::try_from(read(libc::CLOCK_REALTIME_COARSE).as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Whether a Unix time, milliseconds, is still to come. Only within its second are more than the
-/// seconds read.
+/// Whether a Unix time, milliseconds, is still to come. The seconds tell while it is more than one
+/// away: they change at the kernel's tick, up to 10 ms late, more where a hypervisor delays it.
 #[inline(always)]
 pub(crate) fn is_ahead(millis: u64) -> bool {
     let second = unix_secs() * 1000;
-    second + 1000 <= millis || is_ahead_this_second(second, millis)
+    second + 2000 <= millis || is_ahead_to_the_millisecond(second, millis)
 }
 
 #[inline(never)]
-fn is_ahead_this_second(second: u64, millis: u64) -> bool {
-    second < millis && coarse_unix_millis() < millis
+fn is_ahead_to_the_millisecond(second: u64, millis: u64) -> bool {
+    second < millis && unix_millis() < millis
 }
 
 /// Milliseconds since boot at the kernel's tick resolution (about 6 ns), the same for all processes

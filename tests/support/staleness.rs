@@ -22,8 +22,9 @@ pub(crate) const EVERY_KEY: u32 = u32::MAX;
 /// The end of an operation that did not return.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// Nanoseconds by which an expiry may be late: readers use a clock that ticks every 4 to 10 ms.
-const TICK: u64 = 20_000_000;
+/// Nanoseconds by which an expiry may be late: clocks of the server and of readers count
+/// milliseconds.
+const ROUNDING: u64 = 2_000_000;
 
 /// What a key holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -258,6 +259,6 @@ impl Made {
 
     /// From here on the value must not be read.
     fn dies(&self) -> u64 {
-        self.ttl.map_or(NEVER, |ttl| self.effective.saturating_add(ttl).saturating_add(TICK))
+        self.ttl.map_or(NEVER, |ttl| self.effective.saturating_add(ttl).saturating_add(ROUNDING))
     }
 }

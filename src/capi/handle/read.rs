@@ -19,7 +19,7 @@ use crate::{
     engine::{Meta, Sink, Touch},
     error::Error,
     near::Tier,
-    os::clock::coarse_unix_millis,
+    os::clock::unix_millis,
     shm::SharedBytes,
 };
 
@@ -358,7 +358,7 @@ pub unsafe extern "C" fn ucache_ttl(
             let Some(meta) = about(engine, key)? else { return Ok(Status::NotFound) };
             let left = match meta.expires_millis {
                 0 => NEVER,
-                at => at.saturating_sub(coarse_unix_millis()).max(1),
+                at => at.saturating_sub(unix_millis()).max(1),
             };
             arg::store(millis, left);
             Ok(Status::Ok)

@@ -168,7 +168,7 @@ impl MakeRoom {
         if std::mem::replace(&mut self.waited, true) {
             return e.fail_for(missed);
         }
-        let now = (!e.config.no_expire).then(clock::coarse_unix_millis);
+        let now = (!e.config.no_expire).then(clock::unix_millis);
         let missed = e.visit_missed(e.config.lock_timeout, missed, |guard| {
             e.reap(guard, e.clear_gen(), now);
             slab::release_idle(&e.region, guard.cells);
@@ -281,7 +281,7 @@ impl Engine {
                 return self.reap_all(None);
             }
         }
-        self.reap_all(Some(clock::coarse_unix_millis()))
+        self.reap_all(Some(clock::unix_millis()))
     }
 
     /// Whether evicting other items can help: the replaced value must leave enough.

@@ -25,9 +25,9 @@ use crate::{
 fn expiry_millis(e: Expires) -> u64 {
     let millis = match e {
         Expires::Never => return 0,
-        Expires::In(secs) => entry::millis(clock::unix_secs().saturating_add(secs)),
+        Expires::In(secs) => entry::millis((clock::unix_millis() / 1000).saturating_add(secs)),
         Expires::At(time) => entry::millis(time),
-        Expires::InMillis(millis) => clock::coarse_unix_millis().saturating_add(millis),
+        Expires::InMillis(millis) => clock::unix_millis().saturating_add(millis),
         Expires::AtMillis(time) => time,
     };
     millis.clamp(1, entry::MAX_EXPIRES)

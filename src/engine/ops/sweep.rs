@@ -46,7 +46,7 @@ impl Engine {
 
     /// [`Engine::sweep`] without the sync of a store.
     pub(in crate::engine) fn sweep_shards(&self) -> Result<u64> {
-        let now = (!self.config.no_expire).then(clock::coarse_unix_millis);
+        let now = (!self.config.no_expire).then(clock::unix_millis);
         let mut expired = 0;
         let missed = self.visit(
             0,

@@ -215,7 +215,7 @@ impl Engine {
         }
         let left = items.len().saturating_sub(usize::try_from(config.capacity).unwrap_or(usize::MAX));
         items.drain(..left);
-        let now = clock::coarse_unix_millis();
+        let now = clock::unix_millis();
         let each = |new: &Self| {
             items.iter().try_for_each(|found| match old.entry(found.off)? {
                 Some((item, _)) if config.no_expire || item.expires == 0 || item.expires > now => {

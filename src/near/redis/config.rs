@@ -58,19 +58,15 @@ pub(super) struct Copies {
     pub(super) negative: bool,
 }
 
-/// How late the engine may end a copy, milliseconds: it compares the time with the kernel's tick,
-/// which a hypervisor can delay.
-const LATE: u64 = 20;
-
 impl Copies {
-    /// The longest life of a copy, milliseconds, of which the engine ends none too late.
+    /// The longest life of a copy, milliseconds.
     pub(super) fn longest_life(&self) -> Option<u64> {
-        self.ttl.map(|secs| secs.saturating_mul(1000).saturating_sub(LATE))
+        self.ttl.map(|secs| secs.saturating_mul(1000))
     }
 
     /// The same of what is known not to be there, where messages may not tell that it is stored.
     pub(super) fn longest_absence(&self) -> Option<u64> {
-        self.max_stale.map(|millis| millis.saturating_sub(LATE)).into_iter().chain(self.longest_life()).min()
+        self.max_stale.into_iter().chain(self.longest_life()).min()
     }
 }
 
