@@ -742,7 +742,7 @@ struct ucache_stats {
 	uint64_t near_fills_voided;	/* copies not stored: changed meanwhile, or no place */
 	uint64_t near_invalidated;	/* messages that removed a copy */
 	uint64_t near_invalidated_absent;	/* messages about keys without a copy */
-	uint64_t near_flushes;		/* messages that removed all copies */
+	uint64_t near_flushes;		/* times that the owner removed all copies */
 	uint64_t near_stale_served;	/* reads that an old copy answered: the server was down */
 	uint64_t near_terms;		/* how often the copies were begun anew */
 	uint64_t backend_up;		/* 0: the last call did not reach the server, or a primary */

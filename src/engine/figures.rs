@@ -145,7 +145,7 @@ impl NearStats {
             ),
             counter("near_invalidated", "Messages that removed a copy", self.invalidated),
             counter("near_invalidated_absent", "Messages about keys without a copy", self.invalidated_absent),
-            counter("near_flushes", "Messages that removed all copies", self.flushes),
+            counter("near_flushes", "Times that the owner removed all copies", self.flushes),
             counter(
                 "near_stale_served",
                 "Reads that an old copy answered for a server that was down",

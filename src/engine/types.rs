@@ -386,7 +386,7 @@ pub struct NearStats {
     pub invalidated: u64,
     /// Messages of the server about keys without a copy.
     pub invalidated_absent: u64,
-    /// Messages of the server that removed all copies.
+    /// Times that all copies were removed: the server said so, or the wall clock was set back.
     pub flushes: u64,
     /// Reads that a copy answered because the server was down, though it was too old otherwise.
     pub stale_served: u64,

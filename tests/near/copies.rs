@@ -139,7 +139,7 @@ fn a_copy_lives_no_longer_than_its_value() {
     server.ask(["SET", "p:k", "v", "PX", "1500"]);
     let start = Instant::now();
     // Nobody touches the key at the server, which need not tell of its end.
-    server.ask(["DEBUG", "SET-ACTIVE-EXPIRE", "0"]);
+    assert_eq!(server.ask(["DEBUG", "SET-ACTIVE-EXPIRE", "0"]), "OK");
     while start.elapsed() < Duration::from_millis(1490) {
         assert!(c.get("k").expect("get").is_some() || start.elapsed() > Duration::from_millis(1400));
     }

@@ -5,6 +5,9 @@ mod api;
 mod backend;
 mod c;
 mod certificates;
+mod clock;
+#[path = "../support/clock_steps.rs"]
+mod clock_steps;
 #[path = "../support/cluster.rs"]
 mod cluster;
 mod clusters;

@@ -135,7 +135,7 @@ fn words(text: &str) -> Keys {
 fn on_all(test: impl Fn(&Server, &Path)) {
     for program in backend::programs() {
         eprintln!("{}", program.display());
-        let server = Server::with(&program, 0, &["--enable-debug-command", "yes"]);
+        let server = Server::with(&program, 0, &[]);
         test(&server, &program);
     }
 }

@@ -74,6 +74,7 @@ impl Server {
         assert!(self.child.is_none(), "it is up");
         let mut command = Command::new(&self.program);
         command.args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--unixsocketperm", "700"]);
+        command.args(["--enable-debug-command", "yes"]);
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string()]);
         command.arg("--unixsocket").arg(self.socket()).arg("--dir").arg(self.dir.path()).args(&self.args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

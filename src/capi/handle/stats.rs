@@ -55,7 +55,7 @@ figures! {
     near_fills_voided = near(|n| n.fills_voided), "Copies not stored: changed meanwhile, or no place.";
     near_invalidated = near(|n| n.invalidated), "Messages that removed a copy.";
     near_invalidated_absent = near(|n| n.invalidated_absent), "Messages about keys without a copy.";
-    near_flushes = near(|n| n.flushes), "Messages that removed all copies.";
+    near_flushes = near(|n| n.flushes), "Times that the owner removed all copies.";
     near_stale_served = near(|n| n.stale_served), "Reads that an old copy answered because the server was down.";
     near_terms = near(|n| n.terms), "How often the copies were begun anew.";
     backend_up = near(|n| (!n.is_down).into()), "Whether the last call reached the server (all primaries of a cluster); 0 = calls fail at once.";

@@ -19,8 +19,9 @@ use super::{
     cluster::{Cluster, Node},
     config::Settings,
     link::{Heard, Link, Place},
-    owner::{Candidate, End, RETRY, clear, forget},
+    owner::{Candidate, End, RETRY, clear, clear_if_set_back, forget},
     resp::Reply,
+    wall::Wall,
 };
 use crate::{
     engine::{Counter, Engine, MOST_NODES, OwnerLock},
@@ -226,6 +227,7 @@ impl Follower {
         }
         // What was asked of this node before it was told to tell is void. That the copies of the
         // other nodes go, too, costs a read each, and happens when a node was lost only.
+        let mut wall = Wall::look();
         clear(engine)?;
         let mut rounds = Rounds::new((max_stale / 10).max(20), asked);
         let mut is_said = false;
@@ -239,6 +241,7 @@ impl Follower {
             if apply(engine, &heard)?
                 && let Some(time) = rounds.answered()
             {
+                clear_if_set_back(engine, &mut wall)?;
                 self.term.raise(self.at, time)?;
                 if !std::mem::replace(&mut is_said, true) {
                     self.term.say(Said::Up(self.node.address.to_string()));

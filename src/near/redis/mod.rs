@@ -34,6 +34,7 @@ mod swap;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
 mod url;
+mod wall;
 mod watch;
 mod write;
 

@@ -25,6 +25,7 @@ use super::{
     resp::Reply,
     sentinel::Finder,
     url::Address,
+    wall::Wall,
 };
 use crate::{
     engine::{Counter, Engine, OwnerLock},
@@ -238,6 +239,7 @@ impl Candidate {
         }
         // Everything that was asked before the server was told to tell is void. Before the first
         // beat nothing was asked in order to be kept.
+        let mut wall = Wall::look();
         if self.engine.last_beat() != 0 {
             clear(&self.engine)?;
         }
@@ -273,6 +275,7 @@ impl Candidate {
                 }
                 Heard::Primary => {
                     let Some(time) = rounds.answered() else { continue };
+                    clear_if_set_back(&self.engine, &mut wall)?;
                     if !self.engine.raise_beat(term, time) {
                         return Err(End::Succeeded);
                     }
@@ -332,6 +335,15 @@ pub(super) fn forget(engine: &Engine, key: &[u8]) -> Reply<()> {
         Err(_) => return clear(engine),
     }
     Ok(())
+}
+
+/// Removes all copies if the clock by which they end was set back.
+pub(super) fn clear_if_set_back(engine: &Engine, wall: &mut Wall) -> Reply<()> {
+    if !wall.was_set_back() {
+        return Ok(());
+    }
+    engine.count(Counter::Flushes, 1);
+    clear(engine)
 }
 
 /// Removes all copies and placeholders.
