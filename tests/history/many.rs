@@ -13,7 +13,7 @@ use ucache::{
 };
 
 use crate::{
-    engine_proc::{Child, alone, say},
+    engine_proc::{Child, HANG, alone, say},
     engine_value::{self, Hook},
 };
 
@@ -113,7 +113,8 @@ fn clears_with_a_stopped_holder() {
 #[test]
 fn three_threads_that_only_clear() {
     let _alone = alone();
-    let engine = filled(&config());
+    // On a busy machine a thread may wait long for a processor while it holds a lock.
+    let engine = filled(&Config { lock_timeout: HANG, ..config() });
     engine.clear().expect("clear");
     let (clears, over) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -129,9 +130,10 @@ fn three_threads_that_only_clear() {
                 assert_eq!(revived(&engine), [0; 0], "after {} clears", clears.load(SeqCst));
             }
         });
-        all.into_iter().for_each(|one| one.join().expect("no panic"));
+        let ended = all.map(|one| one.join());
         over.store(true, SeqCst);
         reader.join().expect("no panic");
+        ended.into_iter().for_each(|end| end.expect("no panic"));
     });
     assert_eq!(revived(&engine), [0; 0]);
 }
