@@ -6,7 +6,7 @@ use ucache::Backend;
 
 use crate::{
     backend::Server,
-    clock_steps::beside_such_a_clock,
+    clock_steps::pass_beside_such_a_clock,
     cluster::Cluster,
     clusters::key_at,
     copies::{hits, machine, patient, within},
@@ -24,10 +24,7 @@ fn silence(server: &Server) {
 }
 
 fn beside_a_clock_that_is_set(test: &str, url: &str, key: &str) {
-    let (mut again, _dir) = beside_such_a_clock(test, AHEAD);
-    let done = again.envs([(URL, url), (KEY, key)]).output().expect("this very program");
-    let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success() && said.contains("1 passed"), "{}: {said}", done.status);
+    pass_beside_such_a_clock(test, AHEAD, &[(URL, url), (KEY, key)]);
 }
 
 /// In the process with such a clock.

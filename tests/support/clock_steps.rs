@@ -1,4 +1,5 @@
 //! A process whose wall clock can be set, through the preloaded library of `clock_steps.c`.
+#![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::{fs, path::Path, process::Command};
 
@@ -15,4 +16,15 @@ pub(crate) fn beside_such_a_clock(test: &str, seconds: i64) -> (Command, tempfil
     let mut again = Command::new(std::env::current_exe().expect("a test has a file"));
     again.args(["--exact", test, "--nocapture"]).env("LD_PRELOAD", &shim).env("UCACHE_CLOCK", &clock);
     (again, dir)
+}
+
+/// Runs `test` again under such a clock, with these variables in its environment.
+///
+/// # Panics
+/// If it does not pass there.
+pub(crate) fn pass_beside_such_a_clock(test: &str, seconds: i64, variables: &[(&str, &str)]) {
+    let (mut again, _dir) = beside_such_a_clock(test, seconds);
+    let done = again.envs(variables.iter().copied()).output().expect("this very program");
+    let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && said.contains("1 passed"), "{}: {said}", done.status);
 }

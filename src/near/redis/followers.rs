@@ -19,12 +19,12 @@ use super::{
     cluster::{Cluster, Node},
     config::Settings,
     link::{Heard, Link, Place},
-    owner::{Candidate, End, RETRY, clear, clear_if_set_back, forget},
+    owner::{Candidate, End, RETRY, clear, clear_if_set_back, flush, forget},
     resp::Reply,
     wall::Wall,
 };
 use crate::{
-    engine::{Counter, Engine, MOST_NODES, OwnerLock},
+    engine::{Engine, MOST_NODES, OwnerLock},
     error::BackendFault,
     os::{clock::coarse_millis, worker},
 };
@@ -257,10 +257,7 @@ fn apply(engine: &Engine, heard: &Heard) -> Reply<bool> {
     match heard {
         Heard::Changed(keys) => keys.iter().try_for_each(|key| forget(engine, key))?,
         // Keys of clusters have no numbers: whatever it is, it is not less.
-        Heard::Everything | Heard::Cleared => {
-            engine.count(Counter::Flushes, 1);
-            clear(engine)?;
-        }
+        Heard::Everything | Heard::Cleared => flush(engine)?,
         Heard::Primary => return Ok(true),
         Heard::Nothing => {}
     }

@@ -269,10 +269,7 @@ impl Candidate {
                     clear(&self.engine)?;
                     next_sweep = 0;
                 }
-                Heard::Everything => {
-                    self.engine.count(Counter::Flushes, 1);
-                    clear(&self.engine)?;
-                }
+                Heard::Everything => flush(&self.engine)?,
                 Heard::Primary => {
                     let Some(time) = rounds.answered() else { continue };
                     clear_if_set_back(&self.engine, &mut wall)?;
@@ -342,6 +339,11 @@ pub(super) fn clear_if_set_back(engine: &Engine, wall: &mut Wall) -> Reply<()> {
     if !wall.was_set_back() {
         return Ok(());
     }
+    flush(engine)
+}
+
+/// Removes all copies, and counts that.
+pub(super) fn flush(engine: &Engine) -> Reply<()> {
     engine.count(Counter::Flushes, 1);
     clear(engine)
 }
