@@ -124,7 +124,7 @@ impl Cache {
 fn longer(expires: Expires, by: u64) -> Expires {
     match expires {
         Expires::Never => Expires::Never,
-        // Whole seconds stay on the clock of seconds.
+        // As of the time without it, the end is a whole second.
         Expires::In(secs) if by.is_multiple_of(1000) => Expires::In(secs.saturating_add(by / 1000)),
         Expires::In(secs) => Expires::InMillis(secs.saturating_mul(1000).saturating_add(by)),
         Expires::At(time) => Expires::AtMillis(time.saturating_mul(1000).saturating_add(by)),

@@ -2,7 +2,7 @@
 //! omitted.
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::os::clock::unix_secs;
+use crate::os::clock::coarse_unix_secs;
 
 const INTERVAL_SECS: u64 = 10;
 
@@ -20,7 +20,7 @@ impl Throttle {
 
     /// Passes the line to `log`, unless one of its kind was logged recently.
     pub(crate) fn log(&self, log: impl FnOnce(&str), line: impl FnOnce() -> String) {
-        if let Some(dropped) = self.pass(unix_secs()) {
+        if let Some(dropped) = self.pass(coarse_unix_secs()) {
             let more = if dropped == 0 { String::new() } else { format!(" ({dropped} more like this)") };
             log(&format!("{}{more}", line()));
         }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-/// Unix time in whole seconds, at the kernel's tick (about 3 ns: the vDSO reads one word).
+/// Unix time in whole seconds, at the kernel's tick (about 3 ns: the vDSO reads one word). It is behind
+/// [`unix_secs`] for up to 10 ms of each second, longer where a hypervisor delays the tick: not for
+/// expiries.
 #[inline]
-pub(crate) fn unix_secs() -> u64 {
+pub(crate) fn coarse_unix_secs() -> u64 {
     // SAFETY: time() with NULL writes nothing.
     let t = unsafe { libc::time(std::ptr::null_mut()) };
     u64::try_from(t).unwrap_or(0)
@@ -28,11 +30,16 @@ pub(crate) fn unix_millis() -> u64 {
     u64::try_from(read(libc::CLOCK_REALTIME).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether a Unix time, milliseconds, is still to come. The seconds tell while it is more than one
-/// away: they change at the kernel's tick, up to 10 ms late, more where a hypervisor delays it.
+/// Unix time in whole seconds (about 25 ns), as expiries count them.
+pub(crate) fn unix_secs() -> u64 {
+    unix_millis() / 1000
+}
+
+/// Whether a Unix time, milliseconds, is still to come. The coarse seconds tell while it is more
+/// than one away.
 #[inline(always)]
 pub(crate) fn is_ahead(millis: u64) -> bool {
-    let second = unix_secs() * 1000;
+    let second = coarse_unix_secs() * 1000;
     second + 2000 <= millis || is_ahead_to_the_millisecond(second, millis)
 }
 

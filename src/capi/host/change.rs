@@ -11,7 +11,7 @@ use crate::{
     engine::{Expires, Item, ItemId, Math, Mode, SetOptions, Stored},
     error::Error,
     near::Position,
-    os::clock::unix_secs,
+    os::clock::coarse_unix_secs,
 };
 
 /// A change was not made; the reason has been logged where it is worth a line.
@@ -152,7 +152,7 @@ fn expiry(expires: u64, flags: u64) -> Expires {
         Expires::Never
     } else if flags & FLAG_ABSEXPIRE != 0 {
         Expires::At(expires)
-    } else if unix_secs().checked_add(expires).is_none() {
+    } else if coarse_unix_secs().checked_add(expires).is_none() {
         Expires::In(0)
     } else {
         Expires::In(expires)

@@ -7,7 +7,7 @@ use crate::{
     capi::host::{cache::Cache, env},
     engine::{Eviction, Stats},
     error::Error,
-    os::clock::unix_secs,
+    os::clock::coarse_unix_secs,
     wire::shown::{shown, start_of},
 };
 
@@ -31,7 +31,7 @@ fn repairs(stats: &Stats) -> u64 {
 /// Logs repairs since the last such line.
 pub(crate) fn repaired(cache: &Cache, stats: &Stats) {
     let pace = &cache.view.limits().repaired;
-    if repairs(stats) == pace.count.load(Ordering::Relaxed) || !pace.take(unix_secs()) {
+    if repairs(stats) == pace.count.load(Ordering::Relaxed) || !pace.take(coarse_unix_secs()) {
         return;
     }
     pace.count.store(repairs(stats), Ordering::Relaxed);
@@ -48,7 +48,7 @@ fn cannot_grow(cache: &Cache) {
     let pace = &cache.view.limits().cannot_grow;
     let (times, why) = cache.tier.engine().grow_faults();
     let more = times.saturating_sub(pace.count.load(Ordering::Relaxed));
-    if more == 0 || !pace.take(unix_secs()) {
+    if more == 0 || !pace.take(coarse_unix_secs()) {
         return;
     }
     pace.count.store(times, Ordering::Relaxed);
@@ -64,7 +64,7 @@ pub(crate) fn full(cache: &Cache, stats: &Stats) {
     let pace = &cache.view.limits().full;
     let seen = pace.count.load(Ordering::Relaxed);
     let times = stats.full.saturating_sub(seen);
-    if cache.settings.ignore_full || times == 0 || !pace.take(unix_secs()) {
+    if cache.settings.ignore_full || times == 0 || !pace.take(coarse_unix_secs()) {
         return;
     }
     pace.count.store(stats.full, Ordering::Relaxed);
@@ -81,7 +81,7 @@ pub(crate) fn full(cache: &Cache, stats: &Stats) {
 /// Logs why the write lock could not be taken.
 #[cold]
 pub(crate) fn locked(cache: &Cache, error: &Error) {
-    if cache.view.limits().locked.take(unix_secs()) {
+    if cache.view.limits().locked.take(coarse_unix_secs()) {
         let name = shown(cache.settings.name.to_bytes());
         env::get().log(&format!("cache \"{name}\": the write lock could not be taken: {error}"));
     }
@@ -94,14 +94,14 @@ pub(crate) fn refused(cache: &Cache, key: &[u8], error: &Error) {
         // Native's "add only" logs nothing either.
         Error::Exists => {}
         Error::Full { .. } | Error::OutOfBlocks { .. } => {
-            if !cache.settings.ignore_full && cache.view.limits().full.due(unix_secs()) {
+            if !cache.settings.ignore_full && cache.view.limits().full.due(coarse_unix_secs()) {
                 full(cache, &cache.tier.engine().stats());
             }
         }
         _ => {
             cannot_grow(cache);
             let pace = &cache.view.limits().refused[reason(error)];
-            if !pace.take(unix_secs()) {
+            if !pace.take(coarse_unix_secs()) {
                 pace.count.fetch_add(1, Ordering::Relaxed);
                 return;
             }

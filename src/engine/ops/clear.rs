@@ -23,7 +23,7 @@ impl Engine {
         self.count(Counter::Cleared, 1);
         self.wake_fillers();
         if self.config.last_modified {
-            self.region.word(header::LAST_MODIFIED).store(clock::unix_secs(), Relaxed);
+            self.region.word(header::LAST_MODIFIED).store(clock::coarse_unix_secs(), Relaxed);
         }
         Ok(())
     }

@@ -268,7 +268,7 @@ impl Engine {
     /// themselves (`no_expire`), only as often as configured.
     fn sweep_for_room(&self) -> (u64, Missed) {
         let every = u64::from(self.config.sweep_on_full);
-        let now = clock::unix_secs();
+        let now = clock::coarse_unix_secs();
         if self.config.no_expire {
             if every == 0 {
                 return self.reap_all(None);

@@ -25,7 +25,7 @@ use crate::{
 fn expiry_millis(e: Expires) -> u64 {
     let millis = match e {
         Expires::Never => return 0,
-        Expires::In(secs) => entry::millis((clock::unix_millis() / 1000).saturating_add(secs)),
+        Expires::In(secs) => entry::millis(clock::unix_secs().saturating_add(secs)),
         Expires::At(time) => entry::millis(time),
         Expires::InMillis(millis) => clock::unix_millis().saturating_add(millis),
         Expires::AtMillis(time) => time,
@@ -302,7 +302,7 @@ impl Engine {
 
     #[inline(never)]
     fn note_change_now(&self) {
-        let (word, now) = (self.region.word(header::LAST_MODIFIED), clock::unix_secs());
+        let (word, now) = (self.region.word(header::LAST_MODIFIED), clock::coarse_unix_secs());
         // All writers share the line: it is written once a second, and otherwise only read.
         if word.load(Relaxed) != now {
             word.store(now, Relaxed);

@@ -90,7 +90,7 @@ impl Engine {
         let until = match (self.config.no_expire, self.config.sweep_on_full) {
             (false, _) => self.region.header_word::<{ header::EARLIEST }>().load(Relaxed),
             (true, 0) => u64::MAX,
-            (true, _) if self.is_full_sweep_due(due.load(Relaxed), clock::unix_secs()) => 0,
+            (true, _) if self.is_full_sweep_due(due.load(Relaxed), clock::coarse_unix_secs()) => 0,
             (true, _) => u64::MAX,
         };
         self.region.header_word::<{ header::REAPED }>().load(Relaxed) == self.clear_gen()
