@@ -63,6 +63,15 @@ static void make_key(char *key, char kind, uint64_t n) {
 	for (int at = 15; n && at > 3; n >>= 4) key[at--] = digits[n & 15];
 }
 
+/* Keys as those of sessions: nothing about one tells of the next. A permutation of 48 bits keeps them apart. */
+static void make_random_key(char *key, char kind, uint64_t n) {
+	for (int i = 0; i < 3; i++) {
+		n = n * 0x9E3779B97F4A7C15ull & 0xFFFFFFFFFFFFull;
+		n ^= n >> 24;
+	}
+	make_key(key, kind, n);
+}
+
 /* Keys in the order of their use: zipf 0.99, the popular ones spread over all. */
 static void draw(struct work *w) {
 	double *sums = malloc(KEYS * sizeof(double)), sum = 0;
@@ -156,8 +165,18 @@ static int set_new(struct work *w) {
 	return put(w, "fresh", w->key, VALUE, 0);
 }
 
+static int set_new_random(struct work *w) {
+	make_random_key(w->key, 'r', w->made++ << 3 | w->w);
+	return put(w, "fresh", w->key, VALUE, 0);
+}
+
 static int set_lru(struct work *w) {
 	make_key(w->key, 'l', w->made++ << 3 | w->w);
+	return put(w, "lru", w->key, VALUE, 0);
+}
+
+static int set_lru_random(struct work *w) {
+	make_random_key(w->key, 'l', w->made++ << 3 | w->w);
 	return put(w, "lru", w->key, VALUE, 0);
 }
 
@@ -175,8 +194,8 @@ static int put_64k(struct work *w) { return large(w, "v64k", 150, 65536, 1); }
 static int get_1m(struct work *w) { return large(w, "v1m", 10, 1 << 20, 0); }
 static int put_1m(struct work *w) { return large(w, "v1m", 10, 1 << 20, 1); }
 
-static int walk(int read_keys) {
-	struct uwsgi_cache *uc = uwsgi_cache_by_name("bench");
+static int walk(char *cache, int read_keys) {
+	struct uwsgi_cache *uc = uwsgi_cache_by_name(cache);
 	struct uwsgi_cache_item *item = NULL;
 	uint64_t at = 0, count = 0;
 	uwsgi_rlock(uc->lock);
@@ -186,16 +205,19 @@ static int walk(int read_keys) {
 }
 
 /* A caller looks at the keys: that is what they are asked for. */
-static int walk_keys(struct work *w) { return walk(1); }
-static int count_keys(struct work *w) { return walk(0); }
+static int walk_keys(struct work *w) { return walk("bench", 1); }
+static int count_keys(struct work *w) { return walk("bench", 0); }
+static int walk_random(struct work *w) { return walk("random", 1); }
 
 static int clear_fresh(struct work *w) { return uwsgi_cache_magic_clear("fresh") != 0; }
 
-/* `most` bounds the operations of a worker; `step` of them go between two looks at the clock. */
+/* `most` bounds the operations of a worker; `step` of them go between two looks at the clock; `cleared` is a cache that
+ * is cleared before. */
 static const struct phase {
 	const char *name;
 	int (*op)(struct work *);
 	uint64_t step, most;
+	char *cleared;
 } phases[] = {
 	{ "loop alone", nothing, 256, 0 },
 	{ "get hit", get_hit, 64, 0 },
@@ -211,6 +233,7 @@ static const struct phase {
 	{ "hot counter", hot_counter, 64, 0 },
 	{ "del + set", del_set, 64, 0 },
 	{ "LRU, set at capacity", set_lru, 64, 0 },
+	{ "LRU, set at capacity, random keys", set_lru_random, 64, 0 },
 	{ "get 4 KB", get_4k, 16, 0 },
 	{ "update 4 KB", put_4k, 16, 0 },
 	{ "get 64 KB", get_64k, 4, 0 },
@@ -219,8 +242,10 @@ static const struct phase {
 	{ "update 1 MB", put_1m, 1, 0 },
 	{ "clear empty 1M cache", clear_fresh, 1, 0 },
 	{ "set new", set_new, 64, 400000 },
+	{ "set new, random keys", set_new_random, 64, 400000, "fresh" },
 	{ "keys of 100k", walk_keys, 1, 0 },
 	{ "keys of 100k, unread", count_keys, 1, 0 },
+	{ "keys of 100k, random keys", walk_random, 1, 0 },
 	{ NULL, NULL, 0, 0 },
 };
 
@@ -229,11 +254,17 @@ static void say(const char *name, uint64_t worker, uint64_t operations, uint64_t
 	fflush(out);
 }
 
-static void fill(struct work *w, char *cache, char kind, uint64_t count, uint64_t length) {
+typedef void (*maker)(char *, char, uint64_t);
+
+static void fill_with(struct work *w, maker make, char *cache, char kind, uint64_t count, uint64_t length) {
 	for (uint64_t n = 0; n < count; n++) {
-		make_key(w->key, kind, n);
+		make(w->key, kind, n);
 		if (put(w, cache, w->key, length, UPDATE)) atomic_fetch_add(&sh->bad, 1);
 	}
+}
+
+static void fill(struct work *w, char *cache, char kind, uint64_t count, uint64_t length) {
+	fill_with(w, make_key, cache, kind, count, length);
 }
 
 static void fill_floor(struct work *w) {
@@ -249,6 +280,7 @@ static void speed(struct work *w) {
 	draw(w);
 	if (w->w == 0) {
 		fill(w, "bench", 'k', KEYS, VALUE);
+		fill_with(w, make_random_key, "random", 'r', KEYS, VALUE);
 		fill_floor(w);
 		fill(w, "lru", 'f', 20000, VALUE);
 		fill(w, "v4k", 'v', 1000, 4096);
@@ -258,6 +290,7 @@ static void speed(struct work *w) {
 	for (const struct phase *p = phases; p->name; p++) {
 		uint64_t bad = 0;
 		w->n = 0;
+		if (p->cleared && w->w == 0 && uwsgi_cache_magic_clear(p->cleared)) atomic_fetch_add(&sh->bad, 1);
 		barrier();
 		uint64_t start = nanos(CLOCK_MONOTONIC), cpu = nanos(CLOCK_THREAD_CPUTIME_ID), now;
 		do {

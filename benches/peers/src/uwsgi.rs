@@ -20,6 +20,7 @@ use crate::{
 
 /// Caches of the phases: the limits are tight, so that native's memory is as small as it can be.
 pub(crate) const CACHES: &str = "cache2 = name=bench,items=150000,blocksize=256,keysize=64,hashsize=131072\n\
+    cache2 = name=random,items=150000,blocksize=256,keysize=64,hashsize=131072\n\
     cache2 = name=fresh,items=1000001,blocksize=128,keysize=16,hashsize=1048576\n\
     cache2 = name=lru,items=20001,blocksize=128,keysize=16,purge_lru=1,ignore_full=1\n\
     cache2 = name=v4k,items=2001,blocksize=4096,keysize=64\n\
