@@ -7,7 +7,8 @@ use super::{
     layout::{BINS, SPAN, shard as at},
     region::{Region, sync::*},
     shard_cells::ShardCells,
-    span::{self, meta, start},
+    span::{meta, start},
+    span_claim,
 };
 
 /// Blocks of up to so many bytes have a bin for each size.
@@ -62,7 +63,7 @@ pub(super) fn set_bump(shard: ShardCells<'_>, from: u64, end: u64) {
 /// Claims an extent of `n` spans, or of fewer, but at least so many.
 pub(super) fn claim_extent(r: &Region, shard: ShardCells<'_>, least: u64, mut n: u64) -> bool {
     let head = loop {
-        match span::claim(r, n, shard.no, false) {
+        match span_claim::claim(r, n, shard.no, false) {
             Some(head) => break head,
             None if n <= least => return false,
             None => n = (n / 2).max(least),

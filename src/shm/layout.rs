@@ -106,6 +106,7 @@ pub(crate) mod header {
     pub(crate) const LRU_CLOCK: u64 = 320;
     pub(crate) const LAST_MODIFIED: u64 = 384;
     pub(crate) const SPAN_FRONTIER: u64 = 448;
+    /// Where the search for free spans goes on.
     pub(crate) const SPAN_CURSOR: u64 = 456;
     pub(crate) const SPAN_DIRTY: u64 = 464;
     /// Number + 1 of the span at which the large block freed last started, or 0: a hint for the
@@ -117,6 +118,9 @@ pub(crate) mod header {
     pub(crate) const SPAN_HOLES: u64 = 488;
     /// Not 0 = extents were emptied that wait for a sync of the store.
     pub(crate) const EMPTIED: u64 = 496;
+    /// No span below was freed since the search for free spans began its round: a hint. Not all
+    /// ones = there will be another round.
+    pub(crate) const SPAN_FREED: u64 = 504;
     pub(crate) const LEASE_SEQ: u64 = 512;
     /// The latest value of the word above that a waiter slept on, plus 1.
     pub(crate) const LEASE_WAITED: u64 = 516;

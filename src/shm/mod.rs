@@ -20,6 +20,7 @@ mod shard_cells;
 mod simd_tags;
 pub(crate) mod slab;
 pub(crate) mod span;
+pub(crate) mod span_claim;
 mod tidy;
 
 pub(crate) use entry_view::{

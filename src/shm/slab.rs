@@ -21,6 +21,7 @@ use super::{
     region::{Region, sync::*},
     shard_cells::ShardCells,
     span::{self, EXTENT_SPANS, start},
+    span_claim,
 };
 pub(crate) use super::{
     extent::{
@@ -131,7 +132,7 @@ pub(crate) fn take_kept(shard: ShardCells<'_>) {
 #[inline(never)]
 fn alloc_large(r: &Region, shard_no: u64, bytes: u64) -> Result<u64, AllocError> {
     let n = bytes.div_ceil(SPAN);
-    let at = span::claim_last(r, n, shard_no).or_else(|| span::claim(r, n, shard_no, true));
+    let at = span_claim::claim_last(r, n, shard_no).or_else(|| span_claim::claim(r, n, shard_no, true));
     at.map(|at| start(r, at)).ok_or(AllocError)
 }
 

@@ -14,8 +14,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use std::ops::Range;
-
 use super::{
     layout::{SPAN, SPAN_META, header},
     order::spans,
@@ -36,16 +34,13 @@ pub(super) const HOLE: u64 = 7;
 /// Most spans of an extent.
 pub(super) const EXTENT_SPANS: u64 = 16;
 
-/// How many span words a claim looks at behind the cursor before it takes fresh spans.
-const SCAN: u64 = 1024;
-
 #[inline]
 pub(super) fn meta(r: &Region, span: u64, word: u64) -> &AtomicU64 {
     r.word(r.layout().span_table + span * SPAN_META + word * 8)
 }
 
 #[inline]
-fn pack(state: u64, class: u64, owner: u64, run: u64) -> u64 {
+pub(super) fn pack(state: u64, class: u64, owner: u64, run: u64) -> u64 {
     state | class << 8 | owner << 16 | run << 32
 }
 
@@ -107,8 +102,14 @@ pub(super) fn start(r: &Region, span: u64) -> u64 {
     r.layout().data + span * SPAN
 }
 
+/// Whether a span may be claimed.
+#[inline]
+pub(super) fn is_free(word: u64) -> bool {
+    matches!(state(word), FREE | DIRTY)
+}
+
 /// Spans that are backed by memory or disk.
-fn committed(r: &Region) -> u64 {
+pub(super) fn committed(r: &Region) -> u64 {
     let bytes = r.word(header::COMMITTED).load(Acquire).saturating_sub(r.layout().data);
     (bytes / SPAN).min(r.layout().geo.spans)
 }
@@ -133,6 +134,7 @@ pub(super) fn free_run(r: &Region, shard_no: u64, head: u64, n: u64) {
     }
     meta(r, head, 0).store(DIRTY, spans::FREE);
     dirty_plus(r, freed);
+    note_free(r, head);
     r.word(header::LAST_RUN).store(head + 1, Relaxed);
 }
 
@@ -142,114 +144,31 @@ pub(super) fn free_extent(r: &Region, head: u64, n: u64) {
         meta(r, i, 0).store(DIRTY, spans::FREE);
     }
     dirty_plus(r, n);
+    note_free(r, head);
 }
 
-/// Claims the `n` spans of a large block where one was freed last: its memory is in the caches, and updates of values of
-/// one size go on in as little memory as there is.
-pub(super) fn claim_last(r: &Region, n: u64, shard_no: u64) -> Option<u64> {
-    let at = r.word(header::LAST_RUN).load(Relaxed).checked_sub(1)?;
-    // Only a hint: the number may be wrong, and the spans may have an owner.
-    let fits = at.checked_add(n)? <= frontier(r);
-    let free = fits && matches!(state(meta(r, at, 0).load(Relaxed)), FREE | DIRTY);
-    (free && claim_at(r, at, n, shard_no, true).is_ok()).then_some(at)
+/// Frees one span, after a death.
+pub(super) fn free_one(r: &Region, span: u64) {
+    meta(r, span, 0).store(DIRTY, spans::FREE);
+    dirty_plus(r, 1);
+    note_free(r, span);
 }
 
-/// Claims `n` neighbouring spans: behind the cursor first, then fresh ones, then anywhere.
-pub(super) fn claim(r: &Region, n: u64, shard_no: u64, large: bool) -> Option<u64> {
-    let front = frontier(r);
-    let cursor = r.word(header::SPAN_CURSOR).load(Relaxed).min(front);
-    let limit = committed(r);
-    let found = claim_in(r, cursor, (cursor + SCAN.max(n)).min(front), n, shard_no, large)
-        .or_else(|| claim_in(r, front, limit, n, shard_no, large))
-        .or_else(|| claim_in(r, 0, limit, n, shard_no, large))?;
-    let next = if found + n >= front { 0 } else { found + n };
-    r.word(header::SPAN_CURSOR).store(next, Relaxed);
-    Some(found)
-}
-
-/// The first run of `n` free spans in `[from, to)`.
-fn claim_in(r: &Region, from: u64, to: u64, n: u64, shard_no: u64, large: bool) -> Option<u64> {
-    let mut at = from;
-    while at + n <= to {
-        let word = meta(r, at, 0).load(spans::LOOK);
-        if state(word) == SMALL {
-            // To the end of this extent.
-            let (position, spans) = place(word);
-            at += spans.saturating_sub(position).max(1);
-            continue;
-        }
-        match claim_at(r, at, n, shard_no, large) {
-            Ok(()) => return Some(at),
-            Err(taken) => at = taken + 1,
-        }
+/// To be called after spans from `span` on became free: the next round of the search begins there, or
+/// before. Only a hint, which a race or a death may lose: then the spans are found by a later round,
+/// or when all others are taken.
+pub(super) fn note_free(r: &Region, span: u64) {
+    let lowest = r.word(header::SPAN_FREED);
+    if span < lowest.load(Relaxed) {
+        lowest.fetch_min(span, Relaxed);
     }
-    // Nothing here: the next search starts behind it.
-    r.word(header::SPAN_CURSOR).store(if to >= frontier(r) { 0 } else { to }, Relaxed);
-    None
-}
-
-/// Claims exactly the spans `[at, at + n)`, ascending; `Err` = the one that is taken.
-fn claim_at(r: &Region, at: u64, n: u64, shard_no: u64, large: bool) -> Result<(), u64> {
-    // Before the first claim: a rebuild after our death looks at the spans up to here.
-    if at + n > frontier(r) {
-        r.word(header::SPAN_FRONTIER).fetch_max(at + n, AcqRel);
-    }
-    let mut dirty = 0;
-    for i in 0..n {
-        let new = match i {
-            _ if !large => extent_word(i, n, shard_no),
-            0 => pack(HEAD, 0, shard_no, n),
-            _ => pack(BODY, 0, shard_no, at),
-        };
-        let word = meta(r, at + i, 0);
-        let old = word.load(spans::LOOK);
-        let free = matches!(state(old), FREE | DIRTY);
-        if !free || word.compare_exchange(old, new, spans::TAKE, spans::LOOK).is_err() {
-            for j in (0..i).rev() {
-                meta(r, at + j, 0).store(DIRTY, spans::FREE);
-            }
-            dirty_plus(r, i - dirty);
-            return Err(at + i);
-        }
-        dirty += u64::from(state(old) == DIRTY);
-    }
-    dirty_minus(r, dirty);
-    Ok(())
-}
-
-/// The run of `n` spans in which the fewest are in use, and none of `keep`, found from some place
-/// on; `None` = there are not so many.
-pub(crate) fn cheapest_run(r: &Region, n: u64, from: u64, keep: Range<u64>) -> Option<u64> {
-    let limit = committed(r);
-    let places = limit.checked_sub(n)? + 1;
-    let used = |span: u64| match meta(r, span, 0).load(Relaxed) {
-        _ if keep.contains(&span) => limit,
-        // Eviction does not help there.
-        word if word == HOLE || state(word) == LEAVING => limit,
-        word => u64::from(!matches!(state(word), FREE | DIRTY)),
-    };
-    let begin = from % places;
-    let (mut best, mut least) = (begin, u64::MAX);
-    for (first, end) in [(begin, limit), (0, (begin + n).min(limit))] {
-        let mut now = 0;
-        for span in first..end {
-            now += used(span);
-            if span >= first + n {
-                now -= used(span - n);
-            }
-            if span + 1 >= first + n && now < least {
-                (best, least) = (span + 1 - n, now);
-            }
-        }
-    }
-    (least < limit).then_some(best)
 }
 
 pub(super) fn dirty_plus(r: &Region, n: u64) {
     r.word(header::SPAN_DIRTY).fetch_add(n, spans::DIRTY);
 }
 
-fn dirty_minus(r: &Region, n: u64) {
+pub(super) fn dirty_minus(r: &Region, n: u64) {
     if n == 0 {
         return;
     }
@@ -288,6 +207,7 @@ pub(crate) fn release_pages(r: &Region, most: u64) -> bool {
     } else if state == HOLE {
         r.word(header::SPAN_HOLES).fetch_add(n, Relaxed);
     }
+    note_free(r, at);
     cursor.store(at + n, Relaxed);
     gone
 }
@@ -309,6 +229,7 @@ pub(crate) fn fill_holes(r: &Region, least: u64, ample: u64, mut back: impl FnMu
                 break;
             }
             (at..at + n).for_each(|i| meta(r, i, 0).store(FREE, spans::FREE));
+            note_free(r, at);
             filled += n;
         }
         at += n.max(1);
@@ -329,6 +250,7 @@ pub(crate) fn release_unused(r: &Region, keep: u64) {
         r.word(header::SPAN_FRONTIER).fetch_max(i + 1, AcqRel);
         if meta(r, i, 0).compare_exchange(FREE, DIRTY, spans::FREE, spans::LOOK).is_ok() {
             dirty_plus(r, 1);
+            note_free(r, i);
         }
     }
 }
@@ -369,6 +291,7 @@ pub(crate) fn recover_pool(r: &Region) {
     }
     r.word(header::SPAN_DIRTY).store(dirty, Relaxed);
     r.word(header::SPAN_HOLES).store(holes, Relaxed);
+    note_free(r, 0);
 }
 
 /// The first opener of a store: corrects flipped bits in the words of small-block spans.

@@ -21,8 +21,8 @@ use super::{
     scratch::BlockBitmap,
     shard_cells::ShardCells,
     span::{
-        self, BODY, DIRTY, EXTENT_SPANS, HEAD, LEAVING, SMALL, extent_word, frontier, is_part, leaving_word,
-        meta, owner, place, run, start, state,
+        self, BODY, EXTENT_SPANS, HEAD, LEAVING, SMALL, extent_word, frontier, is_part, leaving_word, meta,
+        owner, place, run, start, state,
     },
 };
 
@@ -219,7 +219,7 @@ pub(crate) fn rebuild(r: &Region, shard: ShardCells<'_>, reached: &BlockBitmap) 
                     state(h) == HEAD && owner(h) == shard.no && span < head + run(h)
                 };
                 if !good {
-                    meta(r, span, 0).store(DIRTY, Release);
+                    span::free_one(r, span);
                 }
             }
             _ => {}
@@ -234,8 +234,7 @@ fn rebuild_extent(r: &Region, shard: ShardCells<'_>, head: u64, reached: &BlockB
     let whole = whole_spans(r, shard.no, head);
     if whole == 0 {
         // Of an extent that was being claimed, emptied or released.
-        meta(r, head, 0).store(DIRTY, Release);
-        span::dirty_plus(r, 1);
+        span::free_one(r, head);
         return 1;
     }
     let leaving = (0..whole).all(|i| state(meta(r, head + i, 0).load(Acquire)) == LEAVING);

@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     shm::{
         layout::{SPAN, header},
-        slab, span,
+        slab, span_claim,
         sync::*,
     },
 };
@@ -32,7 +32,7 @@ impl Engine {
         let n = len.div_ceil(SPAN);
         let from = self.random();
         let kept = self.spans_of(keep);
-        let Some(at) = span::cheapest_run(&self.region, n, from, kept) else { return Ok(false) };
+        let Some(at) = span_claim::cheapest_run(&self.region, n, from, kept) else { return Ok(false) };
         let (first, end) = slab::whole_owners(&self.region, at, at + n);
         if (end - first - n) * SPAN > len.max(BESIDE) {
             return Ok(false);
