@@ -147,6 +147,12 @@ static int large(struct build *b, uint64_t count, uint64_t length, int write) {
 	return !copy || got != length;
 }
 
+/* Each value gets another length. */
+static int put_any(struct build *b) {
+	uint64_t length = 20 + cursor * 2654435761u % 1981;
+	return b->set(drawn(), 16, bytes, length, 0, UPDATE, "mixed") != 0;
+}
+
 static int get_4k(struct build *b) { return large(b, 1000, 4096, 0); }
 static int put_4k(struct build *b) { return large(b, 1000, 4096, 1); }
 static int get_64k(struct build *b) { return large(b, 150, 65536, 0); }
@@ -163,8 +169,8 @@ static const struct operation {
 } operations[] = {
 	{ "get hit", get_hit }, { "get miss", get_miss }, { "exists", exists }, { "update", update },
 	{ "del + set", del_set }, { "counter", counter }, { "set new", set_new }, { "LRU, full", set_lru },
-	{ "keys", walk }, { "put 4 KB", put_4k }, { "get 4 KB", get_4k }, { "put 64 KB", put_64k },
-	{ "get 64 KB", get_64k }, { "put 1 MB", put_1m }, { "get 1 MB", get_1m },
+	{ "keys", walk }, { "put 20-2000", put_any }, { "put 4 KB", put_4k }, { "get 4 KB", get_4k },
+	{ "put 64 KB", put_64k }, { "get 64 KB", get_64k }, { "put 1 MB", put_1m }, { "get 1 MB", get_1m },
 };
 
 static void barrier(void) {
@@ -191,13 +197,14 @@ static void open_build(struct build *b, const char *path) {
 	b->keys = symbol(library, "uwsgi_cache_keys");
 	b->item_key = symbol(library, "uwsgi_cache_item_key");
 	void *(*create)(char *) = symbol(library, "uwsgi_cache_create");
-	char pair[128], fresh[] = "name=fresh,items=8000001,blocksize=128,keysize=16,ignore_full=1",
+	char pair[128], mixed[128], fresh[] = "name=fresh,items=8000001,blocksize=128,keysize=16,ignore_full=1",
 		lru[] = "name=lru,items=20001,blocksize=128,keysize=16,purge_lru=1,ignore_full=1",
 		large[] = "name=large,items=2001,blocksize=1048576,keysize=64";
 	snprintf(pair, sizeof(pair), "name=pair,items=%ld,blocksize=256,keysize=64", keys * 3 / 2);
-	if (!create(pair) || !create(fresh) || !create(lru) || !create(large)) exit((fprintf(stderr, "no cache: %s\n", path), 1));
+	snprintf(mixed, sizeof(mixed), "name=mixed,items=%ld,blocksize=2048,keysize=64", keys * 3 / 2);
+	if (!create(pair) || !create(mixed) || !create(fresh) || !create(lru) || !create(large)) exit((fprintf(stderr, "no cache: %s\n", path), 1));
 	for (long n = 0; n < keys; n++)
-		if (put(b, make_key(key, 'k', n), UPDATE, "pair")) exit((fprintf(stderr, "not stored: %s\n", path), 1));
+		if (put(b, make_key(key, 'k', n), UPDATE, "pair") || b->set(key, 16, bytes, 1000, 0, UPDATE, "mixed")) exit((fprintf(stderr, "not stored: %s\n", path), 1));
 	for (long n = 0; n < 20000; n++) put(b, make_key(key, 'f', n), 0, "lru");
 	b->cache = b->by_name("pair");
 	int (*puts[])(struct build *) = { put_4k, put_64k, put_1m };
@@ -260,7 +267,7 @@ int main(int argc, char **argv) {
 				times[b][r] = slice(o, &builds[b], r * 7919 * 64, &bad);
 			}
 		if (me) continue;
-		printf("%-10s", o->name);
+		printf("%-11s", o->name);
 		for (long b = 0; b < count; b++) {
 			double ratios[MOST_ROUNDS];
 			for (long r = 0; r < rounds; r++) ratios[r] = times[0][r] / times[b][r];

@@ -1,4 +1,4 @@
-//! Whether a shard's heap is as `tidy` and `block` say (H1 to H5 in `memory.md`).
+//! Whether a shard's heap is as `coalesce`, `compact` and `block` say (H1 to H5 in `memory.md`).
 //!
 //! Under the shard's lock, and only while the shard is not dirty. It changes nothing.
 #![forbid(unsafe_code)]
@@ -8,6 +8,8 @@ use std::fmt::Arguments;
 use super::{
     bins::bin_of,
     block::{MIN_BLOCK, binned_len, link, met},
+    coalesce::extent_of,
+    compact::{BROKEN, EMPTY},
     extent::{Spans, spans_at, used_end},
     layout::{BINS, SPAN, shard as at},
     region::{Region, sync::*},
@@ -18,7 +20,6 @@ use super::{
         BODY, DIRTY, FREE, HEAD, HOLE, LEAVING, PUNCHING, SMALL, extent_word, frontier, leaving_word, meta,
         owner, run, start, state,
     },
-    tidy::{BROKEN, EMPTY, extent_of},
 };
 use crate::error::Result;
 

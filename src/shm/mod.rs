@@ -3,6 +3,8 @@
 
 mod bins;
 mod block;
+mod coalesce;
+mod compact;
 mod copy;
 mod entry_view;
 mod extent;
@@ -21,7 +23,6 @@ mod simd_tags;
 pub(crate) mod slab;
 pub(crate) mod span;
 pub(crate) mod span_claim;
-mod tidy;
 
 pub(crate) use entry_view::{
     Bucket, HeaderLen, entry_size, first_match, key_len, prefetch_bucket, value_len,

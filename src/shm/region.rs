@@ -232,6 +232,14 @@ impl Region {
         copy::prefetch_to_write::<3>(self.start().wrapping_add(off as usize));
     }
 
+    /// [`Region::prefetch_entry`] for the lines of a longer entry behind the first three.
+    #[inline(always)]
+    pub(crate) fn prefetch_rest(&self, off: u64, bytes: u64) {
+        for line in (192..bytes.min(1024)).step_by(64) {
+            copy::prefetch_to_write::<1>(self.start().wrapping_add((off + line) as usize));
+        }
+    }
+
     /// The half word at `off`, a multiple of 4. A half word and a word never share bytes in the
     /// layout.
     #[inline]

@@ -5,7 +5,7 @@
 //! bins      lists of free blocks of one size, or of similar sizes
 //! ```
 //! A block in use never changes its bounds. Free blocks are split when they are taken, and joined by
-//! [`tidy`], all of a shard at once. Bins are only a cache of what the blocks themselves and the
+//! [`coalesce`], all of a shard at once. Bins are only a cache of what the blocks themselves and the
 //! index tell: recovery rebuilds them.
 //! Of the blocks that became free a shard keeps one (`layout::shard::CACHED_BLOCK`): it is in no bin,
 //! and the next entry of its size takes it.
@@ -24,13 +24,14 @@ use super::{
     span_claim,
 };
 pub(crate) use super::{
+    coalesce::{coalesce, release_idle},
+    compact::{
+        begin_emptying, begin_sync, copy, discard_moved, each_spans, empty, is_leaving, may_be_sparse,
+        rebuild, release_emptied,
+    },
     extent::{
         Wanted, around, each_entry, each_entry_between, holds, is_for, is_large, owner_of, wanted,
         wanted_for, whole_owners,
-    },
-    tidy::{
-        begin_emptying, begin_sync, copy, discard_moved, each_spans, empty, is_leaving, may_be_sparse,
-        rebuild, release_emptied, release_idle, tidy,
     },
 };
 
@@ -91,7 +92,7 @@ fn alloc_rest(r: &Region, shard: ShardCells<'_>, len: u64) -> Option<u64> {
         return Some(off);
     }
     if shard.word(at::FREED).load(Relaxed) * 8 > shard.word(at::HEAP).load(Relaxed) {
-        tidy(r, shard);
+        coalesce(r, shard);
         // A damaged heap is rebuilt before anything is stored there.
         let found = if shard.is_dirty() { return None } else { take_larger(r, shard, len) };
         if found.is_some() {
@@ -118,7 +119,11 @@ pub(crate) fn prefetch_next(
     }
     if binned && wanted.bytes <= MAX_SMALL {
         let first = r.bin(shard, bin_of(wanted.bytes)).load(Relaxed);
-        r.prefetch_entry(if first == 0 { shard.word(at::BUMP).load(Relaxed) } else { first });
+        let next = if first == 0 { shard.word(at::BUMP).load(Relaxed) } else { first };
+        r.prefetch_entry(next);
+        if wanted.bytes > 192 {
+            r.prefetch_rest(next, wanted.bytes);
+        }
     }
     None
 }
@@ -263,7 +268,7 @@ fn free_rest(r: &Region, shard_no: u64, off: u64, bytes: u64) {
     }
 }
 
-/// Takes a block out of use without giving it to anybody, until the next [`tidy`].
+/// Takes a block out of use without giving it to anybody, until the next [`coalesce`].
 pub(crate) fn discard(r: &Region, shard: ShardCells<'_>, off: u64, bytes: u64) {
     set_free(r, shard.no, off, bytes);
 }

@@ -10,7 +10,7 @@
 //!   owned -> DIRTY: free, with its pages
 //!   DIRTY -> (pool lock) PUNCHING -> FREE in memory, HOLE in a store's file
 //!   HOLE -> (pool lock, blocks on disk) FREE
-//! word 1             of an extent's first span: see `tidy`
+//! word 1             of an extent's first span: see `compact`
 //! ```
 #![forbid(unsafe_code)]
 

@@ -167,7 +167,7 @@ static int set_new(struct work *w) {
 
 static int set_new_random(struct work *w) {
 	make_random_key(w->key, 'r', w->made++ << 3 | w->w);
-	return put(w, "fresh", w->key, VALUE, 0);
+	return put(w, "sessions", w->key, VALUE, 0);
 }
 
 static int set_lru(struct work *w) {
@@ -185,6 +185,18 @@ static int large(struct work *w, char *cache, uint64_t count, uint64_t length, i
 	make_key(w->key, 'v', (w->n * 7 + w->w) % count);
 	if (!write) return get(cache, w->key, length);
 	return put_value(w->value + w->n % 64 * 64, cache, w->key, length, UPDATE);
+}
+
+/* Each value gets another length: pages, serialized objects. */
+static int update_any(struct work *w) {
+	uint64_t length = 20 + w->n * 2654435761u % 1981;
+	return put(w, "mixed", drawn(w), length, UPDATE);
+}
+
+static int get_any(struct work *w) {
+	uint64_t got = 0;
+	char *value = uwsgi_cache_magic_get(drawn(w), 16, &got, NULL, "mixed");
+	return took(value, got, drawn(w), got);
 }
 
 static int get_4k(struct work *w) { return large(w, "v4k", 1000, 4096, 0); }
@@ -234,6 +246,8 @@ static const struct phase {
 	{ "del + set", del_set, 64, 0 },
 	{ "LRU, set at capacity", set_lru, 64, 0 },
 	{ "LRU, set at capacity, random keys", set_lru_random, 64, 0 },
+	{ "update, 20 to 2,000 bytes", update_any, 64, 0 },
+	{ "get, 20 to 2,000 bytes", get_any, 64, 0 },
 	{ "get 4 KB", get_4k, 16, 0 },
 	{ "update 4 KB", put_4k, 16, 0 },
 	{ "get 64 KB", get_64k, 4, 0 },
@@ -242,7 +256,7 @@ static const struct phase {
 	{ "update 1 MB", put_1m, 1, 0 },
 	{ "clear empty 1M cache", clear_fresh, 1, 0 },
 	{ "set new", set_new, 64, 400000 },
-	{ "set new, random keys", set_new_random, 64, 400000, "fresh" },
+	{ "set new, random keys", set_new_random, 64, 400000, "sessions" },
 	{ "keys of 100k", walk_keys, 1, 0 },
 	{ "keys of 100k, unread", count_keys, 1, 0 },
 	{ "keys of 100k, random keys", walk_random, 1, 0 },
@@ -283,6 +297,7 @@ static void speed(struct work *w) {
 		fill_with(w, make_random_key, "random", 'r', KEYS, VALUE);
 		fill_floor(w);
 		fill(w, "lru", 'f', 20000, VALUE);
+		fill(w, "mixed", 'k', KEYS, 1000);
 		fill(w, "v4k", 'v', 1000, 4096);
 		fill(w, "v64k", 'v', 150, 65536);
 		fill(w, "v1m", 'v', 10, 1 << 20);

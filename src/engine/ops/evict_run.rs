@@ -56,7 +56,7 @@ impl Engine {
                     all = all && self.evict_block(&guard, off, keep);
                     all
                 });
-                slab::tidy(&self.region, guard.cells);
+                slab::coalesce(&self.region, guard.cells);
                 if !all {
                     return Ok(false);
                 }
@@ -89,7 +89,7 @@ impl Engine {
             all &= self.evict_block(guard, off, keep);
             true
         });
-        slab::tidy(&self.region, guard.cells);
+        slab::coalesce(&self.region, guard.cells);
         all
     }
 }

@@ -1,5 +1,4 @@
-//! Joining free blocks, emptying sparse extents, and rebuilding a shard's heap: work on all extents
-//! of a shard.
+//! Compaction, which empties a shard's sparse extents, and rebuilding its heap after a death.
 //!
 //! ```text
 //! word 1 of an extent's first span     what it is 32 | next extent of the shard, span + 1, 32
@@ -15,8 +14,9 @@
 use super::{
     bins::{add_heap, chain, claim_extent, give, set_bump},
     block::{MIN_BLOCK, poison, set_free_any, walk, wipe},
+    coalesce::{coalesce, extent_of, forget},
     extent::{Spans, each_entry, used_end},
-    layout::{BINS, SPAN, header, shard as at},
+    layout::{SPAN, header, shard as at},
     region::{Region, sync::*},
     scratch::BlockBitmap,
     shard_cells::ShardCells,
@@ -56,15 +56,6 @@ fn is_before(one: u64, other: u64) -> bool {
     (1..=TICKET / 2).contains(&(other.wrapping_sub(one) & TICKET))
 }
 
-/// Joins a shard's free blocks, and releases its empty extents, if it has any.
-pub(crate) fn release_idle(r: &Region, shard: ShardCells<'_>) {
-    // Hot words first: what was never used is not looked at.
-    let cached = shard.word(at::CACHED_BLOCK).load(Relaxed) != 0;
-    if cached || is_used(r, shard) && shard.word(at::FREED).load(Relaxed) != 0 {
-        tidy(r, shard);
-    }
-}
-
 /// Whether a shard has freed so much since its sparse extents were emptied that it is worth a look.
 pub(crate) fn may_be_sparse(r: &Region, shard: ShardCells<'_>) -> bool {
     if !is_used(r, shard) {
@@ -81,90 +72,10 @@ pub(crate) fn is_leaving(r: &Region, shard: ShardCells<'_>) -> bool {
 
 /// Whether there may be anything in a shard's heap, by its hot words: of a shard that was never used
 /// no other page is touched.
-fn is_used(r: &Region, shard: ShardCells<'_>) -> bool {
+pub(super) fn is_used(r: &Region, shard: ShardCells<'_>) -> bool {
     shard.used() != 0
         || shard.word(at::CACHED_BLOCK).load(Relaxed) != 0
         || r.word(header::EMPTIED).load(Relaxed) != 0
-}
-
-/// Joins neighbouring free blocks of a shard, releases its empty extents, and counts what is in use.
-/// Where a block is damaged, the shard gets the mark of a dead writer's.
-#[inline(never)]
-pub(crate) fn tidy(r: &Region, shard: ShardCells<'_>) {
-    let mut next = shard.word(at::EXTENTS).load(Relaxed);
-    let (freed, sparse) = (shard.word(at::FREED), shard.word(at::SPARSE));
-    sparse.store(sparse.load(Relaxed).saturating_add(freed.load(Relaxed)), Relaxed);
-    forget(r, shard);
-    // No chain is longer than there are spans, whatever a damaged one says.
-    for _ in 0..frontier(r) {
-        let Some(s) = extent_of(r, shard.no, next) else { break };
-        let word = meta(r, s.first, 1).load(Relaxed);
-        next = word & 0xFFFF_FFFF;
-        if s.leaving {
-            chain(r, shard, s.first, word >> 32);
-        } else if !join(r, shard, &s) {
-            forget(r, shard);
-            shard.set_dirty(true);
-            return;
-        }
-    }
-}
-
-/// The extent whose first span has this number + 1, if it is one of the shard's.
-pub(super) fn extent_of(r: &Region, shard_no: u64, number: u64) -> Option<Spans> {
-    let first = number.checked_sub(1).filter(|&first| first < frontier(r))?;
-    let word = meta(r, first, 0).load(Acquire);
-    let (pos, n) = place(word);
-    let is_first = matches!(state(word), SMALL | LEAVING) && owner(word) == shard_no && pos == 0;
-    let leaving = state(word) == LEAVING;
-    (is_first && first + n <= frontier(r)).then_some(Spans { first, n, large: false, leaving })
-}
-
-/// Empties a shard's lists; the blocks have all that is in them.
-fn forget(r: &Region, shard: ShardCells<'_>) {
-    for word in [at::CACHED_BLOCK, at::EXTENTS, at::HEAP, at::FREED] {
-        shard.word(word).store(0, Relaxed);
-    }
-    (0..BINS as usize).for_each(|bin| r.bin(shard, bin).store(0, Relaxed));
-}
-
-/// Joins an extent's neighbouring free blocks and puts them in their bins; one without an entry is
-/// released. `false` = damage.
-fn join(r: &Region, shard: ShardCells<'_>, s: &Spans) -> bool {
-    let end = used_end(r, shard, s);
-    let (mut live, mut free) = (0, None);
-    let whole = walk(r, shard.no, s.start(r), end, |off, block| {
-        if !block.free {
-            live += block.len;
-            if let Some(from) = free.take() {
-                give(r, shard, from, off - from);
-            }
-        } else if free.is_none() {
-            free = Some(off);
-        } else if block.len > 8 {
-            // It is no block of its own any more.
-            r.word(off + 8).store(0, Relaxed);
-        }
-        true
-    });
-    if !whole {
-        return false;
-    }
-    if live == 0 {
-        if end != s.end(r) {
-            set_bump(shard, 0, 0);
-        }
-        span::free_extent(r, s.first, s.n);
-        return true;
-    }
-    match free {
-        Some(from) if end != s.end(r) => set_bump(shard, from, s.end(r)),
-        Some(from) => give(r, shard, from, end - from),
-        None => {}
-    }
-    chain(r, shard, s.first, live);
-    add_heap(shard, s.n);
-    true
 }
 
 /// Recovery: calls `f` with the places where an entry can begin, in each extent and each large block
@@ -274,7 +185,7 @@ fn wipe_store(r: &Region, shard_no: u64, from: u64, end: u64) {
 /// holes, and at most `most` bytes in use. They give no blocks from here on. Returns whether the
 /// shard has extents to empty. `short`: memory is, and no new extent is claimed for them first.
 pub(crate) fn begin_emptying(r: &Region, shard: ShardCells<'_>, most: u64, short: bool) -> bool {
-    tidy(r, shard);
+    coalesce(r, shard);
     let (mut live, mut any, mut more) = (0, 0, false);
     let mut chosen = false;
     let heap = shard.word(at::HEAP).load(Relaxed);
@@ -295,7 +206,7 @@ pub(crate) fn begin_emptying(r: &Region, shard: ShardCells<'_>, most: u64, short
         });
     }
     if chosen {
-        tidy(r, shard);
+        coalesce(r, shard);
         // One after another they fill what they come to, but for its end.
         let spans = ((any + SPAN / 2) / SPAN).min(EXTENT_SPANS);
         if spans > 1 && !short {
