@@ -57,19 +57,20 @@ static void barrier(void) {
 	while (atomic_load(&sh->arrived[mine]) < uwsgi.numproc) sched_yield();
 }
 
-static void make_key(char *key, char kind, uint64_t n) {
+static char *make_key(char *key, char kind, uint64_t n) {
 	static const char digits[] = "0123456789abcdef";
 	memset(key, kind, 16);
 	for (int at = 15; n && at > 3; n >>= 4) key[at--] = digits[n & 15];
+	return key;
 }
 
 /* Keys as those of sessions: nothing about one tells of the next. A permutation of 48 bits keeps them apart. */
-static void make_random_key(char *key, char kind, uint64_t n) {
+static char *make_random_key(char *key, char kind, uint64_t n) {
 	for (int i = 0; i < 3; i++) {
 		n = n * 0x9E3779B97F4A7C15ull & 0xFFFFFFFFFFFFull;
 		n ^= n >> 24;
 	}
-	make_key(key, kind, n);
+	return make_key(key, kind, n);
 }
 
 /* Keys in the order of their use: zipf 0.99, the popular ones spread over all. */
@@ -180,6 +181,32 @@ static int set_lru_random(struct work *w) {
 	return put(w, "lru", w->key, VALUE, 0);
 }
 
+/* A reader of a full LRU cache: each hit is a use. */
+static int get_lru(struct work *w) {
+	make_key(w->key, 'f', w->n * 2654435761u % 15000);
+	return get("hits", w->key, VALUE);
+}
+
+/* Sessions: each store sets the time to live anew. */
+static int get_expiring(struct work *w) { return get("expiring", drawn(w), VALUE); }
+
+static int put_expiring(struct work *w, char *key) {
+	memcpy(w->value, key, 16);
+	return uwsgi_cache_magic_set(key, 16, w->value, VALUE, 3600, UPDATE, "expiring") != 0;
+}
+
+static int update_expiring(struct work *w) { return put_expiring(w, drawn(w)); }
+
+/* A rate limiter: a counter for each client, which keeps its expiry. */
+static int count_client(struct work *w) {
+	int64_t one = 1;
+	uint64_t flags = UPDATE | UWSGI_CACHE_FLAG_MATH | UWSGI_CACHE_FLAG_FIXEXPIRE | UWSGI_CACHE_FLAG_INC;
+	char *client = drawn(w);
+	memcpy(w->key, client, 16);
+	w->key[0] = 'c';
+	return uwsgi_cache_magic_set(w->key, 16, (char *) &one, 8, 3600, flags, "expiring") != 0;
+}
+
 /* Values lie at every multiple of 64 within a page: how fast a copy is depends on both addresses modulo 4096. */
 static int large(struct work *w, char *cache, uint64_t count, uint64_t length, int write) {
 	make_key(w->key, 'v', (w->n * 7 + w->w) % count);
@@ -248,6 +275,10 @@ static const struct phase {
 	{ "LRU, set at capacity, random keys", set_lru_random, 64, 0 },
 	{ "update, 20 to 2,000 bytes", update_any, 64, 0 },
 	{ "get, 20 to 2,000 bytes", get_any, 64, 0 },
+	{ "LRU, get hit", get_lru, 64, 0 },
+	{ "get, expiring", get_expiring, 64, 0 },
+	{ "update, expiring", update_expiring, 64, 0 },
+	{ "counters, expiring", count_client, 64, 0 },
 	{ "get 4 KB", get_4k, 16, 0 },
 	{ "update 4 KB", put_4k, 16, 0 },
 	{ "get 64 KB", get_64k, 4, 0 },
@@ -268,7 +299,12 @@ static void say(const char *name, uint64_t worker, uint64_t operations, uint64_t
 	fflush(out);
 }
 
-typedef void (*maker)(char *, char, uint64_t);
+typedef char *(*maker)(char *, char, uint64_t);
+
+static void fill_expiring(struct work *w) {
+	for (uint64_t n = 0; n < KEYS; n++)
+		if (put_expiring(w, make_key(w->key, 'k', n))) atomic_fetch_add(&sh->bad, 1);
+}
 
 static void fill_with(struct work *w, maker make, char *cache, char kind, uint64_t count, uint64_t length) {
 	for (uint64_t n = 0; n < count; n++) {
@@ -298,6 +334,8 @@ static void speed(struct work *w) {
 		fill_floor(w);
 		fill(w, "lru", 'f', 20000, VALUE);
 		fill(w, "mixed", 'k', KEYS, 1000);
+		fill(w, "hits", 'f', 20000, VALUE);
+		fill_expiring(w);
 		fill(w, "v4k", 'v', 1000, 4096);
 		fill(w, "v64k", 'v', 150, 65536);
 		fill(w, "v1m", 'v', 10, 1 << 20);
