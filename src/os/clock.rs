@@ -20,6 +20,13 @@ fn timespec_of(clock: libc::clockid_t) -> libc::timespec {
     ts
 }
 
+/// Whole milliseconds; 0 for a time before the clock's begin.
+#[inline]
+fn millis_of(time: libc::timespec) -> u64 {
+    let secs = u64::try_from(time.tv_sec).unwrap_or(0);
+    secs.wrapping_mul(1000).wrapping_add(time.tv_nsec.cast_unsigned() / 1_000_000)
+}
+
 fn read(clock: libc::clockid_t) -> Duration {
     let ts = timespec_of(clock);
     Duration::new(u64::try_from(ts.tv_sec).unwrap_or(0), u32::try_from(ts.tv_nsec).unwrap_or(0))
@@ -27,12 +34,12 @@ fn read(clock: libc::clockid_t) -> Duration {
 
 /// Unix time, milliseconds (about 25 ns).
 pub(crate) fn unix_millis() -> u64 {
-    u64::try_from(read(libc::CLOCK_REALTIME).as_millis()).unwrap_or(u64::MAX)
+    millis_of(timespec_of(libc::CLOCK_REALTIME))
 }
 
 /// Unix time in whole seconds (about 25 ns), as expiries count them.
 pub(crate) fn unix_secs() -> u64 {
-    unix_millis() / 1000
+    u64::try_from(timespec_of(libc::CLOCK_REALTIME).tv_sec).unwrap_or(0)
 }
 
 /// Whether a Unix time, milliseconds, is still to come. The coarse seconds tell while it is more
@@ -52,15 +59,14 @@ fn is_ahead_to_the_millisecond(second: u64, millis: u64) -> bool {
 /// of the host.
 #[inline]
 pub(crate) fn coarse_millis() -> u64 {
-    let time = timespec_of(libc::CLOCK_MONOTONIC_COARSE);
-    time.tv_sec.cast_unsigned().wrapping_mul(1000).wrapping_add(time.tv_nsec.cast_unsigned() / 1_000_000)
+    millis_of(timespec_of(libc::CLOCK_MONOTONIC_COARSE))
 }
 
 /// Milliseconds since boot (about 25 ns). [`coarse_millis`] is behind it: by a tick, or by more where
 /// a hypervisor delays the kernel's timer.
 #[cfg(feature = "redis")]
 pub(crate) fn millis() -> u64 {
-    u64::try_from(monotonic().as_millis()).unwrap_or(u64::MAX)
+    millis_of(timespec_of(libc::CLOCK_MONOTONIC))
 }
 
 /// Time since boot, the same for all processes of the host.

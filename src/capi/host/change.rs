@@ -152,7 +152,7 @@ fn expiry(expires: u64, flags: u64) -> Expires {
         Expires::Never
     } else if flags & FLAG_ABSEXPIRE != 0 {
         Expires::At(expires)
-    } else if coarse_unix_secs().checked_add(expires).is_none() {
+    } else if expires > u64::MAX / 2 && coarse_unix_secs().checked_add(expires).is_none() {
         Expires::In(0)
     } else {
         Expires::In(expires)
