@@ -112,6 +112,8 @@ pub(crate) fn rebuild(r: &Region, shard: ShardCells<'_>, reached: &BlockBitmap) 
     shard.word(at::LEAVING).store(0, Relaxed);
     // What was freed before is not known: it is worth a look.
     shard.word(at::SPARSE).store(u64::from(u32::MAX), Relaxed);
+    // Nor is where the search for free spans was.
+    span::note_free(r, 0);
     let mut span = 0;
     while span < frontier(r) {
         let word = meta(r, span, 0).load(Acquire);

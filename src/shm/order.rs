@@ -115,6 +115,9 @@ pub mod spans {
     pub const FREE: Ordering = Release;
     /// The number of free spans with pages, which is only a hint.
     pub const DIRTY: Ordering = Relaxed;
+    /// The exchanges of the lowest span freed: after the store that frees one, and before the search
+    /// that is to find it.
+    pub const NOTE: Ordering = AcqRel;
 }
 
 /// Exclusive mode (uWSGI's `wlock`): a flag, and every shard's lock once.

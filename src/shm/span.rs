@@ -155,13 +155,10 @@ pub(super) fn free_one(r: &Region, span: u64) {
 }
 
 /// To be called after spans from `span` on became free: the next round of the search begins there, or
-/// before. Only a hint, which a race or a death may lose: then the spans are found by a later round,
-/// or when all others are taken.
+/// before. An exchange even if the word stays, so that the search sees these spans or the next round
+/// does. A death before it leaves them to the round after the rebuild.
 pub(super) fn note_free(r: &Region, span: u64) {
-    let lowest = r.word(header::SPAN_FREED);
-    if span < lowest.load(Relaxed) {
-        lowest.fetch_min(span, Relaxed);
-    }
+    r.word(header::SPAN_FREED).fetch_min(span, spans::NOTE);
 }
 
 pub(super) fn dirty_plus(r: &Region, n: u64) {

@@ -63,7 +63,7 @@ fn search(r: &Region, n: u64, shard_no: u64, large: bool) -> Option<u64> {
         if freed.load(Relaxed) == NOTHING {
             return None;
         }
-        let lowest = freed.swap(NOTHING, Relaxed);
+        let lowest = freed.swap(NOTHING, spans::NOTE);
         if cursor.compare_exchange(from, lowest, Relaxed, Relaxed).is_err() {
             note_free(r, lowest);
             return None;
