@@ -171,6 +171,12 @@ static int set_new_random(struct work *w) {
 	return put(w, "sessions", w->key, VALUE, 0);
 }
 
+/* A cache that is full and evicts nothing refuses new keys. */
+static int set_full(struct work *w) {
+	make_random_key(w->key, 'x', w->made++ << 3 | w->w);
+	return put(w, "full", w->key, VALUE, 0) == 0;
+}
+
 static int set_lru(struct work *w) {
 	make_key(w->key, 'l', w->made++ << 3 | w->w);
 	return put(w, "lru", w->key, VALUE, 0);
@@ -273,6 +279,7 @@ static const struct phase {
 	{ "del + set", del_set, 64, 0 },
 	{ "LRU, set at capacity", set_lru, 64, 0 },
 	{ "LRU, set at capacity, random keys", set_lru_random, 64, 0 },
+	{ "full, set refused", set_full, 64, 0 },
 	{ "update, 20 to 2,000 bytes", update_any, 64, 0 },
 	{ "get, 20 to 2,000 bytes", get_any, 64, 0 },
 	{ "LRU, get hit", get_lru, 64, 0 },
@@ -333,6 +340,7 @@ static void speed(struct work *w) {
 		fill_with(w, make_random_key, "random", 'r', KEYS, VALUE);
 		fill_floor(w);
 		fill(w, "lru", 'f', 20000, VALUE);
+		fill(w, "full", 'f', KEYS, VALUE);
 		fill(w, "mixed", 'k', KEYS, 1000);
 		fill(w, "hits", 'f', 20000, VALUE);
 		fill_expiring(w);

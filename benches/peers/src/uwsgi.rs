@@ -25,6 +25,7 @@ pub(crate) const CACHES: &str = "cache2 = name=bench,items=150000,blocksize=256,
     cache2 = name=sessions,items=1000001,blocksize=128,keysize=16,hashsize=1048576\n\
     cache2 = name=lru,items=20001,blocksize=128,keysize=16,purge_lru=1,ignore_full=1\n\
     cache2 = name=mixed,items=150000,blocksize=2048,keysize=64,hashsize=131072\n\
+    cache2 = name=full,items=100001,blocksize=128,keysize=16,ignore_full=1\n\
     cache2 = name=hits,items=20001,blocksize=128,keysize=16,purge_lru=1,ignore_full=1\n\
     cache2 = name=expiring,items=300000,blocksize=256,keysize=64,hashsize=262144\n\
     cache2 = name=v4k,items=2001,blocksize=4096,keysize=64\n\

@@ -21,9 +21,10 @@ impl Engine {
     /// The same of what other shards have reserved; `false` = the cache is full.
     #[inline(always)]
     pub(in crate::engine) fn take_item_from_others(&self, guard: &ShardGuard<'_>) -> bool {
-        // A full cache that evicts comes here for every new key.
+        // A full cache comes here for every new key. Who returned a right has set the hint: only those
+        // that a death lost are missed, which `settle_quotas` finds.
         let may_be_spare = self.region.header_word::<{ header::SPARE_ITEMS }>().load(quota::HINT) != 0;
-        (!self.geo.stamps || may_be_spare) && self.items.take_from_others(guard.cells, 1)
+        may_be_spare && self.items.take_from_others(guard.cells, 1)
     }
 
     /// Returns the right of an item that became unreachable, or was not stored.
