@@ -142,6 +142,8 @@ pub(crate) mod header {
     pub(crate) const SPARE_BLOCKS: u64 = 616;
     /// Statistics slots that were ever used: those before this number.
     pub(crate) const STATS_USED: u64 = 624;
+    /// Not 0 = a shard was rebuilt since the quotas were corrected last.
+    pub(crate) const LOST: u64 = 632;
     // Copies of values that are elsewhere: read by every read, written some times a second.
     /// Term, and the time up to which every change elsewhere is known here: `ops::beat`.
     pub(crate) const BEAT: u64 = 640;

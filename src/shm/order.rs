@@ -99,6 +99,10 @@ pub mod quota {
     pub const END: Ordering = Release;
     /// The marks as one who counts all words loads them, before the words.
     pub const BEFORE: Ordering = Acquire;
+    /// The note that a rebuild has counted a shard again, after it has.
+    pub const LOSE: Ordering = Release;
+    /// The exchange that takes the note away, before the words are counted.
+    pub const SETTLE: Ordering = AcqRel;
     /// The fence between the words and the second look at the marks.
     pub const AGAIN: Ordering = Acquire;
 }

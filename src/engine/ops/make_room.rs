@@ -83,7 +83,12 @@ impl MakeRoom {
             }
         }
         // Idle spans, or what was returned while others looked for it.
-        if !self.visited && (matches!(shortage, Shortage::Space(_)) || e.counted_items() < e.geo.capacity) {
+        let may_be_more = || match shortage {
+            Shortage::Space(_) => true,
+            Shortage::Items => e.items.may_be_spare(),
+            _ => e.counted_items() < e.geo.capacity,
+        };
+        if !self.visited && may_be_more() {
             self.visited = true;
             if matches!(shortage, Shortage::Space(_)) {
                 e.wait_for_page_release()?;

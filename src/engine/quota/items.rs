@@ -8,6 +8,7 @@ use crate::{
     shm::{
         layout::{header, shard},
         order::quota,
+        sync::*,
     },
 };
 
@@ -34,12 +35,29 @@ impl Engine {
         limit::release(guard.word(shard::ITEMS), 1, hint);
     }
 
-    /// Corrects what the shards have reserved of both limits, unless another thread does; tells
-    /// whether something was found that a death had lost.
+    /// Notes that a rebuild has counted a shard again: its last owner may have lost a part of a limit.
+    pub(in crate::engine) fn note_lost(&self) {
+        self.region.word(header::LOST).store(1, quota::LOSE);
+    }
+
+    /// Corrects what the shards have reserved of both limits, if a rebuild may have left something to
+    /// correct and no other thread does; tells whether something was found that a death had lost.
     pub(in crate::engine) fn settle_quotas(&self) -> bool {
-        let settle = || self.items.settle(0) | (self.config.blocks.is_some() && self.blocks.settle(0));
+        let lost = self.region.word(header::LOST);
+        if lost.load(Relaxed) == 0 {
+            return false;
+        }
+        let settle = || {
+            lost.swap(0, quota::SETTLE);
+            let items = self.items.settle(0);
+            let blocks = if self.config.blocks.is_some() { self.blocks.settle(0) } else { Some(false) };
+            if items.is_none() || blocks.is_none() {
+                self.note_lost();
+            }
+            items == Some(true) || blocks == Some(true)
+        };
         // Only tried: a thread that is stopped there delays nobody.
-        self.under(header::LOCK_CAPACITY, Duration::ZERO, || {}, settle).unwrap_or(false)
+        self.under(header::LOCK_CAPACITY, Duration::ZERO, || self.note_lost(), settle).unwrap_or(false)
     }
 
     /// Items by the shards' counts, whatever a clear has left to reap. A count goes up before its

@@ -198,10 +198,10 @@ impl Quota {
 
     /// Corrects what all shards have reserved to the limit: what was lost in a move goes to a
     /// shard, and what is beyond the limit (after an unclean end, or with a lower limit) goes away
-    /// as far as it is not used. Nothing, if a move is in progress. One caller at a time. Tells
-    /// whether something was found.
-    pub(in crate::engine) fn settle(&self, shard_no: u64) -> bool {
-        let Some(reserved) = self.all_reserved() else { return false };
+    /// as far as it is not used. One caller at a time. Tells whether something was found; `None` = a
+    /// move is in progress, and nothing was corrected.
+    pub(in crate::engine) fn settle(&self, shard_no: u64) -> Option<bool> {
+        let reserved = self.all_reserved()?;
         if reserved < self.limit {
             self.word(shard_no).fetch_add(pack(self.limit - reserved, 0), quota::CHANGE);
             self.note_spare();
@@ -213,7 +213,7 @@ impl Quota {
             }
             beyond -= self.take_unused(no, beyond);
         }
-        reserved < self.limit
+        Some(reserved < self.limit)
     }
 
     /// What all shards have reserved together; `None` = something is being moved.
@@ -300,12 +300,10 @@ mod tests {
         // Somebody died while it moved 4 from shard 0 to shard 2.
         quota.moves(2).store(7, Relaxed);
         assert_eq!(quota.take_unused(0, 4), 4);
-        quota.settle(1);
-        assert_eq!(quota.all_reserved(), None, "until the rebuild it may be alive");
+        assert_eq!(quota.settle(1), None, "until the rebuild it may be alive");
         quota.recover(quota.region.shard(2), 0);
         assert_eq!((reserved(&quota), quota.moves(2).load(Relaxed)), (16, 8));
-        quota.settle(1);
-        quota.settle(1);
+        assert_eq!([quota.settle(1), quota.settle(1)], [Some(true), Some(false)]);
         assert!(reserved(&quota) == 20 && acquire(quota.word(1), 9) && !acquire(quota.word(1), 1));
     }
 
@@ -315,11 +313,11 @@ mod tests {
         let looks = AtomicU64::new(0);
         let between = || {
             looks.fetch_add(1, Relaxed);
-            assert!(!quota.settle(1) && quota.all_reserved().is_none(), "somebody is moving");
+            assert!(quota.settle(1).is_none() && quota.all_reserved().is_none(), "somebody is moving");
         };
         assert!(quota.move_to(quota.region.shard(2), 13, between));
         assert_eq!(looks.load(Relaxed), 2, "from two shards");
-        assert!(!quota.settle(1) && reserved(&quota) == 20);
+        assert!(quota.settle(1) == Some(false) && reserved(&quota) == 20);
         assert!(acquire(quota.word(2), 13) && !take(&quota, 0, 8) && take(&quota, 0, 7));
     }
 

@@ -137,6 +137,7 @@ impl Engine {
         guard.set_earliest(earliest);
         self.note_earliest(earliest);
         self.blocks.recover(guard.cells, blocks_used);
+        self.note_lost();
     }
 
     /// Walks one chain with bounds; what does not belong there is removed.
