@@ -5,7 +5,6 @@
 use super::{
     bins::{add_heap, chain, give, set_bump},
     block::{met, walk},
-    compact::is_used,
     extent::{Spans, used_end},
     layout::{BINS, shard as at},
     region::{Region, sync::*},
@@ -15,15 +14,6 @@ use super::{
 
 /// Extents whose headers are read in turns.
 const TOGETHER: usize = 16;
-
-/// Joins a shard's free blocks, and releases its empty extents, if it has any.
-pub(crate) fn release_idle(r: &Region, shard: ShardCells<'_>) {
-    // Hot words first: what was never used is not looked at.
-    let cached = shard.word(at::CACHED_BLOCK).load(Relaxed) != 0;
-    if cached || is_used(r, shard) && shard.word(at::FREED).load(Relaxed) != 0 {
-        coalesce(r, shard);
-    }
-}
 
 /// Joins neighbouring free blocks of a shard, releases its empty extents, and counts what is in use.
 /// Where a block is damaged, the shard gets the mark of a dead writer's.

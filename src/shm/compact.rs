@@ -56,6 +56,15 @@ fn is_before(one: u64, other: u64) -> bool {
     (1..=TICKET / 2).contains(&(other.wrapping_sub(one) & TICKET))
 }
 
+/// Joins a shard's free blocks, and releases its empty extents, if it has any.
+pub(crate) fn release_idle(r: &Region, shard: ShardCells<'_>) {
+    // Hot words first: what was never used is not looked at.
+    let cached = shard.word(at::CACHED_BLOCK).load(Relaxed) != 0;
+    if cached || is_used(r, shard) && shard.word(at::FREED).load(Relaxed) != 0 {
+        coalesce(r, shard);
+    }
+}
+
 /// Whether a shard has freed so much since its sparse extents were emptied that it is worth a look.
 pub(crate) fn may_be_sparse(r: &Region, shard: ShardCells<'_>) -> bool {
     if !is_used(r, shard) {
@@ -72,7 +81,7 @@ pub(crate) fn is_leaving(r: &Region, shard: ShardCells<'_>) -> bool {
 
 /// Whether there may be anything in a shard's heap, by its hot words: of a shard that was never used
 /// no other page is touched.
-pub(super) fn is_used(r: &Region, shard: ShardCells<'_>) -> bool {
+fn is_used(r: &Region, shard: ShardCells<'_>) -> bool {
     shard.used() != 0
         || shard.word(at::CACHED_BLOCK).load(Relaxed) != 0
         || r.word(header::EMPTIED).load(Relaxed) != 0

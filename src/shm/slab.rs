@@ -24,10 +24,10 @@ use super::{
     span_claim,
 };
 pub(crate) use super::{
-    coalesce::{coalesce, release_idle},
+    coalesce::coalesce,
     compact::{
         begin_emptying, begin_sync, copy, discard_moved, each_spans, empty, is_leaving, may_be_sparse,
-        rebuild, release_emptied,
+        rebuild, release_emptied, release_idle,
     },
     extent::{
         Wanted, around, each_entry, each_entry_between, holds, is_for, is_large, owner_of, wanted,

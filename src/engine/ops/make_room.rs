@@ -82,13 +82,7 @@ impl MakeRoom {
                 return Ok(());
             }
         }
-        // Idle spans, or what was returned while others looked for it.
-        let may_be_more = || match shortage {
-            Shortage::Space(_) => true,
-            Shortage::Items => e.items.may_be_spare(),
-            _ => e.counted_items() < e.geo.capacity,
-        };
-        if !self.visited && may_be_more() {
+        if !self.visited && e.may_be_more(shortage) {
             self.visited = true;
             if matches!(shortage, Shortage::Space(_)) {
                 e.wait_for_page_release()?;
@@ -287,6 +281,16 @@ impl Engine {
             }
         }
         self.reap_all(Some(clock::unix_millis()))
+    }
+
+    /// Whether another attempt may find something: idle spans, or what was returned while others
+    /// looked for it.
+    fn may_be_more(&self, shortage: Shortage) -> bool {
+        match shortage {
+            Shortage::Space(_) => true,
+            Shortage::Items => self.items.may_be_spare(),
+            _ => self.counted_items() < self.geo.capacity,
+        }
     }
 
     /// Whether evicting other items can help: the replaced value must leave enough.
