@@ -161,6 +161,7 @@ static int get_1m(struct build *b) { return large(b, 10, 1 << 20, 0); }
 static int put_1m(struct build *b) { return large(b, 10, 1 << 20, 1); }
 
 static int set_new(struct build *b) { return put(b, make_key(key, 'n', b->made++), 0, "fresh"); }
+static int set_full(struct build *b) { return !put(b, make_key(key, 'x', b->made++), 0, "full"); }
 static int set_lru(struct build *b) { return put(b, make_key(key, 'l', b->made++), 0, "lru"); }
 
 static const struct operation {
@@ -169,7 +170,7 @@ static const struct operation {
 } operations[] = {
 	{ "get hit", get_hit }, { "get miss", get_miss }, { "exists", exists }, { "update", update },
 	{ "del + set", del_set }, { "counter", counter }, { "set new", set_new }, { "LRU, full", set_lru },
-	{ "keys", walk }, { "put 20-2000", put_any }, { "put 4 KB", put_4k }, { "get 4 KB", get_4k },
+	{ "refused", set_full }, { "keys", walk }, { "put 20-2000", put_any }, { "put 4 KB", put_4k }, { "get 4 KB", get_4k },
 	{ "put 64 KB", put_64k }, { "get 64 KB", get_64k }, { "put 1 MB", put_1m }, { "get 1 MB", get_1m },
 };
 
@@ -197,15 +198,18 @@ static void open_build(struct build *b, const char *path) {
 	b->keys = symbol(library, "uwsgi_cache_keys");
 	b->item_key = symbol(library, "uwsgi_cache_item_key");
 	void *(*create)(char *) = symbol(library, "uwsgi_cache_create");
-	char pair[128], mixed[128], fresh[] = "name=fresh,items=8000001,blocksize=128,keysize=16,ignore_full=1",
+	char pair[128], mixed[128], full[] = "name=full,items=100001,blocksize=128,keysize=16,ignore_full=1",
+		fresh[] = "name=fresh,items=8000001,blocksize=128,keysize=16,ignore_full=1",
 		lru[] = "name=lru,items=20001,blocksize=128,keysize=16,purge_lru=1,ignore_full=1",
 		large[] = "name=large,items=2001,blocksize=1048576,keysize=64";
 	snprintf(pair, sizeof(pair), "name=pair,items=%ld,blocksize=256,keysize=64", keys * 3 / 2);
 	snprintf(mixed, sizeof(mixed), "name=mixed,items=%ld,blocksize=2048,keysize=64", keys * 3 / 2);
-	if (!create(pair) || !create(mixed) || !create(fresh) || !create(lru) || !create(large)) exit((fprintf(stderr, "no cache: %s\n", path), 1));
+	if (!create(pair) || !create(mixed) || !create(full) || !create(fresh) || !create(lru) || !create(large))
+		exit((fprintf(stderr, "no cache: %s\n", path), 1));
 	for (long n = 0; n < keys; n++)
 		if (put(b, make_key(key, 'k', n), UPDATE, "pair") || b->set(key, 16, bytes, 1000, 0, UPDATE, "mixed")) exit((fprintf(stderr, "not stored: %s\n", path), 1));
-	for (long n = 0; n < 20000; n++) put(b, make_key(key, 'f', n), 0, "lru");
+	for (long n = 0; n < 20000; n++) put(b, make_key(key, 'g', n), 0, "lru");
+	for (long n = 0; n < 100000; n++) put(b, make_key(key, 'g', n), 0, "full");
 	b->cache = b->by_name("pair");
 	int (*puts[])(struct build *) = { put_4k, put_64k, put_1m };
 	for (int i = 0; i < 3; i++)

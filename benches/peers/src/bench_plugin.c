@@ -189,7 +189,7 @@ static int set_lru_random(struct work *w) {
 
 /* A reader of a full LRU cache: each hit is a use. */
 static int get_lru(struct work *w) {
-	make_key(w->key, 'f', w->n * 2654435761u % 15000);
+	make_key(w->key, 'g', w->n * 2654435761u % 15000);
 	return get("hits", w->key, VALUE);
 }
 
@@ -339,10 +339,10 @@ static void speed(struct work *w) {
 		fill(w, "bench", 'k', KEYS, VALUE);
 		fill_with(w, make_random_key, "random", 'r', KEYS, VALUE);
 		fill_floor(w);
-		fill(w, "lru", 'f', 20000, VALUE);
-		fill(w, "full", 'f', KEYS, VALUE);
+		fill(w, "lru", 'g', 20000, VALUE);
+		fill(w, "full", 'g', KEYS, VALUE);
 		fill(w, "mixed", 'k', KEYS, 1000);
-		fill(w, "hits", 'f', 20000, VALUE);
+		fill(w, "hits", 'g', 20000, VALUE);
 		fill_expiring(w);
 		fill(w, "v4k", 'v', 1000, 4096);
 		fill(w, "v64k", 'v', 150, 65536);
