@@ -47,12 +47,16 @@ type Group = [Option<(Spans, u64)>; TOGETHER];
 
 /// The next extents of a shard's chain; fewer at its end.
 fn next_extents(r: &Region, shard_no: u64, next: &mut u64) -> Group {
-    [(); TOGETHER].map(|()| {
-        let s = extent_of(r, shard_no, *next)?;
-        let word = meta(r, s.first, 1).load(Relaxed);
-        *next = word & 0xFFFF_FFFF;
-        Some((s, word >> 32))
-    })
+    [(); TOGETHER].map(|()| next_extent(r, shard_no, next))
+}
+
+/// The extent to which `next` leads in a shard's chain, and the upper half of its word 1; `next` leads
+/// to the one behind it then.
+pub(super) fn next_extent(r: &Region, shard_no: u64, next: &mut u64) -> Option<(Spans, u64)> {
+    let s = extent_of(r, shard_no, *next)?;
+    let word = meta(r, s.first, 1).load(Relaxed);
+    *next = word & 0xFFFF_FFFF;
+    Some((s, word >> 32))
 }
 
 /// Reads the headers of all blocks of these extents, one of each in turn. A header says where the next
@@ -116,7 +120,7 @@ fn coalesce_extent(r: &Region, shard: ShardCells<'_>, s: &Spans) -> bool {
         if end != s.end(r) {
             set_bump(shard, 0, 0);
         }
-        span::free_extent(r, s.first, s.n);
+        span::free_spans(r, s.first, s.n);
         return true;
     }
     match free {

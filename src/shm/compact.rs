@@ -14,7 +14,7 @@
 use super::{
     bins::{add_heap, chain, claim_extent, give, set_bump},
     block::{MIN_BLOCK, poison, set_free_any, walk, wipe},
-    coalesce::{coalesce, extent_of, forget},
+    coalesce::{coalesce, forget, next_extent},
     extent::{Spans, each_entry, used_end},
     layout::{SPAN, header, shard as at},
     region::{Region, sync::*},
@@ -141,7 +141,7 @@ pub(crate) fn rebuild(r: &Region, shard: ShardCells<'_>, reached: &BlockBitmap) 
                     state(h) == HEAD && owner(h) == shard.no && span < head + run(h)
                 };
                 if !good {
-                    span::free_one(r, span);
+                    span::free_spans(r, span, 1);
                 }
             }
             _ => {}
@@ -156,7 +156,7 @@ fn rebuild_extent(r: &Region, shard: ShardCells<'_>, head: u64, reached: &BlockB
     let whole = whole_spans(r, shard.no, head);
     if whole == 0 {
         // Of an extent that was being claimed, emptied or released.
-        span::free_one(r, head);
+        span::free_spans(r, head, 1);
         return 1;
     }
     let leaving = (0..whole).all(|i| state(meta(r, head + i, 0).load(Acquire)) == LEAVING);
@@ -173,7 +173,7 @@ fn rebuild_extent(r: &Region, shard: ShardCells<'_>, head: u64, reached: &BlockB
     let live = reached.used_between(from, end);
     if live == 0 {
         wipe_store(r, shard.no, from, end);
-        span::free_extent(r, head, whole);
+        span::free_spans(r, head, whole);
         return whole;
     }
     reached.each_gap(from, end, |from, to| {
@@ -248,10 +248,8 @@ fn leave(r: &Region, shard: ShardCells<'_>, s: &Spans) {
 fn each_extent(r: &Region, shard: ShardCells<'_>, mut f: impl FnMut(&Spans, u64)) {
     let mut next = shard.word(at::EXTENTS).load(Relaxed);
     for _ in 0..frontier(r) {
-        let Some(s) = extent_of(r, shard.no, next) else { return };
-        let word = meta(r, s.first, 1).load(Relaxed);
-        next = word & 0xFFFF_FFFF;
-        f(&s, word >> 32);
+        let Some((s, high)) = next_extent(r, shard.no, &mut next) else { return };
+        f(&s, high);
     }
 }
 
@@ -261,13 +259,10 @@ fn each_extent(r: &Region, shard: ShardCells<'_>, mut f: impl FnMut(&Spans, u64)
 pub(crate) fn empty(r: &Region, shard: ShardCells<'_>, mut f: impl FnMut(u64) -> bool) {
     let mut next = shard.word(at::EXTENTS).load(Relaxed);
     for _ in 0..frontier(r) {
-        let Some(s) = extent_of(r, shard.no, next) else { break };
-        let word = meta(r, s.first, 1);
-        next = word.load(Relaxed) & 0xFFFF_FFFF;
+        let Some((s, mut high)) = next_extent(r, shard.no, &mut next) else { break };
         if !s.leaving {
             continue;
         }
-        let mut high = word.load(Relaxed) >> 32;
         let is_known = high & EMPTY != 0;
         if !is_known {
             let mut all = true;
@@ -292,6 +287,8 @@ pub(crate) fn empty(r: &Region, shard: ShardCells<'_>, mut f: impl FnMut(u64) ->
         if r.file().is_some() {
             r.word(header::EMPTIED).store(1, Relaxed);
         }
+        // Moving entries may have changed the chain.
+        let word = meta(r, s.first, 1);
         word.store(word.load(Relaxed) & 0xFFFF_FFFF | high << 32, Relaxed);
         if shard.is_dirty() {
             return;
@@ -309,21 +306,19 @@ pub(crate) fn release_emptied(r: &Region, shard: ShardCells<'_>, sync: Option<u6
     shard.word(at::EXTENTS).store(0, Relaxed);
     let (mut released, mut left) = (0, false);
     for _ in 0..frontier(r) {
-        let Some(s) = extent_of(r, shard.no, next) else { break };
-        let word = meta(r, s.first, 1).load(Relaxed);
-        next = word & 0xFFFF_FFFF;
+        let Some((s, high)) = next_extent(r, shard.no, &mut next) else { break };
         let is_store = r.layout().geo.checksums;
-        let may = sync.is_none_or(|sync| !is_late && released < MAX_RELEASED && is_before(word >> 32, sync));
-        if s.leaving && word >> 32 & EMPTY != 0 && may {
+        let may = sync.is_none_or(|sync| !is_late && released < MAX_RELEASED && is_before(high, sync));
+        if s.leaving && high & EMPTY != 0 && may {
             // A store's entries are still there: the next power failure must not bring them back.
             if is_store {
                 (s.start(r)..s.end(r)).step_by(8).for_each(|off| r.word(off).store(0, Relaxed));
             }
-            span::free_extent(r, s.first, s.n);
+            span::free_spans(r, s.first, s.n);
             released += 1;
         } else {
             left |= s.leaving;
-            chain(r, shard, s.first, word >> 32);
+            chain(r, shard, s.first, high);
         }
     }
     shard.word(at::LEAVING).store(left.into(), Relaxed);

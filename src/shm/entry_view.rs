@@ -271,31 +271,14 @@ fn starts_with(word: u64, bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        os::map::Mapping,
-        shm::layout::{Geometry, Layout, SPAN},
+    use crate::shm::{
+        layout::SPAN,
+        testing::{SMALL, region},
     };
-
-    fn region() -> Region {
-        let geo = Geometry {
-            capacity: 10,
-            shards: 1,
-            homes: 4,
-            overflow: 2,
-            spans: 1,
-            stamps: false,
-            ghosts: false,
-            sieve: false,
-            checksums: false,
-        };
-        let layout = Layout::new(geo).unwrap();
-        let map = Mapping::anonymous(layout.end as usize).unwrap();
-        Region::new(map, layout, None).unwrap()
-    }
 
     #[test]
     fn pieces_end_where_the_region_is_backed() {
-        let r = region();
+        let r = region(SMALL);
         let (data, end) = (r.layout().data, r.layout().end);
         assert!(r.entry_view(data).is_none() && !r.refresh_committed(), "nothing is backed yet");
         r.word(header::COMMITTED).store(data + 128, Ordering::Release);
@@ -340,14 +323,14 @@ mod tests {
     #[test]
     #[should_panic(expected = "no bucket")]
     fn a_bucket_number_out_of_range_panics() {
-        let r = region();
+        let r = region(SMALL);
         r.bucket(5);
         r.bucket(6);
     }
 
     #[test]
     fn every_byte_of_every_length_is_compared() {
-        let r = region();
+        let r = region(SMALL);
         let at = r.layout().data;
         let bytes: Vec<u8> = (1..60).collect();
         for len in 0..bytes.len() {

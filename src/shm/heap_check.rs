@@ -8,7 +8,7 @@ use std::fmt::Arguments;
 use super::{
     bins::bin_of,
     block::{MIN_BLOCK, binned_len, link, met},
-    coalesce::extent_of,
+    coalesce::{extent_of, next_extent},
     compact::{BROKEN, EMPTY},
     extent::{Spans, spans_at, used_end},
     layout::{BINS, SPAN, shard as at},
@@ -117,11 +117,10 @@ pub(crate) fn is_accounted(
         SMALL | LEAVING => {
             let mut next = shard.word(at::EXTENTS).load(Relaxed);
             for _ in 0..frontier(r) {
-                let Some(s) = extent_of(r, shard.no, next) else { return false };
+                let Some((s, _)) = next_extent(r, shard.no, &mut next) else { return false };
                 if (s.first..s.first + s.n).contains(&span) {
                     return true;
                 }
-                next = meta(r, s.first, 1).load(Relaxed) & 0xFFFF_FFFF;
             }
             return false;
         }

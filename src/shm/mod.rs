@@ -23,6 +23,8 @@ mod simd_tags;
 pub(crate) mod slab;
 pub(crate) mod span;
 pub(crate) mod span_claim;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub(crate) use entry_view::{
     Bucket, HeaderLen, entry_size, first_match, key_len, prefetch_bucket, value_len,

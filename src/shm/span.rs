@@ -138,20 +138,16 @@ pub(super) fn free_run(r: &Region, shard_no: u64, head: u64, n: u64) {
     r.word(header::LAST_RUN).store(head + 1, Relaxed);
 }
 
-/// Frees the spans of an extent from its end.
-pub(super) fn free_extent(r: &Region, head: u64, n: u64) {
+/// Frees neighbouring spans, as those of an extent, from their end.
+pub(super) fn free_spans(r: &Region, head: u64, n: u64) {
+    if n == 0 {
+        return;
+    }
     for i in (head..head + n).rev() {
         meta(r, i, 0).store(DIRTY, spans::FREE);
     }
     dirty_plus(r, n);
     note_free(r, head);
-}
-
-/// Frees one span, after a death.
-pub(super) fn free_one(r: &Region, span: u64) {
-    meta(r, span, 0).store(DIRTY, spans::FREE);
-    dirty_plus(r, 1);
-    note_free(r, span);
 }
 
 /// To be called after spans from `span` on became free: the next round of the search begins there, or
@@ -161,7 +157,7 @@ pub(super) fn note_free(r: &Region, span: u64) {
     r.word(header::SPAN_FREED).fetch_min(span, spans::NOTE);
 }
 
-pub(super) fn dirty_plus(r: &Region, n: u64) {
+fn dirty_plus(r: &Region, n: u64) {
     r.word(header::SPAN_DIRTY).fetch_add(n, spans::DIRTY);
 }
 

@@ -16,7 +16,7 @@ use super::{
     order::spans,
     region::{Region, sync::*},
     span::{
-        BODY, DIRTY, HEAD, HOLE, LEAVING, SMALL, committed, dirty_minus, dirty_plus, extent_word, frontier,
+        BODY, DIRTY, HEAD, HOLE, LEAVING, SMALL, committed, dirty_minus, extent_word, free_spans, frontier,
         is_free, meta, note_free, owner, pack, place, run, state,
     },
 };
@@ -38,16 +38,15 @@ pub(super) fn claim_last(r: &Region, n: u64, shard_no: u64) -> Option<u64> {
 
 /// Claims `n` neighbouring spans: those that the search comes to, then fresh ones, then any.
 pub(super) fn claim(r: &Region, n: u64, shard_no: u64, large: bool) -> Option<u64> {
-    let limit = committed(r);
     search(r, n, shard_no, large)
-        .or_else(|| claim_fresh(r, frontier(r)..limit, n, shard_no, large))
-        .or_else(|| claim_in(r, 0..limit, n, shard_no, large))
+        .or_else(|| claim_fresh(r, n, shard_no, large))
+        .or_else(|| claim_in(r, 0..committed(r), n, shard_no, large))
 }
 
 /// Claims spans that were never used.
-fn claim_fresh(r: &Region, range: Range<u64>, n: u64, shard_no: u64, large: bool) -> Option<u64> {
-    let front = range.start;
-    let at = claim_in(r, range, n, shard_no, large)?;
+fn claim_fresh(r: &Region, n: u64, shard_no: u64, large: bool) -> Option<u64> {
+    let front = frontier(r);
+    let at = claim_in(r, front..committed(r), n, shard_no, large)?;
     // A search that has come to the end need not look at them.
     let _ = r.word(header::SPAN_CURSOR).compare_exchange(front, at + n, Relaxed, Relaxed);
     Some(at)
@@ -87,17 +86,15 @@ fn claim_in(r: &Region, range: Range<u64>, n: u64, shard_no: u64, large: bool) -
             continue;
         }
         let free = (1..n).take_while(|i| is_free(meta(r, at + i, 0).load(spans::LOOK))).count() as u64 + 1;
-        let end = match free == n {
-            true => claim_at(r, at, n, shard_no, large),
-            false => Err(at + free),
-        };
-        match end {
+        if free < n {
+            // Too few, for this claim.
+            note_free(r, at);
+            at += free;
+            continue;
+        }
+        match claim_at(r, at, n, shard_no, large) {
             Ok(()) => return Some(at),
-            Err(end) => {
-                // Too few, for this claim.
-                note_free(r, at);
-                at = end.max(at + 1);
-            }
+            Err(taken) => at = taken + 1,
         }
     }
     None
@@ -114,10 +111,9 @@ fn taken(r: &Region, at: u64, word: u64) -> u64 {
         }
         // To the end of this block, if its last span says the same.
         HEAD => {
-            let n = run(word);
-            let last = at.checked_add(n).filter(|&end| n > 1 && end <= committed(r)).map(|end| end - 1);
-            let is_whole = |&last: &u64| meta(r, last, 0).load(spans::LOOK) == pack(BODY, 0, owner(word), at);
-            if last.as_ref().is_some_and(is_whole) { n } else { 1 }
+            let (n, body) = (run(word), pack(BODY, 0, owner(word), at));
+            let is_inside = n > 1 && at + n <= committed(r);
+            if is_inside && meta(r, at + n - 1, 0).load(spans::LOOK) == body { n } else { 1 }
         }
         _ => 1,
     }
@@ -139,10 +135,8 @@ fn claim_at(r: &Region, at: u64, n: u64, shard_no: u64, large: bool) -> Result<(
         let word = meta(r, at + i, 0);
         let old = word.load(spans::LOOK);
         if !is_free(old) || word.compare_exchange(old, new, spans::TAKE, spans::LOOK).is_err() {
-            for j in (0..i).rev() {
-                meta(r, at + j, 0).store(DIRTY, spans::FREE);
-            }
-            dirty_plus(r, i - dirty);
+            dirty_minus(r, dirty);
+            free_spans(r, at, i);
             return Err(at + i);
         }
         dirty += u64::from(state(old) == DIRTY);
@@ -182,30 +176,15 @@ pub(crate) fn cheapest_run(r: &Region, n: u64, from: u64, keep: Range<u64>) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        os::map::Mapping,
-        shm::{
-            layout::{Geometry, Layout},
-            span::{free_extent, free_run},
-        },
+    use crate::shm::{
+        layout::Geometry,
+        span::{free_run, free_spans},
+        testing::{self, SMALL},
     };
 
     /// A region with this many spans, all backed.
     fn region(spans: u64) -> Region {
-        let geo = Geometry {
-            capacity: 10,
-            shards: 1,
-            homes: 4,
-            overflow: 2,
-            spans,
-            stamps: false,
-            ghosts: false,
-            sieve: false,
-            checksums: false,
-        };
-        let layout = Layout::new(geo).unwrap();
-        let map = Mapping::anonymous(layout.end as usize).unwrap();
-        let r = Region::new(map, layout, None).unwrap();
+        let r = testing::region(Geometry { spans, ..SMALL });
         r.word(header::COMMITTED).store(r.layout().end, Release);
         r.refresh_committed();
         r
@@ -222,7 +201,7 @@ mod tests {
         assert_eq!(search(&r, 1, 0, false), None);
         assert_eq!(r.word(header::SPAN_CURSOR).load(Relaxed), 9_000, "no round began");
         // One that is freed is used before fresh ones, and begins one round.
-        free_extent(&r, 5_000, 1);
+        free_spans(&r, 5_000, 1);
         assert_eq!(claim(&r, 1, 0, false), Some(5_000));
         let claimed: Vec<_> = (0..5).map(|_| claim(&r, 1, 0, false)).collect();
         assert_eq!(claimed, (9_000..9_005).map(Some).collect::<Vec<_>>());
@@ -244,7 +223,7 @@ mod tests {
             |keep: bool| all.iter().enumerate().filter(move |(i, _)| (i % 3 == 0) != keep).map(|(_, &at)| at);
         let (freed, kept): (Vec<_>, Vec<_>) = (third(false).collect(), third(true).collect());
         for &(at, n) in freed.iter().rev() {
-            free_extent(&r, at, n);
+            free_spans(&r, at, n);
         }
         let mut again = Vec::new();
         for n in [16, 3, 1] {

@@ -250,17 +250,15 @@ impl Quota {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{os::map::Mapping, shm::layout::Geometry};
+    use crate::shm::{
+        layout::Geometry,
+        testing::{SMALL, region},
+    };
 
     /// Of four shards.
     fn quota(limit: u64) -> Quota {
-        let (capacity, shards, homes, overflow, spans) = (10, 4, 4, 2, 1);
-        let (stamps, ghosts, sieve, checksums) = (false, false, false, false);
-        let geo = Geometry { capacity, shards, homes, overflow, spans, stamps, ghosts, sieve, checksums };
-        let layout = Layout::new(geo).expect("a layout");
-        let map = Mapping::anonymous(layout.end as usize).expect("memory");
-        let region = Arc::new(Region::new(map, layout, None).expect("a region"));
-        let quota = Quota::blocks(region, &layout, limit);
+        let region = Arc::new(region(Geometry { shards: 4, ..SMALL }));
+        let quota = Quota::blocks(region.clone(), region.layout(), limit);
         quota.spread();
         quota
     }
