@@ -207,7 +207,8 @@ static void open_build(struct build *b, const char *path) {
 	if (!create(pair) || !create(mixed) || !create(full) || !create(fresh) || !create(lru) || !create(large))
 		exit((fprintf(stderr, "no cache: %s\n", path), 1));
 	for (long n = 0; n < keys; n++)
-		if (put(b, make_key(key, 'k', n), UPDATE, "pair") || b->set(key, 16, bytes, 1000, 0, UPDATE, "mixed")) exit((fprintf(stderr, "not stored: %s\n", path), 1));
+		if (put(b, make_key(key, 'k', n), UPDATE, "pair") || b->set(key, 16, bytes, 1000, 0, UPDATE, "mixed"))
+			exit((fprintf(stderr, "not stored: %s\n", path), 1));
 	for (long n = 0; n < 20000; n++) put(b, make_key(key, 'g', n), 0, "lru");
 	for (long n = 0; n < 100000; n++) put(b, make_key(key, 'g', n), 0, "full");
 	b->cache = b->by_name("pair");

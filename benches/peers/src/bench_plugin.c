@@ -107,13 +107,19 @@ static int get(char *cache, char *key, uint64_t length) {
 	return took(value, got, key, length);
 }
 
-static int put_value(char *value, char *cache, char *key, uint64_t length, uint64_t flags) {
+static int put_value(char *value, char *cache, char *key, uint64_t length, uint64_t ttl, uint64_t flags) {
 	memcpy(value, key, 16);
-	return uwsgi_cache_magic_set(key, 16, value, length, 0, flags, cache) != 0;
+	return uwsgi_cache_magic_set(key, 16, value, length, ttl, flags, cache) != 0;
 }
 
 static int put(struct work *w, char *cache, char *key, uint64_t length, uint64_t flags) {
-	return put_value(w->value, cache, key, length, flags);
+	return put_value(w->value, cache, key, length, 0, flags);
+}
+
+static int increment(char *cache, char *key, uint16_t length, uint64_t ttl) {
+	int64_t one = 1;
+	uint64_t flags = UPDATE | UWSGI_CACHE_FLAG_MATH | UWSGI_CACHE_FLAG_FIXEXPIRE | UWSGI_CACHE_FLAG_INC;
+	return uwsgi_cache_magic_set(key, length, (char *) &one, 8, ttl, flags, cache) != 0;
 }
 
 static int nothing(struct work *w) { asm volatile("" :: "r"(drawn(w)) : "memory"); return 0; }
@@ -124,11 +130,14 @@ static int mixed_95(struct work *w) { return w->n % 20 ? get_hit(w) : update(w);
 static int mixed_50(struct work *w) { return w->n % 2 ? get_hit(w) : update(w); }
 static int hot_key(struct work *w) { return get("bench", "kkkkkkkkkkkkkkk1", VALUE); }
 
-static char *absent(struct work *w) {
+/* The drawn key with another first byte. */
+static char *drawn_as(struct work *w, char kind) {
 	memcpy(w->key, drawn(w), 16);
-	w->key[0] = 'z';
+	w->key[0] = kind;
 	return w->key;
 }
+
+static char *absent(struct work *w) { return drawn_as(w, 'z'); }
 
 static int get_miss(struct work *w) {
 	uint64_t got = 0;
@@ -155,69 +164,45 @@ static int del_set(struct work *w) {
 	return 0;
 }
 
-static int hot_counter(struct work *w) {
-	int64_t one = 1;
-	uint64_t flags = UPDATE | UWSGI_CACHE_FLAG_MATH | UWSGI_CACHE_FLAG_FIXEXPIRE | UWSGI_CACHE_FLAG_INC;
-	return uwsgi_cache_magic_set("hot", 3, (char *) &one, 8, 0, flags, "bench") != 0;
+static int hot_counter(struct work *w) { return increment("bench", "hot", 3, 0); }
+
+typedef char *(*maker)(char *, char, uint64_t);
+
+/* A key that no worker has stored before. */
+static int put_new(struct work *w, maker make, char *cache, char kind) {
+	return put(w, cache, make(w->key, kind, w->made++ << 3 | w->w), VALUE, 0);
 }
 
-static int set_new(struct work *w) {
-	make_key(w->key, 'n', w->made++ << 3 | w->w);
-	return put(w, "fresh", w->key, VALUE, 0);
-}
-
-static int set_new_random(struct work *w) {
-	make_random_key(w->key, 'r', w->made++ << 3 | w->w);
-	return put(w, "sessions", w->key, VALUE, 0);
-}
+static int set_new(struct work *w) { return put_new(w, make_key, "fresh", 'n'); }
+static int set_new_random(struct work *w) { return put_new(w, make_random_key, "sessions", 'r'); }
+static int set_lru(struct work *w) { return put_new(w, make_key, "lru", 'l'); }
+static int set_lru_random(struct work *w) { return put_new(w, make_random_key, "lru", 'l'); }
 
 /* A cache that is full and evicts nothing refuses new keys. */
-static int set_full(struct work *w) {
-	make_random_key(w->key, 'x', w->made++ << 3 | w->w);
-	return put(w, "full", w->key, VALUE, 0) == 0;
-}
-
-static int set_lru(struct work *w) {
-	make_key(w->key, 'l', w->made++ << 3 | w->w);
-	return put(w, "lru", w->key, VALUE, 0);
-}
-
-static int set_lru_random(struct work *w) {
-	make_random_key(w->key, 'l', w->made++ << 3 | w->w);
-	return put(w, "lru", w->key, VALUE, 0);
-}
+static int set_full(struct work *w) { return !put_new(w, make_random_key, "full", 'x'); }
 
 /* A reader of a full LRU cache: each hit is a use. */
 static int get_lru(struct work *w) {
-	make_key(w->key, 'g', w->n * 2654435761u % 15000);
-	return get("hits", w->key, VALUE);
+	return get("hits", make_key(w->key, 'g', w->n * 2654435761u % 15000), VALUE);
 }
 
 /* Sessions: each store sets the time to live anew. */
 static int get_expiring(struct work *w) { return get("expiring", drawn(w), VALUE); }
 
 static int put_expiring(struct work *w, char *key) {
-	memcpy(w->value, key, 16);
-	return uwsgi_cache_magic_set(key, 16, w->value, VALUE, 3600, UPDATE, "expiring") != 0;
+	return put_value(w->value, "expiring", key, VALUE, 3600, UPDATE);
 }
 
 static int update_expiring(struct work *w) { return put_expiring(w, drawn(w)); }
 
 /* A rate limiter: a counter for each client, which keeps its expiry. */
-static int count_client(struct work *w) {
-	int64_t one = 1;
-	uint64_t flags = UPDATE | UWSGI_CACHE_FLAG_MATH | UWSGI_CACHE_FLAG_FIXEXPIRE | UWSGI_CACHE_FLAG_INC;
-	char *client = drawn(w);
-	memcpy(w->key, client, 16);
-	w->key[0] = 'c';
-	return uwsgi_cache_magic_set(w->key, 16, (char *) &one, 8, 3600, flags, "expiring") != 0;
-}
+static int count_client(struct work *w) { return increment("expiring", drawn_as(w, 'c'), 16, 3600); }
 
 /* Values lie at every multiple of 64 within a page: how fast a copy is depends on both addresses modulo 4096. */
 static int large(struct work *w, char *cache, uint64_t count, uint64_t length, int write) {
 	make_key(w->key, 'v', (w->n * 7 + w->w) % count);
 	if (!write) return get(cache, w->key, length);
-	return put_value(w->value + w->n % 64 * 64, cache, w->key, length, UPDATE);
+	return put_value(w->value + w->n % 64 * 64, cache, w->key, length, 0, UPDATE);
 }
 
 /* Each value gets another length: pages, serialized objects. */
@@ -306,8 +291,6 @@ static void say(const char *name, uint64_t worker, uint64_t operations, uint64_t
 	fflush(out);
 }
 
-typedef char *(*maker)(char *, char, uint64_t);
-
 static void fill_expiring(struct work *w) {
 	for (uint64_t n = 0; n < KEYS; n++)
 		if (put_expiring(w, make_key(w->key, 'k', n))) atomic_fetch_add(&sh->bad, 1);
@@ -315,8 +298,7 @@ static void fill_expiring(struct work *w) {
 
 static void fill_with(struct work *w, maker make, char *cache, char kind, uint64_t count, uint64_t length) {
 	for (uint64_t n = 0; n < count; n++) {
-		make(w->key, kind, n);
-		if (put(w, cache, w->key, length, UPDATE)) atomic_fetch_add(&sh->bad, 1);
+		if (put(w, cache, make(w->key, kind, n), length, UPDATE)) atomic_fetch_add(&sh->bad, 1);
 	}
 }
 
