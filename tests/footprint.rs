@@ -229,7 +229,7 @@ fn a_sample_of_memory_is_near_the_whole() {
 
 /// What is asked of a history: bytes over payload, at most, in thousandths; resident ones in memory and in a store, and
 /// on the store's disk. With 1.6 goes a megabyte.
-const BOUNDS: [(History, u32, [u64; 3]); 9] = [
+const BOUNDS: [(History, u32, [u64; 3]); 10] = [
     (History::Fixed, 131_072, [1450, 1470, 1480]),
     (History::Kilobyte, 131_072, [1065, 1075, 1120]),
     (History::Bimodal, 131_072, [1600; 3]),
@@ -238,6 +238,7 @@ const BOUNDS: [(History, u32, [u64; 3]); 9] = [
     (History::Survivors, 8_192, [1600; 3]),
     (History::Shrinking, 8_192, [1600; 3]),
     (History::Churn, 131_072, [1600; 3]),
+    (History::Pages, 131_072, [1300, 1300, 1400]),
     (History::Large, 8_192, [1600; 3]),
 ];
 

@@ -33,6 +33,8 @@ pub(crate) enum History {
     Shrinking,
     /// Values of 8 to 600 bytes, stored and deleted at random under half as many keys as there is room for.
     Churn,
+    /// Values of 20 to 2,000 bytes for half of the items; each key gets values of other lengths, at random, eight times.
+    Pages,
     /// Values of 65,536 bytes, one for 64 items.
     Large,
 }
@@ -63,7 +65,7 @@ pub(crate) fn key(n: u32) -> [u8; KEY as usize] {
 }
 
 impl History {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Fixed,
         Self::Kilobyte,
         Self::Bimodal,
@@ -72,6 +74,7 @@ impl History {
         Self::Survivors,
         Self::Shrinking,
         Self::Churn,
+        Self::Pages,
         Self::Large,
     ];
 
@@ -84,6 +87,7 @@ impl History {
             Self::Spread | Self::Survivors => 398,
             Self::Wandering => 1301,
             Self::Churn => 600,
+            Self::Pages => 2000,
             Self::Large => 65_536,
         }
     }
@@ -115,6 +119,13 @@ impl History {
                 for _ in 0..items * 4 {
                     let n = rng.u32(0..items / 2);
                     step(n, rng.bool().then(|| rng.u32(8..=600)));
+                }
+            }
+            Self::Pages => {
+                let keys = items / 2;
+                (0..keys).for_each(|n| step(n, Some(rng.u32(20..=2000))));
+                for _ in 0..keys * 8 {
+                    step(rng.u32(0..keys), Some(rng.u32(20..=2000)));
                 }
             }
             Self::Large => (0..(items / 64).max(1)).for_each(|n| step(n, Some(65_536))),

@@ -8,7 +8,7 @@ use super::{
     *,
 };
 use crate::shm::{
-    layout::{BINS, SHARD_BINS, SPAN, SPAN_META, shard as at},
+    layout::{BINS, SPAN, SPAN_META, shard as at},
     slab, span,
     sync::*,
 };
@@ -66,7 +66,7 @@ fn span_word(e: &Engine, span: u64, nth: u64) -> &AtomicU64 {
 
 /// The first bin that has a block, and the block.
 fn binned(e: &Engine) -> (&AtomicU64, u64) {
-    let bins = (0..SHARD_BINS / 8).map(|bin| e.region.word(e.layout.bins + bin * 8));
+    let bins = (0..BINS).map(|bin| e.region.word(e.layout.bin(0, bin)));
     bins.map(|bin| (bin, bin.load(Relaxed))).find(|&(_, off)| off != 0).expect("a free block")
 }
 
@@ -89,7 +89,7 @@ const FAULTS: [(&str, Damage); 13] = [
     ("has the free block of", |e| {
         let (bin, off) = binned(e);
         bin.store(e.region.word(off + 24).load(Relaxed), Relaxed);
-        let other = e.region.word(e.layout.bins + (BINS - 1) * 8);
+        let other = e.region.word(e.layout.bin(0, 28));
         e.region.word(off + 24).store(other.load(Relaxed), Relaxed);
         other.store(off, Relaxed);
     }),

@@ -10,14 +10,11 @@
 #![forbid(unsafe_code)]
 
 use super::{
+    class::{MAX_SMALL, MIN_BLOCK},
     entry_view::{HeaderLen, entry_size, key_len, value_len},
     region::{Region, sync::*},
 };
 
-/// Most bytes of a block that shares its extent with others.
-pub(super) const MAX_SMALL: u64 = 16 << 10;
-/// Least bytes of an entry, and of a free block that is in a bin.
-pub(super) const MIN_BLOCK: u64 = 32;
 /// Where the link of a bin lies in a free block: behind the checksum of the entry before it.
 const LINK: u64 = 24;
 /// Bits of a free block's length / 8.

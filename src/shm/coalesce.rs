@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    bins::{add_heap, chain, give, set_bump},
+    bins::{add_heap, chain, empty_bins, give, set_bump},
     block::{met, walk},
     extent::{Spans, used_end},
-    layout::{BINS, shard as at},
+    layout::shard as at,
     region::{Region, sync::*},
     shard_cells::ShardCells,
     span::{self, LEAVING, SMALL, frontier, meta, owner, place, state},
@@ -91,7 +91,7 @@ pub(super) fn forget(r: &Region, shard: ShardCells<'_>) {
     for word in [at::CACHED_BLOCK, at::EXTENTS, at::HEAP, at::FREED] {
         shard.word(word).store(0, Relaxed);
     }
-    (0..BINS as usize).for_each(|bin| r.bin(shard, bin).store(0, Relaxed));
+    empty_bins(r, shard);
 }
 
 /// Joins an extent's neighbouring free blocks and puts them in their bins; one without an entry is

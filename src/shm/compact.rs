@@ -13,7 +13,8 @@
 
 use super::{
     bins::{add_heap, chain, claim_extent, give, set_bump},
-    block::{MIN_BLOCK, poison, set_free_any, walk, wipe},
+    block::{poison, set_free_any, walk, wipe},
+    class::MIN_BLOCK,
     coalesce::{coalesce, forget, next_extent},
     extent::{Spans, each_entry, used_end},
     layout::{SPAN, header, shard as at},

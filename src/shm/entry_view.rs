@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    class::{EXACT, class_len},
     copy,
     layout::{BUCKET, header, round8},
     load_partial::load_partial,
@@ -64,10 +65,12 @@ pub(crate) fn key_len(w0: u64) -> u32 {
     (w0 >> 32) as u32 & 0xFFFF
 }
 
-/// Bytes of an entry, given its header's length.
+/// Bytes of an entry's block, given its header's length.
 #[inline]
 pub(crate) fn entry_size(header_bytes: u64, key_len: u64, value_len: u64) -> u64 {
-    header_bytes + round8(key_len) + value_room(header_bytes, value_len)
+    let used = header_bytes + round8(key_len) + value_room(header_bytes, value_len);
+    // A store has no size classes.
+    if used > EXACT && header_bytes == number::HEADER { class_len(used) } else { used }
 }
 
 /// What lies from some offset on, up to where the region is known to be backed: touching a store's

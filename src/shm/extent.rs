@@ -7,7 +7,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    block::{MAX_SMALL, MIN_BLOCK, walk},
+    block::walk,
+    class::{MAX_SMALL, MIN_BLOCK},
     layout::{SPAN, shard as at},
     region::{Region, sync::*},
     shard_cells::ShardCells,

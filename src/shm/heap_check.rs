@@ -6,12 +6,13 @@
 use std::fmt::Arguments;
 
 use super::{
-    bins::bin_of,
-    block::{MIN_BLOCK, binned_len, link, met},
+    bins::{all_bins, bin_of, is_mapped},
+    block::{binned_len, link, met},
+    class::MIN_BLOCK,
     coalesce::{extent_of, next_extent},
     compact::{BROKEN, EMPTY},
     extent::{Spans, spans_at, used_end},
-    layout::{BINS, SPAN, shard as at},
+    layout::{SPAN, shard as at},
     region::{Region, sync::*},
     scratch::{Bitmap, BlockBitmap},
     shard_cells::ShardCells,
@@ -241,17 +242,17 @@ impl Look<'_> {
 
     /// Each free block is in the bin of its size, once, or is the one that the shard keeps.
     fn bins(&mut self) {
-        let (r, no) = (self.r, self.shard.no);
+        let (r, shard, no) = (self.r, self.shard, self.shard.no);
         let mut listed = 0;
-        for bin in 0..BINS as usize {
-            let mut off = r.bin(self.shard, bin).load(Relaxed);
+        for bin in (0..all_bins(r)).filter(|&bin| is_mapped(r, shard, bin)) {
+            let mut off = r.bin(shard, bin).load(Relaxed);
             while off != 0 {
                 let begins = off % 8 == 0 && self.free.has(off);
                 let Some(len) = begins.then(|| binned_len(r, no, off)).flatten() else {
                     self.fault(format_args!("bin {bin} leads to offset {off}, where no free block begins"));
                     break;
                 };
-                if bin_of(len) != bin {
+                if bin_of(r, len) != bin {
                     self.fault(format_args!("bin {bin} has the free block of {len} bytes at offset {off}"));
                     break;
                 }

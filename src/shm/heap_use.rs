@@ -5,7 +5,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    block::{MIN_BLOCK, walk},
+    block::walk,
+    class::MIN_BLOCK,
     extent::{Spans, spans_at, used_end},
     layout::SPAN,
     region::{Region, sync::*},

@@ -36,11 +36,15 @@ pub(crate) const SHARD: u64 = 64;
 /// Bytes of the rest of a shard's words, in an area of their own that a shard which was never used
 /// does not touch. All of them are 0 at first.
 pub(crate) const SHARD_REST: u64 = (shard::END - SHARD).next_multiple_of(64);
-/// Bins of a shard's free blocks: a word each, the offset of the first one.
-pub(crate) const BINS: u64 = 56;
-/// Bytes of a shard's bins: in an area of their own, as a shard that was never used does not touch
-/// them.
-pub(crate) const SHARD_BINS: u64 = (BINS * 8).next_multiple_of(64);
+/// Bins of a shard's free blocks in memory: a word each, the offset of the first one. They are in an
+/// area of their own, as a shard that was never used does not touch them.
+pub(crate) const BINS: u64 = 136;
+/// Those of them that lie together: of short blocks.
+const SHORT_BINS: u64 = 32;
+/// Bins of a shard in a store.
+pub(crate) const STORE_BINS: u64 = 56;
+/// Bytes of a shard's bins in a store.
+const SHARD_STORE_BINS: u64 = STORE_BINS * 8;
 /// Bytes of a statistics slot.
 pub(crate) const STATS: u64 = 640;
 /// Number of statistics slots; slot 0 is shared by threads that found no other.
@@ -243,7 +247,9 @@ pub(crate) mod shard {
     pub(crate) const LEAVING: u64 = EARLIEST + 136;
     /// Lives that numbers of the shard have had.
     pub(crate) const LIVES: u64 = EARLIEST + 144;
-    pub(crate) const END: u64 = EARLIEST + 152;
+    /// In memory: which bins of size classes may have blocks, a bit for each, in two words.
+    pub(crate) const CLASS_MAP: u64 = EARLIEST + 152;
+    pub(crate) const END: u64 = EARLIEST + 168;
 }
 
 /// Numbers that decide the layout.
@@ -344,7 +350,7 @@ impl Layout {
         let shards = area(geo.shards.checked_mul(SHARD)?)?;
         let moves = area(geo.shards.checked_mul(8)?)?;
         let rests = area(geo.shards.checked_mul(SHARD_REST)?)?;
-        let bins = area(geo.shards.checked_mul(SHARD_BINS)?)?;
+        let bins = area(geo.shards.checked_mul(if geo.checksums { SHARD_STORE_BINS } else { BINS * 8 })?)?;
         let stats = area(STATS * STATS_SLOTS)?;
         let runs = area(geo.homes.div_ceil(RUN * 64) * 8)?;
         let ghosts = area(geo.ghost_words() * geo.shards * 8)?;
@@ -385,6 +391,26 @@ impl Layout {
     #[inline]
     pub(crate) fn ghost(&self, shard: u64, n: u64) -> u64 {
         self.ghosts + ((n / 8) * self.geo.shards + shard) * 64 + n % 8 * 8
+    }
+
+    /// A bin of a shard. In memory the first ones of a shard lie together. Behind those of all shards the
+    /// lines of the others take turns, so that the pages in use are those of the lengths in use.
+    #[inline(always)]
+    pub(crate) fn bin(&self, shard: u64, n: u64) -> u64 {
+        if self.geo.checksums {
+            self.bins + shard * SHARD_STORE_BINS + n * 8
+        } else if n < SHORT_BINS {
+            self.bins + (shard * SHORT_BINS + n) * 8
+        } else {
+            let line = (n - SHORT_BINS) / 8 * self.geo.shards + shard;
+            self.bins + self.geo.shards * SHORT_BINS * 8 + line * 64 + n % 8 * 8
+        }
+    }
+
+    /// How many bins each shard has.
+    #[inline(always)]
+    pub(crate) fn bins_of_shard(&self) -> u64 {
+        if self.geo.checksums { STORE_BINS } else { BINS }
     }
 
     /// Bytes of a slot's LRU stamp, by bucket number and slot.
@@ -431,7 +457,7 @@ impl Layout {
             SLOTS,
             SHARD,
             SHARD_REST,
-            BINS,
+            STORE_BINS,
             STATS,
             STATS_SLOTS,
             SPAN_META,

@@ -3,6 +3,7 @@
 
 mod bins;
 mod block;
+mod class;
 mod coalesce;
 mod compact;
 mod copy;

@@ -80,7 +80,6 @@ pub(super) struct Areas {
     pub(super) stats: *mut u8,
     pub(super) shards: *mut u8,
     pub(super) rests: *mut u8,
-    pub(super) bins: *mut u8,
     pub(super) spans: *mut u8,
 }
 
@@ -102,7 +101,6 @@ impl Areas {
             stats: at(layout.stats),
             shards: at(layout.shards),
             rests: at(layout.rests),
-            bins: at(layout.bins),
             spans: at(layout.span_table),
         }
     }

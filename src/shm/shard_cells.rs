@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use super::{
     copy,
-    layout::{BINS, SHARD, SHARD_BINS, SHARD_REST, SPAN_META, STATS, STATS_SLOTS, round8, shard},
+    layout::{SHARD, SHARD_REST, SPAN_META, STATS, STATS_SLOTS, round8, shard},
     order::earliest,
     region::{Region, outside, sync::*},
 };
@@ -125,14 +125,26 @@ impl Region {
     /// If there is no such bin.
     #[inline(always)]
     pub(super) fn bin(&self, shard: ShardCells<'_>, bin: usize) -> &AtomicU64 {
-        // SAFETY: `Layout::new` gave each shard `SHARD_BINS` bytes, 64-aligned, before the layout's
-        // end, which the mapping reaches to (`Region::new`), and `shard` made sure that there is
-        // such a shard; all access to them is atomic.
-        let bins = unsafe {
-            let at = self.areas.bins.add((shard.no * SHARD_BINS) as usize);
-            &*at.cast::<[AtomicU64; BINS as usize]>()
-        };
-        &bins[bin]
+        assert!((bin as u64) < self.layout().bins_of_shard(), "there is no bin with this number");
+        // SAFETY: `Layout::new` gave each shard so many words, from a multiple of 64 on, before the
+        // layout's end, which the mapping reaches to (`Region::new`), and `shard` made sure that there
+        // is such a shard; all access to them is atomic.
+        unsafe {
+            let at = self.start().add(self.layout().bin(shard.no, bin as u64) as usize);
+            AtomicU64::from_ptr(at.cast())
+        }
+    }
+
+    /// Prefetches a shard's bin.
+    #[inline(always)]
+    pub(super) fn prefetch_bin(&self, shard: ShardCells<'_>, bin: usize) {
+        copy::prefetch(std::ptr::from_ref(self.bin(shard, bin)).cast());
+    }
+
+    /// Whether blocks have the lengths of size classes: in memory.
+    #[inline(always)]
+    pub(super) fn has_classes(&self) -> bool {
+        !self.layout().geo.checksums
     }
 
     /// A word of a statistics slot, 0 to 47.

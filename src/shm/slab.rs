@@ -1,8 +1,8 @@
-//! Blocks: each shard's heap of exact sizes in extents of its own, and large blocks of whole spans.
+//! Blocks: each shard's heap in extents of its own, and large blocks of whole spans.
 //!
 //! ```text
 //! heap      extents: one begins to be used where the last one ended (BUMP)
-//! bins      lists of free blocks of one size, or of similar sizes
+//! bins      lists of free blocks of one size, or of a size class (see `class`)
 //! ```
 //! A block in use never changes its bounds. Free blocks are split when they are taken, and joined by
 //! [`coalesce`], all of a shard at once. Bins are only a cache of what the blocks themselves and the
@@ -14,10 +14,11 @@
 use std::num::NonZeroU64;
 
 use super::{
-    bins::{EXACT, bin_of, claim_extent, give, push, set_bump},
-    block::{MAX_SMALL, MIN_BLOCK, binned_len, link, poison, set_free, set_free_any},
+    bins::{bin_of, claim_extent, give, next_used, push, set_bump},
+    block::{binned_len, link, poison, set_free, set_free_any},
+    class::{MAX_SMALL, MIN_BLOCK},
     extent::{is_in_span, spans_at},
-    layout::{BINS, SPAN, shard as at},
+    layout::{SPAN, SPAN_META, shard as at},
     region::{Region, sync::*},
     shard_cells::ShardCells,
     span::{self, EXTENT_SPANS, start},
@@ -73,15 +74,14 @@ pub(crate) fn alloc_uncached(r: &Region, shard_no: u64, wanted: Wanted) -> Resul
     if len > MAX_SMALL {
         return alloc_large(r, shard.no, len);
     }
-    if len <= EXACT {
-        let first = r.bin(shard, (len - MIN_BLOCK) as usize >> 3);
-        let off = first.load(Relaxed);
-        if binned_len(r, shard.no, off) == Some(len) {
-            first.store(link(r, off).load(Relaxed), Relaxed);
-            return Ok(off);
-        }
+    let bin = bin_of(r, len);
+    let first = r.bin(shard, bin);
+    let off = first.load(Relaxed);
+    if binned_len(r, shard.no, off) == Some(len) {
+        first.store(link(r, off).load(Relaxed), Relaxed);
+        return Ok(off);
     }
-    let found = take_from(r, shard, bin_of(len), len).or_else(|| take_bump(r, shard, len));
+    let found = take_from(r, shard, bin, len).or_else(|| take_bump(r, shard, len));
     found.or_else(|| alloc_rest(r, shard, len)).ok_or(AllocError)
 }
 
@@ -91,7 +91,9 @@ fn alloc_rest(r: &Region, shard: ShardCells<'_>, len: u64) -> Option<u64> {
     if let Some(off) = take_larger(r, shard, len) {
         return Some(off);
     }
-    if shard.word(at::FREED).load(Relaxed) * 8 > shard.word(at::HEAP).load(Relaxed) {
+    // Where blocks have classes, what was freed fits again for longer.
+    let part = if r.has_classes() { 4 } else { 8 };
+    if shard.word(at::FREED).load(Relaxed) * part > shard.word(at::HEAP).load(Relaxed) {
         coalesce(r, shard);
         // A damaged heap is rebuilt before anything is stored there.
         let found = if shard.is_dirty() { return None } else { take_larger(r, shard, len) };
@@ -118,7 +120,7 @@ pub(crate) fn prefetch_next(
         return NonZeroU64::new(cached_off(cached));
     }
     if binned && wanted.bytes <= MAX_SMALL {
-        let first = r.bin(shard, bin_of(wanted.bytes)).load(Relaxed);
+        let first = r.bin(shard, bin_of(r, wanted.bytes)).load(Relaxed);
         let next = if first == 0 { shard.word(at::BUMP).load(Relaxed) } else { first };
         r.prefetch_entry(next);
         if wanted.bytes > 192 {
@@ -126,6 +128,15 @@ pub(crate) fn prefetch_next(
         }
     }
     None
+}
+
+/// Asks for the lines that [`free`] of this block will need, beside the block's own.
+#[inline(always)]
+pub(crate) fn prefetch_free(r: &Region, shard: ShardCells<'_>, off: u64, bytes: u64) {
+    r.prefetch(r.layout().span_table + off.wrapping_sub(r.layout().data) / SPAN * SPAN_META);
+    if bytes <= MAX_SMALL {
+        r.prefetch_bin(shard, bin_of(r, bytes));
+    }
 }
 
 /// Takes the block that the shard keeps.
@@ -164,7 +175,14 @@ fn take_from(r: &Region, shard: ShardCells<'_>, bin: usize, len: u64) -> Option<
 
 /// A block of the first bin of larger ones that has any.
 fn take_larger(r: &Region, shard: ShardCells<'_>, len: u64) -> Option<u64> {
-    (bin_of(len)..BINS as usize).find_map(|bin| take_from(r, shard, bin, len))
+    let mut from = bin_of(r, len);
+    while let Some(bin) = next_used(r, shard, from) {
+        if let Some(off) = take_from(r, shard, bin, len) {
+            return Some(off);
+        }
+        from = bin + 1;
+    }
+    None
 }
 
 /// A block of the end of the newest extent, which was never handed out.

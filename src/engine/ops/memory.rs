@@ -75,8 +75,8 @@ pub struct Memory {
     pub classes: Vec<SizeClass>,
 }
 
-/// The blocks of a cache whose sizes lie between two powers of two. Blocks have exactly the size of
-/// their entry; the classes only group them.
+/// The blocks of a cache whose sizes lie between two powers of two. The allocator's own classes are
+/// finer ([memory](crate::docs::memory)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default))]

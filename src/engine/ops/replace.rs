@@ -42,7 +42,8 @@ impl Engine {
         }
         if let Some(off) = kept {
             slab::take_kept(guard.cells);
-            let old = self.update_into(guard, hashed, m, (value, off.get()), options);
+            self.update_into(guard, hashed, m, (value, off.get()), options);
+            let old = entry::packed_size(self.header_bytes, m.words.0);
             slab::free_for_kept(&self.region, guard.cells, m.off, old);
         } else if !self.update_other(&guard.alias(), *hashed, *m, (value, wanted), options) {
             return false;
@@ -63,14 +64,15 @@ impl Engine {
         (value, wanted): (&[u8], Wanted),
         options: &SetOptions,
     ) -> bool {
+        let old = entry::packed_size(self.header_bytes, m.words.0);
+        slab::prefetch_free(&self.region, guard.cells, m.off, old);
         let Ok(off) = slab::alloc_uncached(&self.region, guard.no, wanted) else { return false };
-        let old = self.update_into(guard, &hashed, &m, (value, off), options);
+        self.update_into(guard, &hashed, &m, (value, off), options);
         slab::free(&self.region, guard.cells, m.off, old);
         true
     }
 
-    /// Writes the new entry at `off` and makes the slot lead there. Returns the bytes of the old
-    /// one, whose block is to be freed.
+    /// Writes the new entry at `off` and makes the slot lead there. The old one's block is to be freed.
     #[inline(always)]
     fn update_into(
         &self,
@@ -79,7 +81,7 @@ impl Engine {
         m: &RawEntry<'_>,
         (value, off): (&[u8], u64),
         options: &SetOptions,
-    ) -> u64 {
+    ) {
         let expires = if options.keep_ttl { entry::expires(m.words.1) } else { self.expiry(options.expires) };
         let words = entry::renewed(m.words.0, value.len() as u32, expires);
         self.fill(guard.no, off, words, (hashed.key, value));
@@ -90,7 +92,6 @@ impl Engine {
         }
         hashed.bucket[m.slot as usize & 7].store(entry::slot(hashed.tag(), off), seqlock::PUBLISH);
         bump_seq(hashed.bucket);
-        entry::packed_size(self.header_bytes, m.words.0)
     }
 
     /// An existing key gets a new value; its flags and (if wished) expiry and LRU place

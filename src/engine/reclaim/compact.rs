@@ -14,12 +14,7 @@ use crate::{
         shard::guard::ShardGuard,
         stats::Counter,
     },
-    shm::{
-        number::{Number, ROOM},
-        order::seqlock,
-        slab,
-        sync::*,
-    },
+    shm::{layout::round8, number::Number, order::seqlock, slab, sync::*},
 };
 
 /// Bytes that one visit of a shard moves at most.
@@ -85,7 +80,7 @@ impl Engine {
     /// Copies an entry whose value is a number, to where it may be aligned otherwise.
     fn copy_number(&self, guard: &ShardGuard<'_>, f: &EntryRef, to: u64, number: Number<'_>) {
         number.freeze();
-        let header_and_key = f.header.total(self.header_bytes) - ROOM;
+        let header_and_key = self.header_bytes + round8(f.header.key_len);
         slab::copy(&self.region, f.off, to, header_and_key);
         let copy = self.number_at(to, f.header.key_len);
         copy.restart(number.value(), self.new_life(guard.cells));
