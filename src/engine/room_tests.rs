@@ -71,6 +71,28 @@ fn without_eviction_a_key_of_a_full_chain_is_refused() {
     }
 }
 
+/// A writer died after it had removed an item and before it returned the right to it: the next key finds the right,
+/// whatever shard it belongs to.
+#[test]
+fn what_a_death_holds_of_the_limit_is_found() {
+    let e = Engine::create(&Config::new("full", ITEMS)).unwrap();
+    (0..ITEMS).for_each(|n| _ = e.set(&key(n), b"value", &ADD).unwrap());
+    let refused = |n: u64| matches!(e.set(&key(n), b"new", &ADD), Err(Error::Full { .. }));
+    let shard_of = |n: u64| e.shard_of_hash(e.hash(&key(n)));
+    for no in 0..e.geo.shards {
+        assert!(refused(ITEMS + no));
+        let gone = (no * 100..ITEMS).find(|&n| shard_of(n) == no && e.exists(&key(n)).is_some()).unwrap();
+        assert!(e.delete(&key(gone)).unwrap());
+        let cells = e.region.shard(no);
+        cells.word(at::ITEMS).fetch_add(1, Relaxed);
+        cells.set_dirty(true);
+        let new = (2 * ITEMS + no * 100..).find(|&n| shard_of(n) == (no + 1) % e.geo.shards).unwrap();
+        e.set(&key(new), b"new", &ADD).unwrap();
+        assert_eq!(e.stats().items, ITEMS);
+    }
+    assert!(refused(4 * ITEMS));
+}
+
 /// Ghosts take memory for the items that their shards have, not for those that they might have.
 #[test]
 fn ghosts_follow_the_data() {

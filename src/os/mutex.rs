@@ -132,6 +132,30 @@ impl NotTaken {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RobustMutex(*mut libc::pthread_mutex_t);
 
+/// Where a mutex says who its owner is, and that he died: for a look at many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnerAt {
+    at: usize,
+    /// 0 = none of them says so.
+    died: u32,
+}
+
+impl OwnerAt {
+    #[inline(always)]
+    pub(crate) fn known() -> Self {
+        match OWNER_AT.load(Relaxed) {
+            NOT_FOUND => Self { at: 0, died: 0 },
+            at => Self { at, died: DIED },
+        }
+    }
+
+    /// Whether one of the owners died, by all their words ([`RobustMutex::owner_word`]) in one.
+    #[inline(always)]
+    pub(crate) fn has_died(self, words: u32) -> bool {
+        words & self.died != 0
+    }
+}
+
 impl RobustMutex {
     /// # Safety
     /// `at` must be aligned for a `pthread_mutex_t`, stay mapped while this value is used, and hold
@@ -232,6 +256,7 @@ impl RobustMutex {
     }
 
     /// One of its 32-bit words.
+    #[inline(always)]
     fn word(self, at: usize) -> u32 {
         // SAFETY: within the cell, and aligned; atomic, as other threads may be changing it.
         unsafe { &*self.0.cast::<AtomicU32>().add(at) }.load(Relaxed)
@@ -239,8 +264,14 @@ impl RobustMutex {
 
     /// Whether its last owner died, and nobody has locked it since.
     pub(crate) fn owner_died(self) -> bool {
-        let at = OWNER_AT.load(Relaxed);
-        at != NOT_FOUND && self.word(at) & DIED != 0
+        let owner = OwnerAt::known();
+        owner.has_died(self.owner_word(owner))
+    }
+
+    /// The word that says who its owner is.
+    #[inline(always)]
+    pub(crate) fn owner_word(self, owner: OwnerAt) -> u32 {
+        self.word(owner.at)
     }
 
     /// The owner, if it is dead without the kernel having marked the mutex, which will then never

@@ -8,7 +8,7 @@ use super::{
     order::earliest,
     region::{Region, outside, sync::*},
 };
-use crate::os::mutex::{MUTEX_SIZE, RobustMutex};
+use crate::os::mutex::{MUTEX_SIZE, OwnerAt, RobustMutex};
 
 /// Words of a shard behind its lock, in the lock's line and elsewhere.
 const WORDS: usize = (SHARD - FROM) as usize / 8;
@@ -117,6 +117,26 @@ impl Region {
             (at, self.areas.rests.add((no * SHARD_REST) as usize))
         };
         ShardCells { no, at, rest, region: PhantomData }
+    }
+
+    /// Whether any shard must be rebuilt, or was left locked by a thread that died. Without a branch or a
+    /// check for each: a full cache asks for every key that it refuses.
+    pub(crate) fn has_dead(&self) -> bool {
+        const STATE_AT: usize = shard::STATE as usize;
+        let (shards, owner) = (self.layout().geo.shards, OwnerAt::known());
+        let (mut states, mut owners) = (0, 0);
+        for no in 0..shards {
+            // SAFETY: `Layout::new` gave each shard a line, 64-aligned, before the layout's end, which the
+            // mapping reaches to (`Region::new`); all access to its state is atomic, and the lock's cell
+            // is as in `ShardCells::lock`.
+            let (state, lock) = unsafe {
+                let at = self.areas.shards.add((no * SHARD) as usize);
+                (AtomicU64::from_ptr(at.add(STATE_AT).cast()), RobustMutex::at(at.add(shard::LOCK as usize)))
+            };
+            states |= state.load(Acquire);
+            owners |= lock.owner_word(owner);
+        }
+        states >> 32 != 0 || owner.has_died(owners)
     }
 
     /// Offset of the first free block of a shard's bin.

@@ -46,6 +46,12 @@ impl Missed {
         }
     }
 
+    /// Whether no shard was missed.
+    #[inline]
+    pub(in crate::engine) fn has_none(&self) -> bool {
+        self.why.is_none()
+    }
+
     pub(in crate::engine) fn count(&self) -> u64 {
         self.shards.iter().map(|w| u64::from(w.count_ones())).sum()
     }
@@ -76,7 +82,7 @@ impl Engine {
                 Err(why) => missed.set(no, why),
             }
         }
-        if patience.is_zero() || missed.count() == 0 {
+        if patience.is_zero() || missed.has_none() {
             return missed;
         }
         self.visit_missed(patience, missed, f)
@@ -108,7 +114,7 @@ impl Engine {
                     Err(why) => missed.set(no, why),
                 }
             }
-            if missed.count() == 0 || start.elapsed() >= patience {
+            if missed.has_none() || start.elapsed() >= patience {
                 return missed;
             }
         }

@@ -179,7 +179,7 @@ impl MakeRoom {
 
     /// Adds the shards that a walk missed.
     fn note(&mut self, missed: Missed) {
-        if missed.count() != 0 {
+        if !missed.has_none() {
             self.missed.get_or_insert_default().add(missed);
         }
     }
@@ -372,6 +372,9 @@ impl Engine {
     /// whether there was one, and which shards were missed.
     #[cold]
     pub(in crate::engine) fn revive(&self) -> (bool, Missed) {
+        if !self.region.has_dead() {
+            return (self.settle_quotas(), Missed::default());
+        }
         let mut any = false;
         let died = |no: u64| {
             let cells = self.region.shard(no);

@@ -143,7 +143,7 @@ impl Engine {
                 },
             );
         }
-        if missed.count() != 0 {
+        if !missed.has_none() {
             emptied.store(1, Relaxed);
         }
         Ok(())
