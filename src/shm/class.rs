@@ -83,7 +83,10 @@ mod tests {
         let mut last = EXACT;
         for len in lengths() {
             let class = class_len(len);
-            assert!(class >= len && class >= last && class % 8 == 0 && class <= MAX_SMALL, "{len}: {class}");
+            assert!(
+                class >= len && class >= last && class.is_multiple_of(8) && class <= MAX_SMALL,
+                "{len}: {class}"
+            );
             assert_eq!(class_len(class), class);
             assert!((class - len) * 16 <= len, "{len} bytes waste {}", class - len);
             last = class;

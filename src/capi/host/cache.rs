@@ -34,6 +34,18 @@ pub(crate) struct Cache {
 /// that loads it with Acquire sees a complete `Cache`.
 static FIRST: AtomicPtr<Cache> = AtomicPtr::new(ptr::null_mut());
 
+/// Caches by a hash of their names. A place is written once; a cache that finds its own taken is found
+/// in the list only.
+static NAMED: [AtomicPtr<Cache>; NAMES] = [const { AtomicPtr::new(ptr::null_mut()) }; NAMES];
+const NAMES: usize = 64;
+
+/// The place of a name's bytes in [`NAMED`].
+#[inline]
+fn place(name: impl Iterator<Item = u8>) -> &'static AtomicPtr<Cache> {
+    let hash = name.fold(0_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x9E37_79B1));
+    &NAMED[hash as usize >> (32 - NAMES.ilog2())]
+}
+
 impl Cache {
     /// Appends a cache to the list and to C's list.
     pub(crate) fn publish(tier: Tier, settings: Settings, view: View) -> &'static Self {
@@ -49,6 +61,8 @@ impl Cache {
             // SAFETY: a link that is not NULL is a cache leaked by `publish`.
             cell = unsafe { &(*found).next };
         }
+        let named = place(cache.settings.name.to_bytes().iter().copied());
+        let _ = named.compare_exchange(ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed);
         if !cache.view.link() {
             env::get().log(&format!(
                 "cache {:?} was created after a fork: neither other processes nor the list of caches include it",
@@ -72,18 +86,43 @@ impl Cache {
         all().find(|cache| name.is_empty() || cache.settings.name.to_bytes() == name)
     }
 
-    /// [`Cache::by_name`] for magic calls: only one comparison if the first cache is meant.
+    /// [`Cache::by_name`] for magic calls: only one comparison if the first cache is meant, and mostly one
+    /// more if another one is.
     ///
     /// # Safety
     /// As [`arg::name`].
     #[inline]
     unsafe fn by_c_name(name: *const c_char) -> Option<&'static Self> {
+        let first = all().next()?;
         // SAFETY: a name that is not NULL ends with a NUL (contract).
-        if name.is_null() || unsafe { *name } == 0 {
-            return all().next();
+        if name.is_null() || unsafe { *name == 0 || first.is_named(name) } {
+            return Some(first);
         }
+        // SAFETY: passed on.
+        unsafe { Self::by_other_name(name) }
+    }
+
+    /// [`Cache::by_c_name`] of another cache than the first.
+    ///
+    /// # Safety
+    /// `name` ends with a NUL.
+    #[inline(never)]
+    unsafe fn by_other_name(name: *const c_char) -> Option<&'static Self> {
+        // SAFETY: no byte behind the NUL is read.
+        let bytes = (0..).map(|at| unsafe { *name.add(at) }.cast_unsigned()).take_while(|&byte| byte != 0);
+        // SAFETY: NULL, or a cache leaked by `publish`.
+        let named = unsafe { place(bytes).load(Ordering::Acquire).as_ref::<'static>() };
+        // SAFETY: passed on.
+        let is = |cache: &Self| unsafe { cache.is_named(name) };
+        named.filter(|cache| is(cache)).or_else(|| all().find(|cache| is(cache)))
+    }
+
+    /// # Safety
+    /// `name` ends with a NUL.
+    #[inline(always)]
+    unsafe fn is_named(&self, name: *const c_char) -> bool {
         // SAFETY: both are strings that end with a NUL.
-        all().find(|cache| unsafe { libc::strcmp(name, cache.settings.name.as_ptr()) } == 0)
+        unsafe { libc::strcmp(name, self.settings.name.as_ptr()) == 0 }
     }
 
     /// The cache whose C struct has this lock.
@@ -131,5 +170,33 @@ impl<'a> Target<'a> {
         // No cache name contains an '@', so checking for it last costs local calls nothing.
         let at = name.iter().position(|&b| b == b'@')?;
         Some(Self::Remote { cache: &name[..at], server: &name[at + 1..] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capi::host::{create, env::Definition};
+
+    /// More caches than there are places: some share one.
+    #[test]
+    fn every_cache_is_found_by_its_name() {
+        let names: Vec<_> = (0..NAMES + 8).map(|n| format!("one of many {n}\0")).collect();
+        for name in &names {
+            let definition = format!("name={},items=10,blocksize=16", name.trim_end_matches('\0'));
+            create::create(&Definition::Cache2(definition.into_bytes())).expect("a small cache");
+        }
+        for name in &names {
+            // SAFETY: the name ends with a NUL.
+            let found = unsafe { Cache::by_c_name(name.as_ptr().cast()) }.expect("it was made");
+            assert_eq!(found.settings.name.to_bytes_with_nul(), name.as_bytes());
+            let places = place(name.trim_end_matches('\0').bytes());
+            assert!(!places.load(Ordering::Relaxed).is_null());
+        }
+        // SAFETY: as above.
+        assert!(unsafe { Cache::by_c_name(c"one of many".as_ptr()) }.is_none());
+        // SAFETY: NULL and an empty name mean the first cache.
+        let first = unsafe { [Cache::by_c_name(ptr::null()), Cache::by_c_name(c"".as_ptr())] };
+        assert!(first.iter().all(|&it| ptr::eq(it.expect("the first"), all().next().expect("the first"))));
     }
 }

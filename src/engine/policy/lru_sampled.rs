@@ -184,7 +184,8 @@ impl Engine {
         let line = line?;
         // All slots instead of a search, whose end could not be predicted.
         let is_it = |slot: u64| line[slot as usize].load(Relaxed) == greatest;
-        let slot = (1..=SLOTS).fold(0, |found, slot| if is_it(slot) { slot } else { found });
+        // An exclusive range: an inclusive one is no straight line.
+        let slot = (1..SLOTS + 1).fold(0, |found, slot| if is_it(slot) { slot } else { found });
         // If a reader has used it meanwhile, it is no longer the oldest.
         (slot != 0).then_some((oldest * 8 + slot, !greatest))
     }
