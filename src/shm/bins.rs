@@ -3,7 +3,7 @@
 
 use super::{
     block::{link, set_free_any},
-    class::{EXACT_BINS, bin_in_memory, bin_in_store},
+    class::{self, EXACT_BINS},
     extent::spans_at,
     layout::{SPAN, shard as at},
     region::{Region, sync::*},
@@ -15,7 +15,7 @@ use super::{
 /// The bin of free blocks of so many bytes.
 #[inline(always)]
 pub(super) fn bin_of(r: &Region, len: u64) -> usize {
-    if r.has_classes() { bin_in_memory(len) } else { bin_in_store(len) }
+    class::bin(len, r.has_classes())
 }
 
 /// The bin's bit in the map of size classes, and the word that has it; `None` = it is no bin of a class.

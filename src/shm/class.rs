@@ -50,29 +50,28 @@ pub(super) const fn class_len(len: u64) -> u64 {
     if class < MAX_SMALL { class } else { MAX_SMALL }
 }
 
-/// The bin of free blocks of `len` bytes in memory: with one of a class, none shorter.
+/// The bin of free blocks of `len` bytes in memory, or in a store. In memory the bin of a class has none that
+/// are shorter.
 #[inline(always)]
-pub(super) fn bin_in_memory(len: u64) -> usize {
+pub(super) fn bin(len: u64, in_memory: bool) -> usize {
     if len <= EXACT {
-        return (len.saturating_sub(MIN_BLOCK) >> 3) as usize;
+        (len.saturating_sub(MIN_BLOCK) >> 3) as usize
+    } else if in_memory {
+        (EXACT_BINS + (position(len) - FIRST) as usize).min(BINS as usize - 1)
+    } else {
+        let log = len.ilog2();
+        let of_doubling = (log as usize - 8) * 4 + (len >> (log - 2) & 3) as usize;
+        (EXACT_BINS + of_doubling).min(STORE_BINS as usize - 1)
     }
-    (EXACT_BINS + (position(len) - FIRST) as usize).min(BINS as usize - 1)
-}
-
-/// The bin of free blocks of `len` bytes in a store.
-#[inline(always)]
-pub(super) fn bin_in_store(len: u64) -> usize {
-    if len <= EXACT {
-        return (len.saturating_sub(MIN_BLOCK) >> 3) as usize;
-    }
-    let log = len.ilog2();
-    let of_doubling = (log as usize - 8) * 4 + (len >> (log - 2) & 3) as usize;
-    (EXACT_BINS + of_doubling).min(STORE_BINS as usize - 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn bin_in_memory(len: u64) -> usize {
+        bin(len, true)
+    }
 
     fn lengths() -> impl Iterator<Item = u64> {
         (EXACT + 8..=MAX_SMALL).step_by(8)
@@ -121,8 +120,8 @@ mod tests {
     fn the_bins_of_stores_are_those_of_their_format() {
         let known =
             [(32, 0), (256, 28), (264, 29), (320, 30), (512, 33), (1024, 37), (16384, 53), (1 << 20, 55)];
-        for (len, bin) in known {
-            assert_eq!(bin_in_store(len), bin, "{len} bytes");
+        for (len, number) in known {
+            assert_eq!(bin(len, false), number, "{len} bytes");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     capi::{
         arg,
-        host::{env, options::Settings, view::View},
+        host::{env, hash::Algorithm, options::Settings, view::View},
         types::{uwsgi_cache, uwsgi_lock_item},
     },
     near::Tier,
@@ -39,11 +39,9 @@ static FIRST: AtomicPtr<Cache> = AtomicPtr::new(ptr::null_mut());
 static NAMED: [AtomicPtr<Cache>; NAMES] = [const { AtomicPtr::new(ptr::null_mut()) }; NAMES];
 const NAMES: usize = 64;
 
-/// The place of a name's bytes in [`NAMED`].
-#[inline]
-fn place(name: impl Iterator<Item = u8>) -> &'static AtomicPtr<Cache> {
-    let hash = name.fold(0_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x9E37_79B1));
-    &NAMED[hash as usize >> (32 - NAMES.ilog2())]
+/// The place of a name in [`NAMED`].
+fn place(name: &[u8]) -> &'static AtomicPtr<Cache> {
+    &NAMED[Algorithm::Djb33x.hash(name) as usize % NAMES]
 }
 
 impl Cache {
@@ -61,7 +59,7 @@ impl Cache {
             // SAFETY: a link that is not NULL is a cache leaked by `publish`.
             cell = unsafe { &(*found).next };
         }
-        let named = place(cache.settings.name.to_bytes().iter().copied());
+        let named = place(cache.settings.name.to_bytes());
         let _ = named.compare_exchange(ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed);
         if !cache.view.link() {
             env::get().log(&format!(
@@ -81,48 +79,28 @@ impl Cache {
         unsafe { View::owner(view) }
     }
 
-    /// The cache with this name; an empty name means the first cache.
+    /// The cache with this name, mostly by one comparison; an empty name means the first cache.
+    #[inline(never)]
     pub(crate) fn by_name(name: &[u8]) -> Option<&'static Self> {
-        all().find(|cache| name.is_empty() || cache.settings.name.to_bytes() == name)
+        if name.is_empty() {
+            return all().next();
+        }
+        let is = |cache: &&Self| cache.settings.name.to_bytes() == name;
+        follow(place(name)).filter(is).or_else(|| all().find(is))
     }
 
-    /// [`Cache::by_name`] for magic calls: only one comparison if the first cache is meant, and mostly one
-    /// more if another one is.
+    /// [`Cache::by_name`] for magic calls: only one comparison if the first cache is meant.
     ///
     /// # Safety
     /// As [`arg::name`].
     #[inline]
     unsafe fn by_c_name(name: *const c_char) -> Option<&'static Self> {
         let first = all().next()?;
-        // SAFETY: a name that is not NULL ends with a NUL (contract).
-        if name.is_null() || unsafe { *name == 0 || first.is_named(name) } {
-            return Some(first);
-        }
+        // SAFETY: a name that is not NULL ends with a NUL (contract), as the cache's does.
+        let is_first =
+            name.is_null() || unsafe { *name == 0 || libc::strcmp(name, first.settings.name.as_ptr()) == 0 };
         // SAFETY: passed on.
-        unsafe { Self::by_other_name(name) }
-    }
-
-    /// [`Cache::by_c_name`] of another cache than the first.
-    ///
-    /// # Safety
-    /// `name` ends with a NUL.
-    #[inline(never)]
-    unsafe fn by_other_name(name: *const c_char) -> Option<&'static Self> {
-        // SAFETY: no byte behind the NUL is read.
-        let bytes = (0..).map(|at| unsafe { *name.add(at) }.cast_unsigned()).take_while(|&byte| byte != 0);
-        // SAFETY: NULL, or a cache leaked by `publish`.
-        let named = unsafe { place(bytes).load(Ordering::Acquire).as_ref::<'static>() };
-        // SAFETY: passed on.
-        let is = |cache: &Self| unsafe { cache.is_named(name) };
-        named.filter(|cache| is(cache)).or_else(|| all().find(|cache| is(cache)))
-    }
-
-    /// # Safety
-    /// `name` ends with a NUL.
-    #[inline(always)]
-    unsafe fn is_named(&self, name: *const c_char) -> bool {
-        // SAFETY: both are strings that end with a NUL.
-        unsafe { libc::strcmp(name, self.settings.name.as_ptr()) == 0 }
+        if is_first { Some(first) } else { Self::by_name(unsafe { arg::name(name) }) }
     }
 
     /// The cache whose C struct has this lock.
@@ -132,13 +110,16 @@ impl Cache {
     }
 }
 
+/// The cache that a link or a place leads to.
+#[inline]
+fn follow(cell: &AtomicPtr<Cache>) -> Option<&'static Cache> {
+    // SAFETY: NULL, or a cache leaked by `publish`.
+    unsafe { cell.load(Ordering::Acquire).as_ref::<'static>() }
+}
+
 /// All caches of this process, oldest first.
 pub(crate) fn all() -> impl Iterator<Item = &'static Cache> {
-    let step = |cell: &AtomicPtr<Cache>| {
-        // SAFETY: NULL, or a cache leaked by `publish`.
-        unsafe { cell.load(Ordering::Acquire).as_ref::<'static>() }
-    };
-    std::iter::successors(step(&FIRST), move |cache| step(&cache.next))
+    std::iter::successors(follow(&FIRST), |cache| follow(&cache.next))
 }
 
 /// The cache named by a magic call's last argument.
@@ -190,8 +171,7 @@ mod tests {
             // SAFETY: the name ends with a NUL.
             let found = unsafe { Cache::by_c_name(name.as_ptr().cast()) }.expect("it was made");
             assert_eq!(found.settings.name.to_bytes_with_nul(), name.as_bytes());
-            let places = place(name.trim_end_matches('\0').bytes());
-            assert!(!places.load(Ordering::Relaxed).is_null());
+            assert!(follow(place(found.settings.name.to_bytes())).is_some());
         }
         // SAFETY: as above.
         assert!(unsafe { Cache::by_c_name(c"one of many".as_ptr()) }.is_none());
