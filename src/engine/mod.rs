@@ -115,7 +115,7 @@ pub use types::*;
 use crate::shm::{
     HeaderLen, Region,
     layout::{Geometry, Layout},
-    sync::AtomicU32,
+    sync::{AtomicU32, AtomicU64},
 };
 
 /// One cache, mapped into this process. All methods may be called from any thread and, for
@@ -155,6 +155,9 @@ pub struct Engine {
     /// Whether the stamps are those of another boot, or of another file; only while the store is
     /// put in order.
     restarted: bool,
+    /// The tick of the clock, [`clock::coarse_millis`](crate::os::clock::coarse_millis), in which this
+    /// process last found no shard that a death has left.
+    no_dead: AtomicU64,
     /// Damaged items dropped when this process rebuilt the store.
     dropped: u64,
     /// Messages about the creation of the region, for the host's log.

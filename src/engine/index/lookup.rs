@@ -138,8 +138,8 @@ impl Engine {
     }
 
     /// [`Engine::lookup`] without its loops, for items without flags that no clear has emptied: the
-    /// first slot of the home bucket that has the hash's tag, or none has and no other bucket
-    /// follows. Small enough for out-of-order execution to overlap several lookups. `region` is the
+    /// first slot of the home bucket that has the hash's tag, or none has, nor one of the only bucket
+    /// that may follow. Small enough for out-of-order execution to overlap several lookups. `region` is the
     /// engine's: found once, as the compiler could not know that it stays.
     #[inline(always)]
     pub(in crate::engine) fn lookup_fast<'r, const ACCESS: u8>(
@@ -154,11 +154,9 @@ impl Engine {
         let tag = hash as u16;
         let matches = region.match_tag(first, tag);
         if matches == 0 {
-            return if first[0].load(Relaxed) & LINK != 0 || entry::is_reserved_tag(tag) {
-                FastLookup::Retry
-            } else {
-                FastLookup::Absent
-            };
+            let link = first[0].load(seqlock::FOLLOW) & LINK;
+            let is_absent = !entry::is_reserved_tag(tag) && (link == 0 || self.ends_without(home, link, tag));
+            return if is_absent { FastLookup::Absent } else { FastLookup::Retry };
         }
         let slot = first_match(matches);
         // Acquire: the entry was written before (I1).
@@ -169,6 +167,15 @@ impl Engine {
             }
             None => FastLookup::Retry,
         }
+    }
+
+    /// Whether the chain's second bucket is its last one, and no slot of it has the tag.
+    #[inline(never)]
+    fn ends_without(&self, home: u64, link: u64, tag: u16) -> bool {
+        self.link_of(home, link).is_some_and(|bucket| {
+            let line = self.region.bucket(bucket);
+            self.region.match_tag(line, tag) == 0 && line[0].load(seqlock::FOLLOW) & LINK == 0
+        })
     }
 
     /// Header and value of the entry at `off`, if it is an item without flags with this key.

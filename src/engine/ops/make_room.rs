@@ -64,10 +64,9 @@ impl MakeRoom {
         }
         if !self.revived && !matches!(shortage, Shortage::Space(_)) {
             self.revived = true;
-            let (any, missed) = e.revive();
-            self.note(missed);
+            let revived = e.has_dead() && self.revive(e);
             // Or returned while this writer looked for it.
-            if any || shortage == Shortage::Items && e.items.may_be_spare() {
+            if e.settle_quotas() || revived || shortage == Shortage::Items && e.items.may_be_spare() {
                 return Ok(());
             }
         }
@@ -153,6 +152,22 @@ impl MakeRoom {
             return Ok(());
         }
         Err(refuse(e, Shortage::Index(home)))
+    }
+
+    /// Rebuilds shards whose writers died; tells whether there was one.
+    #[cold]
+    fn revive(&mut self, e: &Engine) -> bool {
+        let mut any = false;
+        let died = |no: u64| {
+            let cells = e.region.shard(no);
+            cells.is_dirty() || cells.lock().owner_died()
+        };
+        let missed = e.visit(0, Duration::ZERO, died, |_| {
+            any = true;
+            true
+        });
+        self.note(missed);
+        any
     }
 
     /// Sweeps all shards; returns the number of expired items removed.
@@ -368,22 +383,18 @@ impl Engine {
         )
     }
 
-    /// Rebuilds shards whose writers died, and finds what such deaths have lost of the quotas; tells
-    /// whether there was one, and which shards were missed.
-    #[cold]
-    pub(in crate::engine) fn revive(&self) -> (bool, Missed) {
-        if !self.region.has_dead() {
-            return (self.settle_quotas(), Missed::default());
+    /// Whether a death may have left a shard to rebuild, which may hold some of the limits. All shards'
+    /// locks are looked at once in a tick of the clock, 1 to 10 ms: a full cache asks for every key that
+    /// it refuses.
+    fn has_dead(&self) -> bool {
+        let now = clock::coarse_millis();
+        if self.no_dead.load(Relaxed) == now {
+            return false;
         }
-        let mut any = false;
-        let died = |no: u64| {
-            let cells = self.region.shard(no);
-            cells.is_dirty() || cells.lock().owner_died()
-        };
-        let missed = self.visit(0, Duration::ZERO, died, |_| {
-            any = true;
-            true
-        });
-        (self.settle_quotas() || any, missed)
+        let any = self.region.has_dead();
+        if !any {
+            self.no_dead.store(now, Relaxed);
+        }
+        any
     }
 }

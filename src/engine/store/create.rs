@@ -86,6 +86,7 @@ impl Engine {
             forks: AtomicU32::new(0),
             admitted: AtomicU32::new(u32::MAX),
             restarted: false,
+            no_dead: AtomicU64::new(0),
             dropped: 0,
             notes,
         }
