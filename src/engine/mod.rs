@@ -78,6 +78,8 @@ mod number_tests;
 #[cfg(test)]
 mod room_tests;
 #[cfg(test)]
+mod run_tests;
+#[cfg(test)]
 mod store_tests;
 #[cfg(test)]
 mod tests;

@@ -17,13 +17,14 @@ use super::{
     class::MIN_BLOCK,
     coalesce::{coalesce, forget, next_extent},
     extent::{Spans, each_entry, used_end},
+    kept_run,
     layout::{SPAN, header, shard as at},
     region::{Region, sync::*},
     scratch::BlockBitmap,
     shard_cells::ShardCells,
     span::{
-        self, BODY, EXTENT_SPANS, HEAD, LEAVING, SMALL, extent_word, frontier, is_part, leaving_word, meta,
-        owner, place, run, start, state,
+        self, BODY, EXTENT_SPANS, HEAD, KEPT, LEAVING, SMALL, extent_word, frontier, is_part, leaving_word,
+        meta, owner, place, run, start, state,
     },
 };
 
@@ -60,6 +61,7 @@ fn is_before(one: u64, other: u64) -> bool {
 /// Joins a shard's free blocks, and releases its empty extents, if it has any.
 pub(crate) fn release_idle(r: &Region, shard: ShardCells<'_>) {
     // Hot words first: what was never used is not looked at.
+    kept_run::free_kept(r, shard.no);
     let cached = shard.word(at::CACHED_BLOCK).load(Relaxed) != 0;
     if cached || is_used(r, shard) && shard.word(at::FREED).load(Relaxed) != 0 {
         coalesce(r, shard);
@@ -133,22 +135,25 @@ pub(crate) fn rebuild(r: &Region, shard: ShardCells<'_>, reached: &BlockBitmap) 
             SMALL | LEAVING => whole = rebuild_extent(r, shard, span, reached),
             HEAD if !reached.has(start(r, span)) => {
                 poison(r, start(r, span));
-                span::free_run(r, shard.no, span, run(word));
+                span::free_run(r, span, run(word));
             }
-            BODY => {
-                let head = run(word);
-                let good = head < span && reached.has(start(r, head)) && {
-                    let h = meta(r, head, 0).load(Acquire);
-                    state(h) == HEAD && owner(h) == shard.no && span < head + run(h)
-                };
-                if !good {
-                    span::free_spans(r, span, 1);
-                }
-            }
+            BODY if !has_head(r, shard.no, (span, word), reached) => span::free_lost(r, span, word),
             _ => {}
         }
         span += whole;
     }
+}
+
+/// Whether a span with the word of a body belongs to the large block that it names. In memory that may be
+/// another shard's, or kept.
+fn has_head(r: &Region, shard_no: u64, (span, word): (u64, u64), reached: &BlockBitmap) -> bool {
+    let head = run(word);
+    if head >= span {
+        return false;
+    }
+    let h = meta(r, head, 0).load(Acquire);
+    let is_large = matches!(state(h), HEAD | KEPT) && span < head + run(h);
+    is_large && (r.file().is_none() || owner(h) == shard_no && reached.has(start(r, head)))
 }
 
 /// What a span of an extent begins: an extent whose memory is free where nothing is reached, or

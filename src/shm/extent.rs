@@ -12,7 +12,9 @@ use super::{
     layout::{SPAN, shard as at},
     region::{Region, sync::*},
     shard_cells::ShardCells,
-    span::{BODY, HEAD, LEAVING, SMALL, is_part, is_small_of, meta, owner, place, run, start, state},
+    span::{
+        BODY, HEAD, LEAVING, SMALL, is_body_of, is_part, is_small_of, meta, owner, place, run, start, state,
+    },
 };
 
 /// How large a block is to be.
@@ -118,7 +120,7 @@ pub(crate) fn holds(r: &Region, shard_no: u64, off: u64, bytes: u64) -> bool {
 fn has_bodies(r: &Region, shard_no: u64, s: &Spans) -> bool {
     (s.first + 1..s.first + s.n).all(|i| {
         let word = meta(r, i, 0).load(Acquire);
-        state(word) == BODY && owner(word) == shard_no && run(word) == s.first
+        is_body_of(word, s.first) && (owner(word) == shard_no || r.file().is_none())
     })
 }
 
@@ -146,6 +148,7 @@ fn is_for_rest(r: &Region, shard_no: u64, (off, bytes): (u64, u64), wanted: Want
 pub(crate) fn owner_of(r: &Region, span: u64) -> Option<(u64, Spans)> {
     let word = meta(r, span, 0).load(Acquire);
     let first = if state(word) == BODY { run(word).min(span) } else { span };
+    let word = meta(r, first, 0).load(Acquire);
     let spans = spans_at(r, owner(word), start(r, first))?;
     (spans.first..spans.first + spans.n).contains(&span).then_some((owner(word), spans))
 }

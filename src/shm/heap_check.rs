@@ -18,8 +18,8 @@ use super::{
     shard_cells::ShardCells,
     slab::kept_block,
     span::{
-        BODY, DIRTY, FREE, HEAD, HOLE, LEAVING, PUNCHING, SMALL, extent_word, frontier, leaving_word, meta,
-        owner, run, start, state,
+        BODY, DIRTY, FREE, HEAD, HOLE, KEPT, LEAVING, PUNCHING, SMALL, extent_word, frontier, leaving_word,
+        meta, owner, run, start, state,
     },
 };
 use crate::error::Result;
@@ -78,7 +78,7 @@ impl Accounted {
 
     /// Who has to say more about a span that is not free, and that no look at a shard has met.
     pub(crate) fn claim(&self, r: &Region, span: u64) -> Claim {
-        let word = meta(r, span, 0).load(Acquire);
+        let word = owner_word(r, span);
         if is_free(word) || self.0.get(span) {
             return Claim::None;
         }
@@ -99,7 +99,17 @@ impl Accounted {
 }
 
 fn is_free(word: u64) -> bool {
-    matches!(word, FREE | DIRTY | PUNCHING | HOLE)
+    matches!(word, FREE | DIRTY | PUNCHING | HOLE) || state(word) == KEPT
+}
+
+/// The word that says whose a span is: of a large block that of its head, if the span has one.
+fn owner_word(r: &Region, span: u64) -> u64 {
+    let word = meta(r, span, 0).load(Acquire);
+    if state(word) != BODY || run(word) >= span {
+        return word;
+    }
+    let head = meta(r, run(word), 0).load(Acquire);
+    if matches!(state(head), HEAD | KEPT) && span < run(word) + run(head) { head } else { word }
 }
 
 /// Whether a span belongs to an extent of the shard's chain, or to a large block of which
@@ -110,10 +120,11 @@ pub(crate) fn is_accounted(
     span: u64,
     is_entry: impl FnOnce(u64) -> bool,
 ) -> bool {
-    let word = meta(r, span, 0).load(Acquire);
+    let word = owner_word(r, span);
     if is_free(word) || owner(word) != shard.no {
         return true; // It has changed meanwhile.
     }
+    let word = meta(r, span, 0).load(Acquire);
     let head = match state(word) {
         SMALL | LEAVING => {
             let mut next = shard.word(at::EXTENTS).load(Relaxed);

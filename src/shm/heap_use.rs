@@ -10,7 +10,10 @@ use super::{
     extent::{Spans, spans_at, used_end},
     layout::SPAN,
     region::{Region, sync::*},
-    span::{BODY, DIRTY, HEAD, HOLE, LEAVING, PUNCHING, SMALL, frontier, meta, owner, place, start, state},
+    span::{
+        BODY, DIRTY, HEAD, HOLE, KEPT, LEAVING, PUNCHING, SMALL, frontier, is_kept, meta, owner, place,
+        start, state,
+    },
 };
 
 /// Size classes: up to 32 bytes, up to 64 and so on to the largest value.
@@ -147,12 +150,12 @@ fn count_spans(r: &Region) -> HeapUse {
                 found.extents += u64::from(place(word).0 == 0);
                 found.extent_bytes += SPAN;
             }
-            HEAD | BODY => {
+            HEAD | BODY if !is_kept(r, word) => {
                 found.large += u64::from(state(word) == HEAD);
                 found.large_bytes += SPAN;
             }
             LEAVING => found.leaving += SPAN,
-            DIRTY | PUNCHING => found.idle += SPAN,
+            DIRTY | PUNCHING | KEPT | BODY => found.idle += SPAN,
             HOLE => found.holes += SPAN,
             _ => {}
         }

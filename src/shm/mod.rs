@@ -12,6 +12,7 @@ mod extent;
 pub(crate) mod heap_check;
 pub(crate) mod heap_use;
 mod holes;
+pub(crate) mod kept_run;
 pub(crate) mod layout;
 mod load_partial;
 pub(crate) mod number;

@@ -18,10 +18,11 @@ use super::{
     block::{binned_len, link, poison, set_free, set_free_any},
     class::{MAX_SMALL, MIN_BLOCK},
     extent::{is_in_span, spans_at},
+    kept_run,
     layout::{SPAN, SPAN_META, shard as at},
     region::{Region, sync::*},
     shard_cells::ShardCells,
-    span::{self, EXTENT_SPANS, start},
+    span::{EXTENT_SPANS, start},
     span_claim,
 };
 pub(crate) use super::{
@@ -274,7 +275,7 @@ fn free_rest(r: &Region, shard_no: u64, off: u64, bytes: u64) {
     let Some(s) = spans_at(r, shard.no, off) else { return };
     if s.large && off == s.start(r) {
         poison(r, off);
-        return span::free_run(r, shard.no, s.first, s.n);
+        return kept_run::free_or_keep(r, shard.no, s.first, s.n);
     }
     // The length is the entry's: if it ends outside of its extent, nothing there is certain.
     if s.large || !(MIN_BLOCK..=MAX_SMALL).contains(&bytes) || off + bytes > s.end(r) {

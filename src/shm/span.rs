@@ -5,7 +5,9 @@
 //!   FREE -> (CAS) SMALL: part of an extent          class = place in it 4 | spans of it - 1 4
 //!                                                   run = a code of the rest, against a flipped bit on disk
 //!                 HEAD:  first span of a large block run = spans of the block
-//!                 BODY:  the others                 run = number of the head
+//!                 BODY:  the others                 run = number of the head; in memory the shard may be one
+//!                                                   that the block had before
+//!   HEAD -> KEPT: the large block freed last, see `kept_run`
 //!   SMALL -> LEAVING: part of an extent that is being emptied, else as SMALL
 //!   owned -> DIRTY: free, with its pages
 //!   DIRTY -> (pool lock) PUNCHING -> FREE in memory, HOLE in a store's file
@@ -30,6 +32,8 @@ pub(super) const PUNCHING: u64 = 5;
 pub(super) const LEAVING: u64 = 6;
 /// Without blocks on disk: nobody may write there.
 pub(super) const HOLE: u64 = 7;
+/// First of a large block that is kept for the next one of its size.
+pub(super) const KEPT: u64 = 8;
 
 /// Most spans of an extent.
 pub(super) const EXTENT_SPANS: u64 = 16;
@@ -108,6 +112,20 @@ pub(super) fn is_free(word: u64) -> bool {
     matches!(state(word), FREE | DIRTY)
 }
 
+/// Whether a span's word is that of a body of the large block that begins with `head`.
+pub(super) fn is_body_of(word: u64, head: u64) -> bool {
+    state(word) == BODY && run(word) == head
+}
+
+/// Whether a span with this word belongs to a kept run, see `kept_run`.
+pub(super) fn is_kept(r: &Region, word: u64) -> bool {
+    match state(word) {
+        KEPT => true,
+        BODY => run(word) < frontier(r) && state(meta(r, run(word), 0).load(spans::LOOK)) == KEPT,
+        _ => false,
+    }
+}
+
 /// Spans that are backed by memory or disk.
 pub(super) fn committed(r: &Region) -> u64 {
     let bytes = r.word(header::COMMITTED).load(Acquire).saturating_sub(r.layout().data);
@@ -120,14 +138,14 @@ pub(crate) fn frontier(r: &Region) -> u64 {
     r.word(header::SPAN_FRONTIER).load(Acquire).min(committed(r))
 }
 
-/// Frees a run from its end, the head last; bodies that have another owner by now are left alone. The
+/// Frees a run from its end, the head last; bodies that have another head by now are left alone. The
 /// caller holds the owner's lock: nobody else changes a body.
-pub(super) fn free_run(r: &Region, shard_no: u64, head: u64, n: u64) {
+pub(super) fn free_run(r: &Region, head: u64, n: u64) {
     let end = (head + n).min(r.layout().geo.spans);
     let mut freed = 1;
     for i in (head + 1..end).rev() {
         let word = meta(r, i, 0);
-        if word.load(spans::LOOK) == pack(BODY, 0, shard_no, head) {
+        if is_body_of(word.load(spans::LOOK), head) {
             word.store(DIRTY, spans::FREE);
             freed += 1;
         }
@@ -135,7 +153,14 @@ pub(super) fn free_run(r: &Region, shard_no: u64, head: u64, n: u64) {
     meta(r, head, 0).store(DIRTY, spans::FREE);
     dirty_plus(r, freed);
     note_free(r, head);
-    r.word(header::LAST_RUN).store(head + 1, Relaxed);
+}
+
+/// Frees a body whose head is lost, if its word is still this one.
+pub(super) fn free_lost(r: &Region, span: u64, word: u64) {
+    if meta(r, span, 0).compare_exchange(word, DIRTY, spans::FREE, spans::LOOK).is_ok() {
+        dirty_plus(r, 1);
+        note_free(r, span);
+    }
 }
 
 /// Frees neighbouring spans, as those of an extent, from their end.
@@ -317,7 +342,8 @@ pub(crate) fn recover_frontier(r: &Region) {
 /// Spans in use.
 pub(crate) fn in_use(r: &Region) -> u64 {
     (0..frontier(r))
-        .filter(|&i| matches!(state(meta(r, i, 0).load(Relaxed)), SMALL | LEAVING | HEAD | BODY))
+        .map(|i| meta(r, i, 0).load(Relaxed))
+        .filter(|&word| matches!(state(word), SMALL | LEAVING | HEAD | BODY) && !is_kept(r, word))
         .count() as u64
 }
 

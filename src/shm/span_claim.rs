@@ -12,12 +12,13 @@
 use std::ops::Range;
 
 use super::{
+    kept_run,
     layout::header,
     order::spans,
     region::{Region, sync::*},
     span::{
-        BODY, DIRTY, HEAD, HOLE, LEAVING, SMALL, committed, dirty_minus, extent_word, free_spans, frontier,
-        is_free, meta, note_free, owner, pack, place, run, state,
+        BODY, DIRTY, HEAD, HOLE, KEPT, LEAVING, SMALL, committed, dirty_minus, extent_word, free_spans,
+        frontier, is_body_of, is_free, is_kept, meta, note_free, pack, place, run, state,
     },
 };
 
@@ -29,6 +30,9 @@ const NOTHING: u64 = u64::MAX;
 /// Claims the `n` spans of a large block where one was freed last: its memory is in the caches, and updates of values of
 /// one size go on in as little memory as there is.
 pub(super) fn claim_last(r: &Region, n: u64, shard_no: u64) -> Option<u64> {
+    if let Some(at) = kept_run::claim(r, n, shard_no) {
+        return Some(at);
+    }
     let at = r.word(header::LAST_RUN).load(Relaxed).checked_sub(1)?;
     // Only a hint: the number may be wrong, and the spans may have an owner.
     let fits = at.checked_add(n)? <= frontier(r);
@@ -38,9 +42,10 @@ pub(super) fn claim_last(r: &Region, n: u64, shard_no: u64) -> Option<u64> {
 
 /// Claims `n` neighbouring spans: those that the search comes to, then fresh ones, then any.
 pub(super) fn claim(r: &Region, n: u64, shard_no: u64, large: bool) -> Option<u64> {
-    search(r, n, shard_no, large)
-        .or_else(|| claim_fresh(r, n, shard_no, large))
-        .or_else(|| claim_in(r, 0..committed(r), n, shard_no, large))
+    search(r, n, shard_no, large).or_else(|| claim_fresh(r, n, shard_no, large)).or_else(|| {
+        kept_run::free_kept(r, shard_no);
+        claim_in(r, 0..committed(r), n, shard_no, large)
+    })
 }
 
 /// Claims spans that were never used.
@@ -81,6 +86,10 @@ fn claim_in(r: &Region, range: Range<u64>, n: u64, shard_no: u64, large: bool) -
     let (mut at, limit) = (range.start, committed(r));
     while at < range.end && at + n <= limit {
         let word = meta(r, at, 0).load(spans::LOOK);
+        if state(word) == KEPT {
+            kept_run::break_up(r, at, shard_no);
+            continue;
+        }
         if !is_free(word) {
             at += taken(r, at, word);
             continue;
@@ -111,9 +120,9 @@ fn taken(r: &Region, at: u64, word: u64) -> u64 {
         }
         // To the end of this block, if its last span says the same.
         HEAD => {
-            let (n, body) = (run(word), pack(BODY, 0, owner(word), at));
+            let n = run(word);
             let is_inside = n > 1 && at + n <= committed(r);
-            if is_inside && meta(r, at + n - 1, 0).load(spans::LOOK) == body { n } else { 1 }
+            if is_inside && is_body_of(meta(r, at + n - 1, 0).load(spans::LOOK), at) { n } else { 1 }
         }
         _ => 1,
     }
@@ -154,7 +163,7 @@ pub(crate) fn cheapest_run(r: &Region, n: u64, from: u64, keep: Range<u64>) -> O
         _ if keep.contains(&span) => limit,
         // Eviction does not help there.
         word if word == HOLE || state(word) == LEAVING => limit,
-        word => u64::from(!is_free(word)),
+        word => u64::from(!is_free(word) && !is_kept(r, word)),
     };
     let begin = from % places;
     let (mut best, mut least) = (begin, u64::MAX);
@@ -243,12 +252,12 @@ mod tests {
         for n in [4, 2, 4] {
             assert!(claim(&r, n, 0, true).is_some());
         }
-        free_run(&r, 0, 4, 2);
+        free_run(&r, 4, 2);
         r.word(header::LAST_RUN).store(0, Relaxed);
         assert_eq!(claim(&r, 3, 0, true), Some(10), "two spans are no place for three");
         assert_eq!(claim(&r, 2, 0, true), Some(4));
         // At the end of what was used, it goes on in what never was.
-        free_run(&r, 0, 10, 3);
+        free_run(&r, 10, 3);
         assert_eq!(claim(&r, 5, 0, true), Some(10));
         assert_eq!(frontier(&r), 15);
     }

@@ -81,6 +81,9 @@ impl Lens {
     }
 }
 
+/// Bytes of a value that has spans of its own, as few as possible.
+const RUN: usize = 17_000;
+
 pub(crate) fn key(number: u32) -> Vec<u8> {
     let mut key = Vec::new();
     engine_value::key_bytes(number, &mut key);
@@ -192,6 +195,15 @@ pub(crate) fn reads_and_stores(l: &Lens) -> Vec<Case> {
         case("update, bitmap, shorter", blocks(10, 64, 2000), Value(1, l.middle), Value(2, 8), set(2, 8)),
         case("insert of a large value", base(10), Nothing, Value(2, l.large), set(2, l.large)),
         case("update of a large value", base(10), Value(1, l.large), new, set(2, l.short)),
+        // Whole spans: the first update leaves the old value's, the second one takes them or breaks them up.
+        case("updates in the kept run", base(10), Value(1, RUN), Value(2, RUN), twice(set(2, RUN), |_| {})),
+        case(
+            "updates beside the kept run",
+            base(10),
+            Value(1, RUN),
+            Value(2, RUN + 4096),
+            twice(set(2, RUN + 4096), |_| {}),
+        ),
         case("updates that take turns", base(10), old, Value(2, l.other), twice(set(2, l.other), |_| {})),
         case(
             "insert where one went",

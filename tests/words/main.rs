@@ -211,6 +211,77 @@ mod span {
     }
 }
 
+/// `shm::kept_run`: the run goes either to the next block of its size, or span by span to others.
+mod kept_run {
+    use super::*;
+
+    const DIRTY: u64 = 1;
+    const SMALL: u64 = 2;
+    const HEAD: u64 = 3;
+    const BODY: u64 = 4;
+    const KEPT: u64 = 8;
+
+    struct Words {
+        head: AtomicU64,
+        body: AtomicU64,
+        /// Content of the second span.
+        data: AtomicU64,
+        /// Who owns it: the block, or somebody else.
+        block: AtomicU64,
+        other: AtomicU64,
+        /// The bug: the run is broken up without an exchange.
+        stored: bool,
+    }
+
+    /// `claim`, and the block's first write.
+    fn claim(w: &Words) {
+        let kept = w.head.load(spans::LOOK) == KEPT;
+        if kept && w.head.compare_exchange(KEPT, HEAD, spans::TAKE, spans::LOOK).is_ok() {
+            assert_eq!(w.body.load(Relaxed), BODY);
+            w.block.store(1, Relaxed);
+            w.data.store(7, Relaxed);
+        }
+    }
+
+    /// `break_up`, which frees the bodies before the head, and a claim of the body.
+    fn take_apart(w: &Words) {
+        let mine = w.head.load(spans::LOOK) == KEPT
+            && if w.stored {
+                w.head.store(HEAD, Relaxed);
+                true
+            } else {
+                w.head.compare_exchange(KEPT, HEAD, spans::TAKE, spans::LOOK).is_ok()
+            };
+        if mine {
+            w.body.store(DIRTY, spans::FREE);
+            w.head.store(DIRTY, spans::FREE);
+            if w.body.compare_exchange(DIRTY, SMALL, spans::TAKE, spans::LOOK).is_ok() {
+                w.other.store(1, Relaxed);
+                w.data.store(9, Relaxed);
+            }
+        }
+    }
+
+    pub(super) fn has_one_user(stored: bool) -> bool {
+        holds(move || {
+            let word = AtomicU64::new;
+            let (head, body, data) = (word(KEPT), word(BODY), word(3));
+            let w = Arc::new(Words { head, body, data, block: word(0), other: word(0), stored });
+            together(&w, vec![claim, take_apart]);
+            let (block, other) = (w.block.load(SeqCst), w.other.load(SeqCst));
+            assert_eq!(block + other, 1, "nobody or both have the span");
+            let expected = if block == 1 { (HEAD, BODY, 7) } else { (DIRTY, SMALL, 9) };
+            assert_eq!((w.head.load(SeqCst), w.body.load(SeqCst), w.data.load(SeqCst)), expected);
+        })
+    }
+}
+
+#[test]
+fn a_kept_run_has_one_user() {
+    assert!(kept_run::has_one_user(false));
+    assert!(!kept_run::has_one_user(true), "a store instead of an exchange goes unnoticed");
+}
+
 #[test]
 fn a_span_has_one_user() {
     assert!(span::has_one_user(false));

@@ -6,11 +6,7 @@ use std::{ops::Range, time::Duration};
 use crate::{
     engine::{Engine, index::entry, shard::guard::ShardGuard},
     error::Result,
-    shm::{
-        layout::{SPAN, header},
-        slab, span_claim,
-        sync::*,
-    },
+    shm::{kept_run, layout::SPAN, slab, span_claim, sync::*},
 };
 
 /// Bytes beyond the value's own that are evicted for it at most, or as many as it has: an extent at either end.
@@ -57,6 +53,7 @@ impl Engine {
                     all
                 });
                 slab::coalesce(&self.region, guard.cells);
+                kept_run::free_kept(&self.region, guard.no);
                 if !all {
                     return Ok(false);
                 }
@@ -64,7 +61,7 @@ impl Engine {
             guard.release();
         }
         // The writer looks there first.
-        self.region.word(header::LAST_RUN).store(at + 1, Relaxed);
+        kept_run::look_first_at(&self.region, at);
         Ok(true)
     }
 
