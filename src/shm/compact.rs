@@ -23,8 +23,8 @@ use super::{
     scratch::BlockBitmap,
     shard_cells::ShardCells,
     span::{
-        self, BODY, EXTENT_SPANS, HEAD, KEPT, LEAVING, SMALL, extent_word, frontier, is_part, leaving_word,
-        meta, owner, place, run, start, state,
+        self, BODY, EXTENT_SPANS, HEAD, LEAVING, SMALL, extent_word, frontier, is_part, leaving_word, meta,
+        owner, place, run, start, state,
     },
 };
 
@@ -147,13 +147,8 @@ pub(crate) fn rebuild(r: &Region, shard: ShardCells<'_>, reached: &BlockBitmap) 
 /// Whether a span with the word of a body belongs to the large block that it names. In memory that may be
 /// another shard's, or kept.
 fn has_head(r: &Region, shard_no: u64, (span, word): (u64, u64), reached: &BlockBitmap) -> bool {
-    let head = run(word);
-    if head >= span {
-        return false;
-    }
-    let h = meta(r, head, 0).load(Acquire);
-    let is_large = matches!(state(h), HEAD | KEPT) && span < head + run(h);
-    is_large && (r.file().is_none() || owner(h) == shard_no && reached.has(start(r, head)))
+    span::head_word(r, span, word)
+        .is_some_and(|head| r.file().is_none() || owner(head) == shard_no && reached.has(start(r, run(word))))
 }
 
 /// What a span of an extent begins: an extent whose memory is free where nothing is reached, or

@@ -18,8 +18,8 @@ use super::{
     shard_cells::ShardCells,
     slab::kept_block,
     span::{
-        BODY, DIRTY, FREE, HEAD, HOLE, KEPT, LEAVING, PUNCHING, SMALL, extent_word, frontier, leaving_word,
-        meta, owner, run, start, state,
+        BODY, DIRTY, FREE, HEAD, HOLE, KEPT, LEAVING, PUNCHING, SMALL, extent_word, frontier, head_word,
+        leaving_word, meta, owner, run, start, state,
     },
 };
 use crate::error::Result;
@@ -105,11 +105,7 @@ fn is_free(word: u64) -> bool {
 /// The word that says whose a span is: of a large block that of its head, if the span has one.
 fn owner_word(r: &Region, span: u64) -> u64 {
     let word = meta(r, span, 0).load(Acquire);
-    if state(word) != BODY || run(word) >= span {
-        return word;
-    }
-    let head = meta(r, run(word), 0).load(Acquire);
-    if matches!(state(head), HEAD | KEPT) && span < run(word) + run(head) { head } else { word }
+    if state(word) == BODY { head_word(r, span, word).unwrap_or(word) } else { word }
 }
 
 /// Whether a span belongs to an extent of the shard's chain, or to a large block of which

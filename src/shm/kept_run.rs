@@ -36,11 +36,7 @@ pub(super) fn free_or_keep(r: &Region, shard_no: u64, head: u64, n: u64) {
 /// Claims the kept run if it has `n` spans; frees its spans if it has not.
 pub(super) fn claim(r: &Region, n: u64, shard_no: u64) -> Option<u64> {
     let (at, word) = at_hint(r, r.word(header::LAST_RUN).load(Relaxed))?;
-    let is_mine = run(word) == n
-        && word == pack(KEPT, 0, 0, n)
-        && meta(r, at, 0)
-            .compare_exchange(word, pack(HEAD, 0, shard_no, n), spans::TAKE, spans::LOOK)
-            .is_ok();
+    let is_mine = word == pack(KEPT, 0, 0, n) && take(r, (at, word), shard_no);
     if !is_mine {
         break_up(r, at, shard_no);
     }
@@ -66,10 +62,15 @@ pub(crate) fn look_first_at(r: &Region, at: u64) {
 /// rebuild goes on with it after a death.
 pub(super) fn break_up(r: &Region, at: u64, shard_no: u64) {
     let word = meta(r, at, 0).load(spans::LOOK);
-    let owned = pack(HEAD, 0, shard_no, run(word));
-    if state(word) == KEPT && meta(r, at, 0).compare_exchange(word, owned, spans::TAKE, spans::LOOK).is_ok() {
+    if state(word) == KEPT && take(r, (at, word), shard_no) {
         free_run(r, at, run(word));
     }
+}
+
+/// Makes the head of a kept run, if its word is still this one, that of a block of the shard.
+fn take(r: &Region, (at, word): (u64, u64), shard_no: u64) -> bool {
+    let owned = pack(HEAD, 0, shard_no, run(word));
+    meta(r, at, 0).compare_exchange(word, owned, spans::TAKE, spans::LOOK).is_ok()
 }
 
 fn release(r: &Region, hint: u64, shard_no: u64) {

@@ -117,6 +117,14 @@ pub(super) fn is_body_of(word: u64, head: u64) -> bool {
     state(word) == BODY && run(word) == head
 }
 
+/// The word of the head that a body's word names, if a large block or a kept run begins there and reaches
+/// to the body's span.
+pub(super) fn head_word(r: &Region, span: u64, word: u64) -> Option<u64> {
+    let head = run(word);
+    let h = (head < span).then(|| meta(r, head, 0).load(Acquire))?;
+    (matches!(state(h), HEAD | KEPT) && span < head + run(h)).then_some(h)
+}
+
 /// Whether a span with this word belongs to a kept run, see `kept_run`.
 pub(super) fn is_kept(r: &Region, word: u64) -> bool {
     match state(word) {

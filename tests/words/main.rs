@@ -44,6 +44,17 @@ fn together<T: Sync + Send + 'static>(shared: &Arc<T>, threads: Vec<fn(&T)>) {
     threads.into_iter().for_each(|t| t.join().expect("a thread"));
 }
 
+/// Takes a span whose word is `from`; the bug: with a store instead of an exchange.
+fn take(word: &AtomicU64, (from, to): (u64, u64), stored: bool) -> bool {
+    word.load(spans::LOOK) == from
+        && if stored {
+            word.store(to, Relaxed);
+            true
+        } else {
+            word.compare_exchange(from, to, spans::TAKE, spans::LOOK).is_ok()
+        }
+}
+
 /// `engine::shard::expiry`: `note_expiry` and `note_earliest` beside `note_swept`.
 mod expiry {
     use super::*;
@@ -179,14 +190,7 @@ mod span {
     }
 
     fn trim(w: &Words) {
-        let taken = w.span.load(spans::LOOK) == DIRTY
-            && if w.stored {
-                w.span.store(PUNCHING, Relaxed);
-                true
-            } else {
-                w.span.compare_exchange(DIRTY, PUNCHING, spans::TAKE, spans::LOOK).is_ok()
-            };
-        if taken {
+        if take(&w.span, (DIRTY, PUNCHING), w.stored) {
             let _ = w.dirty.fetch_update(spans::DIRTY, spans::DIRTY, |d| Some(d.saturating_sub(1)));
             w.data.store(0, Relaxed);
             w.span.store(FREE, spans::FREE);
@@ -235,8 +239,7 @@ mod kept_run {
 
     /// `claim`, and the block's first write.
     fn claim(w: &Words) {
-        let kept = w.head.load(spans::LOOK) == KEPT;
-        if kept && w.head.compare_exchange(KEPT, HEAD, spans::TAKE, spans::LOOK).is_ok() {
+        if take(&w.head, (KEPT, HEAD), false) {
             assert_eq!(w.body.load(Relaxed), BODY);
             w.block.store(1, Relaxed);
             w.data.store(7, Relaxed);
@@ -245,14 +248,7 @@ mod kept_run {
 
     /// `break_up`, which frees the bodies before the head, and a claim of the body.
     fn take_apart(w: &Words) {
-        let mine = w.head.load(spans::LOOK) == KEPT
-            && if w.stored {
-                w.head.store(HEAD, Relaxed);
-                true
-            } else {
-                w.head.compare_exchange(KEPT, HEAD, spans::TAKE, spans::LOOK).is_ok()
-            };
-        if mine {
+        if take(&w.head, (KEPT, HEAD), w.stored) {
             w.body.store(DIRTY, spans::FREE);
             w.head.store(DIRTY, spans::FREE);
             if w.body.compare_exchange(DIRTY, SMALL, spans::TAKE, spans::LOOK).is_ok() {
