@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::resource::{UsageWho, getrusage};
+
 use super::{
     tests::{ADD, UPDATE, key},
     *,
@@ -152,6 +154,33 @@ fn walks_skip_a_held_shard_and_come_back() {
     let one = (90_000..).find(|&n| e.shard_of_hash(e.hash(&key(n))) != 0).unwrap();
     e.set(&key(one), b"value", &ADD).unwrap();
     assert_eq!(e.stats().rejected_full, 0);
+}
+
+/// How often this thread gave up its processor to wait.
+fn sleeps() -> i64 {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
+    usage.voluntary_context_switches()
+}
+
+#[test]
+fn a_visit_waits_for_no_shard_before_it_has_seen_the_others() {
+    let e = Engine::create(&config(20_000)).unwrap();
+    while_shard_held(&e, 0, || {
+        let (before, mut seen) = (sleeps(), 0);
+        let missed = e.visit(
+            0,
+            LOCK_TIMEOUT,
+            |_| true,
+            |guard| {
+                assert_ne!(guard.no, 0);
+                seen += 1;
+                // The last one ends it: shard 0 is not waited for.
+                seen + 1 < e.geo.shards
+            },
+        );
+        assert_eq!((missed.count(), missed.has(0), seen + 1), (1, true, e.geo.shards));
+        assert_eq!(sleeps(), before, "it waited");
+    });
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::{
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
-// As in src/shm/layout.rs.
+// As in src/shm/layout.rs and layout/header.rs.
 pub(crate) const FOREIGN: usize = 264;
 pub(crate) const LEASE_SEQ: usize = 512;
 pub(crate) const LEASE_WAITED: usize = 516;

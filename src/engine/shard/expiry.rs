@@ -35,20 +35,11 @@ impl Engine {
         // The shard's word before the header's; `note_swept` does it the other way round, so one of
         // the two sees the other.
         fence(earliest::BETWEEN);
-        let mut seen = all.load(earliest::ALL);
-        loop {
-            let lower = match seen {
-                // It is being computed, possibly without our expiry: force another computation.
-                _ if is_ticket(seen) => LOOK_AGAIN,
-                known if expires < known => expires.max(LOOK_AGAIN),
-                _ => return,
-            };
-            // A failed exchange says nothing about the new value: decide again.
-            match all.compare_exchange_weak(seen, lower, earliest::ALL, earliest::ALL) {
-                Ok(_) => return,
-                Err(now) => seen = now,
-            }
-        }
+        let _ = all.fetch_update(earliest::ALL, earliest::ALL, |seen| match seen {
+            // It is being computed, possibly without our expiry: force another computation.
+            _ if is_ticket(seen) => Some(LOOK_AGAIN),
+            known => (expires < known).then_some(expires.max(LOOK_AGAIN)),
+        });
     }
 
     /// After shards were reaped: from when on a sweep can find something, for all shards at once.
@@ -113,5 +104,33 @@ impl Engine {
     /// A number unique in this region: of a lease or a sweep.
     pub(in crate::engine) fn next_ticket(&self) -> u64 {
         self.region.word(header::TICKETS).fetch_add(1, Relaxed) + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{COMPUTING, LOOK_AGAIN};
+    use crate::{
+        engine::{Config, Engine},
+        shm::{layout::header, sync::*},
+    };
+
+    /// A sweeper that was stopped within its computation may have read the shard's word already.
+    #[test]
+    fn an_expiry_noted_during_a_computation_forces_another_one() {
+        let e = Engine::create(&Config::new("expiry", 10)).unwrap();
+        let all = e.region.word(header::EARLIEST);
+        let ticket = COMPUTING | e.next_ticket();
+        all.store(ticket, SeqCst);
+        e.note_earliest(5000);
+        assert_eq!(all.load(SeqCst), LOOK_AGAIN);
+        // Of what is known the earlier one stands.
+        for (known, expires, then) in
+            [(u64::MAX, 5000, 5000), (5000, 6000, 5000), (5000, 4000, 4000), (5000, 0, LOOK_AGAIN)]
+        {
+            all.store(known, SeqCst);
+            e.note_earliest(expires);
+            assert_eq!(all.load(SeqCst), then, "{expires} after {known}");
+        }
     }
 }
