@@ -54,11 +54,14 @@ struct Service {
     host: &'static dyn Host,
     forks: u32,
     places: AtomicUsize,
-    inbox: mpsc::Sender<(Socket, Place)>,
+    inbox: mpsc::Sender<Arrival>,
     wake: UnixDatagram,
     ending: AtomicBool,
     ended: AtomicBool,
 }
+
+/// A connection on its way to the thread.
+type Arrival = (Owned, Place);
 
 /// A reserved slot for one connection, released when dropped.
 #[derive(Debug)]
@@ -83,7 +86,8 @@ pub fn reserve(host: &'static dyn Host) -> Option<Place> {
 impl Place {
     /// Passes the connection to the service, which is the only reader from now on.
     pub fn take_over(self, connection: OwnedFd) {
-        let socket = Socket::from(connection);
+        // From here on no child of fork keeps a copy, and an exit closes it.
+        let socket = Owned::new(Socket::from(connection));
         // A unix socket has no such option.
         let _ = socket.set_tcp_nodelay(true);
         let service = self.0;
@@ -157,14 +161,13 @@ fn finish() {
     }
 }
 
-fn run(service: &'static Service, arrivals: &mpsc::Receiver<(Socket, Place)>, woken: &UnixDatagram) {
+fn run(service: &'static Service, arrivals: &mpsc::Receiver<Arrival>, woken: &UnixDatagram) {
+    let arrived = || arrivals.try_iter().map(|(socket, place)| Session::new(service.host, socket, place));
     let mut sessions: Vec<Session> = Vec::new();
     let mut poller = Poller::default();
     let mut scratch = vec![0; 65_536];
     while !service.ending.load(Ordering::Acquire) {
-        sessions.extend(
-            arrivals.try_iter().map(|(socket, place)| Session::new(service.host, Owned::new(socket), place)),
-        );
+        sessions.extend(arrived());
         poller.clear();
         poller.watch(woken, false);
         sessions.iter().for_each(|session| poller.watch(&**session, session.unsent()));
@@ -195,6 +198,8 @@ fn run(service: &'static Service, arrivals: &mpsc::Receiver<(Socket, Place)>, wo
             alive
         });
     }
+    // Those that came last have been told that they are kept.
+    sessions.extend(arrived());
     sessions.iter_mut().for_each(Session::close);
 }
 

@@ -253,7 +253,10 @@ fn an_exit_closes_the_connections_of_forked_copies_too() {
             !at.is_empty()
         });
         let mut stream = connect(&at);
-        assert!(ask_to_keep(&mut stream, b"exit").ends_with(&array(&[b"keep", b"1"])));
+        // The second answer is from the thread that keeps it: the server's own is not forked in between.
+        for _ in 0..2 {
+            assert!(ask_to_keep(&mut stream, b"exit").ends_with(&array(&[b"keep", b"1"])));
+        }
         fs::write(file.path(), "end").unwrap();
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).expect("closed, though the copies in the fork live on");

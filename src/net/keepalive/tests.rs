@@ -1,4 +1,7 @@
+use std::os::unix::net::UnixStream;
+
 use super::*;
+use crate::net::host::testing::NoHost;
 
 #[test]
 fn a_request_is_whole_when_its_value_is_there() {
@@ -27,4 +30,29 @@ fn other_requests_are_rejected_at_once() {
     {
         assert_eq!(frame(bytes), Err(NotARequest), "{bytes:?}");
     }
+}
+
+#[test]
+fn a_connection_that_arrives_as_the_process_ends_gets_its_goodbye() {
+    let (inbox, arrivals) = mpsc::channel();
+    let (wake, woken) = UnixDatagram::pair().unwrap();
+    let service: &'static Service = Box::leak(Box::new(Service {
+        host: &NoHost,
+        forks: 0,
+        places: AtomicUsize::new(1),
+        inbox,
+        wake,
+        ending: AtomicBool::new(true),
+        ended: AtomicBool::new(false),
+    }));
+    let (kept, mut peer) = UnixStream::pair().unwrap();
+    // As a child of fork has one.
+    let copy = kept.try_clone().unwrap();
+    Place(service).take_over(kept.into());
+    run(service, &arrivals, &woken);
+    let mut rest = Vec::new();
+    peer.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, GOODBYE);
+    assert_eq!(service.places.load(Ordering::Relaxed), 0);
+    drop(copy);
 }
