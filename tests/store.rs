@@ -332,3 +332,26 @@ fn open_and_close_race() {
     (0..6).for_each(|key| assert_eq!(seq(&engine, key), Some(60)));
     assert!(!engine.stats().last_unclean, "all were closed cleanly");
 }
+
+/// A program that has closed its standard streams prints all the same: not into its store.
+#[test]
+fn nothing_is_printed_into_a_store() {
+    let _alone = alone();
+    let (_dir, path) = place();
+    for round in 0..2 {
+        Child::fork(|| {
+            for stream in 0..3 {
+                nix::unistd::close(stream).expect("it was open");
+            }
+            let engine = Engine::create(&config(&path)).expect("the store");
+            for stream in 0..3 {
+                // SAFETY: a buffer of one byte that outlives the call.
+                let written = unsafe { libc::write(stream, b"x".as_ptr().cast(), 1) };
+                assert_eq!(written, -1, "{stream} is open");
+            }
+            fill(&engine, 3 + round);
+        })
+        .join();
+    }
+    assert_filled(&Engine::attach(&path).expect("the store"), 4);
+}

@@ -14,6 +14,7 @@ use std::{
 use super::{
     cancel::Shield,
     clock,
+    descriptor::above_standard,
     dir_entry::{DirEntry, FileId},
     filesystem::{self, Fit},
 };
@@ -136,6 +137,8 @@ impl StoreFile {
     }
 
     fn new(path: &Path, file: File, made: bool) -> Result<Self> {
+        // No lock is held yet, which closing the original would release.
+        let file = above_standard(file).map_err(|source| Error::Os { call: "dup", source })?;
         let meta = file.metadata().map_err(|source| Error::Os { call: "fstat", source })?;
         if !meta.file_type().is_file() {
             return Err(Error::store(path, StoreFault::NotAFile));

@@ -3,6 +3,7 @@
 
 pub(crate) mod cancel;
 pub(crate) mod clock;
+mod descriptor;
 pub(crate) mod dir_entry;
 #[cfg(any(feature = "capi", feature = "redis"))]
 pub(crate) mod exit;

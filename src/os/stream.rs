@@ -11,7 +11,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 #[cfg(feature = "redis")]
 use super::exit::CloseOnFork;
-use super::poll;
+use super::{descriptor::above_standard, poll};
 
 /// A connected socket. Waits fail with [`ErrorKind::TimedOut`] once the deadline has passed.
 #[derive(Debug)]
@@ -27,7 +27,8 @@ impl Stream {
     /// Connects. A unix socket whose backlog is full is [`ErrorKind::WouldBlock`]: there is no event
     /// to wait for.
     pub(crate) fn connect(address: &SockAddr, deadline: Instant) -> io::Result<Self> {
-        let socket = Socket::new(Domain::from(c_int::from(address.family())), Type::STREAM, None)?;
+        let socket =
+            above_standard(Socket::new(Domain::from(c_int::from(address.family())), Type::STREAM, None)?)?;
         socket.set_nonblocking(true)?;
         let stream = Self {
             #[cfg(feature = "redis")]
