@@ -50,6 +50,16 @@ fn items_and_lru_may_change_when_nobody_else_is_there() {
         engine.set(b"hidden", b"1", &SetOptions { ungettable: true, ..UPDATE }).expect("set");
         engine.math(b"number", Math::Inc, 41, &UPDATE).expect("math");
     }
+    let counted = |engine: &Engine| {
+        let stats = engine.stats();
+        (stats.stored, stats.hits, stats.misses, stats.deleted, stats.cleared)
+    };
+    let mut counts = {
+        let engine = Engine::create(&with(&path, 2000, false)).expect("the same settings");
+        assert!(engine_value::get(&engine, b"nothing", Touch::Yes).expect("get").is_none());
+        counted(&engine)
+    };
+    assert!(counts.0 > 300 && counts.2 > 0 && counts.4 > 0, "{counts:?}");
     let steps = [(9000, false), (400, false), (400, true), (20_000, true), (310, true), (2000, false)];
     for (capacity, lru) in steps {
         let before = fs::metadata(&path).expect("stat").ino();
@@ -58,6 +68,7 @@ fn items_and_lru_may_change_when_nobody_else_is_there() {
         assert!(notes.contains("303 items were moved"), "{notes:?}");
         assert_ne!(fs::metadata(&path).expect("stat").ino(), before, "a new file");
         assert_eq!(engine.config().capacity, capacity);
+        assert_eq!(counted(&engine), counts, "statistics go on");
         assert_filled(&engine, 3);
         let read = |key: &[u8]| engine_value::get(&engine, key, Touch::No).expect("get");
         assert_eq!(read(b"with a ttl").expect("stored").0.expires_secs(), soon);
@@ -69,6 +80,7 @@ fn items_and_lru_may_change_when_nobody_else_is_there() {
         let again = Engine::create(&with(&path, capacity, lru)).expect("the same settings");
         assert_eq!(again.notes(), [""; 0]);
         assert_filled(&again, 3);
+        counts = counted(&again);
     }
     assert_eq!(files(dir.path()), ["store"], "nothing else is left");
 }

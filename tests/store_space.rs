@@ -154,6 +154,43 @@ fn a_full_tmpfs() {
     );
 }
 
+/// On a full disk there is no room to move entries to: what is free between them is used, however
+/// often everything goes.
+#[test]
+fn a_full_disk_is_filled_again_after_clears_and_sweeps() {
+    let _alone = alone();
+    for sweep in [false, true] {
+        on(
+            |at| tmpfs(at, "size=1M"),
+            |at| {
+                let engine = Engine::create(&Config { capacity: 10_000, ..config(&at.join("store")) });
+                let engine = engine.expect("a store");
+                let name = |round: u32, n: u32| format!("{round} {n}").into_bytes();
+                let fill = |round: u32| {
+                    let set = |n: &u32| engine.set(&name(round, *n)[..], &[1; 500], &ADD).is_ok();
+                    (0..2000).filter(set).count()
+                };
+                let first = fill(0);
+                assert!(first > 1000, "{first}");
+                for round in 1..5 {
+                    if round % 2 == 1 {
+                        engine.clear().expect("clear");
+                    } else {
+                        (0..2000).for_each(|n| _ = engine.delete(&name(round - 1, n)).expect("delete"));
+                    }
+                    if sweep {
+                        engine.sweep().expect("sweep");
+                        engine.sync().expect("sync");
+                    }
+                    let again = fill(round);
+                    assert!(again * 20 >= first * 19, "{again} of {first} in round {round}, sweep {sweep}");
+                }
+                assert_eq!(engine.inspect(false, |_, _| ()).expect("inspect").heap, 0);
+            },
+        );
+    }
+}
+
 #[test]
 fn a_full_ext4() {
     let _alone = alone();

@@ -66,20 +66,29 @@ fn report(context: &mut Context, engine: &Arc<Engine>, place: Where, json: bool)
     let bar = context.progress(Some(engine.stats().shards), "checking");
     let found = engine.inspect(place == Where::Repair, |done, _| bar.set_position(done))?;
     bar.finish_and_clear();
-    let stats = engine.stats();
     let damaged = engine.dropped_at_opening() + found.damaged;
+    // What a repair says is what a second look finds.
+    let left = if place == Where::Repair && damaged + found.heap > 0 {
+        let again = engine.inspect(false, |_, _| {})?;
+        again.damaged + again.heap
+    } else {
+        0
+    };
+    let stats = engine.stats();
     let out = &mut context.out;
     if json {
         let all = json!({
             "entries": found.entries, "items": found.items, "dead": found.dead, "bytes": found.bytes,
             "damaged": damaged, "loose": found.loose, "heap": found.heap, "reasons": found.reasons,
-            "repaired": place == Where::Repair, "in_use": place == Where::InUse, "last_unclean": stats.last_unclean,
+            "repaired": place == Where::Repair && left == 0, "left": left, "in_use": place == Where::InUse, "last_unclean": stats.last_unclean,
         });
         writeln!(out, "{all}")?;
     } else {
         describe(out, &found, damaged, place, stats.last_unclean)?;
     }
     match (damaged, found.heap, place) {
+        _ if left > 0 => Err(Failure::new(NO, format!("{} faults remain after the repair", count(left)))
+            .hint("`ucache clear` empties the store; `dump` and `load` move its items to a new one")),
         (0, 0, _) | (.., Where::Repair) => Ok(()),
         (0, n, _) => Err(Failure::new(NO, format!("{} faults of the heap", count(n)))
             .hint("`ucache check --repair` puts them right and keeps all items")),

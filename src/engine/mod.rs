@@ -74,6 +74,8 @@ mod heap_tests;
 #[cfg(test)]
 mod hold_tests;
 #[cfg(test)]
+mod lease_tests;
+#[cfg(test)]
 mod number_tests;
 #[cfg(test)]
 mod room_tests;
@@ -86,8 +88,10 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use config::{Blocks, Config, Eviction, HugePages, NativeShape, Store};
 #[cfg(any(feature = "cli", feature = "uwsgi"))]
+#[cfg(feature = "capi")]
+pub(crate) use config::MAX_KEY;
+pub use config::{Blocks, Config, Eviction, HugePages, NativeShape, Store};
 pub(crate) use figures::Figure;
 pub(crate) use index::lookup::BATCH;
 #[cfg(feature = "capi")]

@@ -252,9 +252,22 @@ impl Engine {
         0
     }
 
+    /// Goes on with the counts of the store that this one replaces.
+    pub(in crate::engine) fn continue_counts(&self, old: &Self) {
+        for counter in 1..STATS / 8 {
+            let more = old.total_of(counter).wrapping_sub(self.total_of(counter));
+            self.region.word(self.layout.stats + counter * 8).fetch_add(more, Relaxed);
+        }
+        let modified = old.region.word(header::LAST_MODIFIED).load(Relaxed);
+        self.region.word(header::LAST_MODIFIED).store(modified, Relaxed);
+    }
+
     pub(in crate::engine) fn total(&self, counter: Counter) -> u64 {
-        let word =
-            |slot: u64| self.region.word(self.layout.stats + slot * STATS + counter as u64 * 8).load(Relaxed);
+        self.total_of(counter as u64)
+    }
+
+    fn total_of(&self, counter: u64) -> u64 {
+        let word = |slot: u64| self.region.word(self.layout.stats + slot * STATS + counter * 8).load(Relaxed);
         // Others have no page yet, and are not given one.
         let used = self.region.word(header::STATS_USED).load(Relaxed).clamp(1, STATS_SLOTS);
         (0..used).map(word).fold(0, u64::wrapping_add)

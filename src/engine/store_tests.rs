@@ -163,3 +163,30 @@ fn an_index_is_found_by_its_data() {
         assert_eq!((found.items, found.damaged, found.loose), (400, 0, 0), "{:?}", found.reasons);
     }
 }
+
+/// A page of the table of spans is lost: what its spans had goes, and they are free again.
+#[test]
+fn lost_words_of_spans_are_put_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let config = Config { store: stored(&path), ..Config::new("c", 1000) };
+    let e = Engine::create(&config).unwrap();
+    let fill = |e: &Engine| (0..300).for_each(|i| _ = e.set(&key(i), &[1; 3000], &UPDATE).unwrap());
+    fill(&e);
+    let (table, size) = (e.layout.span_table as usize, e.stats().bytes);
+    drop(e);
+    let whole = std::fs::read(&path).unwrap();
+    for byte in [0xff, 0x5a] {
+        let mut damaged = whole.clone();
+        damaged[table..table + 4096].fill(byte);
+        std::fs::write(&path, &damaged).unwrap();
+        let e = Engine::attach(&path).unwrap();
+        assert!(e.inspect(true, |_, _| ()).unwrap().heap > 0);
+        let again = e.inspect(false, |_, _| ()).unwrap();
+        assert_eq!((again.damaged, again.heap), (0, 0), "{:?}", again.reasons);
+        fill(&e);
+        e.sweep().unwrap();
+        let now = e.stats().bytes;
+        assert!(now <= size + size / 8, "{now} bytes, {size} before");
+    }
+}

@@ -178,6 +178,10 @@ impl Meta {
     }
 }
 
+/// The longest that a value is kept after its time to live, milliseconds: 100 years. A time to live
+/// and this together end before the latest expiry of an entry, so the two can be told apart.
+pub(crate) const MAX_STALE: u64 = 100 * 365 * 86_400_000;
+
 /// Whether a read counts as a use for LRU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touch {

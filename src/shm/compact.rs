@@ -351,6 +351,34 @@ pub(crate) fn discard_moved(r: &Region, shard: ShardCells<'_>, sync: u64, is_mov
     });
 }
 
+/// Ends the emptying of extents whose entries have nowhere to go: they give blocks again. Those from
+/// which an entry was moved since the last sync stay as they are. `is_reached` tells of an entry's
+/// offset whether a slot leads there.
+pub(crate) fn stay(r: &Region, shard: ShardCells<'_>, is_reached: impl Fn(u64) -> bool) {
+    let (mut any, mut left) = (false, false);
+    each_extent(r, shard, |s, high| {
+        if !s.leaving {
+            return;
+        }
+        let mut all = high & (EMPTY | BROKEN) == 0;
+        let whole = walk(r, shard.no, s.start(r), s.end(r), |off, block| {
+            all &= block.free || is_reached(off);
+            all
+        });
+        if all && whole {
+            // A death in between leaves an extent that gives blocks, see `rebuild_extent`.
+            (0..s.n).for_each(|i| meta(r, s.first + i, 0).store(extent_word(i, s.n, shard.no), Release));
+            any = true;
+        } else {
+            left = true;
+        }
+    });
+    if any {
+        shard.word(at::LEAVING).store(left.into(), Relaxed);
+        coalesce(r, shard);
+    }
+}
+
 /// Copies a whole entry of `len` bytes into a block that no slot leads to.
 pub(crate) fn copy(r: &Region, from: u64, to: u64, len: u64) {
     for i in (0..len).step_by(8) {

@@ -29,7 +29,7 @@ pub(crate) use super::{
     coalesce::coalesce,
     compact::{
         begin_emptying, begin_sync, copy, discard_moved, each_spans, empty, is_leaving, may_be_sparse,
-        rebuild, release_emptied, release_idle,
+        rebuild, release_emptied, release_idle, stay,
     },
     extent::{
         Wanted, around, each_entry, each_entry_between, holds, is_for, is_large, owner_of, wanted,

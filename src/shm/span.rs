@@ -320,6 +320,15 @@ pub(crate) fn recover_pool(r: &Region) {
     note_free(r, 0);
 }
 
+/// Frees the spans whose words are none that ucache writes, as `is_impossible` says: nobody can have
+/// or claim them. The caller holds the pool's lock.
+pub(crate) fn free_impossible(r: &Region, is_impossible: impl Fn(u64) -> bool) {
+    // Whether they have blocks on disk is not known.
+    let free = if r.file().is_some() { HOLE } else { DIRTY };
+    (0..frontier(r)).filter(|&i| is_impossible(i)).for_each(|i| meta(r, i, 0).store(free, Release));
+    recover_pool(r);
+}
+
 /// The first opener of a store: corrects flipped bits in the words of small-block spans.
 pub(crate) fn mend(r: &Region) {
     let end = committed(r);

@@ -176,9 +176,6 @@ impl Engine {
     /// [`Error::Timeout`].
     pub fn begin_refresh(&self, key: &[u8], lease: Duration) -> Result<Option<FillToken>> {
         let key = self.refresh_key(key);
-        if key.len() as u64 > self.config.max_key {
-            return Ok(Some(FillToken::new(0)));
-        }
         match self.try_lease(&key, lease, 0) {
             Ok(LeaseAttempt::Mine(lease)) => Ok(Some(FillToken::new(lease))),
             Ok(_) | Err(Error::Exists) => Ok(None),

@@ -40,7 +40,7 @@ pub(crate) enum Begun {
 impl Engine {
     /// Places a placeholder for the copy of a value that is asked for next.
     pub(crate) fn begin_copy(&self, key: &[u8], lease: Duration) -> Begun {
-        if !self.may_write() {
+        if !self.may_write() || self.check_limits(key, 1).is_err() {
             return Begun::Unkept;
         }
         match self.try_lease(key, lease, COPY) {

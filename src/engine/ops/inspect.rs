@@ -107,10 +107,14 @@ impl Engine {
 
     /// Spans that no shard accounted for were claimed meanwhile, or are lost.
     fn inspect_spans(&self, repair: bool, found: &mut Inspection, accounted: &Accounted) -> Result<()> {
+        let mut impossible = false;
         for span in 0..span::frontier(&self.region) {
             match accounted.claim(&self.region, span) {
                 Claim::None => {}
-                Claim::Impossible => found.heap(format_args!("span {span}: nobody's, and not free")),
+                Claim::Impossible => {
+                    impossible = true;
+                    found.heap(format_args!("span {span}: nobody's, and not free"));
+                }
                 Claim::Shard(no) => {
                     let guard = self.lock_raw(no)?;
                     let is_entry = |off| self.is_reached(&guard, off);
@@ -123,6 +127,12 @@ impl Engine {
                     guard.release();
                 }
             }
+        }
+        if repair && impossible {
+            let mend = || span::recover_pool(&self.region);
+            let is_impossible = |span| matches!(accounted.claim(&self.region, span), Claim::Impossible);
+            let free = || span::free_impossible(&self.region, is_impossible);
+            self.under(header::LOCK_POOL, self.config.lock_timeout, mend, free)?;
         }
         Ok(())
     }

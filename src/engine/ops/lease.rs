@@ -93,6 +93,7 @@ impl Engine {
             {
                 return Ok(Fill::Hit(meta));
             }
+            self.check_limits(key, 1)?;
             match self.try_lease(key, lease, 0) {
                 Ok(LeaseAttempt::Mine(lease)) => return Ok(Fill::Filler(FillToken::new(lease))),
                 Ok(LeaseAttempt::Value) => continue,
@@ -233,14 +234,13 @@ impl Engine {
     }
 
     /// Stores a placeholder of the caller's if there is none, or if its filler is dead or late.
-    /// `kind`: 0 or [`COPY`].
+    /// `kind`: 0 or [`COPY`]. The caller checks the limits of a key that is not the engine's own.
     pub(in crate::engine) fn try_lease(
         &self,
         key: &[u8],
         lease: Duration,
         kind: u64,
     ) -> Result<LeaseAttempt> {
-        self.check_limits(key, 1)?;
         let hashed = self.hash_key(key);
         let number = self.next_ticket() | kind;
         let deadline =
@@ -261,12 +261,12 @@ impl Engine {
                 let own = self.lease_words(&f).is_some_and(|[owner, ..]| owner == Owner::me().to_word());
                 Ok(if own { LeaseAttempt::Own } else { LeaseAttempt::Theirs })
             }
-            Some(f) => {
-                self.replace(guard, &hashed, &f, &new)?;
-                Ok(LeaseAttempt::Mine(number))
-            }
-            None => {
-                self.insert(guard, &hashed, &new)?;
+            found => {
+                match found {
+                    Some(f) => self.replace(guard, &hashed, &f, &new)?,
+                    None => self.insert(guard, &hashed, &new)?,
+                }
+                self.note_lease(expires);
                 Ok(LeaseAttempt::Mine(number))
             }
         })

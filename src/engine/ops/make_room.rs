@@ -134,6 +134,8 @@ impl MakeRoom {
         match e.back_index(home) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
+            // The descriptor of the store is gone, which no room would mend.
+            Err(error @ Error::Damaged(_)) => return Err(error),
             Err(error) => e.note_grow_fault(&error),
         }
         if !std::mem::replace(&mut self.swept, true) && (!e.nothing_due() && self.sweep(e) > 0) {
@@ -223,14 +225,16 @@ impl Engine {
     /// Grows the data area of a store; `false` = it has its full size, or the disk is full.
     ///
     /// # Errors
-    /// Errors of the pool's lock: it is unknown whether the store could grow.
+    /// Errors of the pool's lock: it is unknown whether the store could grow. [`Error::Damaged`]: the
+    /// store's descriptor is not the store's any more.
     pub(in crate::engine) fn grow(&self, bytes: u64) -> Result<bool> {
         let Some(file) = self.region.file() else { return Ok(false) };
         let need = bytes.div_ceil(SPAN) * SPAN;
         let committed = self.region.word(header::COMMITTED);
         let seen = committed.load(Acquire);
         let mend = || span::recover_pool(&self.region);
-        self.under(header::LOCK_POOL, self.config.lock_timeout, mend, || {
+        let mut broken = None;
+        let grown = self.under(header::LOCK_POOL, self.config.lock_timeout, mend, || {
             let now = committed.load(Acquire);
             if now != seen {
                 return true; // Another thread was faster.
@@ -252,14 +256,19 @@ impl Engine {
                     }
                     let table = |end: u64| self.layout.table_end(end);
                     let grown = file.grow_table(table(now), table(to)).and_then(|()| file.grow(now, to));
-                    match &grown {
+                    match grown {
                         Ok(()) => committed.store(to, Release),
-                        Err(e) => self.note_grow_fault(e),
+                        Err(e) => {
+                            self.note_grow_fault(&e);
+                            broken = Some(e).filter(|e| matches!(e, Error::Damaged(_)));
+                            return false;
+                        }
                     }
-                    grown.is_ok()
+                    true
                 })
                 || refill(1)
-        })
+        })?;
+        broken.map_or(Ok(grown), Err)
     }
 
     /// Called under the pool's lock, or where a lost count does not matter.

@@ -47,13 +47,14 @@ impl Engine {
     /// [`Engine::sweep`] without the sync of a store.
     pub(in crate::engine) fn sweep_shards(&self) -> Result<u64> {
         let now = (!self.config.no_expire).then(clock::unix_millis);
+        let leases = self.take_due_leases();
         let mut expired = 0;
         let missed = self.visit(
             0,
             SWEEP_PATIENCE.min(self.config.lock_timeout),
             |_| true,
             |guard| {
-                if self.is_due(guard.no, now) {
+                if leases || self.is_due(guard.no, now) {
                     expired += self.reap(guard, self.clear_gen(), now);
                 }
                 if guard.used() == 0 {
@@ -62,6 +63,9 @@ impl Engine {
                 true
             },
         );
+        if leases && !missed.has_none() {
+            self.note_lease(0);
+        }
         if missed.count() == self.geo.shards {
             self.fail_for(missed)?;
         }
@@ -72,7 +76,8 @@ impl Engine {
     }
 
     /// For a writer of a store that finds no room: empties some sparse extents of each shard, syncs,
-    /// and releases them. Tells whether there were any.
+    /// and releases them. Those that could not be emptied give blocks again. Tells whether there were
+    /// any.
     #[cold]
     pub(in crate::engine) fn compact_for_room(&self) -> bool {
         self.visit(
@@ -84,8 +89,19 @@ impl Engine {
                 true
             },
         );
-        let any = self.region.word(header::EMPTIED).load(Relaxed) != 0;
-        any && self.release_emptied().is_ok()
+        if self.region.word(header::EMPTIED).load(Relaxed) == 0 || self.release_emptied().is_err() {
+            return false;
+        }
+        self.visit(
+            0,
+            Duration::ZERO,
+            |no| self.is_leaving(no),
+            |guard| {
+                slab::stay(&self.region, guard.cells, |off| self.is_reached(guard, off));
+                true
+            },
+        );
+        true
     }
 
     fn may_compact(&self, no: u64) -> bool {
@@ -188,16 +204,20 @@ impl Engine {
     pub(in crate::engine) fn reap_all(&self, now: Option<u64>) -> (u64, Missed) {
         let used = |no: u64| self.region.shard(no).used();
         let (before, mut gone) = (Cell::new(0), 0);
+        let leases = self.take_due_leases();
         let due = |no: u64| {
             // After a clear, locking a shard reaps it.
             before.set(used(no));
-            self.is_due(no, now)
+            leases || self.is_due(no, now)
         };
         let missed = self.visit(0, Duration::ZERO, due, |guard| {
             self.reap(guard, self.clear_gen(), now);
             gone += before.get().saturating_sub(used(guard.no));
             true
         });
+        if leases && !missed.has_none() {
+            self.note_lease(0);
+        }
         self.note_swept();
         (gone, missed)
     }

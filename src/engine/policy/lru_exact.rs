@@ -15,6 +15,10 @@ use crate::{
     shm::{layout::header, sync::*},
 };
 
+/// Placeholders that one eviction spares: an item must go in the end, and each costs a look at its
+/// filler.
+const MOST_SPARED: u32 = 64;
+
 /// Exact LRU; see the module.
 pub(super) struct LruExact;
 
@@ -36,6 +40,7 @@ impl Hooks for LruExact {
         keep: Option<(u64, u64)>,
         _whole: bool,
     ) -> Option<EntryRef> {
+        let mut spared = 0;
         // An item that gets a second chance returns as the newest.
         for _ in 0..e.geo.capacity * 2 + MIN_VICTIMS {
             let Some((stamp, id)) = e.victims.first() else {
@@ -51,7 +56,7 @@ impl Hooks for LruExact {
                 return e.oldest_by_scan(guard, keep);
             }
             e.victims.drop_first();
-            let found = at.and_then(|at| e.found_at(at)).filter(|f| !e.gets_second_chance(f));
+            let found = at.and_then(|at| e.found_at(at)).filter(|f| !e.gets_second_chance(f, &mut spared));
             if found.is_some() {
                 return found;
             }
@@ -77,10 +82,13 @@ impl Engine {
         self.region.word(header::LRU_CLOCK).fetch_add(1, Relaxed) + 1
     }
 
-    /// Whether a victim must be spared: a placeholder with an active filler. It becomes the newest.
-    fn gets_second_chance(&self, f: &EntryRef) -> bool {
-        let waits = f.header.flags & LEASE != 0 && self.items() > 1;
+    /// Whether a victim is spared: a placeholder with an active filler, if not too many were. It
+    /// becomes the newest.
+    fn gets_second_chance(&self, f: &EntryRef, spared: &mut u32) -> bool {
+        let waits =
+            f.header.flags & LEASE != 0 && *spared < MOST_SPARED && self.items() > 1 && self.is_pending(f);
         if waits {
+            *spared += 1;
             LruExact::hit(self, f.bucket, f.slot);
         }
         waits
@@ -88,10 +96,11 @@ impl Engine {
 
     /// The least recently used item, without the list.
     fn oldest_by_scan(&self, guard: &ShardGuard<'_>, keep: Option<(u64, u64)>) -> Option<EntryRef> {
+        let mut spared = 0;
         for _ in 0..self.geo.capacity.clamp(8, 4096) {
             if let Some((number, _)) = self.oldest_sampled(guard, keep, true)
                 && let Some(f) = self.found_at(self.slot_at(guard, number))
-                && !self.gets_second_chance(&f)
+                && !self.gets_second_chance(&f, &mut spared)
             {
                 return Some(f);
             }

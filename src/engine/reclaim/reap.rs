@@ -1,20 +1,22 @@
 //! Reaping a shard: expired items, and those of older clear generations.
 #![forbid(unsafe_code)]
 
-use crate::engine::{
-    Engine, generation,
-    index::{
-        bucket::EntryRef,
-        entry::{self, GENERATIONS},
+use crate::{
+    engine::{
+        Engine, generation,
+        index::{
+            bucket::EntryRef,
+            entry::{self, GENERATIONS, LEASE},
+        },
+        shard::guard::ShardGuard,
+        stats::Counter,
     },
-    shard::guard::ShardGuard,
-    stats::Counter,
+    os::clock,
 };
 
 impl Engine {
-    /// Removes a shard's items of older clear generations and, given the time (milliseconds), its
-    /// expired ones.
-    /// Returns how many of the latter.
+    /// Removes a shard's items of older clear generations, placeholders of fillers that ended, and,
+    /// given the time (milliseconds), expired items. Returns how many of the two latter.
     pub(in crate::engine) fn reap(&self, guard: &ShardGuard<'_>, generation: u64, now: Option<u64>) -> u64 {
         let mut expired = 0;
         let mut earliest = u64::MAX;
@@ -45,11 +47,17 @@ impl Engine {
             let off = entry::slot_off(word);
             let Some(header) = self.header_at(off).filter(|h| h.key_len > 0) else { return true };
             let current = header.generation == generation % GENERATIONS;
-            let expired = header.expires != 0 && now.is_some_and(|now| header.expires <= now);
             let found = EntryRef { bucket, slot, off, header };
+            let is_lease = header.flags & LEASE != 0;
+            // A lease ends, whatever becomes of items.
+            let now = if is_lease { Some(clock::unix_millis()) } else { now };
+            let expired = header.expires != 0 && now.is_some_and(|now| header.expires <= now);
             if !current || expired && !self.is_awaited(&found) {
                 dead = Some((found, current));
                 return false;
+            }
+            if is_lease {
+                self.note_lease(header.expires);
             }
             if header.expires != 0 {
                 *earliest = header.expires.min(*earliest);

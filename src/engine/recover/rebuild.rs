@@ -136,6 +136,8 @@ impl Engine {
         self.items.recover(guard.cells, used);
         guard.set_earliest(earliest);
         self.note_earliest(earliest);
+        // A filler may have died before its placeholder was noted.
+        self.note_lease(0);
         self.blocks.recover(guard.cells, blocks_used);
         self.note_lost();
     }

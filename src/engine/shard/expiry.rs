@@ -85,7 +85,32 @@ impl Engine {
             (true, _) => u64::MAX,
         };
         self.region.header_word::<{ header::REAPED }>().load(Relaxed) == self.clear_gen()
+            && !self.is_lease_due()
             && (until == u64::MAX || (!is_ticket(until) && clock::is_ahead(until)))
+    }
+
+    /// Notes, under its shard's lock, a placeholder that is stored and ends at `expires`. Where items
+    /// expire this is noted with theirs.
+    pub(in crate::engine) fn note_lease(&self, expires: u64) {
+        if self.config.no_expire {
+            self.region.word(header::LEASES_UNTIL).fetch_min(expires.max(LOOK_AGAIN), Relaxed);
+        }
+    }
+
+    /// Whether placeholders may have ended though items do not expire by themselves (`no_expire`).
+    fn is_lease_due(&self) -> bool {
+        self.config.no_expire
+            && !clock::is_ahead(self.region.header_word::<{ header::LEASES_UNTIL }>().load(Relaxed))
+    }
+
+    /// The same, for a sweep that is about to look for them in all shards: it notes those that stay
+    /// again, and calls [`Engine::note_lease`] for shards that it missed.
+    pub(in crate::engine) fn take_due_leases(&self) -> bool {
+        let due = self.is_lease_due();
+        if due {
+            self.region.word(header::LEASES_UNTIL).store(u64::MAX, Relaxed);
+        }
+        due
     }
 
     /// Whether a sweep for room that is due then is due now: also if that is further away than the

@@ -169,7 +169,9 @@ impl Engine {
             if old.has_copies() {
                 new.keep_copies();
             }
-            items.iter().try_for_each(|&(_, off)| old.copy_entry(off, new))
+            items.iter().try_for_each(|&(_, off)| old.copy_entry(off, new))?;
+            new.continue_counts(&old);
+            Ok(())
         };
         Self::move_items(file, config, (&difference, left), attempt, each)
     }
