@@ -440,8 +440,9 @@ const char *ucache_version(void);
  *              Below 0 = an error. The numbers are stable; new ones may be added. errno is not
  *              meaningful.
  * key, value   Any bytes, including NUL. Empty ones, and those above the cache's limits, return
- *              UCACHE_E_KEY or UCACHE_E_VALUE. The library only keeps copies. Keys and values may
- *              overlap each other and results: their content at the time of the call counts.
+ *              UCACHE_E_KEY or UCACHE_E_VALUE (a key that is stored since keysize was greater can be
+ *              read and removed). The library only keeps copies. Keys and values may overlap each
+ *              other and results: their content at the time of the call counts.
  * lengths      Of values, expected values, prefixes and buffers: a length over SSIZE_MAX, such as
  *              the -1 of a failed read(), returns UCACHE_E_ARGUMENT. A prefix longer than any key
  *              matches no key.
@@ -649,7 +650,8 @@ typedef int (*ucache_fill_fn)(void *context, void *buffer, size_t size, size_t *
  * Reads a value like ucache_get; on a miss, fill computes it in the buffer, and it is stored. Of
  * all callers in all processes one computes, and the others wait for its value: for 30 seconds at
  * most, after which they compute, too, and less if the computing caller dies or gives up. Returns
- * UCACHE_OK even if the value could not be stored (full, too long): the caller has it.
+ * UCACHE_OK even if the value could not be stored (full, too long): the caller has it. In a full
+ * cache that evicts nothing there is no room for the mark of the one, and every caller computes.
  * UCACHE_STOPPED if fill has no value, UCACHE_EXISTS if the key has an item with the flag
  * UNGETTABLE. A fill that reads its own key in this way gets UCACHE_E_DEADLOCK.
  */
@@ -666,11 +668,12 @@ typedef struct ucache_lease ucache_lease;
  * value, for wait milliseconds at most, then the status is UCACHE_BUSY. wait = 0 does not wait.
  *
  * A lease ends by itself after limit milliseconds, or when the thread that began it ends: then one
- * of the waiting callers gets the next. UCACHE_E_DEADLOCK if this thread has the key's lease.
+ * of the waiting callers gets the next. UCACHE_E_DEADLOCK if this thread has the key's lease. In a
+ * full cache that evicts nothing every caller gets one.
  *
- * stale: seconds for which a value is kept after its ttl (ucache_lease_end adds them). During them
- * one caller gets the lease, and all others the old value at once. The same key needs the same
- * stale each time; 0 = none.
+ * stale: seconds for which a value is kept after its ttl, 100 years at most (ucache_lease_end adds
+ * them). During them one caller gets the lease, and all others the old value at once. The same key
+ * needs the same stale each time; 0 = none.
  */
 int ucache_lease_begin(ucache *cache, const void *key, size_t keylen, void *buffer, size_t size, size_t *len,
 	uint64_t stale, uint64_t limit, uint64_t wait, ucache_lease **lease);
@@ -678,7 +681,8 @@ int ucache_lease_begin(ucache *cache, const void *key, size_t keylen, void *buff
 /*
  * Stores the value, wakes the waiting callers, and frees the lease whatever the status.
  * UCACHE_CHANGED if nothing was stored: the lease had ended, the key was written or removed
- * meanwhile, or this is a child forked since ucache_lease_begin. Any thread may call it.
+ * meanwhile, an old value (stale) has reached its end meanwhile, which cannot be told from its
+ * removal, or this is a child forked since ucache_lease_begin. Any thread may call it.
  */
 int ucache_lease_end(ucache_lease *lease, const void *value, size_t vallen, uint64_t ttl);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Cache, expires::whole_millis, get_or_set::given, lease::Lease};
 use crate::{
-    engine::{Expires, Meta, Touch},
+    engine::{Expires, MAX_STALE, Meta, Touch},
     error::{Error, Result},
 };
 
@@ -83,7 +83,7 @@ impl Cache {
         E: From<Error>,
     {
         let bytes = key.as_ref();
-        let stale = whole_millis(stale);
+        let stale = whole_millis(stale).min(MAX_STALE);
         let lasting = self.with_timeout(longer(self.defaults.expires, stale));
         let Some((meta, value)) = self.stale(bytes, stale)? else {
             // Fresh or missing: read, counted and filled as usual.

@@ -363,6 +363,11 @@ static void leases(void)
 	CHECK(ucache_lease_end(lease, S("new"), 60) == UCACHE_OK && holds(S("l"), S("new")));
 	CHECK(ucache_exists(cache, S("l"), &expires) == UCACHE_OK && expires >= (uint64_t) time(NULL) + 1050);
 	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, 1000, 30000, 0, &lease) == UCACHE_OK);
+	/* However long it is to be kept, a value is new during its ttl. */
+	CHECK(ucache_del(cache, S("l")) == UCACHE_OK);
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, UINT64_MAX, 30000, 0, &lease) == UCACHE_LEASE);
+	CHECK(ucache_lease_end(lease, S("new"), 60) == UCACHE_OK);
+	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, UINT64_MAX, 30000, 0, &lease) == UCACHE_OK);
 	/* Refused. */
 	CHECK(ucache_lease_begin(cache, S("l"), buffer, 10, &len, 0, 1, 0, NULL) == UCACHE_E_ARGUMENT);
 	CHECK(ucache_lease_end(NULL, S("v"), 0) == UCACHE_E_ARGUMENT);

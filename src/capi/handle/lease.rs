@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     capi::{arg, panic::shielded},
-    engine::{Expires, Fill, FillToken, Meta, Stored, Swap, Touch},
+    engine::{Expires, Fill, FillToken, MAX_STALE, Meta, Stored, Swap, Touch},
     error::{Error, Result},
 };
 
@@ -31,7 +31,7 @@ pub struct ucache_lease {
     token: Option<FillToken>,
     /// The old value, if this is a refresh.
     old: Option<Vec<u8>>,
-    /// Seconds that a value is kept after its time to live.
+    /// Milliseconds that a value is kept after its time to live.
     stale: u64,
 }
 
@@ -105,7 +105,7 @@ pub unsafe extern "C" fn ucache_lease_begin(
                 key: Vec::new(),
                 token: None,
                 old: None,
-                stale,
+                stale: stale.saturating_mul(1000).min(MAX_STALE),
             };
             copied(key, &mut made.key)?;
             let begun = match made.refresh(limit)? {
@@ -187,7 +187,7 @@ impl ucache_lease {
 
     /// Whether an item is past its time to live.
     fn is_old(&self, meta: &Meta) -> bool {
-        meta.ends_within(self.stale.saturating_mul(1000))
+        meta.ends_within(self.stale)
     }
 }
 
@@ -211,9 +211,7 @@ pub unsafe extern "C" fn ucache_lease_end(
         // SAFETY: the caller vouches for the value.
         let value = unsafe { self::value(value, vallen) }?;
         let expires = match expires(ttl)? {
-            Expires::InMillis(millis) => {
-                Expires::InMillis(millis.saturating_add(lease.stale.saturating_mul(1000)))
-            }
+            Expires::InMillis(millis) => Expires::InMillis(millis.saturating_add(lease.stale)),
             other => other,
         };
         lease.store(value, expires)

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     capi::arg,
-    engine::{Meta, Sink, Touch},
+    engine::{MAX_KEY, Meta, Sink, Touch},
     error::Error,
     near::Tier,
     os::clock::unix_millis,
@@ -46,18 +46,24 @@ pub(super) unsafe fn bytes<'a>(
     Ok(unsafe { arg::bytes(data.cast(), len as u64) })
 }
 
-/// A key, checked against NULL and emptiness.
+/// A key, checked against NULL, emptiness and the limit. One that is stored is within the limit
+/// whatever it is: `keysize` may have been greater.
 ///
 /// # Safety
 /// `key` is NULL or has `len` readable bytes for as long as the slice is in use.
 pub(super) unsafe fn key<'a>(cache: &Tier, key: *const c_void, len: usize) -> Result<&'a [u8], CallError> {
     let limit = cache.engine().config().max_key;
-    if len as u64 > limit {
+    let is_long = len as u64 > limit;
+    let too_long = || {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        return Err(Error::KeyTooLong { len, limit }.into());
+        CallError::from(Error::KeyTooLong { len, limit })
+    };
+    if is_long && len as u64 > MAX_KEY {
+        return Err(too_long());
     }
     // SAFETY: passed on.
-    unsafe { bytes(key, len, "the key is NULL") }?.ok_or_else(|| Error::EmptyKey.into())
+    let key = unsafe { bytes(key, len, "the key is NULL") }?.ok_or(Error::EmptyKey)?;
+    if is_long && cache.engine().exists(key).is_none() { Err(too_long()) } else { Ok(key) }
 }
 
 /// The key, or a copy of it in `copy` if it overlaps the buffer, which is written before the last
