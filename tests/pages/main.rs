@@ -13,6 +13,7 @@ mod basics;
 mod beside;
 mod cases;
 mod cheaper;
+mod errors;
 mod frameworks;
 mod hostile;
 mod kills;

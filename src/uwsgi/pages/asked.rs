@@ -23,6 +23,26 @@ pub(super) trait Asked {
     }
 }
 
+/// Headers of the client that the application does not see.
+pub(super) const HIDDEN: [&str; 3] = ["HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_RANGE"];
+
+/// A request as its client sent it: with the headers that were hidden, without those that were added.
+pub(super) struct Client<'r, A> {
+    pub(super) request: &'r A,
+    /// Whether another route changes the body: it needs one that is not compressed.
+    pub(super) plain: bool,
+}
+
+impl<A: Asked> Asked for Client<'_, A> {
+    fn var(&self, name: &str) -> Option<&[u8]> {
+        match name.strip_prefix("HTTP") {
+            Some(rest) if HIDDEN.contains(&name) => self.request.var(&format!("HID_{rest}")),
+            Some("_ACCEPT_ENCODING") if self.plain => None,
+            _ => self.request.var(name),
+        }
+    }
+}
+
 /// Why a request goes to the application without the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bypass {

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     answer,
-    asked::{Asked, same_site},
+    asked::{Asked, Client, HIDDEN, same_site},
     chunk::{Bytes, Chunk},
     control::{Refusal, Times, judge},
     fields::{Head, values},
@@ -217,9 +217,7 @@ impl Fill {
     /// Asks for the whole page, whatever the client has; or whether the old one is still good, if
     /// the application has named it.
     pub(super) fn ask(&mut self, request: &Request) {
-        for name in ["HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_RANGE"] {
-            request.hide(name);
-        }
+        HIDDEN.iter().for_each(|name| request.hide(name));
         let Some(page) = self.old() else { return };
         let fields = Head::stored(page.head).unwrap_or_default();
         let tag = values(&fields, "etag").next().filter(|_| !page.made_tag);
@@ -330,7 +328,8 @@ impl Fill {
         if now >= page.error || self.behind.is_some() {
             return None;
         }
-        let answer = answer::answer(&page, request, now)?;
+        // The application was asked with the page's own validators: the client was not.
+        let answer = answer::answer(&page, &Client { request, plain: false }, now)?;
         if !request.begin(&answer.status, &answer.fields) {
             return None;
         }

@@ -124,8 +124,8 @@ impl Request {
         unsafe { (self.calls.logvar_add)(self.raw, c"ucache".as_ptr(), 6, value.as_ptr().cast(), len) }
     }
 
-    /// Hides a header of the client from the application: its variable gets a name that is no
-    /// header's.
+    /// Hides a header of the client from the application: its variable gets the name that
+    /// [`asked::Client`](super::asked::Client) looks for.
     pub(super) fn hide(&self, name: &str) {
         let request = self.get();
         let count = request.var_cnt.into();
