@@ -36,12 +36,13 @@ pub(crate) const TYPES: [&str; 20] = [
 ];
 
 /// The functions of the host that are called, and those that are replaced.
-const FUNCTIONS: [&str; 62] = [
+const FUNCTIONS: [&str; 63] = [
     "set_mule_harakiri",
     "uwsgi_404",
     "uwsgi_add_safe_fd",
     "uwsgi_add_transformation",
     "uwsgi_additional_header_add",
+    "uwsgi_apply_response_routes",
     "uwsgi_apply_routes",
     "uwsgi_buffer_append",
     "uwsgi_buffer_destroy",

@@ -1,5 +1,7 @@
 //! Other routes beside `ucache:`: those that change the body, those for errors, responses and ends.
 
+use std::{io::Read, thread::sleep, time::Duration};
+
 use serde_json::json;
 
 use super::{
@@ -105,5 +107,86 @@ fn an_action_that_the_application_calls() {
         let (_, before) = (pages(), pages());
         let more = (pages() - before) << 12;
         assert!(more < 5 << 20, "{more} bytes more after 20,000 calls ({build:?})");
+    }
+}
+
+/// The body of an answer that may be compressed; its length must be the one that it states.
+fn unpacked(answer: &Answer) -> String {
+    if let Some(length) = answer.header("Content-Length") {
+        assert_eq!(length, answer.body.len().to_string(), "{}", answer.head);
+    }
+    if answer.header("Content-Encoding").is_none() {
+        return body(answer);
+    }
+    let mut text = String::new();
+    let read = flate2::read::GzDecoder::new(answer.body.as_slice()).read_to_string(&mut text);
+    read.unwrap_or_else(|e| panic!("{e}: {answer:?}"));
+    text
+}
+
+/// Pages that the action sends in place of the application's answer pass the routes behind it, too.
+#[test]
+fn old_pages_that_other_routes_change_have_their_length() {
+    let long = "hello world ".repeat(40);
+    for (name, action) in [("gzip", "gzip:"), ("chunked", "chunked:")] {
+        for options in ["stale_error=60", "stale_error=60,gzip=1"] {
+            let site = Site::start(&format!(
+                "plugin = transformation_{name}\nroute = ^/ ucache:name=pages,ttl=1,{options}\nroute = ^/ {action}"
+            ));
+            let named = json!({"body": long, "headers": [["ETag", "\"v1\""]]});
+            let confirms = json!({"tag": "\"v1\"", "body": "another"});
+            for (script, cache) in [
+                (json!({"status": "500 Broken"}), "STALE"),
+                (json!({"raise": true}), "STALE"),
+                (confirms, "REFRESHED"),
+            ] {
+                site.script(&json!({"/a": named}));
+                site.get("/a");
+                sleep(Duration::from_millis(1100));
+                site.script(&json!({"/a": script.clone()}));
+                let answer = site.get_with("/a", "Accept-Encoding: gzip\r\n");
+                assert_eq!(
+                    (answer.status, answer.cache()),
+                    (200, cache),
+                    "{action} {script} {}",
+                    answer.head
+                );
+                assert_eq!(unpacked(&answer), long, "{action} {options} {script}");
+            }
+        }
+    }
+}
+
+#[test]
+fn hits_that_routes_for_responses_change_have_their_length() {
+    let long = "hello world ".repeat(10_000);
+    for &build in Build::all() {
+        for (name, action) in [("gzip", "gzip:"), ("chunked", "chunked:")] {
+            let site = Site::start_on(
+                build,
+                2,
+                &format!(
+                    "{}offload-threads = 1\nresponse-route = ^/ {action}\nresponse-route = ^/ addheader:X-Added: yes\n\
+                     route = ^/ ucache:name=pages,ttl=1,stale=60",
+                    plugin(build, name)
+                ),
+            );
+            site.script(&json!({"/a": {"body": long}}));
+            assert_eq!(unpacked(&site.get("/a")), long, "{build:?} {action}");
+            for cache in ["HIT", "REFRESHED", "HIT"] {
+                let answer = site.get("/a");
+                assert_eq!((answer.cache(), unpacked(&answer) == long), (cache, true), "{}", answer.head);
+                assert_eq!(answer.header("X-Added"), Some("yes"), "{build:?} {}", answer.head);
+                if cache == "HIT" {
+                    sleep(Duration::from_millis(1100));
+                }
+            }
+        }
+        // Without one that changes the body, the length is there.
+        let site = Site::start_on(build, 2, &format!("response-route = ^/ addheader:X-Added: yes\n{ROUTE}"));
+        site.get("/a");
+        let answer = site.get("/a");
+        assert_eq!((answer.cache(), answer.header("X-Added")), ("HIT", Some("yes")));
+        assert!(answer.header("Content-Length").is_some(), "{}", answer.head);
     }
 }

@@ -404,7 +404,7 @@ impl<'r> Turn<'r> {
         if self.settings.x_cache {
             fields.push((b"X-Cache".to_vec(), label.as_bytes().to_vec()));
         }
-        Ok(self.request.begin(&answer.status, &fields).then_some(answer.body))
+        Ok(self.request.begin(&answer.status, &fields, std::ptr::null()).then_some(answer.body))
     }
 }
 

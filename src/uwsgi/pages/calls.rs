@@ -52,6 +52,7 @@ functions! {
     write_body c"uwsgi_response_write_body_do": unsafe extern "C" fn(Req, *const c_char, usize) -> c_int,
     add_transformation c"uwsgi_add_transformation":
         unsafe extern "C" fn(Req, Transform, *mut c_void) -> *mut raw::uwsgi_transformation,
+    response_routes c"uwsgi_apply_response_routes": unsafe extern "C" fn(Req) -> c_int,
     logvar_add c"uwsgi_logvar_add": unsafe extern "C" fn(Req, *const c_char, u8, *const c_char, u8),
     additional_header c"uwsgi_additional_header_add": unsafe extern "C" fn(Req, *const c_char, u16),
     req_append c"uwsgi_req_append":

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    ffi::c_void,
+    ptr,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -192,8 +194,7 @@ impl Fill {
             }
             None if self.sent < self.body.len() => {
                 // Without a copy, unless other transformations follow.
-                let own = std::ptr::from_ref(self).cast();
-                if !request.send_last(own, &self.body[self.sent..]) {
+                if !request.send_last(self.own(), &self.body[self.sent..]) {
                     chunk.set(&self.body[self.sent..]);
                 }
                 self.sent = self.body.len();
@@ -252,10 +253,11 @@ impl Fill {
             None => judge(&head, &self.settings, with_cookie, SystemTime::now()),
         };
         if self.behind.is_none() {
+            let own = self.own();
             let mut fields = head.fields.clone();
             fields.push((b"Content-Length".to_vec(), body.len().to_string().into_bytes()));
             let status = [head.status.to_string().as_bytes(), b" ", &head.reason].concat();
-            if !request.begin(&status, &fields) {
+            if !request.begin(&status, &fields, own) {
                 return None;
             }
         }
@@ -272,6 +274,11 @@ impl Fill {
         }
         self.state = State::Replaced;
         Some(if self.behind.is_some() { Vec::new() } else { body })
+    }
+
+    /// The data of the transformations that this is.
+    fn own(&self) -> *const c_void {
+        ptr::from_ref(self).cast()
     }
 
     /// Looks at the headers and decides. Returns the body of an old page that the client gets
@@ -328,9 +335,11 @@ impl Fill {
         if now >= page.error || self.behind.is_some() {
             return None;
         }
-        // The application was asked with the page's own validators: the client was not.
-        let answer = answer::answer(&page, &Client { request, plain: false }, now)?;
-        if !request.begin(&answer.status, &answer.fields) {
+        let own = self.own();
+        // The application was asked with the page's own validators: they are not the client's.
+        let client = Client { request, plain: request.is_changed_behind(own) };
+        let answer = answer::answer(&page, &client, now)?;
+        if !request.begin(&answer.status, &answer.fields, own) {
             return None;
         }
         let body = answer.body.into_owned();

@@ -174,7 +174,7 @@ fn answer(request: &Request, status: &[u8], body: &str) {
         (b"Content-Length".to_vec(), body.len().to_string().into_bytes()),
     ];
     request.log("PURGE");
-    if request.begin(status, &fields) {
+    if request.begin(status, &fields, std::ptr::null()) {
         request.send(body.as_bytes());
     }
 }

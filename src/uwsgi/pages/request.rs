@@ -15,6 +15,8 @@ use super::{
     chunk::Bytes,
 };
 
+/// What routes return that end a request (uwsgi.h).
+const ROUTE_BREAK: c_int = 2;
 /// `via` of a response that another thread sends (uwsgi.h).
 const VIA_OFFLOAD: u16 = 3;
 /// Shortest body that is left to an offload thread: a shorter one fits into the socket's buffer.
@@ -194,12 +196,54 @@ impl Request {
         unsafe { (self.calls.additional_header)(self.raw, line.as_ptr().cast(), len) }
     }
 
-    /// Begins a response, instead of one whose headers are not sent yet.
-    pub(super) fn begin(&self, status: &[u8], fields: &[(Vec<u8>, Vec<u8>)]) -> bool {
+    /// Begins a response, instead of one whose headers are not sent yet. `own` is the data of the
+    /// transformation that does so; NULL = none does. A body that other routes change is not as long
+    /// as `Content-Length` says: it has none then.
+    pub(super) fn begin(
+        &self,
+        status: &[u8],
+        fields: &[(Vec<u8>, Vec<u8>)],
+        own: *const libc::c_void,
+    ) -> bool {
         let Ok(len) = u16::try_from(status.len()) else { return false };
+        let add = |of_length: bool| {
+            let is_length = |name: &[u8]| name.eq_ignore_ascii_case(b"content-length");
+            let mut chosen = fields.iter().filter(|(name, _)| is_length(name) == of_length);
+            chosen.all(|(name, value)| self.add_header(name, value))
+        };
         // SAFETY: see `raw`; the text has that length and is copied.
         let begun = unsafe { (self.calls.prepare_headers)(self.raw, status.as_ptr().cast(), len) == 0 };
-        begun && fields.iter().all(|(name, value)| self.add_header(name, value))
+        begun
+            && add(false)
+            && (!own.is_null() || self.run_response_routes())
+            && (self.is_changed_behind(own) || add(true))
+    }
+
+    /// Runs the routes for responses, which uWSGI would do later: they may add transformations.
+    /// `false` = one of them ends the response.
+    fn run_response_routes(&self) -> bool {
+        if self.get().is_response_routing != 0 {
+            return true;
+        }
+        // SAFETY: see `raw`. It leaves its mark, so that uWSGI does not run them again.
+        let ended = unsafe { (self.calls.response_routes)(self.raw) } == ROUTE_BREAK;
+        if ended {
+            // As uWSGI does it.
+            self.change(|request| request.ignore_body = 1);
+        }
+        !ended
+    }
+
+    /// Whether other transformations come after this one; NULL = whether there are any.
+    pub(super) fn is_changed_behind(&self, own: *const libc::c_void) -> bool {
+        // SAFETY: uWSGI's list of this request, which ends with NULL.
+        unsafe {
+            let mut at = self.get().transformations;
+            while let Some(next) = at.as_ref().map(|one| one.next).filter(|next| !next.is_null()) {
+                at = next;
+            }
+            at.as_ref().is_some_and(|last| own.is_null() || !std::ptr::eq(last.data, own))
+        }
     }
 
     /// Sends the headers and the body.
@@ -214,10 +258,10 @@ impl Request {
         }
     }
 
-    /// Whether a body of this length is left to an offload thread.
+    /// Whether a body of this length is left to an offload thread, which knows no transformations.
     pub(super) fn offloads(&self, len: usize) -> bool {
         // SAFETY: a request has a socket of uWSGI's list.
-        len >= OFFLOADED && unsafe { (*self.get().socket).can_offload } != 0
+        len >= OFFLOADED && !self.is_transformed() && unsafe { (*self.get().socket).can_offload } != 0
     }
 
     /// Sends the headers, and lets an offload thread send a part of `value`: the thread owns it then.
@@ -273,17 +317,13 @@ impl Request {
     /// Sends the rest of a body at the end of the request, from where it is; `false` = the last
     /// transformation is not this one, with `data`.
     pub(super) fn send_last(&self, data: *const libc::c_void, body: &[u8]) -> bool {
+        if self.is_changed_behind(data) {
+            return false;
+        }
         let first = self.get().transformations;
-        // SAFETY: uWSGI's list of this request, which ends with NULL. Hidden, uWSGI sends the bytes
-        // as they are; it only reads them, and only during the call. It goes on with the list later.
+        // SAFETY: Hidden, uWSGI sends the bytes as they are; it only reads them, and only during the
+        // call. It goes on with the list later.
         unsafe {
-            let mut last = first;
-            while let Some(next) = last.as_ref().map(|one| one.next).filter(|next| !next.is_null()) {
-                last = next;
-            }
-            if last.as_ref().is_none_or(|last| !std::ptr::eq(last.data, data)) {
-                return false;
-            }
             (*self.raw).transformations = std::ptr::null_mut();
             (self.calls.write_body)(self.raw, body.as_ptr().cast(), body.len());
             (*self.raw).transformations = first;
@@ -323,8 +363,12 @@ impl Request {
     }
 
     /// Whether the connection can be closed while the request goes on: it carries one answer, which
-    /// ends with its last byte.
+    /// ends with its last byte. What routes for responses have added would still wait for more.
     pub(super) fn can_detach(&self) -> bool {
+        // SAFETY: uWSGI's list of routes does not change after start-up.
+        if !unsafe { (*self.host.server).response_routes }.is_null() {
+            return false;
+        }
         // SAFETY: a request has a socket of uWSGI's list; a protocol's name is NULL (the default,
         // uwsgi) or NUL-terminated.
         let plain = unsafe {
