@@ -8,12 +8,15 @@ use crate::{
     engine::{Expires, SetOptions, Swap, Touch},
     error::Result,
     near::{Position, Tier},
-    wire::page::{Kept, decode, no_longer_fresh, variant_key},
+    wire::page::{Kept, Softened, decode, soften, variant_key},
 };
 
 /// The item that changes with each purge of many pages: a page that is computed meanwhile is not
 /// stored.
 pub(crate) const PURGES: &[u8] = b" purges";
+
+/// How often a page that changes meanwhile is purged softly before it is removed.
+const ATTEMPTS: usize = 8;
 
 /// Which pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +49,7 @@ pub(crate) fn purge(tier: &Tier, which: Which<'_>, soft: bool) -> Result<u64> {
         return Ok(purged);
     }
     // First of all: what the walk does not see is stored after it, and compares.
-    tier.put(PURGES, &unique().to_le_bytes(), &SetOptions::set(Expires::In(86_400)))?;
+    mark(tier)?;
     let mut at = Position::default();
     while let Some(item) = tier.walk(&mut at) {
         if item.key == PURGES || matches!(which, Which::Prefix(prefix) if !item.key.starts_with(prefix)) {
@@ -65,24 +68,46 @@ pub(crate) fn purge(tier: &Tier, which: Which<'_>, soft: bool) -> Result<u64> {
     Ok(purged)
 }
 
-/// Purges what is stored under one key; returns whether there was a page.
+/// Pages that are computed now are not stored.
+fn mark(tier: &Tier) -> Result<()> {
+    tier.put(PURGES, &unique().to_le_bytes(), &SetOptions::set(Expires::In(86_400))).map(drop)
+}
+
+/// Purges what is stored under one key; returns how many pages there were.
 fn one(tier: &Tier, key: &[u8], soft: bool) -> Result<u64> {
-    if !soft {
+    let value = if soft { read(tier, key)? } else { None };
+    match value.as_deref().and_then(decode) {
+        Some(Kept::Variants(variants)) => {
+            // One that is computed now need not be in the list.
+            mark(tier)?;
+            let mut purged = 0;
+            for (digest, _) in variants.known {
+                purged += u64::from(soften_at(tier, &variant_key(key, variants.generation, digest))?);
+            }
+            Ok(purged)
+        }
+        Some(Kept::Page(_)) => soften_at(tier, key).map(u64::from),
+        // An item of the application.
+        None if value.is_some() => Ok(0),
         // Also ends the lease of one that is being computed.
-        return tier.delete(key).map(u64::from);
+        Some(Kept::Unstored) | None => tier.delete(key).map(|there| u64::from(there && value.is_none())),
     }
-    let Some(value) = read(tier, key)? else { return Ok(0) };
-    let Some(Kept::Variants(variants)) = decode(&value) else {
-        return change(tier, key, &value, true).map(u64::from);
-    };
-    let mut purged = 0;
-    for (digest, _) in variants.known {
-        let key = variant_key(key, variants.generation, digest);
-        if let Some(value) = read(tier, &key)? {
-            purged += u64::from(change(tier, &key, &value, true)?);
+}
+
+/// Purges one page softly, whatever is stored meanwhile: that was computed before. Returns whether
+/// there was one that was not purged yet.
+fn soften_at(tier: &Tier, key: &[u8]) -> Result<bool> {
+    for attempt in 0..ATTEMPTS {
+        let Some(value) = read(tier, key)? else { return Ok(false) };
+        let Some(Softened { value: old, was_fresh }) = soften(&value) else {
+            // Something else than a page has come meanwhile.
+            return if attempt == 0 { Ok(false) } else { tier.delete(key) };
+        };
+        if tier.swap(key, &value, &Swap::Value(&old, None))? {
+            return Ok(was_fresh);
         }
     }
-    Ok(purged)
+    tier.delete(key)
 }
 
 /// Purges one page, unless another value has taken its place.
@@ -90,8 +115,8 @@ fn change(tier: &Tier, key: &[u8], value: &[u8], soft: bool) -> Result<bool> {
     if !soft {
         return tier.delete(key);
     }
-    match no_longer_fresh(value) {
-        Some(old) => tier.swap(key, value, &Swap::Value(&old, None)),
+    match soften(value).filter(|softened| softened.was_fresh) {
+        Some(Softened { value: old, .. }) => tier.swap(key, value, &Swap::Value(&old, None)),
         None => Ok(false),
     }
 }

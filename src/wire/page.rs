@@ -18,13 +18,16 @@ const MAGIC: &[u8; 3] = b"ucP";
 const END: &[u8; 4] = b"ucPB";
 /// Bytes of a page's numbers, with [`END`].
 const NUMBERS: usize = 64;
+/// The end of freshness of a page that was purged softly, Unix milliseconds: how often it was purged
+/// again, at most this. No page was ever fresh then.
+const MOST_PURGES: u64 = 999;
 
 /// A stored response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Page<'a> {
     /// When the response was received, Unix milliseconds.
     pub(crate) stored: u64,
-    /// Until when it is fresh, Unix milliseconds; 0 = purged softly.
+    /// Until when it is fresh, Unix milliseconds; up to [`MOST_PURGES`] = purged softly.
     pub(crate) fresh: u64,
     /// Until when it may be served while one request refreshes it.
     pub(crate) stale: u64,
@@ -142,11 +145,23 @@ pub(crate) fn decode(value: &[u8]) -> Option<Kept<'_>> {
     }
 }
 
+/// A page that was purged softly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Softened {
+    /// Its value.
+    pub(crate) value: Vec<u8>,
+    /// Whether it had not been purged before.
+    pub(crate) was_fresh: bool,
+}
+
 /// The value of a page, marked so that it is no longer fresh: it is served until another is there,
-/// as far as its times allow. `None` = it is not fresh anyway, or no page.
-pub(crate) fn no_longer_fresh(value: &[u8]) -> Option<Vec<u8>> {
+/// as far as its times allow. Each purge makes another value, so that a page that was computed
+/// meanwhile does not find the one that it would replace. `None` = no page.
+pub(crate) fn soften(value: &[u8]) -> Option<Softened> {
     let Some(Kept::Page(page)) = decode(value) else { return None };
-    (page.fresh != 0).then(|| [page.body, &Page { fresh: 0, ..page }.trailer()].concat())
+    let was_fresh = page.fresh > MOST_PURGES;
+    let fresh = if was_fresh { 0 } else { (page.fresh + 1) % (MOST_PURGES + 1) };
+    Some(Softened { value: [page.body, &Page { fresh, ..page }.trailer()].concat(), was_fresh })
 }
 
 fn page(value: &[u8]) -> Option<Page<'_>> {
@@ -268,10 +283,16 @@ mod tests {
 
     #[test]
     fn a_soft_purge_changes_the_time_only() {
-        let soft = no_longer_fresh(&value(&example())).expect("a fresh page");
-        assert_eq!(decode(&soft), Some(Kept::Page(Page { fresh: 0, ..example() })));
-        assert_eq!(no_longer_fresh(&soft), None);
-        assert_eq!(no_longer_fresh(b"an item of the application"), None);
+        let soft = soften(&value(&example())).expect("a page");
+        assert_eq!(decode(&soft.value), Some(Kept::Page(Page { fresh: 0, ..example() })));
+        assert!(soft.was_fresh);
+        // Who refreshes it compares the value: it is another one after each purge.
+        let again = soften(&soft.value).expect("a page");
+        assert!(!again.was_fresh && again.value != soft.value);
+        let last = Page { fresh: MOST_PURGES, ..example() };
+        let round = soften(&value(&last)).expect("a page");
+        assert_eq!((round.was_fresh, round.value), (false, soft.value));
+        assert_eq!(soften(b"an item of the application"), None);
     }
 
     #[test]

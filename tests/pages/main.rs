@@ -22,6 +22,7 @@ mod loops;
 mod memory;
 mod mules;
 mod programs;
+mod purges;
 mod routes;
 mod seen;
 mod stale;

@@ -1,0 +1,60 @@
+//! Purges, changes and removals while a page is being computed: what was read before is not stored.
+
+use serde_json::json;
+
+use super::site::{Answer, Site};
+
+const ROUTES: &str = "route-if = equal:${REQUEST_METHOD};PURGE ucachepurge:name=pages,token=s3\n\
+                      route-if = equal:${REQUEST_METHOD};SOFT ucachepurge:name=pages,soft=1,methods=SOFT,token=s3\n";
+const TOKEN: &str = "X-Purge-Token: s3\r\n";
+
+fn site(options: &str) -> Site {
+    Site::start(&format!("{ROUTES}route = ^/ ucache:name=pages,ttl=60,lock=30{options}"))
+}
+
+/// The answer of a computation during which `meanwhile` runs.
+fn during(site: &Site, path: &str, headers: &str, meanwhile: impl FnOnce()) -> Answer {
+    site.forget_runs();
+    let first = site.later(1, path, headers);
+    site.await_runs(1);
+    meanwhile();
+    site.open("go");
+    let first = first.join().expect("a thread").expect("an answer");
+    site.close("go");
+    first
+}
+
+#[test]
+fn a_soft_purge_beats_a_computation_of_a_page_that_is_missing() {
+    let site = site("");
+    site.script(&json!({"/a": {"gate": "go"}}));
+    let first = during(&site, "/a", "", || assert_eq!(site.ask(2, "SOFT", "/a", TOKEN).text(), "0\n"));
+    site.open("go");
+    let next = site.ask(2, "GET", "/a", "");
+    assert!(next.cache() == "MISS" && next.body != first.body, "{next:?}");
+    // The counterpart: without a purge it is stored.
+    site.close("go");
+    site.script(&json!({"/b": {"gate": "go"}}));
+    let first = during(&site, "/b", "", || {});
+    assert_eq!(site.ask(2, "GET", "/b", "").body, first.body);
+}
+
+#[test]
+fn each_soft_purge_beats_a_refresh_that_began_before() {
+    let site = site(",stale=600");
+    let old = site.get("/a");
+    assert_eq!(site.ask(2, "SOFT", "/a", TOKEN).text(), "1\n");
+    site.script(&json!({"/a": {"gate": "go", "body": "of before"}}));
+    site.forget_runs();
+    assert_eq!(site.get("/a").body, old.body);
+    site.await_runs(1);
+    // The page is there, and no longer fresh: it is counted once.
+    assert_eq!(site.ask(2, "SOFT", "/a", TOKEN).text(), "0\n");
+    site.script(&json!({"/a": {"body": "of after"}}));
+    site.open("go");
+    within("it is refreshed", || {
+        let text = site.ask(2, "GET", "/a", "").text();
+        assert_ne!(text, "of before");
+        text == "of after"
+    });
+}
