@@ -58,3 +58,43 @@ fn each_soft_purge_beats_a_refresh_that_began_before() {
         text == "of after"
     });
 }
+
+/// The list of variants that the computation began with is not the one that it finds.
+#[test]
+fn variants_that_were_computed_during_a_purge_are_not_stored() {
+    let language = |name: &str| format!("Accept-Language: {name}\r\n");
+    let varies = json!([["Vary", "Accept-Language"]]);
+    let remove = "__import__('uwsgi').cache_del('http://localhost/a', 'pages')";
+    for how in ["PURGE", "SOFT", "POST", "cache_del"] {
+        // Whether there is a list already when the computation begins.
+        for listed in [true, false] {
+            let site = site("");
+            if listed {
+                site.script(&json!({"/a": {"headers": varies}}));
+                site.get_with("/a", &language("en"));
+            }
+            site.script(&json!({"/a": {"headers": varies, "gate": "go"}}));
+            let slow = during(&site, "/a", &language("slow"), || {
+                site.script(&json!({"/a": {"headers": varies}, "/del": {"eval": remove}}));
+                let answer = match how {
+                    "cache_del" => site.ask(2, "GET", "/del", ""),
+                    _ => site.ask(2, how, "/a", TOKEN),
+                };
+                assert_eq!(answer.status, 200);
+                site.ask(2, "GET", "/a", &language("en"));
+            });
+            let next = site.ask(2, "GET", "/a", &language("slow"));
+            assert!(next.cache() == "MISS" && next.body != slow.body, "{how} {listed} {next:?}");
+            assert_eq!(site.ask(2, "GET", "/a", &language("slow")).cache(), "HIT", "{how} {listed}");
+        }
+    }
+    // The counterpart: without a purge it is stored.
+    let site = site("");
+    site.script(&json!({"/a": {"headers": varies}}));
+    site.get_with("/a", &language("en"));
+    site.script(&json!({"/a": {"headers": varies, "gate": "go"}}));
+    let slow = during(&site, "/a", &language("slow"), || {
+        assert_eq!(site.ask(2, "GET", "/a", &language("en")).cache(), "HIT");
+    });
+    assert_eq!(site.ask(2, "GET", "/a", &language("slow")).body, slow.body);
+}

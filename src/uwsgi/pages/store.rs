@@ -177,10 +177,13 @@ impl Target {
         let last = list.known.iter().map(|(_, end)| *end).max().unwrap_or(end);
         let list = list.encode();
         if self.place.at == self.place.key {
-            // Who waits for the list finds the variant.
+            // Who waits for the list finds the variant. Nobody finds it before the list is there.
             set(tier, &key, &value, end)?;
             let place = self.place.key.clone();
-            self.put(tier, &place, &list, last)?;
+            if let Err(why) = self.put(tier, &place, &list, last) {
+                let _ = tier.delete(&key);
+                return Err(why);
+            }
         } else {
             swap(tier, &self.place.key, &before, &list, last)?;
             self.put(tier, &key, &value, end)?;
@@ -197,7 +200,8 @@ impl Target {
         Err(Refusal::Lost)
     }
 
-    /// The list of variants with this one, and the value that it replaces.
+    /// The list of variants with this one, and the value that it replaces: a new list, or the one
+    /// that was there when the computation began. Another one was made after a purge.
     fn listed(
         &self,
         tier: &Tier,
@@ -210,10 +214,7 @@ impl Target {
         if !matches!(tier.get(&self.place.key, Touch::Unseen, &mut before), Ok(Some(_))) {
             before.clear();
         }
-        let known = match decode(&before) {
-            Some(Kept::Variants(variants)) if variants.names == names => Some(variants),
-            _ => None,
-        };
+        let known = self.began_with(&before)?.filter(|variants| variants.names == names);
         let mut variants =
             known.unwrap_or_else(|| Variants { generation: unique(), names, known: Vec::new() });
         variants.known.retain(|&(other, end)| other != digest && end > now);
@@ -222,6 +223,15 @@ impl Target {
         }
         variants.known.push((digest, end));
         Ok((variants, before))
+    }
+
+    /// The list in this value, if the computation began with one; it must be the same.
+    fn began_with(&self, before: &[u8]) -> Result<Option<Variants>, Refusal> {
+        let Some(began) = &self.place.variants else { return Ok(None) };
+        match decode(before) {
+            Some(Kept::Variants(now)) if now.generation == began.generation => Ok(Some(now)),
+            _ => Err(Refusal::Lost),
+        }
     }
 
     /// Stores a value: under the lease if it has one, and only if nobody changed the place since it
@@ -235,6 +245,7 @@ impl Target {
             }
             let mut before = Vec::new();
             let there = tier.get(key, Touch::Unseen, &mut before).map_err(|_| Refusal::Lost)?;
+            self.began_with(&before)?;
             return there.map_or(Err(Refusal::Lost), |_| swap(tier, key, &before, value, end));
         }
         let old = self.old.as_deref();
