@@ -2,7 +2,7 @@
 
 use std::{
     thread::sleep,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::json;
@@ -227,4 +227,22 @@ fn the_application_may_forbid_old_pages() {
     assert_eq!(site.get("/a").status, 500);
     site.script(&json!({}));
     assert_ne!(site.get("/a").body, old.body);
+}
+
+/// `Expires` counts from the answer that has it, not from the first one.
+#[test]
+fn a_confirmed_page_expires_as_the_answer_says() {
+    let site = Site::start("route = ^/ ucache:name=pages,stale_error=60");
+    let soon = |seconds| httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(seconds));
+    site.script(&json!({"/a": {"headers": [["ETag", "\"v1\""], ["Expires", soon(2)]]}}));
+    let first = site.get("/a");
+    sleep(Duration::from_millis(3100));
+    site.script(&json!({"/a": {"tag": "\"v1\"", "news": [["Expires", soon(2)]]}}));
+    let second = site.get("/a");
+    assert_eq!((second.cache(), &second.body), ("REFRESHED", &first.body));
+    let third = site.ask(2, "GET", "/a", "");
+    assert_eq!((third.cache(), third.header("Date")), ("HIT", second.header("Date")));
+    // The answer says two seconds; the first one was three seconds earlier.
+    sleep(Duration::from_millis(2600));
+    assert_eq!(site.get("/a").cache(), "REFRESHED");
 }

@@ -1,6 +1,8 @@
 //! Header fields of a response as uWSGI holds them before it sends them.
 #![forbid(unsafe_code)]
 
+use std::time::SystemTime;
+
 /// Status and header fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
@@ -49,13 +51,17 @@ impl Head {
         self.get(name).is_some()
     }
 
-    /// Takes the fields of an answer 304 over, in place of those with the same names.
-    pub(super) fn update(&mut self, answer: &Self) {
+    /// Takes the fields of an answer 304 over, in place of those with the same names. One without
+    /// `Date` is of now: what it says of `Expires` counts from there (RFC 9110, 6.6.1).
+    pub(super) fn update(&mut self, answer: &Self, now: SystemTime) {
         let stays = |name: &[u8]| {
             let mut fixed = PER_MESSAGE.iter().chain(&OF_THE_BODY);
             fixed.any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
         };
-        let new: Vec<_> = answer.fields.iter().filter(|(name, _)| !stays(name)).cloned().collect();
+        let mut new: Vec<_> = answer.fields.iter().filter(|(name, _)| !stays(name)).cloned().collect();
+        if !answer.has("date") {
+            new.push((b"Date".to_vec(), httpdate::fmt_http_date(now).into_bytes()));
+        }
         self.fields.retain(|(name, _)| !new.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)));
         self.fields.extend(new);
     }
@@ -155,6 +161,8 @@ fn field(line: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn head(text: &str) -> Option<Head> {
@@ -203,8 +211,16 @@ mod tests {
     fn an_answer_304_updates_what_it_names() {
         let mut stored = head("HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\nETag: \"x\"\r\n").expect("a head");
         let answer = "HTTP/1.1 304 Not Modified\r\na: 3\r\na: 4\r\nETag: \"y\"\r\nContent-Length: 0\r\n";
-        stored.update(&head(answer).expect("a head"));
-        assert_eq!(stored.to_store(), b"B: 2\r\nETag: \"x\"\r\na: 3\r\na: 4\r\n");
+        let answer = head(answer).expect("a head");
+        stored.update(&answer, SystemTime::UNIX_EPOCH);
+        let date = |text| format!("B: 2\r\nETag: \"x\"\r\na: 3\r\na: 4\r\nDate: {text}\r\n").into_bytes();
+        assert_eq!(stored.to_store(), date("Thu, 01 Jan 1970 00:00:00 GMT"));
+        // An older date goes: the answer is of now, or of the date that it has.
+        stored.update(&answer, SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+        assert_eq!(stored.to_store(), date("Thu, 01 Jan 1970 00:00:01 GMT"));
+        let dated = head("HTTP/1.1 304 Not Modified\r\nDate: then\r\n").expect("a head");
+        stored.update(&dated, SystemTime::UNIX_EPOCH);
+        assert_eq!(stored.to_store(), date("then"));
     }
 
     #[test]

@@ -246,11 +246,12 @@ impl Fill {
         if page.made_tag {
             head.fields.retain(|(name, _)| !name.eq_ignore_ascii_case(b"etag"));
         }
-        head.update(answer);
+        let now = SystemTime::now();
+        head.update(answer, now);
         let with_cookie = request.header(b"cookie").is_some();
         let judged = match self.refused {
             Some(why) => Err(why),
-            None => judge(&head, &self.settings, with_cookie, SystemTime::now()),
+            None => judge(&head, &self.settings, with_cookie, now),
         };
         if self.behind.is_none() {
             let own = self.own();
