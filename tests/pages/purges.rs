@@ -98,3 +98,16 @@ fn variants_that_were_computed_during_a_purge_are_not_stored() {
     });
     assert_eq!(site.ask(2, "GET", "/a", &language("slow")).body, slow.body);
 }
+
+#[test]
+fn a_change_behind_a_proxy_removes_the_pages_that_its_answer_names() {
+    let site = site("");
+    let proxied = "X-Forwarded-Proto: https\r\n";
+    for location in ["/a", "https://localhost/a", "/a#comment"] {
+        let old = site.get_with("/a", proxied);
+        assert_eq!(site.get_with("/a", proxied).body, old.body);
+        site.script(&json!({"/new": {"status": "303 See Other", "headers": [["Location", location]]}}));
+        site.ask(1, "POST", "/new", proxied);
+        assert_ne!(site.get_with("/a", proxied).body, old.body, "{location}");
+    }
+}

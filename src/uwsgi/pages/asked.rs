@@ -113,6 +113,9 @@ pub(super) fn bypass(asked: &impl Asked, settings: &Settings) -> Option<Bypass> 
     None
 }
 
+/// What precedes the scheme of `X-Forwarded-Proto` in a key.
+const FORWARDED: &[u8] = b" x-forwarded-proto=";
+
 /// The key of a request unless the route has its own: the URL, and ` x-forwarded-proto=` where that
 /// header says another scheme than the connection. `None` = no URL that can be one.
 pub(super) fn url(asked: &impl Asked) -> Option<Vec<u8>> {
@@ -132,7 +135,7 @@ pub(super) fn url(asked: &impl Asked) -> Option<Vec<u8>> {
             return None;
         }
         if other != scheme {
-            key.extend([b" x-forwarded-proto=", other.as_slice()].concat());
+            key.extend([FORWARDED, other.as_slice()].concat());
         }
     }
     Some(key)
@@ -142,12 +145,16 @@ pub(super) fn url(asked: &impl Asked) -> Option<Vec<u8>> {
 pub(super) fn same_site(key: &[u8], target: &[u8]) -> Option<Vec<u8>> {
     let (scheme, rest) = split_once(key, b':')?;
     let host = rest.strip_prefix(b"//")?.split(|&byte| byte == b'/').next()?;
-    let site = [scheme, b"://", host].concat();
-    let path = match target.get(..site.len()) {
-        Some(start) if start.eq_ignore_ascii_case(&site) => &target[site.len()..],
+    // The client's scheme is that of the proxy in front.
+    let forwarded = key.iter().position(|&byte| byte == b' ').map_or(&b""[..], |at| &key[at..]);
+    let seen = forwarded.strip_prefix(FORWARDED).unwrap_or(scheme);
+    let (site, seen) = ([scheme, b"://", host].concat(), [seen, b"://", host].concat());
+    let path = match target.get(..seen.len()) {
+        Some(start) if start.eq_ignore_ascii_case(&seen) => &target[seen.len()..],
         _ => target,
     };
-    (path.starts_with(b"/") && !path.starts_with(b"//")).then(|| [&site, path].concat())
+    let path = path.split(|&byte| byte == b'#').next().unwrap_or_default();
+    (path.starts_with(b"/") && !path.starts_with(b"//")).then(|| [&site, path, forwarded].concat())
 }
 
 /// What selects a variant: the named headers with their values, one a line. What of
@@ -291,7 +298,16 @@ pub(super) mod tests {
         for other in ["b", "", "//c/b", "http://a/b", "http://a:801/b", "https://a:80/b", "http://a:80"] {
             assert_eq!(of(other), None, "{other}");
         }
+        assert_eq!(of("/b#c"), page("/b"));
         assert_eq!(same_site(b"own key", b"/b"), None);
+        // Behind a proxy with TLS.
+        let of = |target: &str| same_site(b"http://a/x x-forwarded-proto=https", target.as_bytes());
+        for target in ["/b", "https://a/b", "HTTPS://A/b#c"] {
+            assert_eq!(of(target).as_deref(), Some(&b"http://a/b x-forwarded-proto=https"[..]), "{target}");
+        }
+        for other in ["http://a/b", "https://a:80/b", "https://b/b"] {
+            assert_eq!(of(other), None, "{other}");
+        }
     }
 
     #[test]
