@@ -46,6 +46,8 @@ def application(environ, start_response):
     if do.get("length"):
         headers.append(("Content-Length", str(sum(map(len, parts)))))
     start_response(do.get("status", "200 OK"), headers)
+    if do.get("nothing"):
+        return None
     if do.get("file"):
         return environ["wsgi.file_wrapper"](open(do["file"], "rb"), 4096)
     return stream(parts, do) if "parts" in do else parts

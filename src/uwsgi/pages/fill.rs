@@ -285,8 +285,9 @@ impl Fill {
     /// Looks at the headers and decides. Returns the body of an old page that the client gets
     /// instead.
     fn first(&mut self, request: &Request) -> Option<Vec<u8>> {
+        let failed = request.exceptions() != self.exceptions;
         let Some(head) = request.headers().and_then(Head::parse) else {
-            if request.exceptions() == self.exceptions {
+            if !failed {
                 let unseen = request.is_sent_otherwise();
                 self.refuse(request, if unseen { Refusal::Unseen } else { Refusal::Form });
                 return None;
@@ -298,7 +299,8 @@ impl Fill {
             }
             return body;
         };
-        if head.status >= 500
+        // After an exception before the first byte the rest will not come.
+        if (failed || head.status >= 500)
             && let Some(body) = self.replace(request)
         {
             return Some(body);
