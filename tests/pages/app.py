@@ -50,7 +50,23 @@ def application(environ, start_response):
         return None
     if do.get("file"):
         return environ["wsgi.file_wrapper"](open(do["file"], "rb"), 4096)
+    if "close" in do:
+        return Closing(parts, do["close"])
     return stream(parts, do) if "parts" in do else parts
+
+
+class Closing:
+    """A body whose end takes until a gate is open."""
+
+    def __init__(self, parts, gate):
+        self.parts, self.gate = parts, gate
+
+    def __iter__(self):
+        return iter(self.parts)
+
+    def close(self):
+        while not os.path.exists(AT + "/" + self.gate):
+            time.sleep(0.005)
 
 
 def pause():

@@ -1,8 +1,13 @@
 //! Purges, changes and removals while a page is being computed: what was read before is not stored.
 
+use std::io::{Read, Write};
+
 use serde_json::json;
 
-use super::site::{Answer, Site};
+use super::{
+    patience::within,
+    site::{Answer, Site},
+};
 
 const ROUTES: &str = "route-if = equal:${REQUEST_METHOD};PURGE ucachepurge:name=pages,token=s3\n\
                       route-if = equal:${REQUEST_METHOD};SOFT ucachepurge:name=pages,soft=1,methods=SOFT,token=s3\n";
@@ -109,5 +114,26 @@ fn a_change_behind_a_proxy_removes_the_pages_that_its_answer_names() {
         site.script(&json!({"/new": {"status": "303 See Other", "headers": [["Location", location]]}}));
         site.ask(1, "POST", "/new", proxied);
         assert_ne!(site.get_with("/a", proxied).body, old.body, "{location}");
+    }
+}
+
+/// Its client may ask for the page as soon as it has the answer.
+#[test]
+fn a_change_removes_the_page_before_its_answer_is_whole() {
+    let site = site("");
+    for script in [json!({"close": "go"}), json!({"parts": ["1", "2"], "gate2": "go"})] {
+        let old = site.get("/a").body;
+        site.script(&json!({"/a": script}));
+        let mut client = site.connect(1).expect("a connection");
+        client.write_all(b"POST /a HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a request");
+        client.read_exact(&mut [0; 1]).expect("the first byte");
+        site.script(&json!({}));
+        // What is computed meanwhile may be of before, and is removed at the end.
+        let between = site.ask(2, "GET", "/a", "").body;
+        assert_ne!(between, old, "{script}");
+        site.open("go");
+        client.read_to_end(&mut Vec::new()).expect("the end of the answer");
+        within("the change is over", || site.ask(2, "GET", "/a", "").body != between);
+        site.close("go");
     }
 }

@@ -70,6 +70,8 @@ pub(super) struct Fill {
     said: bool,
     /// Keys of other pages that the request changes.
     changes: Vec<Vec<u8>>,
+    /// Whether they were looked for, while the headers were there.
+    changed: bool,
     /// Whether the application was asked if the old page is still good.
     asks: bool,
 }
@@ -101,6 +103,7 @@ impl Fill {
             sent: 0,
             said: false,
             changes: Vec::new(),
+            changed: false,
             asks: false,
         }
     }
@@ -123,8 +126,8 @@ impl Fill {
             chunk.set(&old);
             return;
         }
-        if matches!(self.state, State::Changing) {
-            self.note_changes(request);
+        if matches!(self.state, State::Changing) && !self.changed {
+            self.change(request);
         }
         if let State::Keeping { length, .. } = &self.state {
             let (length, part) = (*length, chunk.bytes().len());
@@ -179,13 +182,9 @@ impl Fill {
                 self.store(request);
             }
         }
-        if matches!(self.state, State::Changing) && (200..400).contains(&request.status()) {
-            self.note_changes(request);
-            self.changes.push(self.target.place.key.clone());
-            for key in &self.changes {
-                // A page that is missing is as good.
-                let _ = self.cache.remove(key, 0);
-            }
+        if matches!(self.state, State::Changing) {
+            // Again: the application may have changed more since its first byte.
+            self.change(request);
         }
         match &self.behind {
             Some(sent) => {
@@ -203,15 +202,21 @@ impl Fill {
         }
     }
 
-    /// Notes which other pages of this site the response says that it changed (RFC 9111, 4.4),
-    /// while its headers are there.
-    fn note_changes(&mut self, request: &Request) {
-        if !self.changes.is_empty() || self.settings.key.is_some() {
-            return;
-        }
-        if let Some(head) = request.headers().and_then(Head::parse) {
+    /// Removes the page, and those of this site that the response says that it changed, if it is no
+    /// error (RFC 9111, 4.4). Before the client has the answer: it may ask for the page then.
+    fn change(&mut self, request: &Request) {
+        if !std::mem::replace(&mut self.changed, true)
+            && self.settings.key.is_none()
+            && let Some(head) = request.headers().and_then(Head::parse)
+        {
             let named = ["location", "content-location"].into_iter().filter_map(|name| head.get(name));
             self.changes = named.filter_map(|target| same_site(&self.target.place.key, target)).collect();
+        }
+        if (200..400).contains(&request.status()) {
+            for key in self.changes.iter().chain([&self.target.place.key]) {
+                // A page that is missing is as good.
+                let _ = self.cache.remove(key, 0);
+            }
         }
     }
 
