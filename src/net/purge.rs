@@ -13,7 +13,7 @@ use crate::{
 
 /// The item that changes with each purge of many pages: a page that is computed meanwhile is not
 /// stored.
-pub(crate) const PURGES: &[u8] = b" purges";
+pub(crate) const PURGES: &[u8] = b"\0purges";
 
 /// How often a page that changes meanwhile is purged softly before it is removed.
 const ATTEMPTS: usize = 8;

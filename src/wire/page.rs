@@ -122,9 +122,17 @@ impl Variants {
     }
 }
 
+/// What no key of a page has: it is in the keys of what belongs to a page.
+pub(crate) const RESERVED: u8 = 0;
+
+/// The key of an item that belongs to a page. A key made from what a client sends cannot equal it.
+pub(crate) fn own_key(key: &[u8], name: &str) -> Vec<u8> {
+    [key, &[RESERVED], name.as_bytes()].concat()
+}
+
 /// Where a variant of a page is stored.
 pub(crate) fn variant_key(key: &[u8], generation: u64, digest: u64) -> Vec<u8> {
-    [key, format!(" vary={generation:x}:{digest:x}").as_bytes()].concat()
+    own_key(key, &format!("vary={generation:x}:{digest:x}"))
 }
 
 /// The value that notes that nothing is stored.

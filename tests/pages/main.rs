@@ -16,6 +16,7 @@ mod cheaper;
 mod errors;
 mod frameworks;
 mod hostile;
+mod keys;
 mod kills;
 mod leaving;
 mod loops;

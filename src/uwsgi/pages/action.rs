@@ -26,7 +26,7 @@ use crate::{
     engine::{Expires, Fill as Begun, FillToken, Math, SetOptions, Stored, Swap},
     error::Error,
     os::clock,
-    wire::page::{Kept, decode},
+    wire::page::{Kept, RESERVED, decode},
 };
 
 /// How long a computation may take before another one begins. A death ends it at once.
@@ -96,10 +96,11 @@ pub(super) fn run(request: &Request, settings: &Arc<Settings>) -> Next {
     }
 }
 
-/// The key of the request.
+/// The key of the request. `${PATH_INFO}` and its like are decoded, and may have any byte.
 pub(super) fn key(request: &Request, settings: &Settings) -> Option<Vec<u8>> {
+    let is_key = |key: &Vec<u8>| !key.is_empty() && !key.contains(&RESERVED);
     match &settings.key {
-        Some(template) => request.translate(template).filter(|key| !key.is_empty()),
+        Some(template) => request.translate(template).filter(is_key),
         None => url(request),
     }
 }

@@ -5,6 +5,7 @@ use super::{
     fields::{members, split_once},
     settings::{Settings, UNKEYED},
 };
+use crate::wire::page::own_key;
 
 /// A request as the server holds it.
 pub(super) trait Asked {
@@ -190,12 +191,12 @@ pub(super) fn accepts(value: &[u8], coding: &[u8]) -> bool {
 
 /// Where the requests for a page are counted before it is stored.
 pub(super) fn uses_key(key: &[u8]) -> Vec<u8> {
-    [key, b" uses"].concat()
+    own_key(key, "uses")
 }
 
 /// The key of the note that a page waits for a mule.
 pub(super) fn queued_key(at: &[u8]) -> Vec<u8> {
-    [at, b" queued"].concat()
+    own_key(at, "queued")
 }
 
 /// A short form of a selection. The variant has the whole text: it is compared.
