@@ -46,7 +46,7 @@ pub(super) fn answer<'p>(page: &Page<'p>, asked: &impl Asked, now: u64) -> Optio
     let since = now.saturating_sub(page.stored) / 1000;
     fields.push((b"Age".to_vec(), (since + u64::from(page.age)).to_string().into_bytes()));
     if page.status == 200 && is_unchanged(asked, &fields) {
-        fields.retain(|(name, _)| !name.to_ascii_lowercase().starts_with(b"content-"));
+        without(&mut fields, &OF_A_BODY);
         return Some(Answer { status: b"304 Not Modified".to_vec(), fields, body: Cow::Borrowed(b"") });
     }
     let len = body.len();
@@ -62,7 +62,8 @@ pub(super) fn answer<'p>(page: &Page<'p>, asked: &impl Asked, now: u64) -> Optio
             body = cut(body, range);
         }
         Wanted::Nothing => {
-            fields.retain(|(name, _)| !name.to_ascii_lowercase().starts_with(b"content-"));
+            without(&mut fields, &OF_A_BODY);
+            without(&mut fields, &["content-location"]);
             fields.push((b"Content-Range".to_vec(), format!("bytes */{len}").into_bytes()));
             status = b"416 Range Not Satisfiable".to_vec();
             body = Cow::Borrowed(b"");
@@ -75,6 +76,23 @@ pub(super) fn answer<'p>(page: &Page<'p>, asked: &impl Asked, now: u64) -> Optio
         body = Cow::Borrowed(b"");
     }
     Some(Answer { status, fields, body })
+}
+
+/// What an answer without the page's body does not say of it (RFC 9110, 15.4.5).
+const OF_A_BODY: [&str; 8] = [
+    "content-disposition",
+    "content-digest",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-md5",
+    "content-range",
+    "content-type",
+];
+
+fn without(fields: &mut Vec<(Vec<u8>, Vec<u8>)>, names: &[&str]) {
+    let is_named = |name: &[u8]| names.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()));
+    fields.retain(|(name, _)| !is_named(name));
 }
 
 /// The body as it is stored; `None` = to be stored as it is.

@@ -155,3 +155,17 @@ fn only_text_is_compressed() {
     assert!(!packable("Content-Type: text/html\r\nContent-Encoding: br\r\n", 999));
     assert!(!packable("", 999));
 }
+
+#[test]
+fn what_does_not_describe_the_body_stays() {
+    let head = b"ETag: \"v1\"\r\nContent-Location: /a.en\r\nContent-Security-Policy: self\r\nContent-Language: en\r\n";
+    let page = Page { head, ..page() };
+    let (status, fields, _) = ask(&page, "GET", &[("HTTP_IF_NONE_MATCH", "\"v1\"")]);
+    assert_eq!(status, "304 Not Modified");
+    let kept = "ETag: \"v1\"\nContent-Location: /a.en\nContent-Security-Policy: self\nAge: 5\n";
+    assert_eq!(fields, kept);
+    let (status, fields, _) = ask(&page, "GET", &[("HTTP_RANGE", "bytes=10-")]);
+    assert_eq!(status, "416 Range Not Satisfiable");
+    assert!(fields.contains("Content-Security-Policy: self\n"), "{fields}");
+    assert!(!fields.contains("Content-Location") && !fields.contains("Content-Language"), "{fields}");
+}
