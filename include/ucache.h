@@ -694,7 +694,9 @@ int ucache_clear(ucache *cache);
 
 /*
  * Frees the memory of expired items, and moves what lies scattered together. Expiry itself does not
- * need it. In a store it may sync the file, and returns disk space that is not needed any more.
+ * need it. In a store it may sync the file, and returns disk space that is not needed any more. What
+ * others hold is left to the next sweep: UCACHE_E_TIMEOUT if all of it was held, for 20 ms or, if
+ * that is shorter, lock_timeout.
  */
 int ucache_sweep(ucache *cache);
 

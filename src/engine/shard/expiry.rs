@@ -14,6 +14,9 @@ const LOOK_AGAIN: u64 = 1;
 /// bits. Later than any expiry.
 const COMPUTING: u64 = 1 << 63;
 
+/// How long one sweep relies on what another one has found out about placeholders, milliseconds.
+const LEASES_AGAIN: u64 = 60_000;
+
 /// Whether the header's earliest expiry is not known at the moment.
 pub(in crate::engine) fn is_ticket(word: u64) -> bool {
     word & COMPUTING != 0 && word != u64::MAX
@@ -104,11 +107,13 @@ impl Engine {
     }
 
     /// The same, for a sweep that is about to look for them in all shards: it notes those that stay
-    /// again, and calls [`Engine::note_lease`] for shards that it missed.
+    /// again, and calls [`Engine::note_lease`] for shards that it missed. If it dies, the next one
+    /// looks after [`LEASES_AGAIN`].
     pub(in crate::engine) fn take_due_leases(&self) -> bool {
         let due = self.is_lease_due();
         if due {
-            self.region.word(header::LEASES_UNTIL).store(u64::MAX, Relaxed);
+            let until = clock::unix_millis() + LEASES_AGAIN;
+            self.region.word(header::LEASES_UNTIL).store(until, Relaxed);
         }
         due
     }

@@ -116,7 +116,7 @@ pub(crate) const NEXT_TRY: u64 = 768;
 pub(crate) const PLACES: u64 = 832;
 /// Not 0 = a process has seen that this may have changed.
 pub(crate) const DOUBT: u64 = 840;
-/// With `no_expire`: no placeholder of a filler ends before this Unix time, milliseconds. 0 = look.
+/// With `no_expire`: when placeholders of fillers may have ended, Unix time, milliseconds.
 pub(crate) const LEASES_UNTIL: u64 = 896;
 pub(crate) const NAME_LEN: u64 = 1024;
 pub(crate) const NAME: u64 = 1032; // 256 bytes
