@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, BufWriter, IsTerminal, Write},
+    os::unix::fs::MetadataExt,
     path::Path,
 };
 
@@ -11,7 +12,7 @@ use indicatif::ProgressBar;
 use super::{
     Context,
     args::{Dump, Format},
-    failure::{Failure, IO, Outcome},
+    failure::{Failure, IO, Outcome, USAGE},
     items::Selection,
     jsonl, resp,
     target::Target,
@@ -30,6 +31,11 @@ pub(super) fn run(context: &mut Context, args: &Dump) -> Outcome {
         return Ok(());
     };
     let what = path.display().to_string();
+    if matches!(target, Target::Store(_)) && context.backend.is_none() && same(path, Path::new(&args.target))
+    {
+        return Err(Failure::new(USAGE, format!("cannot write {what}: it is the store that is dumped"))
+            .hint("the dump would take its place; give --output another name"));
+    }
     let mut to = |out: &mut dyn Write| write(&target, &selection, args, out, &what, &bar);
     // A pipe or a device is written to directly: a rename would replace it.
     if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
@@ -40,6 +46,12 @@ pub(super) fn run(context: &mut Context, args: &Dump) -> Outcome {
     }
     bar.finish_and_clear();
     Ok(())
+}
+
+/// Whether both names lead to one file, also through links.
+fn same(one: &Path, other: &Path) -> bool {
+    let id = |path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    id(one).is_some_and(|one| Some(one) == id(other))
 }
 
 /// Writes a file beside `path`, and renames it when it is complete and on disk.

@@ -1,6 +1,7 @@
 //! Errors are reported in a sentence, with a hint and a documented exit status.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::{Read, Seek, SeekFrom, Write},
     net::TcpListener,
@@ -171,6 +172,34 @@ fn an_output_that_is_no_file_stays_what_it_is() {
     assert_eq!(fs::read_to_string(&file).unwrap(), line);
     let said = store.run(&["dump", "-o", store.dir.path().to_str().unwrap()]).failed(5);
     assert!(said.contains("cannot write") && said.contains("directory"), "{said}");
+}
+
+#[test]
+fn a_dump_does_not_take_the_place_of_its_store() {
+    let store = Store::new("cli dump onto itself");
+    store.cache.set("k", "v").unwrap();
+    let dir = store.dir.path();
+    std::os::unix::fs::symlink("store", dir.join("link")).unwrap();
+    std::os::unix::fs::symlink(dir, dir.join("folder")).unwrap();
+    let id = || fs::metadata(store.path()).map(|meta| (meta.ino(), meta.len())).unwrap();
+    let before = id();
+    for name in ["store", "./store", "link", "folder/store"] {
+        let out = dir.join(name);
+        let said = store.run(&["dump", "-o", out.to_str().unwrap()]).failed(2);
+        assert!(said.contains("it is the store that is dumped") && said.contains("--output"), "{said}");
+        let path = store.path();
+        let said = ucache([OsStr::new("dump"), out.as_os_str(), OsStr::new("-o"), path.as_os_str()]);
+        assert!(said.failed(2).contains("the store that is dumped"), "{name}");
+    }
+    // The shell opens it for the command.
+    let append = OpenOptions::new().append(true).open(store.path()).unwrap();
+    let mut command = command();
+    command.arg("dump").arg(store.path()).args(["-o", "/dev/stdout"]).stdout(append);
+    assert!(crate::Ran::from(command.output().unwrap()).failed(2).contains("the store that is dumped"));
+    assert_eq!(id(), before);
+    assert_eq!(store.run(&["get", "k"]).text(), "v");
+    let other = Store::new("cli dump onto another");
+    other.run(&["dump", "-o", dir.join("out").to_str().unwrap()]).text();
 }
 
 #[test]
