@@ -147,6 +147,15 @@ impl DirEntry {
         done("unlink", unsafe { libc::unlinkat(self.dir.as_raw_fd(), name.as_ptr(), 0) })
     }
 
+    /// Removes the file of a path, if it is still this one. Nothing is lost if it stays.
+    pub(crate) fn remove_only(path: &Path, id: FileId) {
+        if let Ok(entry) = Self::of(path)
+            && entry.id() == Some(id)
+        {
+            let _ = entry.remove();
+        }
+    }
+
     /// Gives the file the name of `other`, replacing what had it.
     pub(crate) fn rename_to(&self, other: &Self) -> Result<()> {
         let (from, to) = (c_string(&self.name)?, c_string(&other.name)?);

@@ -156,6 +156,11 @@ impl StoreFile {
         self.id
     }
 
+    /// Whether this process has just created it.
+    pub(crate) fn is_made(&self) -> bool {
+        self.made
+    }
+
     /// Whether the descriptor still refers to the file that was opened.
     pub(crate) fn is_same(&self) -> bool {
         self.check_same().is_ok()
@@ -405,10 +410,7 @@ impl StoreFile {
             return Ok(Some(format!("{reason}; used anyway (store_fs=trust)")));
         }
         if self.made && self.len()? == 0 {
-            let entry = DirEntry::of(path)?;
-            if entry.id() == Some(self.id) {
-                let _ = entry.remove();
-            }
+            DirEntry::remove_only(path, self.id);
         }
         Err(Error::store(path, StoreFault::FileSystem { reason }))
     }

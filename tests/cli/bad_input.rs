@@ -16,6 +16,13 @@ use std::{
 
 use crate::{Store, command, ucache, ucache_with};
 
+/// The command, after a setting of the shell.
+fn limited(setting: &str, args: &[&str]) -> crate::Ran {
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", &format!("{setting}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_ucache")]);
+    shell.args(args).output().unwrap().into()
+}
+
 /// Every command that needs a store.
 const ALL: [&[&str]; 15] = [
     &["stat"],
@@ -200,6 +207,27 @@ fn a_dump_does_not_take_the_place_of_its_store() {
     assert_eq!(store.run(&["get", "k"]).text(), "v");
     let other = Store::new("cli dump onto another");
     other.run(&["dump", "-o", dir.join("out").to_str().unwrap()]).text();
+}
+
+#[test]
+fn a_failed_creation_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let args = ["create", path.to_str().unwrap(), "-i", "100"];
+    // Blocks of 1024 bytes.
+    for blocks in [0, 1, 64, 256] {
+        let said = limited(&format!("trap '' XFSZ; ulimit -f {blocks}"), &args).failed(3);
+        assert!(said.contains("File too large"), "{blocks}: {said}");
+        assert!(!path.exists(), "{blocks}");
+    }
+    // A file that somebody else made stays.
+    fs::write(&path, "").unwrap();
+    let import = ["import", path.to_str().unwrap(), "-i", "100"];
+    limited("trap '' XFSZ; ulimit -f 1", &import).failed(3);
+    assert!(path.exists());
+    fs::remove_file(&path).unwrap();
+    ucache(args).text();
+    assert!(ucache(args).failed(1).contains("the file exists"));
 }
 
 #[test]

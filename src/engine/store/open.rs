@@ -186,10 +186,17 @@ impl Engine {
         }
         let engine = match config {
             Some(c) if alone && disk.is_unfinished() => {
-                if attempt.made != Some(file.id()) {
+                let (id, again) = (file.id(), attempt.made == Some(file.id()));
+                if !again {
                     DirEntry::of(path)?.check_links(Some(file.owner()?))?;
                 }
-                Self::new_store(file, c)?
+                let made = again || file.is_made();
+                // Under the opening lock: whoever waits for it finds no file, and makes one.
+                Self::new_store(file, c).inspect_err(|_| {
+                    if made {
+                        DirEntry::remove_only(path, id);
+                    }
+                })?
             }
             Some(c) if native.is_some() => return Self::import(&file, c, attempt),
             _ if alone && import_v5::is_of_format_5(&disk) => {
