@@ -10,6 +10,9 @@ use super::record::Record;
 /// Maximum length of a string, bytes; Redis has the same limit.
 const MAX_BULK: u64 = 512 << 20;
 
+/// What is wrong with other options.
+const OPTIONS: &str = "of the options of SET, EX, PX, EXAT and PXAT are known";
+
 /// Writes one command. With `numbers`, counters become decimal text.
 pub(super) fn write(out: &mut dyn Write, record: &Record, numbers: bool) -> io::Result<()> {
     let value = record.value.as_deref().unwrap_or_default();
@@ -71,14 +74,22 @@ fn set(mut parts: Vec<Vec<u8>>, now: u64) -> io::Result<Record> {
     let number = |b: &[u8]| std::str::from_utf8(b).ok().and_then(|t| t.parse::<u64>().ok());
     let expires = match parts.get(3..).unwrap_or_default() {
         [] => 0,
-        [unit, time] => match (unit.to_ascii_uppercase().as_slice(), number(time)) {
-            (b"EXAT", Some(at)) => at.saturating_mul(1000),
-            (b"PXAT", Some(at)) => at,
-            (b"EX", Some(secs)) => now.saturating_add(secs.saturating_mul(1000)),
-            (b"PX", Some(millis)) => now.saturating_add(millis),
-            _ => return Err(wrong("of the options of SET, EX, PX, EXAT and PXAT are known")),
-        },
-        _ => return Err(wrong("of the options of SET, EX, PX, EXAT and PXAT are known")),
+        [unit, time] => {
+            let time = number(time);
+            let millis = match unit.to_ascii_uppercase().as_slice() {
+                b"EXAT" => time.map(|secs| secs.checked_mul(1000)),
+                b"PXAT" => time.map(Some),
+                b"EX" => time.map(|secs| secs.checked_mul(1000)?.checked_add(now)),
+                b"PX" => time.map(|millis| millis.checked_add(now)),
+                _ => None,
+            };
+            let millis = millis.ok_or_else(|| wrong(OPTIONS))?;
+            // Redis refuses 0, too. Here it would mean an item that never expires.
+            millis
+                .filter(|_| time != Some(0))
+                .ok_or_else(|| wrong("its time of expiry is 0 or too far off"))?
+        }
+        _ => return Err(wrong(OPTIONS)),
     };
     let value = parts.swap_remove(2);
     let key = parts.swap_remove(1);
@@ -157,6 +168,18 @@ mod tests {
             b"*3\r\n$99999999999\r\n",
         ] {
             assert!(read(&mut &stream[..], 0).is_err(), "{}", String::from_utf8_lossy(stream));
+        }
+        for (unit, time) in [
+            ("EXAT", "0"),
+            ("PXAT", "00"),
+            ("EX", "0"),
+            ("PX", "0"),
+            ("EXAT", "18446744073709551615"),
+            ("PX", "18446744073709551615"),
+        ] {
+            let set = ["SET", "k", "v", unit, time].map(|part| part.as_bytes().to_vec());
+            let said = super::set(set.to_vec(), 100_000).unwrap_err().to_string();
+            assert!(said.contains("0 or too far off"), "{unit} {time}: {said}");
         }
         let relative = b"*5\r\n$3\r\nset\r\n$1\r\nk\r\n$1\r\nv\r\n$2\r\npx\r\n$4\r\n1500\r\n";
         assert_eq!(read(&mut &relative[..], 100_000).unwrap(), Some(record(b"k", b"v", 101_500)));

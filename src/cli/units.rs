@@ -8,8 +8,7 @@ pub(super) struct Ttl(pub(super) Option<Duration>);
 
 /// Reads a time to live.
 pub(super) fn ttl(text: &str) -> Result<Ttl, String> {
-    // As everywhere in uWSGI, 0 means no limit.
-    if ["never", "0"].contains(&text) {
+    if text == "never" {
         return Ok(Ttl(None));
     }
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -23,9 +22,9 @@ pub(super) fn ttl(text: &str) -> Result<Ttl, String> {
     };
     let n: u64 =
         digits.parse().map_err(|_| "expected seconds, like 90, or 500ms, 15m, 12h, 7d, never".to_owned())?;
-    n.checked_mul(unit)
-        .map(|millis| Ttl(Some(Duration::from_millis(millis))))
-        .ok_or_else(|| "too long".to_owned())
+    let millis = n.checked_mul(unit).ok_or_else(|| "too long".to_owned())?;
+    // As everywhere in uWSGI, 0 means no limit, whatever its unit.
+    Ok(Ttl((millis > 0).then(|| Duration::from_millis(millis))))
 }
 
 /// Reads a number of seconds.
@@ -51,7 +50,9 @@ mod tests {
         ] {
             assert_eq!(ttl(text), Ok(Ttl(Some(Duration::from_millis(millis)))), "{text}");
         }
-        assert_eq!((ttl("never"), ttl("0")), (Ok(Ttl(None)), Ok(Ttl(None))));
+        for text in ["never", "0", "00", "0ms", "0s", "0m", "0h", "0d"] {
+            assert_eq!(ttl(text), Ok(Ttl(None)), "{text}");
+        }
         for text in ["", "m", "-1", "1w", "1.5h", "99999999999999999999", "18446744073709551615d"] {
             assert!(ttl(text).is_err(), "{text}");
         }

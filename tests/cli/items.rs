@@ -92,8 +92,13 @@ fn times_to_live() {
     let at = store.cache.expires("k").and_then(Expires::deadline).expect("it expires");
     let left = at.duration_since(SystemTime::now()).expect("later");
     assert!(left > Duration::from_secs(3000) && left <= Duration::from_millis(3_600_500), "{left:?}");
-    store.run(&["touch", "k", "0"]).text();
-    assert_eq!(store.run(&["ttl", "k"]).text(), "never\n");
+    for zero in ["0", "00", "0s", "0m"] {
+        store.run(&["set", "k", "v", "--ttl", "1h"]).text();
+        store.run(&["touch", "k", zero]).text();
+        assert_eq!(store.run(&["ttl", "k"]).text(), "never\n", "{zero}");
+        store.run(&["set", "k", "v", "--ttl", zero]).text();
+        assert_eq!(store.run(&["ttl", "k"]).text(), "never\n", "{zero}");
+    }
     assert_eq!(store.run(&["touch", "none", "5"]).failed(1), "");
     assert!(store.run(&["touch", "k", "5w"]).failed(2).contains("unknown unit"));
 }

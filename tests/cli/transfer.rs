@@ -77,6 +77,9 @@ fn what_cannot_be_loaded_is_told_with_its_line() {
     assert!(store.cache.contains("c"), "what came before is stored");
     let said = store.run_with(&["load", "-f", "resp"], b"*3\r\n$3\r\nSET\r\n$1\r\nd\r\n$9\r\nx").failed(5);
     assert!(said.contains("command 1"), "{said}");
+    let zero = b"*5\r\n$3\r\nSET\r\n$1\r\nz\r\n$1\r\nv\r\n$4\r\nEXAT\r\n$1\r\n0\r\n";
+    let said = store.run_with(&["load", "-f", "resp"], zero).failed(5);
+    assert!(said.contains("command 1") && !store.cache.contains("z"), "{said}");
     assert!(store.run(&["load", "/no/such/file"]).failed(5).contains("/no/such/file"));
     assert_eq!(store.run_with(&["load"], b"").err, "0 loaded\n");
 }
