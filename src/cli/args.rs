@@ -232,6 +232,7 @@ pub(super) struct Store {
 
 /// Arguments of `purge`.
 #[derive(Args, Debug)]
+#[command(override_usage = "ucache purge [OPTIONS] <TARGET> <URL|--prefix <PREFIX>|--tag <TAG>>")]
 #[command(group(clap::ArgGroup::new("which").required(true).args(["url", "prefix", "tag"])))]
 pub(super) struct Purge {
     /// Store file or NAME@ADDRESS

@@ -37,7 +37,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use args::{Cli, Command, When};
-use failure::Outcome;
+use failure::{Failure, Outcome};
 use target::Target;
 
 use crate::{
@@ -99,7 +99,10 @@ impl Context {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => return tell(&told),
+    };
     target::trust_filesystems(cli.store_fs.is_some());
     file::report_size_limit();
     let mut context = Context {
@@ -114,14 +117,31 @@ pub fn main() -> ExitCode {
     if !matches!(failure.code, failure::CLOSED | failure::IO) {
         let _ = context.out.flush();
     }
+    // Nothing more can be written: dropping the buffer must not try again.
+    let (_out, _unwritten) = context.out.into_parts();
+    report(&failure)
+}
+
+/// Writes the message of a failure; returns its status.
+fn report(failure: &Failure) -> ExitCode {
     let text = failure.to_string();
     if !text.is_empty() {
         let _ = writeln!(io::stderr(), "ucache: {text}");
     }
-    let code = failure.code;
-    // Nothing more can be written: dropping the buffer must not try again.
-    let (_out, _unwritten) = context.out.into_parts();
-    ExitCode::from(code)
+    ExitCode::from(failure.code)
+}
+
+/// Prints the help, the version, or what is wrong with the command line.
+fn tell(told: &clap::Error) -> ExitCode {
+    let printed = told.print().and_then(|()| io::stdout().flush());
+    if told.use_stderr() {
+        return ExitCode::from(failure::USAGE);
+    }
+    // clap's own exit does not look whether the output failed.
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error.into()),
+    }
 }
 
 fn run(command: Command, context: &mut Context) -> Outcome {

@@ -231,6 +231,22 @@ fn a_failed_creation_leaves_nothing() {
 }
 
 #[test]
+fn help_that_cannot_be_written_is_an_error() {
+    for args in [&["--help"][..], &["--version"], &["-h"], &["get", "--help"], &["help", "set"]] {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let ran: crate::Ran = command().args(args).stdout(full).output().unwrap().into();
+        assert!(ran.failed(5).contains("No space left"), "{args:?}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ran: crate::Ran = command().args(args).stdout(writer).output().unwrap().into();
+        assert_eq!((ran.code, ran.err.as_str()), (Some(141), ""), "{args:?}");
+        assert!(ucache(args).text().contains("ucache"), "{args:?}");
+    }
+    let said = ucache(["purge", "--help"]).text();
+    assert!(said.contains("ucache purge [OPTIONS] <TARGET> <URL|"), "the order of the arguments: {said}");
+}
+
+#[test]
 fn what_is_no_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let (here, empty) = (dir.path().to_str().unwrap(), dir.path().join("empty"));
