@@ -6,18 +6,24 @@ use std::{
     fmt::Write as _,
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
 use super::{
     Context,
     failure::{Failure, IO, Outcome, USAGE},
+    target,
 };
 use crate::engine::{Engine, Figure, Memory, SizeClass};
 
 /// Time limit for a client to send its request, and to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Clients that are served at the same time; others wait.
+const CLIENTS: usize = 16;
+/// The pause after a client could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Maximum length of a request, bytes.
 const MAX_REQUEST: usize = 8192;
 
@@ -27,8 +33,10 @@ const BYPASSED: (&str, &str) =
 const REFUSED: (&str, &str) = ("page_refused_reasons", "Responses that were not stored, by reason");
 
 pub(super) fn run(context: &mut Context, targets: &[OsString], listen: Option<SocketAddr>) -> Outcome {
+    let stores = Stores { targets, timeout: context.timeout, backend: context.backend.as_deref() };
     let Some(address) = listen else {
-        let text = text(&open(context, targets)?);
+        let all: Outcome<Vec<_>> = targets.iter().map(|target| stores.open(target)).collect();
+        let text = text(&all?);
         return Ok(context.out.write_all(text.as_bytes())?);
     };
     if !address.ip().is_loopback() {
@@ -40,34 +48,54 @@ pub(super) fn run(context: &mut Context, targets: &[OsString], listen: Option<So
     })?;
     let bound = listener.local_addr().unwrap_or(address);
     let _ = writeln!(io::stderr(), "http://{bound}/metrics");
-    let mut silent = BTreeSet::new();
-    for stream in listener.incoming().flatten() {
-        let Ok(request) = read_request(&stream) else { continue };
-        // Opened for each answer: a server may have replaced its file meanwhile, or not have
-        // created it yet.
-        let page = page(context, targets, &mut silent);
-        // The client may disconnect at any time.
-        let _ = answer(&stream, &request, page);
-    }
+    let silent = Mutex::default();
+    // Each of them accepts: idle clients do not delay others, and there is a bound.
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| serve(&listener, &stores, &silent));
+        }
+    });
     Ok(())
 }
 
-fn open(context: &Context, targets: &[OsString]) -> Outcome<Vec<(String, Arc<Engine>)>> {
-    targets.iter().map(|target| open_one(context, target)).collect()
+/// Answers one client after the other.
+fn serve(listener: &TcpListener, stores: &Stores<'_>, silent: &Mutex<BTreeSet<String>>) {
+    loop {
+        let Ok((stream, _)) = listener.accept() else {
+            // Too many open files, for example: that does not pass at once.
+            thread::sleep(PAUSE);
+            continue;
+        };
+        let Ok(request) = read_request(&stream) else { continue };
+        // Opened for each answer: a server may have replaced its file meanwhile, or not have
+        // created it yet. One page at a time: each looks at the whole memory.
+        let page = page(stores, &mut silent.lock().unwrap_or_else(PoisonError::into_inner));
+        // The client may disconnect at any time.
+        let _ = answer(&stream, &request, page);
+    }
 }
 
-fn open_one(context: &Context, target: &OsString) -> Outcome<(String, Arc<Engine>)> {
-    let file = OsStr::to_string_lossy(target).into_owned();
-    Ok((file, context.look(target, "metrics")?))
+/// What the command line names.
+struct Stores<'a> {
+    targets: &'a [OsString],
+    timeout: Duration,
+    backend: Option<&'a str>,
+}
+
+impl Stores<'_> {
+    fn open(&self, target: &OsString) -> Outcome<(String, Arc<Engine>)> {
+        let file = OsStr::to_string_lossy(target).into_owned();
+        Ok((file, target::look(target, self.timeout, self.backend, "metrics")?))
+    }
 }
 
 /// The statistics of all readable stores, and which are readable. Errors of the others are reported
 /// once on standard error and recorded in `silent`.
-fn page(context: &Context, targets: &[OsString], silent: &mut BTreeSet<String>) -> String {
+fn page(stores: &Stores<'_>, silent: &mut BTreeSet<String>) -> String {
     let (mut caches, mut up) = (Vec::new(), String::new());
     up += "# HELP ucache_up Whether the store can be read.\n# TYPE ucache_up gauge\n";
-    for target in targets {
-        let opened = open_one(context, target);
+    for target in stores.targets {
+        let opened = stores.open(target);
         let file = label(&OsStr::to_string_lossy(target));
         let _ = writeln!(up, "ucache_up{{store=\"{file}\"}} {}", u8::from(opened.is_ok()));
         match opened {

@@ -61,10 +61,7 @@ impl Context {
 
     /// The region of a store, for its statistics.
     fn look(&self, target: &OsStr, what: &str) -> Outcome<Arc<Engine>> {
-        if self.backend.is_none() && !target::is_server(target) {
-            return target::store(target);
-        }
-        self.open(target)?.engine(what).map(Arc::clone)
+        target::look(target, self.timeout, self.backend.as_deref(), what)
     }
 
     /// Whether to use colours on standard output.

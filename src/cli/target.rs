@@ -250,6 +250,19 @@ fn server(name: &OsStr) -> Option<(&str, &str)> {
     name.to_str()?.split_once('@').filter(|(cache, _)| !cache.contains('/'))
 }
 
+/// The region of a store, for its statistics.
+pub(super) fn look(
+    name: &OsStr,
+    timeout: Duration,
+    backend: Option<&str>,
+    what: &str,
+) -> Outcome<Arc<Engine>> {
+    if backend.is_none() && !is_server(name) {
+        return store(name);
+    }
+    Target::open(name, timeout, backend)?.engine(what).map(Arc::clone)
+}
+
 /// Opens a store beside its other users; the first user repairs it after a death.
 pub(super) fn store(name: &OsStr) -> Outcome<Arc<Engine>> {
     let path = Path::new(name);

@@ -5,7 +5,7 @@ use std::{
     net::TcpStream,
     process::{Child, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{Store, command, patience::within, ucache};
@@ -163,6 +163,63 @@ fn metrics_once_and_over_http() {
     let _ = TcpStream::connect(at).unwrap().write_all(&[b'x'; 20_000]);
     drop(TcpStream::connect(at).unwrap());
     assert!(get().starts_with("HTTP/1.1 200"));
+}
+
+/// `metrics --listen` of a store, and its address.
+fn listening(store: &Store, files: u64) -> (Ended, String) {
+    use nix::sys::resource::{Resource, setrlimit};
+
+    let mut command = command();
+    command.arg("metrics").arg(store.path()).args(["--listen", "127.0.0.1:0"]);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let limit = move || Ok(setrlimit(Resource::RLIMIT_NOFILE, files, files)?);
+    // SAFETY: setrlimit is async-signal-safe.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, limit) };
+    let mut server = Ended(command.spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(server.0.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let at = line.trim().strip_prefix("http://").and_then(|l| l.strip_suffix("/metrics"));
+    (server, at.expect("an address").to_owned())
+}
+
+fn page_from(at: &str) -> String {
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn idle_clients_do_not_delay_others() {
+    let store = used("cli idle clients");
+    let (_server, at) = listening(&store, 1000);
+    let idle: Vec<_> = (0..10).map(|_| TcpStream::connect(&at).unwrap()).collect();
+    let asked = Instant::now();
+    assert!(page_from(&at).starts_with("HTTP/1.1 200"));
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    drop(idle);
+}
+
+/// Whoever cannot accept a client waits, and does not ask again at once.
+#[test]
+fn a_lack_of_files_is_waited_out() {
+    let store = used("cli lack of files");
+    let (server, at) = listening(&store, 12);
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.0.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        fields[11..=12].iter().map(|n| n.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    let idle: Vec<_> = (0..14).map(|_| TcpStream::connect(&at).unwrap()).collect();
+    thread::sleep(Duration::from_millis(200));
+    let before = ticks();
+    thread::sleep(Duration::from_secs(1));
+    // Of 100 in a second.
+    assert!(ticks() - before < 40, "{} ticks", ticks() - before);
+    drop(idle);
+    within("an answer", || page_from(&at).starts_with("HTTP/1.1 200"));
 }
 
 #[test]
