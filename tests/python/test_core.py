@@ -502,6 +502,24 @@ def test_stores_of_files(make, tmp_path):
     again.close()
 
 
+def test_a_store_with_an_at_sign_in_its_path(make, tmp_path):
+    folder = tmp_path / "run@1"
+    folder.mkdir()
+    path = folder / "c"
+    store = make(store=path)
+    store.update("k", "v", ttl=0)
+    attached = ucache.attach(path)
+    assert [type(attached), attached.get("k")] == [ucache.Cache, "v"]
+    assert ucache.Cache(str(path)).get("k") == "v"
+    again = pickle.loads(pickle.dumps(attached))
+    assert [type(again), again.get("k")] == [ucache.Cache, "v"]
+    pickled = pickle.dumps(attached)
+    attached.close()
+    with pytest.raises(ucache.NoSuchCache):
+        pickle.loads(pickled).get("k")
+    assert type(ucache.Cache("c@127.0.0.1:1")) is ucache.RemoteCache
+
+
 def test_a_store_of_another_format(make, tmp_path):
     path = tmp_path / "newer"
     store = make(store=path)

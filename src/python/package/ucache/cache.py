@@ -114,7 +114,9 @@ class Cache(Core):
     """
 
     def __new__(cls, name: str, *_: Any, **__: Any) -> Cache:
-        return super().__new__(RemoteCache if cls is Cache and "@" in name else cls)
+        # A store that is attached by its path may have an @ in it.
+        remote = cls is Cache and "@" in name and name not in _ucache.opened()
+        return super().__new__(RemoteCache if remote else cls)
 
     def __init__(
         self, name: str, *, timeout: _Ttl = None, serializer: serializers.Choice = "text"
@@ -296,7 +298,10 @@ _ucache._own_methods(Cache)
 
 
 def _again(cls: type[Cache], name: str, timeout: int, serializer: serializers.Choice) -> Cache:
-    return cls(name, timeout=timeout, serializer=serializer)
+    # The class is known: the name is not asked for it, as the store may not be attached yet.
+    cache = Core.__new__(cls)
+    cache.__init__(name, timeout=timeout, serializer=serializer)  # type: ignore[misc]
+    return cache
 
 
 class _Mapping(MutableMapping[str, Any]):
