@@ -111,6 +111,84 @@ def test_the_stand_in(uwsgi):
     assert found.cache_keys() == []
 
 
+STORES = ["cache_set", "cache_update"]
+MATHS = ["cache_inc", "cache_dec", "cache_mul", "cache_div"]
+READS = ["cache_get", "cache_exists", "cache_del", "cache_num"]
+
+
+@pytest.mark.parametrize("function", STORES + MATHS + READS + ["cache_clear", "cache_keys"])
+def test_the_stand_in_refuses_what_uwsgi_refuses(uwsgi, function):
+    """What uWSGI 2.0.21 with Python 3.11 answered."""
+    call = getattr(uwsgi, function)
+    value = {**dict.fromkeys(STORES, ["v"]), **dict.fromkeys(MATHS, [1])}.get(function)
+    named = [] if value is None else [*value, 0]
+    if function not in ("cache_clear", "cache_keys"):
+        for key in (12, None, bytearray(b"k"), memoryview(b"k")):
+            with pytest.raises(TypeError):
+                call(key, *value or [])
+        with pytest.raises(UnicodeEncodeError):
+            call("\ud800", *value or [])
+        with pytest.raises(TypeError):
+            call()
+        named = ["k", *named]
+    for cache in (None, b"mycache", 12):
+        with pytest.raises(TypeError):
+            call(*named, cache)
+    with pytest.raises(ValueError, match="null"):
+        call(*named, "a\0b")
+    with pytest.raises(TypeError):
+        call(*named, cache="mycache")
+    call(*named, "")
+    call(*named, "mycache")
+
+
+@pytest.mark.parametrize("function", STORES)
+def test_the_stand_in_stores_text_and_bytes_only(uwsgi, function):
+    call = getattr(uwsgi, function)
+    for value in (12, 1.5, None, bytearray(b"x"), memoryview(b"x")):
+        with pytest.raises(TypeError):
+            call("k", value)
+    assert [call("k", b"x\0"), uwsgi.cache_get(b"k")] == [True, b"x\0"]
+    assert call("", "v") is call("k2", "") is None
+    assert [getattr(uwsgi, read)("") for read in READS] == [None, None, None, 0]
+    assert call("k3", "v", 0, "none@127.0.0.1:1") is None
+
+
+@pytest.mark.parametrize("function", STORES + MATHS)
+def test_the_stand_in_takes_the_times_of_uwsgi(uwsgi, function):
+    def call(*expires):
+        return getattr(uwsgi, function)("k", "1" if function in STORES else 1, *expires)
+
+    class Index:
+        def __index__(self):
+            return 3
+
+    for expires in (None, 1.5, "1"):
+        with pytest.raises(TypeError):
+            call(expires)
+    for expires in (1 << 63, 1 << 70, -(1 << 63) - 1):
+        with pytest.raises(OverflowError):
+            call(expires)
+    assert uwsgi.cache_exists("k") is None
+    for expires in (0, True, Index(), 1 << 62, -(1 << 63)):
+        assert [call(expires), uwsgi.cache_del("k")] == [True, True]
+    # At once.
+    assert [call(-1), uwsgi.cache_exists("k")] == [True, None]
+
+
+@pytest.mark.parametrize("function", MATHS)
+def test_the_stand_in_counts_with_a_long(uwsgi, function):
+    call = getattr(uwsgi, function)
+    for operand in (None, 1.5, "1"):
+        with pytest.raises(TypeError):
+            call("n", operand)
+    for operand in (1 << 63, -(1 << 63) - 1):
+        with pytest.raises(OverflowError):
+            call("n", operand)
+    for operand in (-1, True, (1 << 63) - 1, -(1 << 63), 0):
+        assert call("n", operand) is True
+
+
 def test_uwsgiconf_runs_on_the_stand_in(uwsgi):
     sys.modules.pop("uwsgiconf.runtime", None)
     conf = pytest.importorskip("uwsgiconf.runtime.caching") if sys.version_info >= (3, 10) else None
