@@ -121,6 +121,10 @@ fn a_server_that_is_down_is_an_error_or_a_miss() {
     assert!(m.set("k", "v").is_err() && m.take("k").is_err());
     assert_eq!(m.get_or_set_with("k", |_| "computed").expect("the caller's"), b"computed");
     assert!(!c.contains("k") && c.keys().next().is_none());
+    c.set("k", "v").expect_err("it is down");
+    c.set("", "v").expect_err("a key has bytes");
+    let stats = c.stats();
+    assert_eq!((stats.rejected_full, stats.rejected_limit), (0, 1), "the cache is not full");
 }
 
 #[test]

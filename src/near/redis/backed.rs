@@ -14,7 +14,7 @@ use crate::{
         Counter, Engine, Expires, Item, ItemId, ItemMeta, ItemRef, Math, Meta, Mode, SetOptions, Side, Sink,
         Stored, Swap,
     },
-    error::{Error, Result},
+    error::{BackendFault, Error, Result},
     near::give,
 };
 
@@ -129,7 +129,7 @@ impl Backed {
         match &stored {
             Ok(Stored::Kept) => {}
             Ok(_) => self.changed(Counter::Stored),
-            Err(error) => self.engine.count(refusal(error), 1),
+            Err(error) => self.refused(error),
         }
         stored
     }
@@ -147,7 +147,7 @@ impl Backed {
         let result = self.write(key, |server| server.math(key, &calculation));
         match &result {
             Ok(_) => self.changed(Counter::Stored),
-            Err(error) => self.engine.count(refusal(error), 1),
+            Err(error) => self.refused(error),
         }
         result
     }
@@ -271,6 +271,17 @@ impl Backed {
         Ok(Some(ItemRef { key, meta }))
     }
 
+    /// Counts a store that was refused. A call of the server that failed is among its own figures.
+    pub(super) fn refused(&self, error: &Error) {
+        match error {
+            Error::Backend { fault: BackendFault::Full { .. }, .. } => {
+                self.engine.count(Counter::RejectedFull, 1);
+            }
+            Error::Backend { .. } => {}
+            _ => self.engine.count(Counter::RejectedLimit, 1),
+        }
+    }
+
     pub(super) fn changed(&self, counter: Counter) {
         self.engine.count(counter, 1);
         self.engine.note_change();
@@ -279,14 +290,6 @@ impl Backed {
 
 fn old(options: &SetOptions) -> Old {
     if options.keep_ttl { Old::Stays } else { Old::Goes }
-}
-
-/// Under what a store that failed is counted.
-pub(super) fn refusal(error: &Error) -> Counter {
-    match error {
-        Error::Backend { .. } => Counter::RejectedFull,
-        _ => Counter::RejectedLimit,
-    }
 }
 
 /// Gives a value to a sink.

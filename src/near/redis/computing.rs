@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Backed, Found,
-    backed::{hand_over, refusal},
+    backed::hand_over,
     lease::{Claim, Purpose},
 };
 use crate::{
@@ -129,7 +129,7 @@ impl Backed {
     ) -> Result<Stored> {
         let stored = self.store_computed(key, &token, value, expires);
         if let Err(error) = &stored {
-            self.engine.count(refusal(error), 1);
+            self.refused(error);
             self.release(key, Purpose::Fill, &token);
         }
         self.engine.abandon_fill(key, token)?;
