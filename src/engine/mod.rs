@@ -88,10 +88,10 @@ mod tests;
 
 use std::sync::Arc;
 
-#[cfg(any(feature = "cli", feature = "uwsgi"))]
 #[cfg(feature = "capi")]
 pub(crate) use config::MAX_KEY;
 pub use config::{Blocks, Config, Eviction, HugePages, NativeShape, Store};
+#[cfg(any(feature = "cli", feature = "uwsgi"))]
 pub(crate) use figures::Figure;
 pub(crate) use index::lookup::BATCH;
 #[cfg(feature = "capi")]
