@@ -7,16 +7,17 @@ use super::{
     *,
 };
 
-/// Takes the leases of so many keys, in a thread that ends.
-fn leave_leases(e: &Engine, n: u64) {
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            for i in 0..n {
-                let begun = e.begin_fill(&key(i), Duration::from_secs(1), Duration::ZERO, &mut Vec::new());
-                assert!(matches!(begun.unwrap(), Fill::Filler(_)));
-            }
-        });
-    });
+/// Takes the leases of so many keys.
+fn take_leases(e: &Engine, n: u64, lease: Duration) {
+    for i in 0..n {
+        let begun = e.begin_fill(&key(i), lease, Duration::ZERO, &mut Vec::new());
+        assert!(matches!(begun.unwrap(), Fill::Filler(_)));
+    }
+}
+
+/// The same in a thread that ends.
+fn leave_leases(e: &Engine, n: u64, lease: Duration) {
+    thread::scope(|scope| _ = scope.spawn(|| take_leases(e, n, lease)));
 }
 
 #[test]
@@ -28,7 +29,7 @@ fn leases_end_where_items_do_not() {
         e.set(b"expired, but kept", b"v", &kept).unwrap();
         // What was swept before is not looked at again for nothing.
         e.sweep().unwrap();
-        leave_leases(&e, 4999);
+        leave_leases(&e, 4999, Duration::from_secs(1));
         assert_eq!(e.set(b"new", b"v", &ADD).is_ok(), full_sweeps != 0, "the leases have not ended");
         thread::sleep(Duration::from_millis(3100));
         if sweep {
@@ -49,17 +50,8 @@ fn leases_of_the_dead_are_evicted_from_an_exact_lru() {
         let e = Engine::create(&Config { eviction: Eviction::Lru, ..Config::new("leases", 300) }).unwrap();
         e.set(b"item", b"v", &ADD).unwrap();
         let lease = Duration::from_secs(1000);
-        let begin = || {
-            for i in 0..299 {
-                let begun = e.begin_fill(&key(i), lease, Duration::ZERO, &mut Vec::new());
-                assert!(matches!(begun.unwrap(), Fill::Filler(_)));
-            }
-        };
-        if alive {
-            begin();
-        } else {
-            thread::scope(|scope| _ = scope.spawn(begin));
-        }
+        let take = if alive { take_leases } else { leave_leases };
+        take(&e, 299, lease);
         // The item is the oldest. Then placeholders go, as nothing else is there.
         for i in 0..600 {
             e.set(&key(1000 + i), b"v", &ADD).unwrap();

@@ -76,7 +76,11 @@ fn mark(tier: &Tier) -> Result<()> {
 /// Purges what is stored under one key; returns how many pages there were.
 fn one(tier: &Tier, key: &[u8], soft: bool) -> Result<u64> {
     let value = if soft { read(tier, key)? } else { None };
-    match value.as_deref().and_then(decode) {
+    let Some(value) = value else {
+        // Also ends the lease of one that is being computed.
+        return tier.delete(key).map(u64::from);
+    };
+    match decode(&value) {
         Some(Kept::Variants(variants)) => {
             // One that is computed now need not be in the list.
             mark(tier)?;
@@ -87,10 +91,10 @@ fn one(tier: &Tier, key: &[u8], soft: bool) -> Result<u64> {
             Ok(purged)
         }
         Some(Kept::Page(_)) => soften_at(tier, key).map(u64::from),
+        // No page, but one may be computed beside it.
+        Some(Kept::Unstored) => tier.delete(key).map(|_| 0),
         // An item of the application.
-        None if value.is_some() => Ok(0),
-        // Also ends the lease of one that is being computed.
-        Some(Kept::Unstored) | None => tier.delete(key).map(|there| u64::from(there && value.is_none())),
+        None => Ok(0),
     }
 }
 

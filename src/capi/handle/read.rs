@@ -46,24 +46,36 @@ pub(super) unsafe fn bytes<'a>(
     Ok(unsafe { arg::bytes(data.cast(), len as u64) })
 }
 
-/// A key, checked against NULL, emptiness and the limit. One that is stored is within the limit
-/// whatever it is: `keysize` may have been greater.
+/// A key, checked against NULL, emptiness and the limit.
 ///
 /// # Safety
 /// `key` is NULL or has `len` readable bytes for as long as the slice is in use.
 pub(super) unsafe fn key<'a>(cache: &Tier, key: *const c_void, len: usize) -> Result<&'a [u8], CallError> {
     let limit = cache.engine().config().max_key;
-    let is_long = len as u64 > limit;
-    let too_long = || {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        CallError::from(Error::KeyTooLong { len, limit })
-    };
-    if is_long && len as u64 > MAX_KEY {
-        return Err(too_long());
-    }
     // SAFETY: passed on.
-    let key = unsafe { bytes(key, len, "the key is NULL") }?.ok_or(Error::EmptyKey)?;
-    if is_long && cache.engine().exists(key).is_none() { Err(too_long()) } else { Ok(key) }
+    unsafe {
+        if len as u64 > limit {
+            return long_key(cache, key, len);
+        }
+        bytes(key, len, "the key is NULL")?.ok_or_else(|| Error::EmptyKey.into())
+    }
+}
+
+/// A key above the limit: refused unless it is stored, since `keysize` may have been greater.
+///
+/// # Safety
+/// As [`key`].
+#[cold]
+unsafe fn long_key<'a>(cache: &Tier, key: *const c_void, len: usize) -> Result<&'a [u8], CallError> {
+    let limit = usize::try_from(cache.engine().config().max_key).unwrap_or(usize::MAX);
+    if len as u64 <= MAX_KEY {
+        // SAFETY: passed on.
+        let key = unsafe { bytes(key, len, "the key is NULL") }?.ok_or(Error::EmptyKey)?;
+        if cache.engine().exists(key).is_some() {
+            return Ok(key);
+        }
+    }
+    Err(Error::KeyTooLong { len, limit }.into())
 }
 
 /// The key, or a copy of it in `copy` if it overlaps the buffer, which is written before the last

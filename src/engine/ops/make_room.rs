@@ -256,14 +256,12 @@ impl Engine {
                     }
                     let table = |end: u64| self.layout.table_end(end);
                     let grown = file.grow_table(table(now), table(to)).and_then(|()| file.grow(now, to));
-                    match grown {
-                        Ok(()) => committed.store(to, Release),
-                        Err(e) => {
-                            self.note_grow_fault(&e);
-                            broken = Some(e).filter(|e| matches!(e, Error::Damaged(_)));
-                            return false;
-                        }
+                    if let Err(e) = grown {
+                        self.note_grow_fault(&e);
+                        broken = Some(e).filter(|e| matches!(e, Error::Damaged(_)));
+                        return false;
                     }
+                    committed.store(to, Release);
                     true
                 })
                 || refill(1)

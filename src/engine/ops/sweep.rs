@@ -63,9 +63,7 @@ impl Engine {
                 true
             },
         );
-        if leases && !missed.has_none() {
-            self.note_lease(0);
-        }
+        self.return_due_leases(leases, &missed);
         if missed.count() == self.geo.shards {
             self.fail_for(missed)?;
         }
@@ -73,6 +71,13 @@ impl Engine {
         self.settle_quotas();
         self.compact_all();
         Ok(expired)
+    }
+
+    /// After a sweep that took the due leases: the next one looks at the shards that it missed.
+    fn return_due_leases(&self, taken: bool, missed: &Missed) {
+        if taken && !missed.has_none() {
+            self.note_lease(0);
+        }
     }
 
     /// For a writer of a store that finds no room: empties some sparse extents of each shard, syncs,
@@ -215,9 +220,7 @@ impl Engine {
             gone += before.get().saturating_sub(used(guard.no));
             true
         });
-        if leases && !missed.has_none() {
-            self.note_lease(0);
-        }
+        self.return_due_leases(leases, &missed);
         self.note_swept();
         (gone, missed)
     }

@@ -50,7 +50,7 @@ impl Engine {
             let found = EntryRef { bucket, slot, off, header };
             let is_lease = header.flags & LEASE != 0;
             // A lease ends, whatever becomes of items.
-            let now = if is_lease { Some(clock::unix_millis()) } else { now };
+            let now = now.or_else(|| is_lease.then(clock::unix_millis));
             let expired = header.expires != 0 && now.is_some_and(|now| header.expires <= now);
             if !current || expired && !self.is_awaited(&found) {
                 dead = Some((found, current));

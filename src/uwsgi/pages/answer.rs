@@ -12,7 +12,7 @@ use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use super::{
     asked::{Asked, accepts},
     control::date,
-    fields::{Head, members, split_once, values},
+    fields::{Head, is_one_of, members, split_once, values},
 };
 use crate::wire::page::Page;
 
@@ -91,8 +91,7 @@ const OF_A_BODY: [&str; 8] = [
 ];
 
 fn without(fields: &mut Vec<(Vec<u8>, Vec<u8>)>, names: &[&str]) {
-    let is_named = |name: &[u8]| names.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()));
-    fields.retain(|(name, _)| !is_named(name));
+    fields.retain(|(name, _)| !is_one_of(name, names));
 }
 
 /// The body as it is stored; `None` = to be stored as it is.

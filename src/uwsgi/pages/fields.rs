@@ -54,10 +54,7 @@ impl Head {
     /// Takes the fields of an answer 304 over, in place of those with the same names. One without
     /// `Date` is of now: what it says of `Expires` counts from there (RFC 9110, 6.6.1).
     pub(super) fn update(&mut self, answer: &Self, now: SystemTime) {
-        let stays = |name: &[u8]| {
-            let mut fixed = PER_MESSAGE.iter().chain(&OF_THE_BODY);
-            fixed.any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
-        };
+        let stays = |name: &[u8]| is_one_of(name, &PER_MESSAGE) || is_one_of(name, &OF_THE_BODY);
         let mut new: Vec<_> = answer.fields.iter().filter(|(name, _)| !stays(name)).cloned().collect();
         if !answer.has("date") {
             new.push((b"Date".to_vec(), httpdate::fmt_http_date(now).into_bytes()));
@@ -71,8 +68,7 @@ impl Head {
     pub(super) fn to_store(&self) -> Vec<u8> {
         let named: Vec<&[u8]> = self.all("connection").flat_map(members).collect();
         let own = |name: &[u8]| {
-            PER_MESSAGE.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
-                || named.iter().any(|other| name.eq_ignore_ascii_case(other))
+            is_one_of(name, &PER_MESSAGE) || named.iter().any(|other| name.eq_ignore_ascii_case(other))
         };
         let mut block = Vec::new();
         for (name, value) in self.fields.iter().filter(|(name, _)| !own(name)) {
@@ -80,6 +76,11 @@ impl Head {
         }
         block
     }
+}
+
+/// Whether the name of a field is one of these.
+pub(super) fn is_one_of(name: &[u8], names: &[&str]) -> bool {
+    names.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
 }
 
 /// What an answer 304 says of the body that it does not have: it stays as it is stored.
